@@ -1,0 +1,76 @@
+"""Sorting: the one result type, a spike table and a unit table with the templates they refer to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spikecrsae.errors import InputError
+
+#: One row per spike. sample: of the template's largest deflection; amplitude in the recording's unit;
+#: shift: sub-sample offset in samples, sample + shift is the refined time.
+SPIKE_DTYPE = np.dtype([("sample", np.int64), ("unit", np.int32), ("amplitude", np.float32), ("shift", np.float32)])
+
+
+@dataclass(frozen=True)
+class Sorting:
+    """Spikes and units of one recording.
+
+    spikes: SPIKE_DTYPE, sorted by sample. unit_ids (n_units,) int32. units: one array (n_units,) per column of units.csv.
+    templates (n_units, n_channels, n_times): high-passed, unwhitened, in amplitude_unit, at full scale;
+    templates_whitened: the same units as inference uses them; templates_std: spread of the waveforms around them.
+    peak_index: sample within a template of its largest absolute deflection, per unit.
+    model: lambda, sigma, their histories, the objective per epoch, priors and thresholds per unit.
+    curation: rows (decision, units, statistic, level).
+    """
+
+    spikes: np.ndarray
+    unit_ids: np.ndarray
+    sampling_frequency: float
+    n_samples: int
+    n_channels: int
+    amplitude_unit: str
+    units: dict[str, np.ndarray] = field(default_factory=dict)
+    templates: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    templates_whitened: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    templates_std: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
+    peak_index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    channels: dict[str, np.ndarray] = field(default_factory=dict)
+    model: dict[str, np.ndarray] = field(default_factory=dict)
+    curation: tuple[dict, ...] = ()
+    start_time_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.spikes.dtype != SPIKE_DTYPE:
+            raise InputError(f"spikes have dtype {self.spikes.dtype}, must be {SPIKE_DTYPE}.")
+        samples = self.spikes["sample"]
+        if len(samples):
+            if np.any(np.diff(samples) < 0):
+                raise InputError("spikes must be sorted by sample.")
+            if samples[0] < 0 or samples[-1] >= self.n_samples:
+                raise InputError(
+                    f"spike samples {samples[0]} to {samples[-1]} must lie in the recording, 0 to {self.n_samples - 1}."
+                )
+            unknown = np.setdiff1d(self.spikes["unit"], self.unit_ids)
+            if len(unknown):
+                raise InputError(f"spikes of units {unknown.tolist()} that the unit table lacks.")
+        for name, column in self.units.items():
+            if len(column) != len(self.unit_ids):
+                raise InputError(f"unit column {name!r} has {len(column)} values for {len(self.unit_ids)} units.")
+
+    @property
+    def n_units(self) -> int:
+        return len(self.unit_ids)
+
+    @property
+    def duration_s(self) -> float:
+        return self.n_samples / self.sampling_frequency
+
+    def spike_samples(self, unit_id: int) -> np.ndarray:
+        """Samples (int64) of one unit's spikes, ascending."""
+        return self.spikes["sample"][self.spikes["unit"] == unit_id]
+
+    def trains(self) -> dict[str, np.ndarray]:
+        """Spike samples per unit, by the unit's id as text."""
+        return {str(u): self.spike_samples(u) for u in self.unit_ids}

@@ -1,0 +1,53 @@
+"""SparseCode: the non-zeros of the codes as events, never as dense arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spikecrsae.errors import InputError
+
+
+@dataclass(frozen=True)
+class SparseCode:
+    """Non-zero code entries sorted by sample.
+
+    unit (n,) int32; sample (n,) int64: first sample that the atom covers; amplitude (n,) float32 in multiples of a
+    unit-norm atom. n_units and n_positions = n_samples - n_times + 1 are the shape of the dense code.
+    """
+
+    unit: np.ndarray
+    sample: np.ndarray
+    amplitude: np.ndarray
+    n_units: int
+    n_positions: int
+
+    def __post_init__(self) -> None:
+        n = len(self.sample)
+        if len(self.unit) != n or len(self.amplitude) != n:
+            raise InputError("unit, sample and amplitude of a SparseCode must have one length.")
+        if n and np.any(np.diff(self.sample) < 0):
+            raise InputError("the events of a SparseCode must be sorted by sample.")
+
+    @classmethod
+    def build(cls, unit, sample, amplitude, n_units: int, n_positions: int) -> SparseCode:
+        """From events in any order; sorted by sample, then unit."""
+        unit, sample = np.asarray(unit, np.int32), np.asarray(sample, np.int64)
+        order = np.lexsort((unit, sample))
+        return cls(unit[order], sample[order], np.asarray(amplitude, np.float32)[order], n_units, n_positions)
+
+    @classmethod
+    def from_dense(cls, codes: np.ndarray) -> SparseCode:
+        """From a dense code (n_units, n_positions)."""
+        sample, unit = np.nonzero(codes.T)
+        return cls.build(unit, sample, codes[unit, sample], codes.shape[0], codes.shape[1])
+
+    def to_dense(self) -> np.ndarray:
+        """Dense code (n_units, n_positions), float32."""
+        dense = np.zeros((self.n_units, self.n_positions), np.float32)
+        np.add.at(dense, (self.unit, self.sample), self.amplitude)
+        return dense
+
+    def __len__(self) -> int:
+        return len(self.sample)
