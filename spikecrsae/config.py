@@ -1,0 +1,143 @@
+"""Configuration: one frozen dataclass per stage, checked once, never mutated.
+
+Command line beats TOML beats default. Durations end in _ms or _s. Every field says in its metadata what it is for;
+the command line and docs/cli.md take their words from there.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from spikecrsae.errors import UsageError
+
+
+def _option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices=None, kind=None):
+    """A configuration value with its meaning and its rule. kind: its type where the default does not tell."""
+    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "kind": kind})
+
+
+@dataclass(frozen=True)
+class PreprocessConfig:
+    highpass_hz: float = _option(400.0, "lower edge of the zero-phase filter", low=0.1)
+    lowpass_hz: float | None = _option(
+        None, "upper edge; none unless given, and always kept below the Nyquist frequency", low=1.0, kind=float
+    )
+    filter_order: int = _option(3, "order of the Butterworth filter, each way", low=1, high=8)
+    common_reference: str = _option("none", "subtract the channels' median or mean", choices=("none", "median", "mean"))
+    whitening_ms: float = _option(1.3, "half length of the noise-whitening filter", low=0.1, high=10.0)
+    quiet_threshold: float = _option(4.0, "a sample is quiet where no channel exceeds this many noise levels", low=1.0)
+    quiet_margin_ms: float = _option(1.5, "stretch around a loud sample that is not quiet either", low=0.0)
+    noise_sample_s: float = _option(60.0, "length of signal from which the noise is learnt", low=0.1)
+
+
+@dataclass(frozen=True)
+class InitialiseConfig:
+    units: int | None = _option(None, "number of units; found from the data unless given ('auto')", low=1, kind=int)
+    detection_threshold: float = _option(4.5, "a detected event exceeds this many noise levels, whitened", low=1.0)
+    template_ms: float = _option(2.0, "length of a template", low=0.3, high=10.0)
+    before_ms: float = _option(0.9, "part of the template before its peak", low=0.1)
+    dead_time_ms: float = _option(0.5, "of two detected events closer than this the larger one stays", low=0.05)
+    n_components: int = _option(10, "principal components for clustering", low=2, high=50)
+    max_events: int = _option(20000, "events clustered at most, drawn at random", low=100)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    method: str = _option("em", "em: closed-form updates; unrolled: back-propagation (the paper)", choices=("em", "unrolled"))
+    shrinkage: str = _option("one-sided", "one-sided: non-negative codes; two-sided: Eq. 25", choices=("one-sided", "two-sided"))
+    solver: str = _option(
+        "auto", "sparse coding: coordinate descent (CPU) or FISTA (any device)", choices=("auto", "coordinate", "fista")
+    )
+    n_iterations: int = _option(180, "unrolled FISTA iterations T", low=1)
+    epochs: int = _option(20, "training epochs at most", low=1)
+    window_s: float = _option(1.0, "length of a training window", low=0.01)
+    max_training_s: float = _option(120.0, "signal used for training at most, windows drawn at random", low=0.1)
+    kappa: float = _option(8.5, "weight of the prior that centres lambda on its start (MODEL, scale-free prior)", low=0.01)
+    learning_rate: float = _option(1e-2, "Adam step for the templates (unrolled)", low=1e-6)
+    learning_rate_lambda: float = _option(0.1, "Adam step for lambda (unrolled)", low=1e-6)
+    batch_size: int = _option(32, "windows per step (unrolled)", low=1)
+    tolerance: float = _option(1e-3, "training ends when templates and lambda move by less than this, relative", low=1e-8)
+
+
+@dataclass(frozen=True)
+class InferConfig:
+    chunk_s: float = _option(10.0, "length of signal coded at once", low=0.05)
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    seed: int = _option(0, "seed of every random draw", low=0)
+    device: str = _option("auto", "where torch computes", choices=("auto", "cpu", "cuda", "mps"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration; a TOML file has one table per stage."""
+
+    preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
+    initialise: InitialiseConfig = field(default_factory=InitialiseConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    infer: InferConfig = field(default_factory=InferConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def with_values(self, values: dict[str, dict[str, Any]], origin: str = "configuration") -> Config:
+        """A copy with some values replaced, {stage: {name: value}}; UsageError names an unknown or bad one."""
+        stages = {f.name for f in fields(self)}
+        changed = {}
+        for stage, table in values.items():
+            if stage not in stages or not isinstance(table, dict):
+                raise UsageError(f"{origin}: [{stage}] is not a table of the configuration; there are {sorted(stages)}.")
+            section = getattr(self, stage)
+            known = {f.name: f for f in fields(section)}
+            for name in table:
+                if name not in known:
+                    raise UsageError(f"{origin}: {stage}.{name} does not exist; [{stage}] has {sorted(known)}.")
+            checked = {name: _check(known[name], value, f"{origin}: {stage}.{name}") for name, value in table.items()}
+            changed[stage] = replace(section, **checked)
+        return replace(self, **changed)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Nested dict; values that are None (found by the program) are left out, as TOML has no null."""
+        return {s: {k: v for k, v in table.items() if v is not None} for s, table in asdict(self).items()}
+
+    def to_toml(self) -> str:
+        import tomli_w
+
+        return tomli_w.dumps(self.to_dict())
+
+
+def load_config(path: str | Path, base: Config | None = None) -> Config:
+    """Read a TOML file over `base`. Raises UsageError where it is missing, unreadable or names an unknown value."""
+    try:
+        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"configuration {path} cannot be read ({error.strerror}); give an existing TOML file.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"configuration {path} is not valid TOML: {error}.") from error
+    return (base or Config()).with_values(values, origin=str(path))
+
+
+def _check(option, value: Any, name: str) -> Any:
+    """The value in its option's type, or UsageError with the rule it breaks."""
+    rule = option.metadata
+    if value is None or (value == "auto" and option.default is None):
+        if option.default is None:
+            return None
+        raise UsageError(f"{name} needs a value.")
+    kind = rule["kind"] or type(option.default)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise UsageError(f"{name} = {value!r} must be of type {kind.__name__}.")
+    if rule["choices"] and value not in rule["choices"]:
+        raise UsageError(f"{name} = {value!r} must be one of {', '.join(rule['choices'])}.")
+    if isinstance(value, float) and value != value:
+        raise UsageError(f"{name} is not a number.")
+    if rule["low"] is not None and value < rule["low"]:
+        raise UsageError(f"{name} = {value} must be at least {rule['low']}.")
+    if rule["high"] is not None and value > rule["high"]:
+        raise UsageError(f"{name} = {value} must be at most {rule['high']}.")
+    return value
