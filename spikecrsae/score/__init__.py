@@ -1,0 +1,19 @@
+"""Comparing a sorting with the truth: matching, metrics, and the paper's trade-off curve."""
+
+from spikecrsae.score.matching import Labels, agreement, label_spikes, match_counts, match_units_best, match_units_one_to_one
+from spikecrsae.score.metrics import Comparison, UnitScore, compare
+from spikecrsae.score.tradeoff import Tradeoff, tradeoff_curve
+
+__all__ = [
+    "Comparison",
+    "Labels",
+    "Tradeoff",
+    "UnitScore",
+    "agreement",
+    "compare",
+    "label_spikes",
+    "match_counts",
+    "match_units_best",
+    "match_units_one_to_one",
+    "tradeoff_curve",
+]
