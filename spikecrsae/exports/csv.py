@@ -1,0 +1,52 @@
+"""The spike table and the unit table as plain text, the same bytes for the same sorting."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+
+import numpy as np
+
+from spikecrsae.sorting import Sorting
+
+_ROWS_AT_ONCE = 100_000
+
+
+def spikes_csv(sorting: Sorting) -> Iterator[bytes]:
+    """spikes.csv in pieces: unit,sample,time_s,amplitude, sorted by sample.
+
+    time_s = sample / sampling_frequency + start_time_s, to the nanosecond; amplitude in the sorting's amplitude_unit.
+    """
+    yield b"unit,sample,time_s,amplitude\n"
+    for start in range(0, len(sorting.spikes), _ROWS_AT_ONCE):
+        part = sorting.spikes[start : start + _ROWS_AT_ONCE]
+        times = part["sample"] / sorting.sampling_frequency + sorting.start_time_s
+        columns = (part["unit"].tolist(), part["sample"].tolist(), times.tolist(), part["amplitude"].tolist())
+        yield "".join(f"{u},{s},{t:.9f},{a:.7g}\n" for u, s, t, a in zip(*columns, strict=True)).encode()
+
+
+def units_csv(sorting: Sorting) -> bytes:
+    """units.csv: the unit's id and every column of the unit table; a value that is not a number is an empty cell.
+
+    A column named amplitude, or whose name ends in _amplitude, carries the amplitude unit in its header (amplitude_uV).
+    """
+    columns = {name: values for name, values in sorting.units.items() if name != "unit"}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["unit", *(_header(name, sorting.amplitude_unit) for name in columns)])
+    for row, unit in enumerate(sorting.unit_ids):
+        writer.writerow([int(unit), *(_cell(values[row]) for values in columns.values())])
+    return text.getvalue().encode()
+
+
+def _header(name: str, amplitude_unit: str) -> str:
+    return f"{name}_{amplitude_unit}" if name == "amplitude" or name.endswith("_amplitude") else name
+
+
+def _cell(value) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    if isinstance(value, (float, np.floating)):
+        return "" if np.isnan(value) else f"{value:.7g}"
+    return str(value)

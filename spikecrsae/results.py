@@ -1,0 +1,260 @@
+"""The result folder: its names, its manifest, and files that appear whole or not at all.
+
+A result is written once. An existing one is replaced only on request, and then only the files that its own manifest
+lists are removed. The inside of sorting.h5 is in exports/sorting_h5.py.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from spikecrsae.errors import InputError, OutputError
+from spikecrsae.exports.csv import spikes_csv, units_csv
+from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
+from spikecrsae.sorting import Sorting
+
+logger = logging.getLogger(__name__)
+
+SORTING = "sorting.h5"
+MANIFEST = "manifest.json"
+MANIFEST_FORMAT = "spikecrsae result"
+MANIFEST_VERSION = 1
+#: Every name that a run may write into its folder by itself; reserved when the folder is prepared.
+RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", "model.pt", "run.log", "report.html")
+
+
+def default_result_path(recording_path: str | Path) -> Path:
+    """The folder beside the recording: its name with its ending, and .sorted."""
+    path = Path(os.path.abspath(recording_path))
+    return path.with_name(path.name + ".sorted")
+
+
+def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
+    """Make the result folder, with a manifest that reserves the names of RESULT_FILES; returns its path.
+
+    With overwrite, an earlier result's files are removed: those that its manifest lists, and nothing else. Raises
+    OutputError where the path exists (without overwrite), is a file, is a folder of something else, holds a foreign file
+    under a name that the result needs, or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"{path} is a file, and the result is a folder; choose another name with -o.")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
+    if not path.exists() and not path.parent.is_dir():
+        raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
+    with _writing(path):
+        path.mkdir(exist_ok=True)
+        if any(path.iterdir()):
+            _remove_earlier_result(path)
+        _write_manifest(path, dict.fromkeys(RESULT_FILES), complete=False)
+    return path
+
+
+def _remove_earlier_result(path: Path) -> None:
+    """Unlink the files of the manifest, after everything that could forbid it has been looked at."""
+    if not (path / MANIFEST).is_file():
+        raise OutputError(f"{path} is not empty and has no {MANIFEST}, so it is no result; choose another name with -o.")
+    listed = _read_manifest(path)
+    foreign = [name for name in RESULT_FILES if name not in listed and _occupied(path / name)]
+    if foreign:
+        raise OutputError(f"{path} holds {', '.join(foreign)}, not listed in its {MANIFEST}; move that away, or choose -o.")
+    root = path.resolve()
+    targets = [path / name for name in listed]
+    for target in targets:
+        # A damaged manifest, or a link to a folder elsewhere, must not lead the removal out of the result.
+        if not target.parent.resolve().is_relative_to(root):
+            raise OutputError(
+                f"{path / MANIFEST} lists {target}, outside the result; nothing was removed, choose another -o."
+            )
+    for target in targets:
+        if target.is_file() or target.is_symlink():
+            target.unlink()
+    folders = {folder for target in targets for folder in target.parents if path in folder.parents}
+    for folder in sorted(folders, reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    logger.info("removed the files of the earlier result in %s", path)
+
+
+def write_result(
+    path: str | Path,
+    sorting: Sorting,
+    run: Mapping,
+    *,
+    model_state: bytes | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write sorting.h5, spikes.csv, units.csv, run.json (and model.pt, and `files`: name -> content), then the manifest.
+
+    path: a folder from prepare_folder. run: what run.json holds, JSON values, paths and NumPy scalars. Raises OutputError
+    where a name is taken by a file that is not the result's own, or the disk is full or not writable.
+    """
+    path = Path(path)
+    run_text = json.dumps(run, indent=2, ensure_ascii=False, default=_plain) + "\n"
+    contents: dict[str, Iterable[bytes]] = {
+        SORTING: [sorting_to_hdf5(sorting, run_text)],
+        "spikes.csv": spikes_csv(sorting),
+        "units.csv": [units_csv(sorting)],
+        "run.json": [run_text.encode()],
+    }
+    if model_state is not None:
+        contents["model.pt"] = [model_state]
+    contents.update({name: [content] for name, content in (files or {}).items()})
+    listed = _read_manifest(path)
+    foreign = [name for name in contents if name not in listed and _occupied(path / name)]
+    if foreign:
+        raise OutputError(f"{path} holds {', '.join(foreign)} of other origin, which is not overwritten; choose another -o.")
+    with _writing(path):
+        for name, content in contents.items():
+            listed[name] = write_atomic(path / name, content)
+        # What else was reserved or added before (run.log, figures) stays listed if it came to exist.
+        kept = {name: entry or _measure(path / name) for name, entry in listed.items() if (path / name).is_file()}
+        _write_manifest(path, kept, complete=True)
+    return path
+
+
+def add_to_manifest(path: str | Path, names: Iterable[str | Path]) -> None:
+    """List further files of the result (or files that have grown, as run.log), with size and checksum.
+
+    names: relative to the folder, or absolute inside it; a folder stands for all files in it. Raises OutputError for
+    one that is missing or lies elsewhere.
+    """
+    path = Path(path)
+    listed = _read_manifest(path)
+    with _writing(path):
+        for name in names:
+            target = path / name
+            found = sorted(f for f in target.rglob("*") if f.is_file()) if target.is_dir() else [target]
+            for file in found:
+                if not file.is_file() or not file.resolve().is_relative_to(path.resolve()):
+                    raise OutputError(f"{file} is no file inside {path}, so the manifest cannot list it.")
+                listed[file.resolve().relative_to(path.resolve()).as_posix()] = _measure(file)
+        _write_manifest(path, listed, complete=listed.get(SORTING) is not None)
+
+
+def read_sorting(path: str | Path) -> Sorting:
+    """The sorting of a result folder, or of a sorting.h5.
+
+    Raises InputError where there is none, its format_version is unknown, or it is damaged (in a folder, also where its
+    checksum differs from the manifest).
+    """
+    path = Path(path)
+    file = _sorting_file(path)
+    if path.is_dir():
+        _check_sum(file)
+    return sorting_from_hdf5(file)[0]
+
+
+def read_run(path: str | Path) -> dict:
+    """What run.json holds, from the provenance in sorting.h5. Raises InputError as read_sorting does."""
+    return json.loads(sorting_from_hdf5(_sorting_file(Path(path)))[1])
+
+
+def _sorting_file(path: Path) -> Path:
+    file = path / SORTING if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"{file} does not exist; give a result folder of spikecrsae, or its {SORTING}.")
+    return file
+
+
+def _check_sum(file: Path) -> None:
+    """Compare with the manifest; a folder without one has nothing to compare with."""
+    if not (file.parent / MANIFEST).is_file():
+        return
+    try:
+        entry = _read_manifest(file.parent).get(SORTING)
+        if entry is not None and _measure(file) != entry:
+            raise InputError(f"{file} differs from its {MANIFEST}: it is damaged or was changed; sort the recording again.")
+    except (OutputError, OSError) as error:
+        raise InputError(str(error)) from error
+
+
+def write_atomic(path: str | Path, content: Iterable[bytes]) -> dict:
+    """Write pieces of bytes under a temporary name beside `path`, flush to disk, rename; returns size and sha256.
+
+    The file is there whole or not at all. Raises OutputError with the reason (disk full, no permission).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    digest, size = hashlib.sha256(), 0
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                for piece in content:
+                    file.write(piece)
+                    digest.update(piece)
+                    size += len(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turns an OSError into an OutputError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason = "the disk is full; free space, or choose another place with -o"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            reason = f"no permission to write ({error.strerror}); choose another place with -o"
+        else:
+            reason = f"{error.strerror or error}; choose another place with -o"
+        raise OutputError(f"{path} cannot be written: {reason}.") from error
+
+
+def _read_manifest(path: Path) -> dict[str, dict | None]:
+    """Name -> size and sha256 (None: reserved by a run that did not finish). Raises OutputError where it is damaged."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["format"] != MANIFEST_FORMAT or manifest["format_version"] != MANIFEST_VERSION:
+            raise ValueError("unknown format or version")
+        return dict(manifest["files"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(f"{path / MANIFEST} cannot be read ({error}); choose another folder with -o.") from error
+
+
+def _write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool) -> None:
+    manifest = {
+        "format": MANIFEST_FORMAT,
+        "format_version": MANIFEST_VERSION,
+        "complete": complete,
+        "files": dict(sorted(files.items())),
+    }
+    write_atomic(path / MANIFEST, [(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()])
+
+
+def _measure(file: Path) -> dict:
+    with file.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return {"size": file.stat().st_size, "sha256": digest}
+
+
+def _occupied(path: Path) -> bool:
+    """Something is there; a dangling link counts."""
+    return path.exists() or path.is_symlink()
+
+
+def _plain(value):
+    """What json does not know: paths as text, NumPy as Python."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no place in run.json")
