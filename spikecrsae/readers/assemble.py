@@ -1,0 +1,159 @@
+"""From what a reader found in a file, and what the user said, to a Recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.readers.geometry import flatten_positions, read_probe
+from spikecrsae.readers.options import ReadOptions
+from spikecrsae.recording import Recording
+
+#: Microvolts in one of the unit. The micro sign has two code points.
+_MICROVOLTS = {
+    "uv": 1.0, "\u00b5v": 1.0, "\u03bcv": 1.0, "microvolt": 1.0, "microvolts": 1.0, "mv": 1e3, "millivolt": 1e3,
+    "millivolts": 1e3, "v": 1e6, "volt": 1e6, "volts": 1e6, "nv": 1e-3,
+}  # fmt: skip
+
+
+def microvolts(unit: str) -> float | None:
+    """Microvolts in one `unit`, None where that is not a voltage ('ADC', '', 'pA')."""
+    return _MICROVOLTS.get(unit.strip().lower())
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one file holds, as its reader found it.
+
+    read(start, stop) gives stored numbers (stop - start, n_channels); stored * gain + offset is in `unit`.
+    positions (n_channels, 2 or 3) in um or None. sampling_frequency is None where the file does not tell.
+    """
+
+    path: Path
+    format: str
+    read: Callable[[int, int], np.ndarray]
+    n_samples: int
+    n_channels: int
+    dtype: np.dtype
+    unit: str
+    sampling_frequency: float | None
+    gain: float | np.ndarray = 1.0
+    offset: float | np.ndarray = 0.0
+    channel_ids: Sequence[str] | None = None
+    positions: np.ndarray | None = None
+    start_time_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    close: Callable[[], None] = lambda: None
+
+
+def assemble(found: Found, options: ReadOptions) -> Recording:
+    """The Recording: the user's facts over the file's, uV where a gain is known, channels selected, geometry attached.
+
+    Raises InputError where the sampling frequency is nowhere, the numbers are not real, or a probe misses a channel;
+    UsageError where a gain has the wrong length or a channel does not exist.
+    """
+    path, n = found.path, found.n_channels
+    if found.dtype.kind not in "iuf":
+        raise InputError(f"{path}: traces have dtype {found.dtype}; they must be real numbers (integers or floats).")
+    notes = list(found.notes)
+    frequency = _sampling_frequency(found, options, notes)
+    gain, offset, unit = _scaling(found, options)
+    if found.dtype.kind == "u":
+        notes.append(f"stored as unsigned {found.dtype}: its constant offset is kept; the high-pass filter removes it")
+    positions, remark = flatten_positions(found.positions)
+    if remark:
+        notes.append(remark)
+    recording = Recording(
+        read_raw=_guarded(found),
+        n_samples=int(found.n_samples),
+        sampling_frequency=frequency,
+        channels=tuple(range(n)),
+        channel_ids=tuple(found.channel_ids or (str(i) for i in range(n))),
+        gain=gain,
+        offset=offset,
+        amplitude_unit=unit,
+        source=path,
+        format=found.format,
+        dtype=str(found.dtype),
+        channel_positions=positions,
+        start_time_s=float(found.start_time_s),
+        notes=tuple(notes),
+        close=found.close,
+    )
+    if options.channels is not None:
+        recording = recording.select(options.channels)
+    return recording if options.probe is None else _attach_probe(recording, Path(options.probe))
+
+
+def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) -> float:
+    told, stored = options.sampling_frequency, found.sampling_frequency
+    if told is None and stored is None:
+        raise InputError(
+            f"{found.path}: the file does not say its sampling frequency; give it in Hz with --sampling-frequency."
+        )
+    if told is not None and stored is not None and abs(told - stored) > 1e-6 * stored:
+        notes.append(f"sampling frequency {told:g} Hz as told, instead of the file's {stored:g} Hz")
+    return float(stored if told is None else told)
+
+
+def _scaling(found: Found, options: ReadOptions) -> tuple[np.ndarray, np.ndarray, str]:
+    """gain and offset (n_channels,) and the unit that they lead to; a gain that the user gives is in uV."""
+    n = found.n_channels
+    if options.gain is None:
+        factor = microvolts(found.unit)
+        gain, offset = found.gain, found.offset
+        gain, offset, unit = (gain, offset, "ADC") if factor is None else (gain * factor, offset * factor, "uV")
+    else:
+        gain, offset, unit = np.asarray(options.gain, np.float64), 0.0, "uV"
+    if options.offset is not None:
+        offset = np.asarray(options.offset, np.float64)
+    both = []
+    for name, value in (("gain", gain), ("offset", offset)):
+        value = np.asarray(value, np.float64)
+        if value.shape not in ((), (n,)):
+            raise UsageError(f"{found.path}: {name} has {value.size} values; give one, or one for each of {n} channels.")
+        if not np.all(np.isfinite(value)):
+            raise InputError(f"{found.path}: {name} {value} is not finite; give the true one with --{name}.")
+        both.append(np.broadcast_to(value, (n,)).copy())
+    if np.any(both[0] == 0):
+        raise InputError(f"{found.path}: a channel has a gain of 0; give the true one with --gain.")
+    return both[0], both[1], unit
+
+
+def _guarded(found: Found) -> Callable[[int, int], np.ndarray]:
+    """found.read, with whatever the libraries below raise turned into one InputError."""
+
+    def read_raw(start: int, stop: int) -> np.ndarray:
+        if stop <= start:
+            return np.zeros((0, found.n_channels), found.dtype)
+        try:
+            return found.read(start, stop)
+        except (OSError, ValueError, RuntimeError, EOFError) as error:
+            raise InputError(
+                f"{found.path}: samples {start} to {stop} cannot be read ({one_line(error)}); the file is damaged or closed."
+            ) from error
+
+    return read_raw
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error on one line, or its kind where it has no message."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _attach_probe(recording: Recording, path: Path) -> Recording:
+    """Positions from a probe file, for the channels in use; device channel numbers are stored columns."""
+    probe = read_probe(path)
+    if not probe.positions:
+        return replace(recording, notes=(*recording.notes, f"{path} holds no contact positions"))
+    missing = [c for c in recording.channels if c not in probe.positions]
+    if missing:
+        raise InputError(
+            f"probe {path} has no position for channels {missing} of {recording.source}; it has {sorted(probe.positions)}."
+        )
+    positions = np.array([probe.positions[c] for c in recording.channels])
+    return replace(recording, channel_positions=positions)

@@ -1,0 +1,57 @@
+"""Raw binary: interleaved samples without a header, whose facts only the user knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.readers.assemble import Found, assemble
+from spikecrsae.readers.options import ReadOptions, numeric_dtype, side_file
+from spikecrsae.recording import Recording
+
+SUFFIXES = (".dat", ".raw", ".bin")
+
+
+def read_binary(path: Path, options: ReadOptions) -> Recording:
+    """A Recording over an interleaved file; stays in ADC counts unless --gain is given.
+
+    Raises UsageError where sampling frequency, channel count or type are not told, InputError where the size of the file
+    is no multiple of one sample on all channels.
+    """
+    options.refuse_others(path, "raw binary", ("n_channels", "dtype"))
+    needed = ("sampling_frequency", "n_channels", "dtype")
+    missing = [f"--{name.replace('_', '-')}" for name in needed if getattr(options, name) is None]
+    if missing:
+        raise UsageError(
+            f"{path} is raw binary, which does not say what it holds: give {', '.join(missing)}, or write them into "
+            f"{side_file(path).name} beside it."
+        )
+    dtype, n_channels = numeric_dtype(options.dtype), int(options.n_channels)
+    frame = dtype.itemsize * n_channels
+    size = path.stat().st_size
+    if size == 0 or size % frame:
+        raise InputError(
+            f"{path} has {size} bytes, which is no multiple of {n_channels} channels of {dtype} ({frame} bytes); "
+            "--n-channels or --dtype is wrong, or the file is cut off or has a header."
+        )
+
+    def read(start: int, stop: int) -> np.ndarray:
+        # No memory map: a file that shrinks under one kills the process instead of raising an error.
+        values = np.fromfile(path, dtype, count=(stop - start) * n_channels, offset=start * frame)
+        return values.reshape(stop - start, n_channels)
+
+    return assemble(
+        Found(
+            path=path,
+            format="raw binary",
+            read=read,
+            n_samples=size // frame,
+            n_channels=n_channels,
+            dtype=dtype,
+            unit="ADC",
+            sampling_frequency=None,
+        ),
+        options,
+    )

@@ -1,0 +1,203 @@
+"""Generic HDF5: one dataset of traces, with its facts as attributes. Also the helpers of the other HDF5 formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from spikecrsae.errors import InputError
+from spikecrsae.readers.assemble import Found, assemble, one_line
+from spikecrsae.readers.options import ReadOptions
+from spikecrsae.recording import Recording
+
+_RATE_NAMES = ("sampling_frequency", "sampling_rate", "samplingrate", "sample_rate", "fs", "sr")
+_UNIT_NAMES = ("units", "unit")
+_SNIPPET_NAMES = ("waveform", "snippet", "spike")
+_POSITION_NAMES = ("channel_positions", "channel_locations", "positions")
+
+WHY_NO_SNIPPETS = (
+    "the method explains the continuous signal, overlaps and noise included, which cut-out waveforms no longer hold; "
+    "give the recording that they were cut from"
+)
+
+
+def open_file(path: Path) -> h5py.File:
+    """The file, open for reading. Raises InputError where it is no HDF5 file or is cut off."""
+    try:
+        # A chunk that is larger than the cache would be decompressed again for every slice of it.
+        return h5py.File(path, "r", rdcc_nbytes=64 * 2**20)
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened as HDF5 ({one_line(error)}).") from error
+
+
+def slicer(dataset: h5py.Dataset, axis: int) -> Callable[[int, int], np.ndarray]:
+    """read(start, stop) -> (stop - start, n_channels) over a dataset with one or two axes, `axis` being time."""
+    if dataset.ndim == 1:
+        return lambda start, stop: dataset[start:stop][:, None]
+    if axis == 0:
+        return lambda start, stop: dataset[start:stop]
+    return lambda start, stop: dataset[:, start:stop].T
+
+
+def shape_along(dataset: h5py.Dataset, axis: int) -> tuple[int, int]:
+    """(n_samples, n_channels) of a dataset whose time runs along `axis`."""
+    if dataset.ndim == 1:
+        return dataset.shape[0], 1
+    return dataset.shape[axis], dataset.shape[1 - axis]
+
+
+def text(value: object) -> str:
+    """An HDF5 string, stored as bytes, text or an array of one."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def number(value: object) -> float | None:
+    """A number out of an attribute or a scalar dataset; None where it holds none (absent, text, several)."""
+    if isinstance(value, h5py.Dataset):
+        value = value[()]
+    value = np.asarray(value)
+    return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
+
+
+def stored_rate(*holders: h5py.HLObject) -> float | None:
+    """The sampling frequency in Hz among the attributes of the first holder that has one, or its scalar datasets."""
+    for holder in holders:
+        values = {name.lower(): value for name, value in holder.attrs.items()}
+        if isinstance(holder, h5py.Group):
+            scalars = {k.lower(): v for k, v in holder.items() if isinstance(v, h5py.Dataset) and v.size == 1}
+            values = scalars | values
+        for name in _RATE_NAMES:
+            if name in values and (rate := number(values[name])) is not None:
+                return rate
+    return None
+
+
+def read_hdf5(path: Path, options: ReadOptions) -> Recording:
+    """A Recording over `traces`, over --dataset, or over the only dataset that can hold traces.
+
+    Raises InputError where there is none, or several and no choice, or time cannot be told from channels.
+    """
+    options.refuse_others(path, "generic HDF5", ("dataset", "axis"))
+    file = open_file(path)
+    try:
+        return assemble(_find(file, path, options), options)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
+    dataset = _choose(file, path, options.dataset)
+    name = dataset.name
+    if dataset.ndim > 2:
+        raise InputError(
+            f"{path}: {name} has shape {dataset.shape}; traces have two axes. If these are waveforms: {WHY_NO_SNIPPETS}."
+        )
+    axis = options.axis or 0
+    n_samples, n_channels = shape_along(dataset, axis)
+    if n_channels > n_samples and options.axis is None:
+        raise InputError(
+            f"{path}: {name} has shape {dataset.shape}, more channels than samples if time comes first; say which axis is "
+            "time with --axis 0 or --axis 1."
+        )
+    places = [dataset, dataset.parent, file]
+    attributes = {key: value for place in reversed(places) for key, value in place.attrs.items()}
+    unit = next((text(attributes[key]) for key in _UNIT_NAMES if key in attributes), "ADC")
+    notes = (
+        () if name == "/traces" or options.dataset else (f"traces read from {name}, the only dataset that can hold them",)
+    )
+    positions = _positions(dataset, file)
+    if positions is not None and len(positions) != n_channels:
+        notes += (f"channel positions are not used: {len(positions)} for {n_channels} channels",)
+        positions = None
+    gain, offset = (_factor(attributes, key, default, path) for key, default in (("gain", 1.0), ("offset", 0.0)))
+    return Found(
+        path=path,
+        format="HDF5",
+        read=slicer(dataset, axis),
+        n_samples=n_samples,
+        n_channels=n_channels,
+        dtype=dataset.dtype,
+        unit=unit,
+        sampling_frequency=stored_rate(*places),
+        gain=gain,
+        offset=offset,
+        positions=positions,
+        start_time_s=number(attributes.get("start_time_s")) or 0.0,
+        notes=notes,
+        close=file.close,
+    )
+
+
+def _factor(attributes: dict, name: str, default: float, path: Path) -> float | np.ndarray:
+    """Attribute gain or offset, a number or one per channel. A gain in the file is in the file's unit per count."""
+    if name not in attributes:
+        return default
+    value = np.asarray(attributes[name])
+    if value.dtype.kind not in "iuf" or value.ndim > 1:
+        raise InputError(f"{path}: attribute {name} = {attributes[name]!r} is no number; give the true one with --{name}.")
+    return value.astype(np.float64).reshape(()) if value.size == 1 else value.astype(np.float64)
+
+
+def _positions(dataset: h5py.Dataset, file: h5py.File) -> np.ndarray | None:
+    for place in (dataset.parent, file):
+        for name in _POSITION_NAMES:
+            if isinstance(place.get(name), h5py.Dataset):
+                return place[name][()]
+    return None
+
+
+def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Dataset:
+    """The dataset asked for, `traces`, or the only candidate."""
+    if wanted is not None:
+        chosen = file.get(wanted)
+        if not isinstance(chosen, h5py.Dataset):
+            raise InputError(f"{path} has no dataset {wanted}; it has {_listing(_datasets(file))}.")
+        if chosen.ndim == 0:
+            raise InputError(f"{path}: {wanted} is a single value, not traces; name another with --dataset.")
+        return chosen
+    if isinstance(file.get("traces"), h5py.Dataset) and file["traces"].ndim > 0:
+        return file["traces"]
+    datasets = _datasets(file)
+    candidates = [d for d in datasets if _may_be_traces(d)]
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        raise InputError(f"{path} holds several datasets that may be the traces: {_listing(candidates)}; choose --dataset.")
+    snippets = [d for d in datasets if _may_be_snippets(d)]
+    if snippets:
+        raise InputError(f"{path} holds only detected waveforms ({_listing(snippets)}) and no recording: {WHY_NO_SNIPPETS}.")
+    raise InputError(f"{path} holds no traces, a dataset (n_samples, n_channels); it has {_listing(datasets)}.")
+
+
+def _datasets(file: h5py.File) -> list[h5py.Dataset]:
+    found: list[h5py.Dataset] = []
+    file.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def _looks_cut_out(dataset: h5py.Dataset) -> bool:
+    return any(word in dataset.name.rsplit("/", 1)[-1].lower() for word in _SNIPPET_NAMES)
+
+
+def _may_be_snippets(dataset: h5py.Dataset) -> bool:
+    return dataset.dtype.kind in "iuf" and (dataset.ndim == 3 or (dataset.ndim == 2 and _looks_cut_out(dataset)))
+
+
+def _may_be_traces(dataset: h5py.Dataset) -> bool:
+    """Numbers along a long axis, with a second axis or a sampling frequency of its own; no spike times, no positions."""
+    if dataset.dtype.kind not in "iufc" or dataset.ndim not in (1, 2) or max(dataset.shape) < 100 or min(dataset.shape) == 0:
+        return False
+    if _looks_cut_out(dataset) or dataset.name.startswith("/truth/") or dataset.name.rsplit("/", 1)[-1] in _POSITION_NAMES:
+        return False
+    return dataset.ndim == 2 or stored_rate(dataset) is not None
+
+
+def _listing(datasets: list[h5py.Dataset]) -> str:
+    shown = ", ".join(f"{d.name} {d.shape} {d.dtype}" for d in datasets[:8])
+    return (shown + (f" and {len(datasets) - 8} more" if len(datasets) > 8 else "")) or "no dataset at all"

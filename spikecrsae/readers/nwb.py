@@ -1,0 +1,157 @@
+"""NWB 2 files: ElectricalSeries read with h5py, conversion factors of any size included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from spikecrsae.errors import InputError
+from spikecrsae.readers.assemble import Found, assemble
+from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, open_file, shape_along, slicer, text
+from spikecrsae.readers.options import ReadOptions
+from spikecrsae.recording import Recording
+
+#: Intervals of time stamps may differ from their mean by this fraction.
+_REGULAR = 0.01
+
+
+def is_nwb(file: h5py.File) -> bool:
+    """Whether the content is NWB's."""
+    return "nwb_version" in file.attrs
+
+
+def read_nwb(path: Path, options: ReadOptions) -> Recording:
+    """A Recording over the ElectricalSeries, --series where there are several.
+
+    uV = (stored * conversion * channel_conversion + offset) * 1e6. Raises InputError where there is no continuous
+    series, several and no choice, data that is not there, or irregular time stamps.
+    """
+    options.refuse_others(path, "NWB", ("series", "axis"))
+    file = open_file(path)
+    try:
+        return assemble(_find(file, path, options), options)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
+    series = _choose(file, path, options.series)
+    data = series.get("data")
+    if not isinstance(data, h5py.Dataset) or data.ndim not in (1, 2):
+        raise InputError(f"{path}: {series.name} has no data (n_samples, n_channels) that can be opened.")
+    electrodes = series["electrodes"][()].astype(int) if "electrodes" in series else None
+    notes: tuple[str, ...] = ()
+    axis = options.axis
+    if axis is None:
+        # The standard has time first; writers that got it wrong show by the number of electrodes.
+        wrong = electrodes is not None and data.ndim == 2 and data.shape[1] != len(electrodes) == data.shape[0]
+        axis = int(wrong)
+        notes = (f"{series.name} is stored (n_channels, n_samples) {data.shape}, read transposed",) if wrong else ()
+    n_samples, n_channels = shape_along(data, axis)
+    if n_samples < 1:
+        raise InputError(f"{path}: {series.name} holds no sample.")
+    rate, start_time_s = _clock(series, n_samples, path, options)
+    channel_ids, positions = _electrodes(file, series, electrodes, n_channels)
+    conversion = number(data.attrs.get("conversion"))
+    gain = 1.0 if conversion is None else conversion
+    if "channel_conversion" in series:
+        gain = gain * series["channel_conversion"][()].astype(np.float64)
+    return Found(
+        path=path,
+        format="NWB",
+        read=slicer(data, axis),
+        n_samples=n_samples,
+        n_channels=n_channels,
+        dtype=data.dtype,
+        unit=text(data.attrs.get("unit", "volts")),
+        sampling_frequency=rate,
+        gain=gain,
+        offset=number(data.attrs.get("offset")) or 0.0,
+        channel_ids=channel_ids,
+        positions=positions,
+        start_time_s=start_time_s,
+        notes=notes,
+        close=file.close,
+    )
+
+
+def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Group:
+    """The ElectricalSeries of that name (or path), or the only one."""
+    groups: dict[str, list[h5py.Group]] = {"ElectricalSeries": [], "SpikeEventSeries": []}
+
+    def visit(_: str, item: h5py.HLObject) -> None:
+        kind = text(item.attrs.get("neurodata_type", ""))
+        if isinstance(item, h5py.Group) and kind in groups:
+            groups[kind].append(item)
+
+    file.visititems(visit)
+    found = groups["ElectricalSeries"]
+    if not found:
+        if groups["SpikeEventSeries"]:
+            names = ", ".join(g.name for g in groups["SpikeEventSeries"])
+            raise InputError(f"{path} holds only detected waveforms ({names}) and no recording: {WHY_NO_SNIPPETS}.")
+        raise InputError(f"{path} is an NWB file without an ElectricalSeries; there is no recording to sort in it.")
+    listing = ", ".join(f"{g.name} {g['data'].shape}" if "data" in g else g.name for g in found)
+    if wanted is not None:
+        matching = [g for g in found if wanted in (g.name, g.name.lstrip("/"), g.name.rsplit("/", 1)[-1])]
+        if len(matching) != 1:
+            raise InputError(f"{path}: {len(matching)} ElectricalSeries are called {wanted!r}; there are {listing}.")
+        return matching[0]
+    if len(found) > 1:
+        raise InputError(f"{path} holds several ElectricalSeries: {listing}; choose one with --series.")
+    return found[0]
+
+
+def _clock(series: h5py.Group, n_samples: int, path: Path, options: ReadOptions) -> tuple[float | None, float]:
+    """(rate in Hz or None, time of sample 0 in s), from starting_time or from regular time stamps."""
+    if "starting_time" in series:
+        start = series["starting_time"]
+        return number(start.attrs.get("rate")), number(start) or 0.0
+    stamps = series.get("timestamps")
+    if not isinstance(stamps, h5py.Dataset) or len(stamps) == 0:
+        return None, 0.0
+    if len(stamps) != n_samples:
+        raise InputError(
+            f"{path}: {series.name} has {len(stamps)} time stamps for {n_samples} samples; the file is damaged."
+        )
+    first, last = float(stamps[0]), float(stamps[-1])
+    if n_samples < 2 or not last > first:
+        raise InputError(f"{path}: the time stamps of {series.name} do not increase (first {first} s, last {last} s).")
+    period = (last - first) / (n_samples - 1)
+    block = 1_000_000
+    for begin in range(0, n_samples - 1, block):
+        steps = np.diff(stamps[begin : begin + block + 1])
+        bad = np.flatnonzero(~(np.abs(steps - period) <= _REGULAR * period))
+        if len(bad):
+            sample = begin + int(bad[0])
+            raise InputError(
+                f"{path}: the time stamps of {series.name} are irregular, {steps[bad[0]]:.6g} s between samples {sample} and "
+                f"{sample + 1} where the mean is {period:.6g} s; cut the recording at its gaps and sort the parts."
+            )
+    return 1.0 / period, first
+
+
+def _electrodes(
+    file: h5py.File, series: h5py.Group, rows: np.ndarray | None, n_channels: int
+) -> tuple[list[str] | None, np.ndarray | None]:
+    """Channel ids and positions (n_channels, 2 or 3) out of the electrodes table, None where it has none."""
+    if rows is None or len(rows) != n_channels:
+        return None, None
+    reference = series["electrodes"].attrs.get("table")
+    table = file[reference] if reference is not None else file.get("general/extracellular_ephys/electrodes")
+    if table is None:
+        return None, None
+    ids = table["id"][()] if "id" in table else np.arange(rows.max() + 1)
+    if rows.min() < 0 or rows.max() >= len(ids):
+        raise InputError(f"{file.filename}: {series.name} refers to electrodes that the electrodes table lacks.")
+    channel_ids = [str(i) for i in ids[rows]]
+    for names in (("rel_x", "rel_y"), ("x", "y", "z")):
+        columns = [table[name][()].astype(np.float64)[rows] for name in names if name in table]
+        # A column without any value is one that the lab did not fill in.
+        columns = [column for column in columns if not np.all(np.isnan(column))]
+        if len(columns) >= 2:
+            return channel_ids, np.stack(columns, axis=1)
+    return channel_ids, None

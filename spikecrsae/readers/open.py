@@ -1,0 +1,84 @@
+"""open_recording: which reader a path belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
+from spikecrsae.readers.binary import read_binary
+from spikecrsae.readers.hdf5 import open_file, read_hdf5
+from spikecrsae.readers.mearec import is_mearec, read_mearec
+from spikecrsae.readers.neo import neo_candidates, read_neo
+from spikecrsae.readers.nwb import is_nwb, read_nwb
+from spikecrsae.readers.options import ReadOptions, with_side_file
+from spikecrsae.recording import Recording
+
+_HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
+
+
+def open_recording(path: str | Path, options: ReadOptions | None = None, **values: Any) -> Recording:
+    """Open a recording of any format; nothing but its header is read.
+
+    `values` are fields of ReadOptions and go before `options`, which go before the side file `<recording>.toml`, which
+    goes before the file itself. HDF5 is told apart by content, raw binary by its options or ending, the rest is neo's.
+
+    Raises InputError where the path is missing or cannot be used, UsageError where an option is wrong, unknown or needed.
+    """
+    path = Path(path)
+    try:
+        options = replace(options or ReadOptions(), **values)
+    except TypeError as error:
+        raise UsageError(f"{path}: {', '.join(values)}: one of these is no option of a recording ({error}).") from error
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give the path of a recording.")
+    options = with_side_file(path, options)
+    if path.is_dir():
+        return _read_folder(path, options)
+    try:
+        empty = path.stat().st_size == 0
+        path.open("rb").close()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
+    if empty:
+        raise InputError(f"{path} is empty.")
+    if h5py.is_hdf5(path):
+        return _read_hdf5_family(path, options)
+    suffix = path.suffix.lower()
+    if suffix in _HDF5_SUFFIXES:
+        raise InputError(f"{path} ends in {suffix} but its content is not HDF5; it is damaged or has the wrong ending.")
+    if options.n_channels is not None or options.dtype is not None:
+        return read_binary(path, options)
+    if suffix in _RAW_SUFFIXES and not neo_candidates(path):
+        return read_binary(path, options)
+    return read_neo(path, options)
+
+
+def _read_folder(path: Path, options: ReadOptions) -> Recording:
+    if (path / "sorting.h5").exists():
+        raise InputError(f"{path} is a result folder, not a recording; give the recording that was sorted.")
+    return read_neo(path, options)
+
+
+def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:
+    """MEArec, NWB, the vendors' HDF5 that neo knows, or generic, by content."""
+    with open_file(path) as file:
+        if "format_version" in file.attrs and "spikes" in file:
+            raise InputError(f"{path} is a sorting, not a recording; give the recording that was sorted.")
+        if is_nwb(file):
+            reader = read_nwb
+        elif is_mearec(file):
+            reader = read_mearec
+        elif path.suffix.lower() in (".brw", ".nix") or _is_maxwell(file):
+            reader = read_neo
+        else:
+            reader = read_hdf5
+    return reader(path, options)
+
+
+def _is_maxwell(file: h5py.File) -> bool:
+    return "wells" in file or ("sig" in file and "mapping" in file)

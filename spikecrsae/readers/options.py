@@ -1,0 +1,135 @@
+"""What a user may say about a recording: options, channel lists and the side file beside a recording."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from spikecrsae.errors import UsageError
+
+
+def parse_channels(text: str) -> tuple[int, ...]:
+    """Channel positions named by '0,2-5', in the order given. Raises UsageError for anything else."""
+    picked: list[int] = []
+    for part in str(text).split(","):
+        found = re.fullmatch(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*", part)
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+        if last < first:
+            raise UsageError(f"channels {text!r} cannot be read at {part!r}; write positions and ranges such as 0,2-5.")
+        picked.extend(range(first, last + 1))
+    if len(set(picked)) != len(picked):
+        raise UsageError(f"channels {text!r} name a channel twice; name each once.")
+    return tuple(picked)
+
+
+def numeric_dtype(name: object) -> np.dtype:
+    """The real-valued numpy type of that name; UsageError names the types in common use."""
+    try:
+        dtype = np.dtype(name)
+    except TypeError:
+        dtype = np.dtype(object)
+    if dtype.kind not in "iuf":
+        raise UsageError(f"dtype {name!s} is no real number type; give one such as int16, uint16, '>i2' or float32.")
+    return dtype
+
+
+def _check_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
+        raise UsageError(f"{name} = {value!r} must be a number above 0.")
+
+
+def _check_factor(name: str, value: object) -> None:
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers = np.array(np.nan)
+    if numbers.ndim > 1 or not np.all(np.isfinite(numbers)) or (name == "gain" and np.any(numbers == 0)):
+        raise UsageError(f"{name} = {value!r} must be a finite number, or one per channel" + ", not 0." * (name == "gain"))
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """Facts and choices that a file may lack; None leaves them to the file. None of them is ever guessed.
+
+    sampling_frequency: Hz. n_channels, dtype: layout of raw binary. dataset: path of the traces in an HDF5 file; axis:
+    which axis of it is time. series: name of an NWB ElectricalSeries. stream, segment: one of several that neo found.
+    channels: positions from 0, as a sequence or as text like '0,2-5'. probe: geometry file (probeinterface JSON or .prb).
+    gain (uV per stored number) and offset (uV): one number or one per stored channel; they replace the file's own.
+
+    Raises UsageError for a value of the wrong kind.
+    """
+
+    sampling_frequency: float | None = None
+    n_channels: int | None = None
+    dtype: str | None = None
+    dataset: str | None = None
+    axis: int | None = None
+    series: str | None = None
+    stream: str | int | None = None
+    segment: int | None = None
+    channels: str | Sequence[int] | None = None
+    probe: str | Path | None = None
+    gain: float | Sequence[float] | None = None
+    offset: float | Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.channels, str):
+            object.__setattr__(self, "channels", parse_channels(self.channels))
+        if self.sampling_frequency is not None:
+            _check_positive("sampling_frequency", self.sampling_frequency)
+        if self.n_channels is not None:
+            _check_positive("n_channels", self.n_channels)
+            if self.n_channels != int(self.n_channels):
+                raise UsageError(f"n_channels = {self.n_channels} must be a whole number.")
+        if self.dtype is not None:
+            numeric_dtype(self.dtype)
+        if self.axis not in (None, 0, 1):
+            raise UsageError(f"axis = {self.axis!r} must be 0 or 1, the axis of the dataset that is time.")
+        for name in ("gain", "offset"):
+            if getattr(self, name) is not None:
+                _check_factor(name, getattr(self, name))
+
+    def given(self) -> dict[str, object]:
+        """The options that have a value."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+
+    def refuse_others(self, path: Path, format: str, uses: Sequence[str] = ()) -> None:
+        """Raise UsageError where an option is given that this format would silently ignore."""
+        everywhere = ("sampling_frequency", "channels", "probe", "gain", "offset")
+        for name in self.given():
+            if name not in everywhere and name not in uses:
+                raise UsageError(f"{path}: --{name.replace('_', '-')} has no meaning for {format}; leave it out.")
+
+
+def side_file(path: Path) -> Path:
+    """Where the facts of a recording may stand in writing: `<recording>.toml` beside it."""
+    return path.with_name(path.name + ".toml")
+
+
+def with_side_file(path: Path, options: ReadOptions) -> ReadOptions:
+    """`options`, completed from the side file of the recording where there is one.
+
+    Raises UsageError where the side file is no TOML or names something that is no option.
+    """
+    source = side_file(path)
+    if not source.is_file():
+        return options
+    try:
+        values = tomllib.loads(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"side file {source} cannot be read as TOML: {error}.") from error
+    known = [f.name for f in fields(ReadOptions)]
+    if unknown := sorted(set(values) - set(known)):
+        raise UsageError(f"side file {source} names {', '.join(unknown)}; it may hold {', '.join(known)}.")
+    if "probe" in values:
+        values["probe"] = source.parent / str(values["probe"])
+    try:
+        return replace(ReadOptions(**values), **options.given())
+    except UsageError as error:
+        raise UsageError(f"side file {source}: {error}") from error

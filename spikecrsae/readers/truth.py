@@ -1,0 +1,235 @@
+"""Known spikes: from simulations, NWB Units, sortings, tables, or an intracellular channel."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from spikecrsae.errors import InputError
+from spikecrsae.readers.assemble import one_line
+from spikecrsae.readers.hdf5 import number, open_file, stored_rate
+from spikecrsae.readers.mearec import is_mearec
+from spikecrsae.readers.nwb import is_nwb
+from spikecrsae.readers.open import open_recording
+from spikecrsae.readers.options import ReadOptions
+from spikecrsae.recording import Recording
+
+logger = logging.getLogger(__name__)
+
+Trains = dict[str, np.ndarray]
+
+
+class _Clock:
+    """Turns the times of a truth file into samples of the recording that is scored."""
+
+    def __init__(self, path: Path, recording_fs: float | None, start_time_s: float) -> None:
+        self.path, self.fs, self.start_time_s = path, recording_fs, start_time_s
+
+    def from_seconds(self, seconds: np.ndarray, since_s: float = 0.0) -> np.ndarray:
+        """Nearest sample of each time; since_s is the file's own time of the recording's first sample."""
+        seconds = np.asarray(seconds, np.float64)
+        if self.fs is None:
+            raise InputError(f"{self.path}: its times are in seconds; the recording's sampling frequency is needed.")
+        if not np.all(np.isfinite(seconds)):
+            raise InputError(f"{self.path}: {np.count_nonzero(~np.isfinite(seconds))} spike times are not finite.")
+        return np.round((seconds - since_s) * self.fs).astype(np.int64)
+
+    def from_samples(self, samples: np.ndarray, fs: float | None = None) -> np.ndarray:
+        """Samples as int64, converted where they count at another rate fs than the recording's."""
+        values = np.asarray(samples)
+        if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
+            raise InputError(f"{self.path}: spike samples must be whole numbers; are these seconds (column spike_time_s)?")
+        if fs is None or self.fs is None or abs(fs - self.fs) <= 1e-6 * self.fs:
+            return values.astype(np.int64)
+        logger.info("%s counts samples at %g Hz; converted to the recording's %g Hz", self.path, fs, self.fs)
+        return self.from_seconds(values / fs)
+
+
+def read_truth(
+    path: str | Path,
+    recording_fs: float | None,
+    *,
+    truth_channel: int | None = None,
+    recording: Recording | None = None,
+    threshold: float | None = None,
+    unit: str | None = None,
+    options: ReadOptions | None = None,
+) -> Trains:
+    """Spike samples (int64, ascending) of each known unit, in samples of the recording at `recording_fs` Hz.
+
+    Reads HDF5 with truth/<name>/spike_samples, MEArec, NWB Units, Phy folders, our result folders, .csv and .npy; with
+    `truth_channel`, detects the spikes on that channel of the recording at `path` (opened with `options`), above
+    `threshold` where given (see intracellular.detect_spikes). Times in a table count from the recording's first sample.
+    `recording` is the scored one: its length is the limit and its start time is taken off NWB times. `unit` keeps one.
+
+    Raises InputError where nothing is read, no spike is there, or a spike is negative or beyond the recording's end.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give the path of the known spikes.")
+    clock = _Clock(path, recording_fs, 0.0 if recording is None else recording.start_time_s)
+    try:
+        if truth_channel is not None:
+            trains = _from_channel(clock, truth_channel, threshold, options)
+        else:
+            trains = _reader_of(path)(clock)
+    except (OSError, KeyError, ValueError, TypeError, IndexError, SyntaxError) as error:
+        raise InputError(f"{path} cannot be read as known spikes ({type(error).__name__}: {one_line(error)}).") from error
+    if unit is not None:
+        if unit not in trains:
+            raise InputError(f"{path} has no unit {unit!r}; it has {', '.join(trains)}.")
+        trains = {unit: trains[unit]}
+    return _checked(trains, path, None if recording is None else recording.n_samples)
+
+
+def _checked(trains: Trains, path: Path, n_samples: int | None) -> Trains:
+    if not any(len(samples) for samples in trains.values()):
+        raise InputError(f"{path} holds no spike; there is nothing to compare with.")
+    for name, samples in trains.items():
+        samples = np.sort(np.asarray(samples, np.int64))
+        if len(samples) and samples[0] < 0:
+            raise InputError(f"{path}: unit {name} has a spike at sample {samples[0]}, before the recording starts.")
+        if len(samples) and n_samples is not None and samples[-1] >= n_samples:
+            raise InputError(
+                f"{path}: unit {name} has a spike at sample {samples[-1]}, beyond the recording's {n_samples} samples; "
+                "does it belong to this recording, and are these seconds or samples?"
+            )
+        trains[name] = samples
+    return trains
+
+
+def _reader_of(path: Path) -> Callable[[_Clock], Trains]:
+    """The function that reads this truth file or folder, by content and ending."""
+    if path.is_dir():
+        for name, reader in (("spike_times.npy", _from_phy), ("sorting.h5", _from_result), ("spikes.csv", _from_result)):
+            if (path / name).is_file():
+                return reader
+    elif h5py.is_hdf5(path):
+        return _from_hdf5
+    elif path.suffix.lower() == ".npy":
+        return _from_npy
+    elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
+        return lambda clock: _from_table(clock, clock.path)
+    raise InputError(
+        f"{path} holds no known spikes; give HDF5, MEArec, NWB, a Phy or a result folder, .csv, .npy, or a recording with "
+        "--truth-channel."
+    )
+
+
+def _by_unit(units: np.ndarray, samples: np.ndarray) -> Trains:
+    return {str(u): samples[units == u] for u in np.unique(units)}
+
+
+def _from_hdf5(clock: _Clock) -> Trains:
+    with open_file(clock.path) as file:
+        if is_nwb(file):
+            return _from_nwb(file, clock)
+        if is_mearec(file):
+            trains = file.get("spiketrains", {})
+            names = sorted(trains, key=lambda name: (len(name), name))
+            return {name: clock.from_seconds(trains[name]["times"][()]) for name in names}
+        if "spikes" in file and isinstance(file["spikes"], h5py.Dataset) and file["spikes"].dtype.names:
+            spikes = file["spikes"][()]
+            return _by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
+        truth = file.get("truth", {})
+        names = [name for name in truth if "spike_samples" in truth[name]]
+        if not names:
+            raise InputError(f"{clock.path} has no truth/<name>/spike_samples; it holds {', '.join(file) or 'nothing'}.")
+        rate = stored_rate(*([file["traces"]] if "traces" in file else []), file)
+        return {name: clock.from_samples(truth[name]["spike_samples"][()], rate) for name in names}
+
+
+def _from_nwb(file: h5py.File, clock: _Clock) -> Trains:
+    units = file.get("units")
+    if units is None or "spike_times" not in units:
+        raise InputError(f"{clock.path} has no Units table with spike_times.")
+    samples = clock.from_seconds(units["spike_times"][()], since_s=clock.start_time_s)
+    # spike_times holds all units one after the other; the index gives the end of each.
+    ends = units["spike_times_index"][()].astype(np.int64)
+    names = units["id"][()] if "id" in units else np.arange(len(ends))
+    return {str(n): part for n, part in zip(names, np.split(samples, ends[:-1]), strict=True)}
+
+
+def _from_phy(clock: _Clock) -> Trains:
+    folder = clock.path
+    labels = next((p for p in (folder / "spike_clusters.npy", folder / "spike_templates.npy") if p.is_file()), None)
+    if labels is None:
+        raise InputError(f"{folder} has spike_times.npy but no spike_clusters.npy; it is no complete Phy folder.")
+    samples, units = (np.load(p, allow_pickle=False).reshape(-1) for p in (folder / "spike_times.npy", labels))
+    if len(samples) != len(units):
+        raise InputError(f"{folder}: {len(samples)} spike times and {len(units)} cluster labels; the folder is damaged.")
+    return _by_unit(units, clock.from_samples(samples, _phy_rate(folder / "params.py")))
+
+
+def _phy_rate(params: Path) -> float | None:
+    """sample_rate out of params.py, which is parsed and not run."""
+    if not params.is_file():
+        return None
+    for statement in ast.parse(params.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == "sample_rate":
+            return number(ast.literal_eval(statement.value))
+    return None
+
+
+def _from_result(clock: _Clock) -> Trains:
+    stored = clock.path / "sorting.h5"
+    if not stored.is_file():
+        return _from_table(clock, clock.path / "spikes.csv")
+    with open_file(stored) as file:
+        spikes = file["spikes"][()]
+        return _by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
+
+
+def _from_npy(clock: _Clock) -> Trains:
+    values = np.load(clock.path, allow_pickle=False)
+    if values.ndim > 1 and values.size != max(values.shape):
+        raise InputError(f"{clock.path} has shape {values.shape}; it must be one list of samples (int) or seconds (float).")
+    values = values.reshape(-1)
+    if values.dtype.kind not in "iuf":
+        raise InputError(f"{clock.path} has dtype {values.dtype}; it must be int (samples) or float (seconds).")
+    return {clock.path.stem: clock.from_seconds(values) if values.dtype.kind == "f" else clock.from_samples(values)}
+
+
+def _from_table(clock: _Clock, path: Path) -> Trains:
+    """A table with a header: `sample` or `spike_time_s`, and `unit` where there is more than one."""
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = [line for line in lines if line.strip() and not line.startswith("#")]
+    if not lines:
+        raise InputError(f"{path} is empty; it needs a header and one row per spike.")
+    rows = csv.reader(lines, delimiter=next((d for d in "\t;" if d in lines[0]), ","))
+    header = [name.strip() for name in next(rows)]
+    column = next((name for name in ("sample", "spike_time_s") if name in header), None)
+    if column is None:
+        raise InputError(f"{path} has the columns {', '.join(header)}; it needs sample or spike_time_s (and may have unit).")
+    table = list(rows)
+    short = next((i for i, row in enumerate(table) if len(row) != len(header)), None)
+    if short is not None:
+        raise InputError(f"{path}: row {short + 1} has {len(table[short])} values for {len(header)} columns.")
+    place = header.index(column)
+    if column == "sample":
+        # Through int where possible: a float holds no sample index above 2 ** 53.
+        values = np.array([int(r[place]) if r[place].strip().lstrip("-").isdigit() else float(r[place]) for r in table])
+        samples = clock.from_samples(values if len(values) else np.zeros(0, np.int64))
+    else:
+        samples = clock.from_seconds(np.array([float(row[place]) for row in table]))
+    if "unit" not in header:
+        return {path.stem: samples}
+    return _by_unit(np.array([row[header.index("unit")].strip() for row in table]), samples)
+
+
+def _from_channel(clock: _Clock, channel: int, threshold: float | None, options: ReadOptions | None) -> Trains:
+    # scipy.signal is loaded only where it is needed.
+    from spikecrsae.readers.intracellular import detect_spikes
+
+    recording = open_recording(clock.path, options)
+    try:
+        samples = detect_spikes(recording.select([channel]), threshold)
+        return {"intracellular": clock.from_samples(samples, recording.sampling_frequency)}
+    finally:
+        recording.close()
