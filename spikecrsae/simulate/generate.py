@@ -186,12 +186,13 @@ def _membrane_potential(samples: np.ndarray, n_samples: int, fs: float, rng: np.
     The potential peaks 0.2 ms after the extracellular trough, which goes with its fastest rise.
     """
     time = np.arange(n_samples) / fs
-    potential = -65.0 + 0.3 * rng.standard_normal((n_samples, 1), np.float32)
-    for period_s in (120.0, 31.0, 7.0):
-        potential[:, 0] += 1.5 * np.sin(2 * np.pi * (time / period_s + rng.random()))
-    spike = np.array([[75.0, 0.2, 0.13, 0.35], [-5.0, 1.8, 0.5, 1.6]])
     offsets = np.arange(-ms_to_samples(1.0, fs), ms_to_samples(8.0, fs))
-    shape = evaluate(spike, offsets * 1000 / fs)[None, None]
-    whole = samples[(samples + offsets[0] >= 0) & (samples + offsets[-1] < n_samples)]
-    add_spikes(potential, shape, whole + offsets[0], np.zeros(len(whole), np.int64), np.ones(len(whole)))
-    return potential[:, 0]
+    # Wider than the recording, so that action potentials at its ends are cut, not lost.
+    before, after = -int(offsets[0]), len(offsets)
+    spikes = np.zeros((before + n_samples + after, 1), np.float32)
+    shape = evaluate(np.array([[75.0, 0.2, 0.13, 0.35], [-5.0, 1.8, 0.5, 1.6]]), offsets * 1000 / fs)
+    add_spikes(spikes, shape[None, None], samples, np.zeros(len(samples), np.int64), np.ones(len(samples)))
+    potential = -65.0 + 0.3 * rng.standard_normal(n_samples, np.float32) + spikes[before : before + n_samples, 0]
+    for period_s in (120.0, 31.0, 7.0):
+        potential += (1.5 * np.sin(2 * np.pi * (time / period_s + rng.random()))).astype(np.float32)
+    return potential

@@ -82,13 +82,11 @@ def _synchronise(train: Train, earlier: list[Train], config: SimulationConfig, r
 
     A spike whose new place would break the refractory period goes back to its old one.
     """
-    targets = np.concatenate([other.times_s for other in earlier])
-    single = np.flatnonzero(~train.in_burst)
-    chosen = rng.permutation(single)[: round(config.synchrony * len(train.times_s))]
-    if not len(targets) or not len(chosen):
-        return train
+    targets = rng.permutation(np.concatenate([other.times_s for other in earlier]))
+    single = rng.permutation(np.flatnonzero(~train.in_burst))
+    chosen = single[: min(round(config.synchrony * len(train.times_s)), len(targets))]
     moved = train.times_s.copy()
-    moved[chosen] = rng.choice(targets, len(chosen)) + rng.uniform(-SYNCHRONY_MS, SYNCHRONY_MS, len(chosen)) / 1000
+    moved[chosen] = targets[: len(chosen)] + rng.uniform(-SYNCHRONY_MS, SYNCHRONY_MS, len(chosen)) / 1000
     is_moved = np.zeros(len(moved), bool)
     is_moved[chosen] = True
     while True:
