@@ -1,0 +1,57 @@
+# make demo   sorts a small tetrode recording and scores it
+# make test   runs the tests
+# Both build .venv on first use; afterwards nothing is installed again until the project file or the pins change.
+
+PYTHON ?= python3
+VENV ?= .venv
+# One more place where pip looks for torch: the CPU or a CUDA index named on pytorch.org. See README, "CPU or GPU".
+TORCH_INDEX ?=
+# Further words for pytest: make test PYTEST_ARGS="-k score"
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help:
+	@echo "make demo    sort the sample recording into demo-output/ and score it"
+	@echo "make test    run the tests"
+	@echo "make lint    check style"
+	@echo "make clean   remove the environment and what the commands above wrote"
+
+demo: $(VENV)/.installed
+	$(BIN)/spikecrsae sort sample_data/tetrode.h5 -o demo-output --overwrite
+	$(BIN)/spikecrsae score demo-output --truth sample_data/tetrode.h5 --exhaustive
+	@echo
+	@echo "Pictures: demo-output/templates.png, traces.png, training.png and tradeoff.png"
+	@echo "Spikes:   demo-output/spikes.csv      Units: demo-output/units.csv"
+
+test: $(VENV)/.test-installed
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is not Python 3.11 or later; name one that is: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.test-installed: $(VENV)/.installed
+	$(INSTALL) -e '.[test]'
+	@touch $@
+
+$(VENV)/.lint-installed: constraints.txt | $(BIN)/python
+	$(INSTALL) ruff
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo-output build dist .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,6 @@
+"""python -m spikecrsae"""
+
+from spikecrsae.cli.main import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""What a person sees: progress and log on standard error, tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import math
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spikecrsae.errors import SpikeCRsAEError
+from spikecrsae.progress import Observer
+
+_LOG_EVERY_S = 5.0
+#: The package's own log, and what libraries say through the warnings module.
+_LOGS = ("spikecrsae", "py.warnings")
+_stage_log = logging.getLogger("spikecrsae.stages")
+
+
+def stderr_console():
+    """A rich console on the standard error of this moment (tests and callers may have replaced it)."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+class Narrator(Observer):
+    """Shows the stages on standard error: a bar with a time estimate on a terminal, else a line every few seconds."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._console = stderr_console()
+        self._quiet = quiet
+        self._live = self._console.is_terminal and not self._console.is_dumb_terminal and not quiet
+        self._bar = None
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        self._stage, self._total, self._done = stage, total, 0
+        self._began = self._said = time.monotonic()
+        _stage_log.debug("%s starts", stage)
+        if self._live:
+            self._bar = _progress_bar(self._console)
+            self._task = self._bar.add_task(stage, total=total)
+            self._bar.start()
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        if self._bar is not None:
+            self._bar.advance(self._task, n)
+        elif time.monotonic() - self._said >= _LOG_EVERY_S:
+            self._said = time.monotonic()
+            self._line(f"  {self._stage:<12} {_course(self._done, self._total, self._said - self._began)}")
+
+    def finish(self, summary: str = "") -> None:
+        self.close()
+        seconds = time.monotonic() - self._began
+        _stage_log.debug("%s ended after %.2f s: %s", self._stage, seconds, summary)
+        self._line(f"  {self._stage:<12} {seconds:6.1f} s  {summary}".rstrip())
+
+    def say(self, line: str) -> None:
+        """One line of narration that belongs to no stage."""
+        _stage_log.debug(line)
+        self._line(line)
+
+    def close(self) -> None:
+        """Take a bar off the screen, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _line(self, text: str) -> None:
+        if not self._quiet:
+            self._console.print(text, markup=False, soft_wrap=True)
+
+
+def _progress_bar(console):
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("  {task.description:<12}"),
+        BarColumn(bar_width=30),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+def _course(done: int, total: int | None, seconds: float) -> str:
+    """How far a stage has come, with an estimate of the rest where its total is known."""
+    if not total or not done:
+        return f"running for {seconds:.0f} s"
+    rest = seconds * (total - done) / done
+    return f"{100 * done / total:3.0f} %, {seconds:.0f} s so far, about {max(rest, 0):.0f} s left"
+
+
+class _StderrHandler(logging.Handler):
+    """Log records as lines on the console, so that they do not tear a running bar; the stages show themselves."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name != _stage_log.name:
+            word = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
+            stderr_console().print(word + record.getMessage(), markup=False, soft_wrap=True)
+
+
+def narrated(function: Callable) -> Callable:
+    """Turn --quiet and --verbose into a Narrator, handed to the command as `narrator`, and into log lines on stderr."""
+
+    @functools.wraps(function)
+    def command(*, quiet: bool = False, verbose: bool = False, **values):
+        level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING
+        with contextlib.closing(Narrator(quiet)) as narrator, _handler(_StderrHandler(level), *_LOGS[: 1 + verbose]):
+            try:
+                return function(narrator=narrator, **values)
+            except (SpikeCRsAEError, click.ClickException):
+                raise
+            except Exception as error:
+                if verbose:
+                    narrator.close()
+                    traceback.print_exception(error)
+                    error.add_note("its traceback stands above")
+                raise
+
+    return command
+
+
+@contextlib.contextmanager
+def logging_to_file(path: Path) -> Iterator[None]:
+    """Write the package's log to `path`; an error that passes through is written with its traceback and told where."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    with contextlib.closing(handler), _handler(handler, *_LOGS):
+        try:
+            yield
+        except Exception as error:
+            _stage_log.debug("the run ended with an error", exc_info=True)
+            error.add_note(f"its traceback is in {path}")
+            raise
+
+
+@contextlib.contextmanager
+def _handler(handler: logging.Handler, *names: str) -> Iterator[None]:
+    """Attach a handler to these loggers, and warnings of libraries to the log, for a while."""
+    loggers = [logging.getLogger(name) for name in names]
+    logging.captureWarnings(True)
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        logging.captureWarnings(False)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on standard output; NaN and infinity become null, as JSON has neither."""
+    click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
+
+
+def plain(value: Any) -> Any:
+    """numpy numbers and arrays, paths, tuples and dataclass-free nests as what json can write."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def print_table(columns: list[str], rows: list[list[Any]], title: str = "") -> None:
+    """A table on standard output; numbers to the right, nothing cut off."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(cell(item) for item in row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    with console.capture() as capture:
+        console.print(table)
+    click.echo(capture.get(), nl=False)
+
+
+def cell(value: Any) -> str:
+    """A number as a person reads it: integers in full, others with three significant digits, - where there is none."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    if isinstance(value, float) or (hasattr(value, "dtype") and value.dtype.kind == "f"):
+        return (
+            cell(None) if not math.isfinite(value) else f"{float(value):.3g}" if abs(value) < 100 else f"{float(value):.0f}"
+        )
+    return str(value)

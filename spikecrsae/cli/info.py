@@ -1,0 +1,103 @@
+"""spikecrsae info: what is in a recording, before it is sorted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spikecrsae.cli import console
+from spikecrsae.cli.options import Command, json_option, reader_options, verbose_option
+from spikecrsae.errors import InputError
+
+_LOOK_S = 5.0
+
+
+@click.command(cls=Command, short_help="Show what a recording holds.")
+@click.argument("recording", type=click.Path(path_type=Path))
+@reader_options
+@json_option
+@verbose_option
+@console.narrated
+def info(recording: Path, reader: dict, as_json: bool, narrator: console.Narrator) -> None:
+    """Show what a recording holds: channels, rate, length, scale and noise."""
+    from spikecrsae.readers import open_recording
+
+    opened = open_recording(recording, **reader)
+    try:
+        facts = _facts(opened)
+    finally:
+        opened.close()
+    if as_json:
+        console.print_json(facts)
+        return
+    for label, text in _lines(facts):
+        click.echo(f"{label:<20} {text}")
+
+
+def _facts(recording) -> dict[str, Any]:
+    noise, notes = _noise(recording)
+    return {
+        "file": str(recording.source),
+        "format": recording.format,
+        "channels": recording.n_channels,
+        "channel_ids": list(recording.channel_ids),
+        "sampling_frequency_hz": recording.sampling_frequency,
+        "samples": recording.n_samples,
+        "duration_s": recording.duration_s,
+        "start_time_s": recording.start_time_s,
+        "stored_type": recording.dtype,
+        "amplitude_unit": recording.amplitude_unit,
+        "gain": recording.gain.tolist(),
+        "offset": recording.offset.tolist(),
+        "positions_um": None if recording.channel_positions is None else recording.channel_positions.tolist(),
+        "noise_level": noise,
+        "notes": [*recording.notes, *notes],
+    }
+
+
+def _noise(recording) -> tuple[list[float] | None, list[str]]:
+    """Noise level per channel of the first seconds after the default high-pass, or why there is none."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from spikecrsae.config import PreprocessConfig
+    from spikecrsae.preprocess import fit
+    from spikecrsae.progress import Observer
+    from spikecrsae.units import s_to_samples
+
+    first = replace(recording, n_samples=min(recording.n_samples, s_to_samples(_LOOK_S, recording.sampling_frequency)))
+    try:
+        return fit(first, PreprocessConfig(), np.random.default_rng(0), Observer()).noise_level.tolist(), []
+    except InputError as error:
+        return None, [f"noise level unknown: {error}"]
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts as a person reads them, label and text."""
+    unit, noise, positions = facts["amplitude_unit"], facts["noise_level"], facts["positions_um"]
+    # Adding 0.0 turns -0.0 into 0.
+    places = [f"({round(x, 3) + 0.0:g}, {round(y, 3) + 0.0:g})" for x, y in positions or ()]
+    lines = [
+        ("file", facts["file"]),
+        ("format", facts["format"]),
+        ("channels", f"{facts['channels']} ({', '.join(facts['channel_ids'])})"),
+        ("sampling frequency", f"{facts['sampling_frequency_hz']:.10g} Hz"),
+        ("duration", f"{facts['duration_s']:.10g} s, {facts['samples']} samples"),
+        ("start time", f"{facts['start_time_s']:.10g} s"),
+        ("stored as", facts["stored_type"]),
+        ("amplitudes in", unit if unit != "ADC" else "ADC counts, no gain is known"),
+        ("gain", f"{_list(facts['gain'])} {unit} per stored number"),
+        ("offset", f"{_list(facts['offset'])} {unit}"),
+        ("positions um", " ".join(places) or "not known"),
+        ("noise level", f"{_list(noise)} {unit} (first {_LOOK_S:g} s, high-passed)" if noise else "not known"),
+    ]
+    return lines + [("note", note) for note in facts["notes"]]
+
+
+def _list(values: list[float]) -> str:
+    """Numbers with three digits, one where all are the same."""
+    distinct = values[:1] if len(set(values)) == 1 else values
+    return ", ".join(f"{value:.3g}" for value in distinct)

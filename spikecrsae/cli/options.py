@@ -1,0 +1,175 @@
+"""Options that several commands share, and the configuration's fields as options."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from spikecrsae.config import Config, load_config
+
+#: Configuration fields that are options of `sort`; the others are reached through --config.
+SORT_FIELDS = (
+    "preprocess.highpass_hz",
+    "preprocess.lowpass_hz",
+    "preprocess.common_reference",
+    "initialise.units",
+    "initialise.detection_threshold",
+    "initialise.template_ms",
+    "train.method",
+    "train.shrinkage",
+    "train.solver",
+    "train.epochs",
+    "train.max_training_s",
+    "infer.chunk_s",
+    "runtime.seed",
+    "runtime.device",
+)
+#: What is left to choose once the templates are known.
+APPLY_FIELDS = ("infer.chunk_s", "runtime.device")
+
+#: Options that say how a recording is read, by the names that readers.open_recording knows them under.
+READER_NAMES = (
+    "sampling_frequency", "n_channels", "dtype", "gain", "offset", "dataset", "axis", "series", "stream", "segment",
+    "channels", "probe",
+)  # fmt: skip
+
+
+class Option(click.Option):
+    """An option that stands under a heading of its own on the help page."""
+
+    def __init__(self, *args, section: str = "Options", **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.section = section
+
+
+class Command(click.Command):
+    """A command whose help page shows its options under their headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list] = {}
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Option):
+                section = sections.setdefault(getattr(parameter, "section", "Options"), [])
+                section.append(parameter.get_help_record(ctx))
+        for name, records in sections.items():
+            with formatter.section(name):
+                formatter.write_dl(records)
+
+
+class OrAuto(click.ParamType):
+    """A number, or `auto` for what the program finds by itself."""
+
+    name = "number or auto"
+
+    def __init__(self, number: click.ParamType) -> None:
+        self.number = number
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if value == "auto" else self.number.convert(value, param, ctx)
+
+
+option = functools.partial(click.option, cls=Option)
+
+output_option = option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the result goes.")
+overwrite_option = option(
+    "--overwrite", is_flag=True, help="Replace an existing result, and of its folder only what its manifest lists."
+)
+json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
+quiet_option = option("--quiet", is_flag=True, help="No narration on standard error, errors only.")
+verbose_option = option("--verbose", is_flag=True, help="More narration; the full traceback of an internal error.")
+
+
+def _stack(function: Callable, *decorators: Callable) -> Callable:
+    """Apply decorators so that the first one comes first on the help page."""
+    for decorate in reversed(decorators):
+        function = decorate(function)
+    return function
+
+
+def reader_options(function: Callable) -> Callable:
+    """Options that say how a recording is read; the command receives the given ones as the dict `reader`."""
+    add = functools.partial(option, section="Reading the recording")
+
+    @functools.wraps(function)
+    def command(**values):
+        given = {name: values.pop(name) for name in READER_NAMES}
+        return function(reader={name: value for name, value in given.items() if value is not None}, **values)
+
+    return _stack(
+        command,
+        add("--sampling-frequency", type=float, metavar="HZ", help="Where the file does not say; raw binary needs it."),
+        add("--n-channels", type=int, metavar="N", help="Channels in a raw binary file."),
+        add("--dtype", metavar="TYPE", help="Number type of a raw binary file, such as int16 or >i2."),
+        add("--gain", type=float, metavar="UV", help="Microvolts per stored number, in place of the file's own."),
+        add("--offset", type=float, metavar="UV", help="Microvolts at a stored 0, in place of the file's own."),
+        add("--dataset", metavar="PATH", help="Dataset of an HDF5 file that holds the traces, such as /data/raw."),
+        add("--axis", type=int, metavar="N", help="Axis of that dataset along which time runs: 0 or 1."),
+        add("--series", metavar="NAME", help="ElectricalSeries of an NWB file that holds several."),
+        add("--stream", metavar="NAME", help="Signal stream of a file that holds several, by name or number."),
+        add("--segment", type=int, metavar="N", help="Segment of a file that holds several, counted from 0."),
+        add("--channels", metavar="LIST", help="Channels to use, counted from 0, such as 0,2-5."),
+        add("--probe", type=click.Path(path_type=Path), metavar="FILE", help="Geometry: probeinterface JSON or .prb."),
+    )
+
+
+def config_options(names: tuple[str, ...], file: bool = True) -> Callable:
+    """Options for these configuration fields and, with file, --config; the command receives the resulting Config as `config`.
+
+    Command line beats the file, the file beats the defaults.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def command(*, config_file=None, **values):
+            config = load_config(config_file) if config_file else Config()
+            given: dict[str, dict[str, Any]] = {}
+            source = click.get_current_context().get_parameter_source
+            for name in names:
+                stage, field = name.split(".")
+                value = values.pop(field)
+                if source(field) is not ParameterSource.DEFAULT:
+                    given.setdefault(stage, {})[field] = value
+            return function(config=config.with_values(given, origin="command line"), **values)
+
+        config_file = option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Configuration in TOML; options win over it.",
+        )
+        return _stack(command, *([config_file] if file else []), *(_field_option(name) for name in names))
+
+    return decorate
+
+
+def _field_option(name: str) -> Callable:
+    """The option of one configuration field, from its default and metadata."""
+    stage, field_name = name.split(".")
+    field = next(f for f in fields(getattr(Config(), stage)) if f.name == field_name)
+    rule = field.metadata
+    kind = rule["kind"] or type(field.default)
+    if rule["choices"]:
+        value_type, metavar = click.Choice(rule["choices"]), None
+    else:
+        value_type = (click.IntRange if kind is int else click.FloatRange)(rule["low"], rule["high"])
+        metavar = next((unit.upper() for unit in ("hz", "ms", "s") if field_name.endswith(f"_{unit}")), "N")
+    optional = field.default is None
+    first_word, *rest = rule["help"].split(" ", 1)
+    meaning = rule["help"] if first_word.endswith(":") else " ".join([first_word.capitalize(), *rest])
+    return option(
+        "--" + field_name.replace("_", "-"),
+        field_name,
+        type=OrAuto(value_type) if optional else value_type,
+        metavar=f"{metavar}|auto" if optional else metavar,
+        default="auto" if optional else field.default,
+        show_default=True,
+        help=meaning + ".",
+        section=stage.capitalize(),
+    )

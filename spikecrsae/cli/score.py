@@ -1,0 +1,203 @@
+"""spikecrsae score: how far a sorting can be trusted, where the truth is known."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spikecrsae.cli import console
+from spikecrsae.cli.options import Command, json_option, option, output_option, quiet_option, reader_options, verbose_option
+from spikecrsae.errors import OutputError, UsageError
+
+_CURVE = "tradeoff.csv"
+
+
+@click.command(cls=Command, short_help="Compare a sorting with known spikes.")
+@click.argument("sorting", type=click.Path(path_type=Path))
+@option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="Known spikes, or a recording that holds them.",
+)
+@option("--truth-unit", metavar="NAME", help="Only this unit of the truth.")
+@option(
+    "--truth-channel", type=int, metavar="N", help="Take the spikes on this intracellular channel of TRUTH, counted from 0."
+)
+@option(
+    "--truth-threshold", type=float, metavar="X", help="Height of a spike on that channel; found from the data otherwise."
+)
+@option("--tolerance-ms", type=click.FloatRange(min=0), default=0.4, show_default=True, help="Largest distance of a match.")
+@option("--exhaustive", is_flag=True, help="The truth names every neuron: also count false, redundant and merged units.")
+@output_option
+@reader_options
+@json_option
+@quiet_option
+@verbose_option
+@console.narrated
+def score(
+    sorting: Path,
+    truth: Path,
+    truth_unit: str | None,
+    truth_channel: int | None,
+    truth_threshold: float | None,
+    tolerance_ms: float,
+    exhaustive: bool,
+    output: Path | None,
+    reader: dict,
+    as_json: bool,
+    narrator: console.Narrator,
+) -> None:
+    """Compare SORTING with known spikes: accuracy, misses, false alarms.
+
+    SORTING is a result folder, its sorting.h5, or spike times in any form that --truth takes. The trade-off curve of
+    misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
+    """
+    from spikecrsae.readers import ReadOptions, read_truth
+    from spikecrsae.score import compare
+
+    _check_options(truth_channel, truth_threshold, reader)
+    sorted_ = _Sorted.read(sorting, reader)
+    known = read_truth(
+        truth,
+        sorted_.sampling_frequency,
+        truth_channel=truth_channel,
+        recording=sorted_.sorting,
+        threshold=truth_threshold,
+        unit=truth_unit,
+        options=ReadOptions(**reader) if truth_channel is not None else None,
+    )
+    comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
+    folder = output or (sorting if sorting.is_dir() and sorted_.sorting else None)
+    curves = _curves(comparison, known, sorted_)
+    written = _write_curves(folder, curves, comparison) if folder and curves else []
+    if as_json:
+        console.print_json({"sorting": sorting, "truth": truth, **comparison.to_dict(), "files": written})
+    else:
+        _show(comparison)
+    for path in written:
+        narrator.say(f"wrote {path}")
+    if not written:
+        narrator.say("No trade-off curve: " + _why_no_curve(curves, sorted_))
+
+
+def _check_options(truth_channel: int | None, truth_threshold: float | None, reader: dict) -> None:
+    """UsageError for an option that this call would ignore."""
+    if truth_channel is not None:
+        return
+    idle = [name for name in reader if name != "sampling_frequency"]
+    idle += ["truth_threshold"] if truth_threshold is not None else []
+    if idle:
+        names = ", ".join("--" + name.replace("_", "-") for name in idle)
+        raise UsageError(f"{names} says how --truth-channel is read, which is not given; leave it out.")
+
+
+@dataclass(frozen=True)
+class _Sorted:
+    """Spike trains to be judged; `sorting` is None where they come from another program, without amplitudes."""
+
+    trains: dict[str, Any]
+    sampling_frequency: float
+    sorting: Any = None
+
+    @classmethod
+    def read(cls, path: Path, reader: dict) -> _Sorted:
+        """A result of ours, or spike times in a form that read_truth knows."""
+        from spikecrsae.readers import read_truth
+        from spikecrsae.results import read_sorting
+
+        if (path / "sorting.h5").is_file() or path.name == "sorting.h5":
+            sorting = read_sorting(path)
+            return cls(sorting.trains(), sorting.sampling_frequency, sorting)
+        rate = reader.get("sampling_frequency")
+        if rate is None:
+            raise UsageError(f"{path} does not say at what rate its samples count; give --sampling-frequency.")
+        return cls(read_truth(path, rate), rate)
+
+    def amplitudes(self, unit: str):
+        """Amplitudes of one unit's spikes, in the order of its train."""
+        spikes = self.sorting.spikes
+        return spikes["amplitude"][spikes["unit"] == int(unit)]
+
+
+def _curves(comparison, known: dict, sorted_: _Sorted) -> dict[str, Any]:
+    """Trade-off curve per truth unit that some unit matches, by the name of the truth unit."""
+    from spikecrsae.score import tradeoff_curve
+
+    if sorted_.sorting is None:
+        return {}
+    return {
+        name: tradeoff_curve(known[name], sorted_.trains[unit], sorted_.amplitudes(unit), comparison.tolerance)
+        for name, unit in comparison.best_match.items()
+    }
+
+
+def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
+    if sorted_.sorting is None:
+        return "these spikes have no amplitudes."
+    return "give -o, the folder it goes to." if curves else "no unit matches the truth."
+
+
+def _write_curves(folder: Path, curves: dict, comparison) -> list[Path]:
+    """tradeoff.csv with all curves, and a picture of each; into a manifest where the folder has one."""
+    from spikecrsae.report.figures import plot_tradeoff
+    from spikecrsae.results import MANIFEST, add_to_manifest, write_atomic
+
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["truth", "unit", "threshold", "miss", "false_alarm"])
+    contents = {}
+    rows = {row.truth: row for row in comparison.best_rows}
+    for name, curve in curves.items():
+        points = zip(curve.threshold, curve.miss, curve.false_alarm, strict=True)
+        writer.writerows([name, rows[name].test, f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points)
+        picture = io.BytesIO()
+        title = f"truth {name}, unit {rows[name].test}"
+        plot_tradeoff(curve, picture, operating_point=(rows[name].miss, rows[name].false_alarm), title=title)
+        suffix = "" if len(curves) == 1 else "_" + re.sub(r"[^\w.-]", "-", name)
+        contents[f"tradeoff{suffix}.png"] = picture.getvalue()
+    contents = {_CURVE: table.getvalue().encode(), **contents}
+
+    listed = json.loads((folder / MANIFEST).read_text())["files"] if (folder / MANIFEST).is_file() else {}
+    foreign = [name for name in contents if (folder / name).exists() and name not in listed]
+    if foreign:
+        raise OutputError(f"{folder} holds {', '.join(foreign)}, which is not overwritten; choose another folder with -o.")
+    for name, content in contents.items():
+        write_atomic(folder / name, [content])
+    if listed:
+        add_to_manifest(folder, contents)
+    return [folder / name for name in contents]
+
+
+def _show(comparison) -> None:
+    """Tables of the truth units, and the counts that only an exhaustive truth allows."""
+    _show_rows(comparison.rows, "")
+    if comparison.best_rows != comparison.rows:
+        _show_rows(comparison.best_rows, "Best match, where a unit may serve several neurons or agree less than half")
+    click.echo(
+        f"mean accuracy {comparison.mean('accuracy'):.3f}, {len(comparison.well_detected)} of {len(comparison.rows)} well detected (0.8)"
+    )
+    for name in ("false_positive_units", "redundant_units", "overmerged_units"):
+        units = getattr(comparison, name)
+        if units is not None:
+            click.echo(f"{name.replace('_', ' ')}: {len(units)}{' (' + ', '.join(units) + ')' if units else ''}")
+
+
+def _show_rows(rows, title: str) -> None:
+    headings = ["truth", "spikes", "unit", "found", "accuracy", "precision", "recall", "miss %", "false alarm %"]
+    table = [
+        [r.truth, r.n_truth, r.test, r.tp, *(f"{v:.3f}" for v in (r.accuracy, r.precision, r.recall)),
+         *(f"{100 * v:.2f}" for v in (r.miss, r.false_alarm))]
+        if r.test is not None
+        else [r.truth, r.n_truth, None, 0, *["-"] * 3, "100.00", "-"]
+        for r in rows
+    ]  # fmt: skip
+    console.print_table(headings, table, title)

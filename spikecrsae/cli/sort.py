@@ -1,0 +1,74 @@
+"""spikecrsae sort: the main job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spikecrsae.cli import console
+from spikecrsae.cli.options import (
+    SORT_FIELDS,
+    Command,
+    config_options,
+    json_option,
+    option,
+    output_option,
+    overwrite_option,
+    quiet_option,
+    reader_options,
+    verbose_option,
+)
+from spikecrsae.config import Config
+
+
+@click.command(cls=Command, short_help="Find the units and spikes of a recording: the main job.")
+@click.argument("recording", type=click.Path(path_type=Path), required=False, metavar="RECORDING")
+@output_option
+@overwrite_option
+@option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large).")
+@config_options(SORT_FIELDS)
+@option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
+@reader_options
+@json_option
+@quiet_option
+@verbose_option
+@console.narrated
+def sort(
+    recording: Path | None,
+    output: Path | None,
+    overwrite: bool,
+    save_components: bool,
+    config: Config,
+    dump_config: bool,
+    reader: dict,
+    as_json: bool,
+    narrator: console.Narrator,
+) -> int:
+    """Find the spikes and templates of the neurons in RECORDING.
+
+    The result is a folder beside the recording, <file name>.sorted, or the one given by -o.
+    """
+    if dump_config:
+        click.echo(config.to_toml(), nl=False)
+        return 0
+    if recording is None:
+        raise click.UsageError("Missing argument 'RECORDING'.", click.get_current_context())
+
+    from spikecrsae import pipeline
+    from spikecrsae.cli.result import run_into_folder, show_outcome
+    from spikecrsae.readers import open_recording
+    from spikecrsae.results import default_result_path
+
+    opened = open_recording(recording, **reader)
+    folder = output or default_result_path(recording)
+    try:
+        for note in opened.notes:
+            narrator.say(f"Note: {note}")
+        outcome = run_into_folder(
+            lambda components_path: pipeline.sort(opened, config, narrator, components_path),
+            opened, folder, overwrite, config, narrator, components=save_components,
+        )  # fmt: skip
+    finally:
+        opened.close()
+    return show_outcome(outcome, folder, as_json, narrator)

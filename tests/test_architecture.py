@@ -1,0 +1,127 @@
+"""The floors of the house: who may import whom, and what the command line may load before it is asked to work."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "spikecrsae"
+
+#: Floor of every top-level module or room of the package. A module imports from its own floor or below.
+FLOORS = {
+    0: {"errors", "units", "config", "progress"},
+    1: {"recording", "dictionary", "sparse_code", "sorting"},
+    2: {"csc", "readers", "exports", "score", "simulate", "results", "waveforms"},
+    3: {"preprocess", "initialise", "model", "checkpoint", "train", "curate", "infer", "spikes"},
+    4: {"pipeline", "hybrid", "report"},
+    5: {"batch", "spikeinterface"},
+    6: {"cli"},
+}
+FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+#: The package itself shows public names of every floor; python -m spikecrsae starts the command line.
+ABOVE_ALL = {"__init__", "__main__"}
+#: Packages that only one room may know.
+ROOM_OF_PACKAGE = {"click": "cli", "rich": "cli", "matplotlib": "report"}
+#: What the modules of floor 0 may import besides the standard library.
+FLOOR_0_PACKAGES = {"numpy", "tomli_w", "spikecrsae"}
+
+
+def module_name(path: Path) -> str:
+    """csc/fista.py -> csc.fista; csc/__init__.py -> csc."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute names of all that a file imports, anywhere in it; `from a import b` gives a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: relative import; write spikecrsae.<module>"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {module_name(path): path for path in FILES}
+
+
+def targets(path: Path) -> set[str]:
+    """Modules of the package that a file imports."""
+    found = set()
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] != "spikecrsae":
+            continue
+        dotted = ".".join(parts[1:])
+        # from spikecrsae.a import b: b is a module spikecrsae.a.b, or a name in spikecrsae.a
+        found.add(dotted if dotted in MODULES else ".".join(parts[1:-1]) or "__init__")
+    return found
+
+
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_stay_on_the_floor_or_below(module):
+    if module in ABOVE_ALL:
+        return
+    assert room(module) in FLOOR_OF, f"{module}: new at the top of the package; give it a floor here and in docs"
+    for target in targets(MODULES[module]):
+        if target == "__init__":
+            pytest.fail(f"{module} imports from the package's public face; import the module itself")
+        assert FLOOR_OF[room(target)] <= FLOOR_OF[room(module)], f"{module} reaches up to {target}"
+
+
+def test_no_import_cycle():
+    graph = {module: targets(path) - {module} for module, path in MODULES.items() if module not in ABOVE_ALL}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail[trail.index(module) :], module))
+        if module not in done:
+            for target in sorted(graph.get(module, ())):
+                visit(target, (*trail, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_packages_stay_in_their_room(module):
+    for name in imported(MODULES[module]):
+        package = name.split(".")[0]
+        if package in ROOM_OF_PACKAGE and module not in ABOVE_ALL:
+            assert room(module) == ROOM_OF_PACKAGE[package], f"{module} imports {package}"
+        if FLOOR_OF.get(room(module)) == 0:
+            assert package in sys.stdlib_module_names | FLOOR_0_PACKAGES, f"{module}, floor 0, imports {package}"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m) not in ("cli", "__main__")))
+def test_the_core_never_prints(module):
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    lines = [node.lineno for node in calls if getattr(node.func, "id", "") == "print"]
+    assert not lines, f"{module} prints in lines {lines}; use the log or the observer"
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from spikecrsae.cli.main import cli\n"
+        "cli(['--help'], standalone_mode=False)\n"
+        "print('LOADED', sorted({name.split('.')[0] for name in sys.modules}))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = ast.literal_eval(run.stdout.split("LOADED", 1)[1].strip())
+    heavy = {"torch", "neo", "matplotlib", "h5py", "numpy", "scipy", "sklearn", "numba", "rich"}
+    assert "click" in loaded
+    assert not heavy & set(loaded)
