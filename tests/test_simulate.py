@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -395,6 +396,18 @@ def test_an_unwritable_place_is_an_output_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):
         write_simulation(simulation, tmp_path / "file" / "recording.h5")
+
+
+def test_the_sample_recording_is_what_its_command_makes():
+    """Traces up to one bit, because Fourier transforms differ in the last digit between machines."""
+    simulation = simulate(preset_config("tetrode", duration_s=60.0, sampling_frequency=20000.0, seed=7))
+    sample = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
+    assert sample.stat().st_size < 8e6
+    with h5py.File(sample) as file:
+        assert np.abs(file["traces"][()].astype(int) - simulation.traces).max() <= 1
+        assert len(file["truth"]) == 5
+        for unit in range(5):
+            np.testing.assert_array_equal(file[f"truth/{unit}/spike_samples"], simulation.truth.spike_samples(unit))
 
 
 # --- distance between templates (Eq. 29) ------------------------------------------------------------------------------
