@@ -1,0 +1,287 @@
+"""Known spikes in every form, the detection on an intracellular channel, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import recording_files as files
+
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.readers import open_recording, read_truth
+from spikecrsae.readers.intracellular import detect_spikes
+from spikecrsae.recording import recording_from_array
+
+FS = 10_000.0
+
+
+def assert_trains(trains: dict, expected: dict) -> None:
+    assert list(trains) == list(expected)
+    for name, samples in expected.items():
+        assert trains[name].dtype == np.int64
+        np.testing.assert_array_equal(trains[name], samples)
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def refused(path: Path, *words: str, fs: float | None = FS, **options) -> None:
+    with pytest.raises(InputError) as caught:
+        read_truth(path, fs, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in (str(path), *words):
+        assert word in message
+
+
+@pytest.fixture
+def recording():
+    """One second at FS, with its own start time."""
+    return recording_from_array(np.zeros((10_000, 1)), FS, start_time_s=5.0)
+
+
+# Files of simulations and sortings
+
+
+def test_hdf5_truth(tmp_path):
+    path = tmp_path / "truth.h5"
+    with h5py.File(path, "w") as file:
+        file["truth/b/spike_samples"] = np.array([30, 10])
+        file["truth/a/spike_samples"] = np.array([5])
+        file["traces"] = np.zeros((100, 1))
+        file["traces"].attrs["sampling_frequency"] = FS
+    assert_trains(read_truth(path, FS), {"a": [5], "b": [10, 30]})
+    assert_trains(read_truth(path, 3 * FS, unit="b"), {"b": [30, 90]})
+    refused(path, "no unit 'c'", "a, b", unit="c")
+
+
+def test_mearec_truth(tmp_path):
+    path = files.mearec(tmp_path).path
+    assert_trains(read_truth(path, files.FS), {"0": [2000, 10_000], "1": [5000]})
+
+
+def test_nwb_units_count_from_the_recordings_start(tmp_path):
+    path = files.nwb(tmp_path).path
+    recording = open_recording(path)
+    trains = read_truth(path, files.FS, recording=recording)
+    recording.close()
+    assert_trains(trains, {"5": [2000, 4000, 6000], "9": [3000]})
+
+
+def test_phy_folder(tmp_path):
+    np.save(tmp_path / "spike_times.npy", np.array([[10], [20], [30]], np.uint64))
+    refused(tmp_path, "spike_clusters.npy")
+    np.save(tmp_path / "spike_clusters.npy", np.array([7, 3, 7], np.int32))
+    assert_trains(read_truth(tmp_path, FS), {"3": [20], "7": [10, 30]})
+    written(tmp_path / "params.py", f"dat_path = 'x.dat'\nsample_rate = {FS / 2}\nhp_filtered = True\n")
+    assert_trains(read_truth(tmp_path, FS), {"3": [40], "7": [20, 60]})
+    np.save(tmp_path / "spike_clusters.npy", np.array([7, 3], np.int32))
+    refused(tmp_path, "3 spike times and 2 cluster labels")
+
+
+def test_our_own_results(tmp_path):
+    table = "unit,sample,time_s,amplitude\n2,100,5.01,80.5\n1,250,5.025,60.0\n2,300,5.03,81.0\n"
+    written(tmp_path / "spikes.csv", table)
+    expected = {"1": [250], "2": [100, 300]}
+    assert_trains(read_truth(tmp_path, FS), expected)
+    assert_trains(read_truth(tmp_path / "spikes.csv", FS), expected)
+    (tmp_path / "spikes.csv").unlink()
+    with h5py.File(tmp_path / "sorting.h5", "w") as file:
+        rows = [(100, 2, 80.5, 0.1), (250, 1, 60.0, 0.0), (300, 2, 81.0, 0.2)]
+        file["spikes"] = np.array(rows, [("sample", "i8"), ("unit", "i4"), ("amplitude", "f4"), ("shift", "f4")])
+        file.attrs.update({"format_version": 1, "sampling_frequency": FS})
+    assert_trains(read_truth(tmp_path, FS), expected)
+    assert_trains(read_truth(tmp_path / "sorting.h5", FS), expected)
+    with pytest.raises(InputError, match="is a sorting"):
+        open_recording(tmp_path / "sorting.h5")
+
+
+# Tables and arrays
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("spike_time_s\n0.2\n0.1\n", {"spikes": [1000, 2000]}),
+        ("sample\n7\n9\n", {"spikes": [7, 9]}),
+        ("\ufeff# a remark\nunit,spike_time_s\nB,0.00124\nA,0.5\nB,0.3\n", {"A": [5000], "B": [12, 3000]}),
+        ("sample\tunit\n3\t1\n", {"1": [3]}),
+        ("sample;unit\n3.0;1\n", {"1": [3]}),
+    ],
+)
+def test_tables(tmp_path, text, expected):
+    path = tmp_path / "spikes.csv"
+    path.write_text(text, encoding="utf-8")
+    assert_trains(read_truth(path, FS), expected)
+
+
+def test_arrays(tmp_path):
+    path = tmp_path / "cell.npy"
+    np.save(path, np.array([3, 8]))
+    assert_trains(read_truth(path, FS), {"cell": [3, 8]})
+    np.save(path, np.array([[0.1], [0.2]]))
+    assert_trains(read_truth(path, FS), {"cell": [1000, 2000]})
+    np.save(path, np.zeros((3, 3)))
+    refused(path, "(3, 3)")
+    np.save(path, np.array(["a"]))
+    refused(path, "dtype")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ["empty"]),
+        ("sample\n", ["no spike"]),
+        ("time,cluster\n1,2\n", ["time, cluster", "spike_time_s"]),
+        ("sample\n0.25\n", ["seconds"]),
+        ("sample\n-4\n", ["sample -4"]),
+        ("spike_time_s\nnan\n", ["not finite"]),
+        ("spike_time_s\ninf\n", ["not finite"]),
+        ("spike_time_s\nsoon\n", ["soon"]),
+        ("sample,unit\n1,2\n3\n", ["row 2"]),
+        ("sample\n10000\n", ["beyond", "seconds or samples"]),
+        ("spike_time_s\n2.5\n", ["25000", "seconds or samples"]),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, recording, text, words):
+    refused(written(tmp_path / "bad.csv", text), *words, recording=recording)
+
+
+def test_paths_that_hold_no_truth(tmp_path):
+    refused(tmp_path / "missing.csv", "does not exist")
+    refused(tmp_path, "no known spikes")
+    refused(written(tmp_path / "a.pdf", "x"), "no known spikes")
+    refused(files.hdf5_unsigned(tmp_path).path, "truth/<name>/spike_samples", "traces")
+
+
+def test_seconds_need_a_sampling_frequency(tmp_path):
+    refused(written(tmp_path / "t.csv", "spike_time_s\n1\n"), "sampling frequency", fs=None)
+    assert_trains(read_truth(written(tmp_path / "s.csv", "sample\n1\n"), None), {"s": [1]})
+
+
+# Intracellular channels
+
+
+def membrane(spikes: np.ndarray, heights: np.ndarray, n_samples: int, seed: int = 0, fs: float = FS) -> np.ndarray:
+    """Membrane potential in mV: -65 with slow drift, synaptic noise, and action potentials peaking at `spikes`."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(n_samples) / fs
+    trace = -65 + 8 * np.sin(2 * np.pi * 0.3 * t) + 2 * t / t[-1] + 0.2 * rng.standard_normal(n_samples)
+    synaptic = np.convolve(rng.standard_normal(n_samples), np.exp(-np.arange(200) / (0.01 * fs)), "same")
+    trace += synaptic
+    lag = np.arange(-int(0.002 * fs), int(0.02 * fs))
+    seconds = lag / fs
+    shape = np.where(seconds < 0, np.exp(seconds / 1.5e-4), np.exp(-seconds / 6e-4))
+    shape -= 0.08 * np.where(seconds > 0, (1 - np.exp(-seconds / 1e-3)) * np.exp(-seconds / 5e-3), 0)
+    for spike, height in zip(spikes, heights, strict=True):
+        keep = (spike + lag >= 0) & (spike + lag < n_samples)
+        trace[(spike + lag)[keep]] += height * shape[keep]
+    return trace
+
+
+def cell(seed: int, n_samples: int = 250_000) -> tuple[np.ndarray, np.ndarray]:
+    """(spikes, heights): irregular with bursts whose later spikes are smaller, down to 55 %."""
+    rng = np.random.default_rng(seed)
+    first = np.cumsum(rng.integers(800, 9000, 200))
+    first = first[first < n_samples - 500]
+    spikes, heights = [], []
+    for spike in first:
+        for k in range(rng.integers(1, 4)):
+            spikes.append(spike + 50 * k)
+            heights.append(80 * (1 - 0.2 * k) * rng.uniform(0.93, 1.05))
+    return np.array(spikes), np.array(heights)
+
+
+def near(found: np.ndarray, spikes: np.ndarray, samples: int = 1) -> bool:
+    return len(found) == len(spikes) and bool(np.all(np.abs(found - spikes) <= samples))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_action_potentials_on_a_drifting_baseline(seed, sign):
+    spikes, heights = cell(seed)
+    trace = sign * membrane(spikes, heights, 250_000, seed)
+    assert near(detect_spikes(recording_from_array(trace[:, None], FS)), spikes)
+
+
+def test_the_scale_of_the_channel_does_not_matter():
+    spikes, heights = cell(1)
+    trace = membrane(spikes, heights, 250_000, 1)
+    counts = np.round(trace * 50 + 30_000).astype(np.uint16)
+    np.testing.assert_array_equal(
+        detect_spikes(recording_from_array(counts[:, None], FS)),
+        detect_spikes(recording_from_array(trace[:, None] * 1e3, FS)),
+    )
+
+
+def test_few_spikes_and_a_few_artefacts():
+    """A stimulus artefact ten times as high as a spike does not hide the spikes; it is found like one."""
+    spikes = np.arange(10_000, 200_000, 18_000)
+    trace = membrane(spikes, np.full(len(spikes), 70.0), 250_000)
+    trace[[30_001, 120_001]] += 700
+    assert near(detect_spikes(recording_from_array(trace[:, None], FS)), np.sort([*spikes, 30_001, 120_001]))
+
+
+def test_a_spike_at_the_border_of_two_chunks_counts_once():
+    spikes = np.array([50_000, 99_999, 100_000 + 60, 150_000, 200_000])
+    trace = membrane(spikes, np.full(5, 80.0), 250_000)
+    assert near(detect_spikes(recording_from_array(trace[:, None], FS)), spikes)
+
+
+def test_noise_alone_has_no_spikes():
+    trace = membrane(np.zeros(0, int), np.zeros(0), 100_000)
+    for signal in (trace, np.zeros(100_000)):
+        with pytest.raises(InputError, match="--truth-channel"):
+            detect_spikes(recording_from_array(signal[:, None], FS))
+
+
+def test_a_given_threshold_decides():
+    spikes = np.array([10_000, 20_000, 30_000, 40_000])
+    recording = recording_from_array(membrane(spikes, np.array([80.0, 30.0, 80.0, 30.0]), 60_000)[:, None], FS)
+    assert near(detect_spikes(recording, 50.0), spikes[[0, 2]])
+    assert near(detect_spikes(recording, 15.0), spikes)
+    with pytest.raises(InputError, match="threshold"):
+        detect_spikes(recording, 1000.0)
+    with pytest.raises(InputError, match="threshold -30"):
+        detect_spikes(recording, -30.0)
+
+
+def test_truth_from_a_channel_of_a_recording(tmp_path):
+    """At another rate than the scored recording's: samples are converted."""
+    spikes, heights = cell(3, 100_000)
+    traces = np.random.default_rng(0).standard_normal((100_000, 3)) * 5
+    traces[:, 2] = membrane(spikes, heights, 100_000)
+    path = tmp_path / "patch.h5"
+    with h5py.File(path, "w") as file:
+        file["traces"] = traces
+        file.attrs["fs"] = FS
+    trains = read_truth(path, 2 * FS, truth_channel=2)
+    assert near(trains["intracellular"], 2 * spikes, 2)
+    with pytest.raises(InputError, match="channel 0"):
+        read_truth(path, FS, truth_channel=0)
+    with pytest.raises(UsageError, match="channels 0 to 2"):
+        read_truth(path, FS, truth_channel=5)
+
+
+# Real files
+
+
+def test_real_truth(data_dir):
+    hc1 = read_truth(data_dir / "hc1_d533101_5s.h5", FS)["intracellular"]
+    table = read_truth(data_dir / "hc1_d533101_5s_truth.csv", FS)["hc1_d533101_5s_truth"]
+    np.testing.assert_array_equal(hc1, table)
+    assert len(read_truth(data_dir / "hc1_tetrode_dev.h5", FS)["intracellular"]) == 425
+    assert len(read_truth(data_dir / "mearec_tetrode6.h5", 32_000.0)) == 6
+
+
+def test_real_nwb_units_sit_on_the_spikes(data_dir):
+    """The mean of each unit's waveforms has its largest deflection near the spike's time."""
+    recording = open_recording(data_dir / "synth_tetrode5.nwb")
+    for name, samples in read_truth(data_dir / "synth_tetrode5.nwb", 30_000.0, recording=recording).items():
+        mean = np.mean([recording.traces(s - 60, s + 60) for s in samples[5:105]], axis=0)
+        assert abs(np.argmax(np.abs(mean).max(axis=1)) - 60) <= 10, name
+    recording.close()
