@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.errors import InputError
+from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble, one_line
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
@@ -80,7 +80,8 @@ def stored_rate(*holders: h5py.HLObject) -> float | None:
 def read_hdf5(path: Path, options: ReadOptions) -> Recording:
     """A Recording over `traces`, over --dataset, or over the only dataset that can hold traces.
 
-    Raises InputError where there is none, or several and no choice, or time cannot be told from channels.
+    Raises InputError where there is none, UsageError where there are several and no choice, or time cannot be told from
+    channels.
     """
     options.refuse_others(path, "generic HDF5", ("dataset", "axis"))
     file = open_file(path)
@@ -101,7 +102,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     axis = options.axis or 0
     n_samples, n_channels = shape_along(dataset, axis)
     if n_channels > n_samples and options.axis is None:
-        raise InputError(
+        raise UsageError(
             f"{path}: {name} has shape {dataset.shape}, more channels than samples if time comes first; say which axis is "
             "time with --axis 0 or --axis 1."
         )
@@ -157,9 +158,9 @@ def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Dataset:
     if wanted is not None:
         chosen = file.get(wanted)
         if not isinstance(chosen, h5py.Dataset):
-            raise InputError(f"{path} has no dataset {wanted}; it has {_listing(_datasets(file))}.")
+            raise UsageError(f"{path} has no dataset {wanted}; it has {_listing(_datasets(file))}.")
         if chosen.ndim == 0:
-            raise InputError(f"{path}: {wanted} is a single value, not traces; name another with --dataset.")
+            raise UsageError(f"{path}: {wanted} is a single value, not traces; name another with --dataset.")
         return chosen
     if isinstance(file.get("traces"), h5py.Dataset) and file["traces"].ndim > 0:
         return file["traces"]
@@ -168,7 +169,7 @@ def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Dataset:
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        raise InputError(f"{path} holds several datasets that may be the traces: {_listing(candidates)}; choose --dataset.")
+        raise UsageError(f"{path} holds several datasets that may be the traces: {_listing(candidates)}; choose --dataset.")
     snippets = [d for d in datasets if _may_be_snippets(d)]
     if snippets:
         raise InputError(f"{path} holds only detected waveforms ({_listing(snippets)}) and no recording: {WHY_NO_SNIPPETS}.")

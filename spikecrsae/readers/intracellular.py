@@ -27,7 +27,7 @@ def detect_spikes(recording: Recording, threshold: float | None = None) -> np.nd
     side, positive or negative, where peaks are higher. `threshold` is in the recording's unit, in the high-passed
     signal; its sign says which side. Read in chunks; only peaks are kept.
 
-    Raises InputError where no spike stands out.
+    Raises InputError where no spike stands out; fewer than three are not told from artefacts without a threshold.
     """
     noise, samples, heights = _peaks(recording)
     if threshold is None:

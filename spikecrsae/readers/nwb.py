@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.errors import InputError
+from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, open_file, shape_along, slicer, text
 from spikecrsae.readers.options import ReadOptions
@@ -26,7 +26,7 @@ def read_nwb(path: Path, options: ReadOptions) -> Recording:
     """A Recording over the ElectricalSeries, --series where there are several.
 
     uV = (stored * conversion * channel_conversion + offset) * 1e6. Raises InputError where there is no continuous
-    series, several and no choice, data that is not there, or irregular time stamps.
+    series, its data is not there or its time stamps are irregular, UsageError where there are several and no choice.
     """
     options.refuse_others(path, "NWB", ("series", "axis"))
     file = open_file(path)
@@ -98,10 +98,10 @@ def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Group:
     if wanted is not None:
         matching = [g for g in found if wanted in (g.name, g.name.lstrip("/"), g.name.rsplit("/", 1)[-1])]
         if len(matching) != 1:
-            raise InputError(f"{path}: {len(matching)} ElectricalSeries are called {wanted!r}; there are {listing}.")
+            raise UsageError(f"{path}: {len(matching)} ElectricalSeries are called {wanted!r}; there are {listing}.")
         return matching[0]
     if len(found) > 1:
-        raise InputError(f"{path} holds several ElectricalSeries: {listing}; choose one with --series.")
+        raise UsageError(f"{path} holds several ElectricalSeries: {listing}; choose one with --series.")
     return found[0]
 
 
