@@ -218,6 +218,10 @@ def test_paths_that_nothing_reads(tmp_path):
     empty = tmp_path / "empty.h5"
     empty.touch()
     refused(InputError, empty, "empty")
+    refused(InputError, tmp_path, "give one file of it", "empty.h5, text.h5")
+    pl2 = tmp_path / "session.pl2"
+    pl2.write_bytes(b"PLEX")
+    refused(InputError, pl2, "convert to .plx")
     picture = tmp_path / "picture.png"
     picture.write_bytes(b"\x89PNG")
     refused(InputError, picture, "no reader")

@@ -30,8 +30,9 @@ _FOLDER_MARKS = {
     "*.timd": "MedRawIO",
 }
 _DEPTH = 5
-#: Not asked: the raw reader assumes a rate and a channel count, our own readers do the others, Phy is no recording.
-_LEFT_OUT = ("RawBinarySignalRawIO", "MEArecRawIO", "PhyRawIO", "MaxwellRawIO")
+#: Not asked: the raw reader assumes a rate and a channel count, MEArec has a reader of ours, Maxwell is known by content,
+#: Phy is no recording, and Plexon2 fetches a Windows library from the network and runs it.
+_LEFT_OUT = ("RawBinarySignalRawIO", "MEArecRawIO", "MaxwellRawIO", "PhyRawIO", "Plexon2RawIO")
 #: Endings that say nothing by themselves; a companion file or the content decides.
 _AMBIGUOUS = ("", ".bin", ".dat", ".raw", ".xml", ".json", ".txt", ".npy", ".mat", ".tsv", ".h5", ".eeg", ".set")
 
@@ -46,11 +47,7 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
     """
     possible = neo_candidates(path)
     if not possible:
-        what = "folder" if path.is_dir() else "file"
-        raise InputError(
-            f"{path}: no reader knows this {what}; there are readers for HDF5, MEArec, NWB, raw binary "
-            "(with --sampling-frequency, --n-channels and --dtype) and the formats of neo."
-        )
+        raise InputError(_unknown(path))
     options.refuse_others(path, "a format read by neo", ("stream", "segment"))
     failures = []
     for name, arguments in possible:
@@ -62,6 +59,24 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
             continue
         return assemble(_find(reader, name.removesuffix("RawIO"), path, options), options)
     raise InputError(f"{path} cannot be read by neo ({'; '.join(failures)}).")
+
+
+def _unknown(path: Path) -> str:
+    """Why nothing reads `path`, and what to do."""
+    if path.is_dir():
+        files = [p for p in sorted(path.iterdir()) if p.is_file()]
+        inside = [p.name for p in files if p.suffix.lower() in (".h5", ".hdf5", ".nwb") or neo_candidates(p)]
+        if inside:
+            return (
+                f"{path} is a folder that no reader takes as a whole; give one file of it, such as {', '.join(inside[:5])}."
+            )
+        return f"{path}: no reader knows this folder; give the recording in it, or the folder that its program wrote."
+    if path.suffix.lower() == ".pl2":
+        return f"{path}: PL2 files need Plexon's own Windows library; convert to .plx or NWB with Plexon's tools."
+    return (
+        f"{path}: no reader knows this file; there are readers for HDF5, MEArec, NWB, raw binary "
+        "(with --sampling-frequency, --n-channels and --dtype) and the formats of neo."
+    )
 
 
 def neo_candidates(path: Path) -> list[Candidate]:
