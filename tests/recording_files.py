@@ -1,4 +1,4 @@
-"""Recordings on disk for the reader tests: one writer per layout, all from the same stored numbers."""
+"""Recordings on disk for the reader tests: one writer per layout, all from the same stored numbers; and how to refuse one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
+
+from spikecrsae.errors import SpikeCRsAEError
+from spikecrsae.readers import open_recording
 
 FS = 20000.0
 N_SAMPLES, N_CHANNELS = 60_000, 4
@@ -253,3 +257,22 @@ WRITERS: tuple[Callable[[Path], Written], ...] = (
     open_ephys,
     neuralynx,
 )
+
+
+def hdf5(path: Path, **datasets) -> Path:
+    """An HDF5 file with these datasets."""
+    with h5py.File(path, "w") as file:
+        for name, data in datasets.items():
+            file[name] = data
+    return path
+
+
+def refused(kind: type[SpikeCRsAEError], path: Path, *words: str, **options) -> str:
+    """The message with which `path` is refused as a recording: one line that names the path and the words."""
+    with pytest.raises(kind) as caught:
+        open_recording(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in (str(path), *words):
+        assert word in message
+    return message

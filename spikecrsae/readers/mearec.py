@@ -19,7 +19,9 @@ def is_mearec(file: h5py.File) -> bool:
 
 
 def read_mearec(path: Path, options: ReadOptions) -> Recording:
-    """A Recording over `recordings`, in uV. Old versions store (n_channels, n_samples): the shape decides and a note says so.
+    """A Recording over `recordings`, in uV.
+
+    Old versions store (n_channels, n_samples): the shape decides and a note says so.
 
     Raises InputError where the file holds no recordings (MEArec also writes template files).
     """

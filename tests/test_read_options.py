@@ -1,0 +1,72 @@
+"""What a user may say about a recording, on the command line or in its side file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import recording_files as files
+
+from spikecrsae.errors import UsageError
+from spikecrsae.readers import ReadOptions, open_recording, parse_channels
+
+
+@pytest.mark.parametrize(("text", "channels"), [("0", (0,)), ("0,2-5", (0, 2, 3, 4, 5)), (" 3 , 1 - 2 ", (3, 1, 2))])
+def test_channel_lists(text, channels):
+    assert parse_channels(text) == channels
+
+
+@pytest.mark.parametrize("text", ["", "a", "1,", "5-2", "-1", "1-2-3", "0,0", "1.5", "0-3,2"])
+def test_bad_channel_lists(text):
+    with pytest.raises(UsageError, match="channels"):
+        parse_channels(text)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"sampling_frequency": 0},
+        {"sampling_frequency": float("nan")},
+        {"sampling_frequency": "fast"},
+        {"n_channels": -1},
+        {"n_channels": 1.5},
+        {"dtype": "complex64"},
+        {"dtype": "int17"},
+        {"axis": 2},
+        {"gain": 0},
+        {"gain": "x"},
+        {"offset": float("inf")},
+    ],
+)
+def test_bad_options(values):
+    with pytest.raises(UsageError, match=next(iter(values))):
+        ReadOptions(**values)
+
+
+def test_an_option_that_does_not_exist(tmp_path):
+    written = files.mearec(tmp_path)
+    with pytest.raises(UsageError, match="colour"):
+        open_recording(written.path, colour="red")
+
+
+def test_an_option_that_the_format_would_ignore(tmp_path):
+    assert "MEArec" in files.refused(UsageError, files.mearec(tmp_path).path, "--series", series="Raw")
+    files.refused(UsageError, files.nwb(tmp_path).path, "--dataset", dataset="traces")
+
+
+def test_told_facts_go_before_the_file(tmp_path):
+    written = files.hdf5_millivolts(tmp_path)
+    recording = open_recording(written.path, ReadOptions(sampling_frequency=10_000), gain=2.0)
+    np.testing.assert_allclose(recording.traces(0, 5), 2.0 * files.stored()[:5])
+    assert recording.sampling_frequency == 10_000
+    assert any("20000" in note and "10000" in note for note in recording.notes)
+    recording.close()
+
+
+def test_side_file_errors(tmp_path):
+    written = files.raw_little(tmp_path)
+    side = tmp_path / "little.dat.toml"
+    for text, word in (("n_chan = 4", "n_chan"), ("= 4", "TOML"), ("axis = 7", "axis")):
+        side.write_text(text)
+        with pytest.raises(UsageError, match=word) as caught:
+            open_recording(written.path)
+        assert str(side) in str(caught.value)
