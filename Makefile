@@ -25,8 +25,8 @@ demo: $(VENV)/.installed
 	$(BIN)/spikecrsae sort sample_data/tetrode.h5 -o demo-output --overwrite
 	$(BIN)/spikecrsae score demo-output --truth sample_data/tetrode.h5 --exhaustive
 	@echo
-	@echo "Pictures: demo-output/templates.png, traces.png, training.png and tradeoff.png"
-	@echo "Spikes:   demo-output/spikes.csv      Units: demo-output/units.csv"
+	@echo "Spikes and units: demo-output/spikes.csv, demo-output/units.csv"
+	@echo "Pictures:"; ls demo-output/*.png
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -188,22 +188,20 @@ def print_table(columns: list[str], rows: list[list[Any]], title: str = "") -> N
     table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(cell(item) for item in row))
+    for row in zip(*(_cells(column) for column in zip(*rows, strict=True)), strict=True):
+        table.add_row(*row)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160
     with console.capture() as capture:
         console.print(table)
-    click.echo(capture.get(), nl=False)
+    lines = (line.rstrip() for line in capture.get().splitlines())
+    click.echo("\n".join(line for line in lines if line))
 
 
-def cell(value: Any) -> str:
-    """A number as a person reads it: integers in full, others with three significant digits, - where there is none."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return "-"
-    if isinstance(value, float) or (hasattr(value, "dtype") and value.dtype.kind == "f"):
-        return (
-            cell(None) if not math.isfinite(value) else f"{float(value):.3g}" if abs(value) < 100 else f"{float(value):.0f}"
-        )
-    return str(value)
+def _cells(column: tuple) -> list[str]:
+    """A column as text; its fractions share as many decimals as give the largest three digits, - stands for nothing."""
+    values = [plain(value) for value in column]
+    largest = max((abs(value) for value in values if isinstance(value, float)), default=0.0)
+    decimals = max(0, 2 - math.floor(math.log10(largest))) if largest else 0
+    return ["-" if v is None else f"{v:.{decimals}f}" if isinstance(v, float) else str(v) for v in values]

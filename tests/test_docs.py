@@ -1,0 +1,81 @@
+"""docs/cli.md and the command line say the same: every command, option, default, setting and exit code, both ways."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from spikecrsae import errors
+from spikecrsae.cli.main import cli
+from spikecrsae.config import Config
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+SECTIONS = {part.split("\n", 1)[0].strip("` "): part for part in re.split(r"^## ", PAGE, flags=re.M)[1:]}
+READING = "Reading a recording"
+
+
+def rows(section: str) -> dict[str, list[str]]:
+    """Table rows of a section by what stands in backticks in their first cell: `--name X` -> --name."""
+    found = {}
+    for line in SECTIONS[section].splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if cells and cells[0].startswith("`"):
+            for word in re.findall(r"`([^`]+)`", cells[0]):
+                found[word.split()[0]] = cells[1:]
+    return found
+
+
+def options_of(command: click.Command) -> dict[str, click.Option]:
+    return {p.opts[-1]: p for p in command.params if isinstance(p, click.Option)}
+
+
+def documented_options(name: str) -> dict[str, list[str]]:
+    """Options in the command's own section, and in the section on reading where it points there."""
+    own = {word: cells for word, cells in rows(name).items() if word.startswith("--")}
+    return own | (rows(READING) if f"[{READING}]" in SECTIONS[name] else {})
+
+
+def test_every_command_has_a_section_and_the_other_way_round():
+    named = {name for name in SECTIONS if re.fullmatch(r"[a-z]+", name)}
+    assert named == set(cli.commands)
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_option_is_documented_and_exists(name):
+    assert set(documented_options(name)) == set(options_of(cli.commands[name]))
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_documented_defaults_are_true(name):
+    documented = documented_options(name)
+    for word, parameter in options_of(cli.commands[name]).items():
+        if parameter.show_default:
+            assert documented[word][0].strip("`") == str(parameter.default), word
+
+
+def test_every_setting_of_the_file_is_documented_with_its_default():
+    documented = {name: cells[0].strip("`") for name, cells in rows("The configuration file").items()}
+    config = Config()
+    actual = {}
+    for stage in fields(config):
+        section = getattr(config, stage.name)
+        actual |= {f"{stage.name}.{f.name}": f.default for f in fields(section)}
+    assert documented == {name: "none" if value is None else str(value) for name, value in actual.items()}
+
+
+def test_every_exit_code_is_documented():
+    kinds = [errors.SpikeCRsAEError, *errors.SpikeCRsAEError.__subclasses__()]
+    codes = {0, *(kind.exit_code for kind in kinds)}
+    codes |= {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert {int(code) for code in rows("Exit codes")} == codes
+
+
+@pytest.mark.parametrize("page", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda p: p.name)
+def test_links_between_pages_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
