@@ -24,20 +24,15 @@ _LOGS = ("spikecrsae", "py.warnings")
 _stage_log = logging.getLogger("spikecrsae.stages")
 
 
-def stderr_console():
-    """A rich console on the standard error of this moment (tests and callers may have replaced it)."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)
-
-
 class Narrator(Observer):
     """Shows the stages on standard error: a bar with a time estimate on a terminal, else a line every few seconds."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self._console = stderr_console()
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
         self._quiet = quiet
-        self._live = self._console.is_terminal and not self._console.is_dumb_terminal and not quiet
+        self._live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
         self._bar = None
 
     def start(self, stage: str, total: int | None = None) -> None:
@@ -45,7 +40,7 @@ class Narrator(Observer):
         self._began = self._said = time.monotonic()
         _stage_log.debug("%s starts", stage)
         if self._live:
-            self._bar = _progress_bar(self._console)
+            self._bar = _progress_bar(self.console)
             self._task = self._bar.add_task(stage, total=total)
             self._bar.start()
 
@@ -76,7 +71,7 @@ class Narrator(Observer):
 
     def _line(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(text, markup=False, soft_wrap=True)
+            self.console.print(text, markup=False, soft_wrap=True)
 
 
 def _progress_bar(console):
@@ -102,12 +97,16 @@ def _course(done: int, total: int | None, seconds: float) -> str:
 
 
 class _StderrHandler(logging.Handler):
-    """Log records as lines on the console, so that they do not tear a running bar; the stages show themselves."""
+    """Log records as lines on the narrator's console, which keeps a running bar whole; the stages show themselves."""
+
+    def __init__(self, console, level: int) -> None:
+        super().__init__(level)
+        self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.name != _stage_log.name:
             word = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
-            stderr_console().print(word + record.getMessage(), markup=False, soft_wrap=True)
+            self._console.print(word + record.getMessage(), markup=False, soft_wrap=True)
 
 
 def narrated(function: Callable) -> Callable:
@@ -116,7 +115,10 @@ def narrated(function: Callable) -> Callable:
     @functools.wraps(function)
     def command(*, quiet: bool = False, verbose: bool = False, **values):
         level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING
-        with contextlib.closing(Narrator(quiet)) as narrator, _handler(_StderrHandler(level), *_LOGS[: 1 + verbose]):
+        with (
+            contextlib.closing(Narrator(quiet)) as narrator,
+            _handler(_StderrHandler(narrator.console, level), *_LOGS[: 1 + verbose]),
+        ):
             try:
                 return function(narrator=narrator, **values)
             except (SpikeCRsAEError, click.ClickException):
