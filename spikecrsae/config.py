@@ -27,7 +27,7 @@ class PreprocessConfig:
     )
     filter_order: int = _option(3, "order of the Butterworth filter, each way", low=1, high=8)
     common_reference: str = _option("none", "subtract the channels' median or mean", choices=("none", "median", "mean"))
-    whitening_ms: float = _option(1.3, "half length of the noise-whitening filter", low=0.1, high=10.0)
+    whitening_ms: float = _option(3.0, "length of the noise-whitening filter", low=0.1, high=10.0)
     quiet_threshold: float = _option(4.0, "a sample is quiet where no channel exceeds this many noise levels", low=1.0)
     quiet_margin_ms: float = _option(1.5, "stretch around a loud sample that is not quiet either", low=0.0)
     noise_sample_s: float = _option(60.0, "length of signal from which the noise is learnt", low=0.1)

@@ -1,0 +1,284 @@
+"""Survey, high-pass filter and noise whitening, learnt from silent periods and applied chunk by chunk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import signal as sps
+from scipy.linalg import solve_toeplitz
+
+from spikecrsae.config import PreprocessConfig
+from spikecrsae.errors import InputError
+from spikecrsae.progress import Observer
+from spikecrsae.recording import Recording
+from spikecrsae.units import ms_to_samples, s_to_samples
+
+log = logging.getLogger(__name__)
+
+#: A channel is saturated where more than this part of its samples repeats its own extreme value.
+SATURATED_FRACTION = 0.01
+#: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
+#: removed everything there is nothing to whiten.
+STOP_BAND_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over all samples tells: usable channels (bool, n_channels), what is wrong with the others, and the
+    checksum (blake2b of the stored samples in order)."""
+
+    usable: np.ndarray
+    problems: tuple[str, ...]
+    checksum: str
+
+
+def survey(recording: Recording, chunk_size: int, observer: Observer) -> Survey:
+    """Read everything once: checksum, non-finite samples, flat and saturated channels.
+
+    Raises InputError where a sample is NaN or infinite (names the first), or where no usable channel is left.
+    """
+    observer.start("check", recording.n_samples)
+    digest = hashlib.blake2b(digest_size=16)
+    extremes = [_Extreme(recording.n_channels, sign) for sign in (1, -1)]
+    for start in range(0, recording.n_samples, chunk_size):
+        stop = min(start + chunk_size, recording.n_samples)
+        raw = np.ascontiguousarray(recording.raw(start, stop))
+        digest.update(raw.data)
+        if raw.dtype.kind == "f" and not np.isfinite(raw).all():
+            row, channel = np.argwhere(~np.isfinite(raw))[0]
+            raise InputError(
+                f"{recording.source}: sample {start + row} of channel {recording.channel_ids[channel]} is {raw[row, channel]}; "
+                "every sample must be finite. Repair the file, or leave the channel out with --channels."
+            )
+        for extreme in extremes:
+            extreme.add(raw)
+        observer.advance(stop - start)
+    highest, lowest = extremes
+    usable = np.ones(recording.n_channels, bool)
+    problems = []
+    for channel, name in enumerate(recording.channel_ids):
+        stuck = max(highest.repeated[channel], lowest.repeated[channel]) / recording.n_samples
+        if highest.value[channel] == lowest.value[channel]:
+            problems.append(f"channel {name} is flat (every sample is {highest.value[channel]}) and is left out")
+        elif stuck > SATURATED_FRACTION:
+            problems.append(f"channel {name} is saturated ({stuck:.0%} of its samples stay at an extreme value) and is left out")
+        else:
+            continue
+        usable[channel] = False
+    if not usable.any():
+        raise InputError(f"{recording.source}: no usable channel is left: {'; '.join(problems)}.")
+    observer.finish(f"{usable.sum()} of {recording.n_channels} channels usable")
+    return Survey(usable, tuple(problems), digest.hexdigest())
+
+
+class _Extreme:
+    """Running maximum (sign 1) or minimum (sign -1) per channel, and how many samples repeat it at once."""
+
+    def __init__(self, n_channels: int, sign: int) -> None:
+        self.value = np.full(n_channels, -np.inf * sign)
+        self.repeated = np.zeros(n_channels, np.int64)
+        self._pick = np.max if sign > 0 else np.min
+
+    def add(self, raw: np.ndarray) -> None:
+        here = self._pick(raw, axis=0)
+        beaten = self._pick([here, self.value], axis=0) != self.value
+        self.repeated[beaten] = 0
+        self.value[beaten] = here[beaten]
+        at = raw == self.value
+        self.repeated += (at[1:] & at[:-1]).sum(axis=0)
+
+
+@dataclass(frozen=True)
+class Preprocessor:
+    """The filters of one recording. All arrays are float64.
+
+    sos: sections of the zero-phase filter; margin: samples after which its transients are below 1e-8.
+    noise_level (n_channels,): standard deviation of the high-passed noise, in the recording's unit.
+    whitening_filter (n_channels, n_taps): causal prediction-error filter of each channel's noise; whitening_matrix
+    (n_channels, n_channels): across channels, applied after it. Whitened noise has variance 1 on every channel.
+    """
+
+    sos: np.ndarray
+    margin: int
+    common_reference: str
+    noise_level: np.ndarray
+    whitening_matrix: np.ndarray
+    whitening_filter: np.ndarray
+    quiet_fraction: float
+
+    @property
+    def n_channels(self) -> int:
+        return len(self.noise_level)
+
+    def highpass(self, traces: np.ndarray) -> np.ndarray:
+        """Zero-phase filter and common reference of traces (n_samples, n_channels), float32."""
+        return _highpass(traces, self.sos, self.margin, self.common_reference)
+
+    def whiten(self, highpassed: np.ndarray) -> np.ndarray:
+        """Whiten high-passed traces (n_samples, n_channels) in time, then across channels, float32; zero before the start."""
+        taps = self.whitening_filter.T.astype(np.float32)
+        predicted = sps.oaconvolve(highpassed, taps, mode="full", axes=0)[: len(highpassed)]
+        return (predicted @ self.whitening_matrix.T.astype(np.float32)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class PreprocessedRecording:
+    """A recording seen through its preprocessor; every stretch equals that stretch of the whole."""
+
+    recording: Recording
+    preprocessor: Preprocessor
+
+    @property
+    def n_samples(self) -> int:
+        return self.recording.n_samples
+
+    @property
+    def n_channels(self) -> int:
+        return self.recording.n_channels
+
+    @property
+    def sampling_frequency(self) -> float:
+        return self.recording.sampling_frequency
+
+    def highpassed(self, start: int, stop: int) -> np.ndarray:
+        """High-passed traces, (stop - start, n_channels), in the recording's unit."""
+        margin = self.preprocessor.margin
+        left, right = min(margin, start), min(margin, self.n_samples - stop)
+        filtered = self.preprocessor.highpass(self.recording.traces(start - left, stop + right))
+        return filtered[left : len(filtered) - right]
+
+    def whitened(self, start: int, stop: int) -> np.ndarray:
+        """Whitened traces, (stop - start, n_channels), noise variance 1."""
+        return self.both(start, stop)[1]
+
+    def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """High-passed and whitened traces of the same stretch."""
+        reach = min(start, self.preprocessor.whitening_filter.shape[1] - 1)
+        high = self.highpassed(start - reach, stop)
+        return high[reach:], self.preprocessor.whiten(high)[reach:]
+
+
+def fit(recording: Recording, config: PreprocessConfig, rng: np.random.Generator, observer: Observer) -> Preprocessor:
+    """Learn noise level and whitening from the silent periods of at most `noise_sample_s` of the recording.
+
+    Raises InputError where the recording is too short to filter or never quiet enough to learn its noise.
+    """
+    fs = recording.sampling_frequency
+    sos = _design_filter(config, fs)
+    margin = _settling_samples(sos)
+    observer.start("noise")
+    blocks = [
+        _highpass(recording.traces(start - left, stop + right), sos, margin, config.common_reference)[left : left + stop - start]
+        for start, stop, left, right in _noise_blocks(recording, config, margin, rng)
+    ]
+    quiet, noise_level = _quiet_samples(blocks, config, fs)
+    fraction = float(np.mean(np.concatenate(quiet)))
+    n_quiet = sum(int(q.sum()) for q in quiet)
+    n_taps = ms_to_samples(config.whitening_ms, fs)
+    if n_quiet < 20 * (n_taps + recording.n_channels):
+        raise InputError(
+            f"{recording.source}: only {n_quiet} quiet samples ({fraction:.1%} of the signal looked at) to learn the noise from; "
+            f"{20 * (n_taps + recording.n_channels)} are needed. Give a longer recording or raise preprocess.quiet_threshold."
+        )
+    taps = np.stack([_prediction_filter([b[:, c] for b in blocks], quiet, n_taps) for c in range(recording.n_channels)])
+    predicted = [sps.oaconvolve(block, taps.T, mode="full", axes=0)[: len(block)] for block in blocks]
+    matrix = _whitening_matrix(np.concatenate([p[q] for p, q in zip(predicted, quiet, strict=True)]))
+    observer.finish(f"{fraction:.0%} of the signal is quiet")
+    return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction)
+
+
+def _design_filter(config: PreprocessConfig, fs: float) -> np.ndarray:
+    nyquist = fs / 2
+    if config.highpass_hz >= nyquist:
+        raise InputError(
+            f"preprocess.highpass_hz = {config.highpass_hz} Hz must be below the Nyquist frequency, {nyquist} Hz at a sampling "
+            f"frequency of {fs} Hz; give a lower --highpass-hz, or the true --sampling-frequency."
+        )
+    if config.lowpass_hz is None:
+        return sps.butter(config.filter_order, config.highpass_hz, "highpass", fs=fs, output="sos")
+    upper = min(config.lowpass_hz, 0.9 * nyquist)
+    if upper < config.lowpass_hz:
+        log.warning("preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper)
+    if upper <= config.highpass_hz:
+        raise InputError(
+            f"the filter's upper edge, {upper:g} Hz, must be above its lower edge, {config.highpass_hz:g} Hz; "
+            "change --lowpass-hz or --highpass-hz."
+        )
+    return sps.butter(config.filter_order, [config.highpass_hz, upper], "bandpass", fs=fs, output="sos")
+
+
+def _settling_samples(sos: np.ndarray) -> int:
+    """Samples after which the slowest pole has decayed to 1e-8."""
+    poles = np.concatenate([np.roots(section[3:]) for section in sos])
+    return int(np.ceil(np.log(1e-8) / np.log(np.abs(poles).max())))
+
+
+def _highpass(traces: np.ndarray, sos: np.ndarray, margin: int, common_reference: str) -> np.ndarray:
+    pad = min(margin, len(traces) - 1)
+    filtered = sps.sosfiltfilt(sos, traces, axis=0, padlen=pad).astype(np.float32)
+    if common_reference == "median":
+        filtered -= np.median(filtered, axis=1, keepdims=True)
+    elif common_reference == "mean":
+        filtered -= filtered.mean(axis=1, keepdims=True)
+    return filtered
+
+
+def _noise_blocks(recording: Recording, config: PreprocessConfig, margin: int, rng: np.random.Generator):
+    """(start, stop, left, right) of blocks of one second: one at random in each of equally long stretches."""
+    block = min(s_to_samples(1.0, recording.sampling_frequency), recording.n_samples)
+    wanted = max(1, s_to_samples(config.noise_sample_s, recording.sampling_frequency) // block)
+    n_blocks = min(wanted, max(1, recording.n_samples // block))
+    edges = np.linspace(0, recording.n_samples, n_blocks + 1).astype(np.int64)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        start = int(rng.integers(low, max(low, high - block) + 1))
+        stop = min(start + block, recording.n_samples)
+        yield start, stop, min(margin, start), min(margin, recording.n_samples - stop)
+
+
+def _quiet_samples(blocks: list[np.ndarray], config: PreprocessConfig, fs: float) -> tuple[list[np.ndarray], np.ndarray]:
+    """Masks of quiet samples per block, and the noise level there; a few rounds, since each needs the other."""
+    margin = ms_to_samples(config.quiet_margin_ms, fs)
+    level = np.median(np.abs(np.concatenate(blocks)), axis=0) / 0.6745
+    if np.any(level <= 0):
+        raise InputError("a channel has no noise at all (its median deviation is 0); leave it out with --channels.")
+    for _ in range(3):
+        quiet = []
+        for block in blocks:
+            loud = (np.abs(block) > config.quiet_threshold * level).any(axis=1)
+            spread = np.convolve(loud, np.ones(2 * margin + 1), mode="same")[: len(loud)] > 0.5
+            quiet.append(~spread)
+        pooled = np.concatenate([b[q] for b, q in zip(blocks, quiet, strict=True)])
+        if len(pooled) < 2:
+            break
+        level = np.maximum(pooled.std(axis=0), 1e-12).astype(np.float64)
+    return quiet, level
+
+
+def _whitening_matrix(noise: np.ndarray) -> np.ndarray:
+    """Symmetric inverse square root (ZCA) of the noise covariance of (n, n_channels) samples."""
+    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(noise.T)))
+    values = np.maximum(values, 1e-6 * values.max())
+    return (vectors / np.sqrt(values)) @ vectors.T
+
+
+def _prediction_filter(blocks: list[np.ndarray], quiet: list[np.ndarray], n_taps: int) -> np.ndarray:
+    """Prediction-error filter 1, -a_1, ..., -a_n_taps of a channel's noise (Yule-Walker equations).
+
+    The autocovariance counts only pairs of samples that are both quiet. Against the symmetric filter with the same gain
+    it whitens better at the same length, and it keeps the templates short (docs/log.md).
+    """
+    products, pairs = np.zeros(n_taps + 1), np.zeros(n_taps + 1)
+    for block, mask in zip(blocks, quiet, strict=True):
+        products += _autocorrelation(np.where(mask, block, 0.0), n_taps + 1)
+        pairs += _autocorrelation(mask.astype(np.float64), n_taps + 1)
+    covariance = products / np.maximum(pairs, 1.0)
+    covariance[0] *= 1 + STOP_BAND_FLOOR
+    return np.concatenate([[1.0], -solve_toeplitz(covariance[:-1], covariance[1:])])
+
+
+def _autocorrelation(values: np.ndarray, n_lags: int) -> np.ndarray:
+    size = 1 << int(np.ceil(np.log2(len(values) + n_lags)))
+    return np.fft.irfft(np.abs(np.fft.rfft(values, size)) ** 2, size)[:n_lags]
