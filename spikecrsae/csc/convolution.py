@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.fft
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +25,25 @@ def analysis(signal: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
     from torch.nn.functional import conv1d
 
     return conv1d(signal, atoms)
+
+
+def correlate(signal: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    """H^T y as `analysis`, numpy in and out, through FFTs: the fastest of the ways measured on a CPU for long windows.
+
+    signal (n_windows, n_channels, n_samples), atoms (n_units, n_channels, n_times) -> (n_windows, n_units, n_positions),
+    in the signal's dtype.
+    """
+    n_positions = signal.shape[2] - atoms.shape[2] + 1
+    # circular: only positions from n_positions on would see the wrap
+    size = scipy.fft.next_fast_len(signal.shape[2], real=True)
+    spectra = np.conj(scipy.fft.rfft(atoms.astype(signal.dtype), size))
+    result = np.empty((len(signal), len(atoms), n_positions), signal.dtype)
+    step = max(1, 2_000_000 // (size * max(signal.shape[1], len(atoms))))
+    for first in range(0, len(signal), step):
+        batch = scipy.fft.rfft(signal[first : first + step], size, workers=-1)
+        product = np.einsum("cmf,wmf->wcf", spectra, batch) if signal.shape[1] > 1 else spectra[:, 0] * batch
+        result[first : first + step] = scipy.fft.irfft(product, size, workers=-1)[:, :, :n_positions]
+    return result
 
 
 def gram(atoms: np.ndarray) -> np.ndarray:

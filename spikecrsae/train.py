@@ -1,0 +1,318 @@
+"""Training: templates and lambda from windows of whitened signal, by closed-form EM or by back-propagation (the paper)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from spikecrsae.config import TrainConfig
+from spikecrsae.csc.convolution import correlate, gram
+from spikecrsae.csc.coordinate import coordinate_descent
+from spikecrsae.csc.least_squares import fit_templates, subtract
+from spikecrsae.csc.prior import LambdaPrior
+from spikecrsae.dictionary import Dictionary
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.progress import Observer
+from spikecrsae.sparse_code import SparseCode
+
+log = logging.getLogger(__name__)
+
+#: Coordinate descent ends when no code would move by more than this many noise levels.
+CODE_TOLERANCE = 1e-2
+#: Samples from which sigma is estimated at most, and at least.
+MOST_QUIET, LEAST_QUIET = 1_000_000, 1000
+#: Windows that FISTA codes at once, and the bytes of activations that back-propagation may keep.
+FISTA_BATCH, ACTIVATION_BYTES = 32, 1 << 30
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training learnt.
+
+    dictionary: atoms of unit norm; scale is the mean unpenalised amplitude of a unit's spikes, each weighted by its
+    penalised amplitude so that codes of noise do not count; a unit without a code keeps the scale it came with.
+    lam, sigma: as at the end; lambda_0: the centre of lambda's prior. atoms_history (n_epochs + 1, n_units, n_channels,
+    n_times): the atoms at the start and after every epoch. history: objective_history, lambda_history, sigma_history,
+    template_change_history, each (n_epochs,); the objective is Eq. 20 per window at the codes that the epoch found.
+    """
+
+    dictionary: Dictionary
+    lam: float
+    sigma: float
+    lambda_0: float
+    history: dict[str, np.ndarray]
+    atoms_history: np.ndarray
+
+
+def train(
+    windows: np.ndarray,
+    dictionary: Dictionary,
+    config: TrainConfig,
+    *,
+    sigma: float = 1.0,
+    seed: int,
+    device: str = "cpu",
+    observer: Observer | None = None,
+    rotate: bool = False,
+) -> Training:
+    """Learn templates and lambda from windows (n_windows, n_channels, n_samples) of noise level sigma.
+
+    config.method "em" alternates sparse coding (Eq. 19) with the closed forms of Eqs. 21-22 and re-estimates sigma;
+    "unrolled" is Algorithm 4, Adam on Eqs. 27-28 through the encoder, with sigma known. Units keep their order. rotate:
+    augment by circular rotation (unrolled; for the paper's simulation only, it tears spikes at the edge). seed decides
+    about mini-batches and augmentation. Raises InputError for an empty dictionary or windows that do not fit it,
+    UsageError for settings that contradict each other.
+    """
+    _check(windows, dictionary, config, sigma, device)
+    observer = observer or Observer()
+    # The work is done in units of sigma, so that tolerances and learning rates mean the same for every recording.
+    scaled = np.ascontiguousarray(windows if sigma == 1 else windows / sigma, dtype=np.float32)
+    observer.start("train", config.epochs)
+    if config.method == "em":
+        state = _em(scaled, dictionary, config, device, observer)
+    else:
+        state = _unrolled(scaled, dictionary, config, device, observer, np.random.default_rng(seed), rotate)
+    observer.finish(f"lambda {state.lam / sigma:.3g} after {len(state.course)} epochs")
+    columns = np.array(state.course).T
+    history = {
+        "objective_history": columns[0],
+        "lambda_history": columns[1] / sigma,
+        "sigma_history": columns[2] * sigma,
+        "template_change_history": columns[3],
+    }
+    scale = _scales(state.codes, state.lam * state.sigma**2, dictionary.scale / sigma, dictionary.n_times) * sigma
+    return Training(
+        Dictionary(_unit(state.atoms), scale),
+        state.lam / sigma,
+        state.sigma * sigma,
+        state.prior.lambda_0 / sigma,
+        history,
+        np.stack(state.atoms_history),
+    )
+
+
+@dataclass
+class _State:
+    """Everything that training changes, in units of the first sigma. course: one row of history per epoch."""
+
+    atoms: np.ndarray
+    lam: float
+    sigma: float
+    prior: LambdaPrior
+    codes: np.ndarray | None
+    course: list[tuple[float, float, float, float]]
+    atoms_history: list[np.ndarray]
+
+    @classmethod
+    def start(cls, windows: np.ndarray, dictionary: Dictionary, config: TrainConfig) -> _State:
+        prior = LambdaPrior(dictionary.n_units, windows.shape[2] - dictionary.n_times + 1, 1.0, config.kappa)
+        return cls(dictionary.atoms, prior.lambda_0, 1.0, prior, None, [], [dictionary.atoms])
+
+    def settled(self, objective: float, atoms: np.ndarray, lam: float, tolerance: float) -> bool:
+        """Take over an epoch's atoms and lambda; whether both have moved by less than the tolerance, relative."""
+        cosine = np.abs((atoms * self.atoms).sum(axis=(1, 2)))
+        change = float(np.sqrt(2 * np.clip(1 - cosine, 0, None)).max())
+        moved = max(change, abs(lam - self.lam) / self.lam)
+        self.atoms, self.lam = atoms, lam
+        self.course.append((objective, lam, self.sigma, change))
+        self.atoms_history.append(atoms)
+        log.debug("epoch %d: objective %.6g, lambda %.4g, sigma %.4g, change %.2g", len(self.course), *self.course[-1])
+        return moved < tolerance
+
+
+def _em(windows, dictionary, config, device, observer) -> _State:
+    """Closed-form EM: sparse codes, then templates, sigma and lambda for these codes."""
+    state = _State.start(windows, dictionary, config)
+    n_windows, n_channels, n_samples = windows.shape
+    joined = np.ascontiguousarray(windows.transpose(1, 0, 2)).reshape(n_channels, n_windows * n_samples)
+    for _ in range(config.epochs):
+        state.codes = _encode(windows, state.atoms, state.lam, state.sigma, config, device, state.codes)
+        events = _events(state.codes, dictionary.n_times)
+        mean_l1 = float(np.abs(events.amplitude).sum(dtype=np.float64)) / n_windows
+        objective = _objective(joined, events, state, mean_l1, n_windows)
+        templates = fit_templates(joined, events, dictionary.n_times)
+        atoms, norms = _normalised(templates, state.codes, state.atoms)
+        state.codes *= norms[:, None].astype(np.float32)
+        state.sigma = _quiet_sigma(joined, events, dictionary.n_times, state.sigma)
+        state.prior = LambdaPrior(dictionary.n_units, state.prior.n_positions, state.sigma, config.kappa)
+        settled = state.settled(objective, atoms, state.prior.update(mean_l1), config.tolerance)
+        observer.advance()
+        if settled:
+            break
+    return state
+
+
+def _encode(windows, atoms, lam, sigma, config, device, start=None) -> np.ndarray:
+    """E-step: codes (n_windows, n_units, n_positions) float32 by the configured solver, from a warm start if given."""
+    one_sided = config.shrinkage == "one-sided"
+    if config.solver == "coordinate" or (config.solver == "auto" and device == "cpu"):
+        bias = lam * sigma**2
+        return coordinate_descent(correlate(windows, atoms), gram(atoms), bias, one_sided, CODE_TOLERANCE * sigma, start)
+    import torch
+
+    from spikecrsae.model import CRsAE
+
+    model = CRsAE(atoms, lam, sigma, config.n_iterations, one_sided).to(device)
+    codes = np.empty((len(windows), len(atoms), windows.shape[2] - atoms.shape[2] + 1), np.float32)
+    with torch.no_grad():
+        for first in range(0, len(windows), FISTA_BATCH):
+            batch = slice(first, first + FISTA_BATCH)
+            warm = None if start is None else torch.from_numpy(start[batch]).to(device)
+            codes[batch] = model.encode(torch.from_numpy(windows[batch]).to(device), warm).cpu().numpy()
+    return codes
+
+
+def _events(codes: np.ndarray, n_times: int) -> SparseCode:
+    """The non-zeros of all windows, laid end to end: atoms end inside their window, so none reaches into the next."""
+    window, unit, position = np.nonzero(codes)
+    n_samples = codes.shape[2] + n_times - 1
+    n_positions = len(codes) * n_samples - n_times + 1
+    return SparseCode.build(unit, window * n_samples + position, codes[window, unit, position], codes.shape[1], n_positions)
+
+
+def _objective(joined, events, state, mean_l1, n_windows) -> float:
+    """Minus Eq. 20 per window, up to a constant: data term, penalty, and the prior of lambda."""
+    residual = joined.copy()
+    subtract(residual, state.atoms, events.unit, events.sample, events.amplitude)
+    data = float(np.einsum("mn,mn->", residual, residual, dtype=np.float64)) / (2 * state.sigma**2 * n_windows)
+    prior = state.prior
+    weight = (prior.n_positions + prior.r - 1) * prior.n_units
+    return data + state.lam * (mean_l1 + prior.n_units * prior.delta) - weight * np.log(state.lam)
+
+
+def _normalised(templates, codes, old) -> tuple[np.ndarray, np.ndarray]:
+    """Unit-norm atoms and the signed norms taken away; Hx stays as it is when the codes are multiplied by them.
+
+    A template and its codes may change sign together (two-sided codes): the sign is the one with a positive sum of codes.
+    A unit without a code keeps its old atom.
+    """
+    norms = np.sqrt((templates**2).sum(axis=(1, 2)))
+    silent = norms <= 0
+    signs = np.where(codes.sum(axis=(0, 2), dtype=np.float64) < 0, -1.0, 1.0)
+    signed = np.where(silent, 1.0, norms * signs)
+    atoms = np.where(silent[:, None, None], old, templates / signed[:, None, None])
+    return atoms.astype(np.float32), signed
+
+
+def _quiet_sigma(joined, events, n_times, sigma) -> float:
+    """Robust noise level of the samples that no event covers, all channels; sigma as it was where they are too few."""
+    edges = np.zeros(joined.shape[1] + 1, np.int64)
+    np.add.at(edges, events.sample, 1)
+    np.add.at(edges, events.sample + n_times, -1)
+    quiet = np.flatnonzero(np.cumsum(edges[:-1]) == 0)
+    if len(quiet) < LEAST_QUIET:
+        return sigma
+    values = joined[:, quiet[:: -(-len(quiet) // MOST_QUIET)]]
+    return float(np.median(np.abs(values - np.median(values))) / 0.6744897501960817)
+
+
+def _scales(codes: np.ndarray, bias: float, before: np.ndarray, n_times: int) -> np.ndarray:
+    """Mean unpenalised amplitude per unit, (n_units,): see Training.
+
+    Codes of one unit within a quarter template are one spike. The optimality conditions say what the penalty took
+    from a spike that stands alone: the bias.
+    """
+    scale = np.array(before, np.float64)
+    for unit in range(codes.shape[1]):
+        window, position = np.nonzero(codes[:, unit])
+        if not len(window):
+            continue
+        place = window * (codes.shape[2] + n_times) + position
+        firsts = np.flatnonzero(np.r_[True, np.diff(place) > max(1, n_times // 4)])
+        shrunk = np.abs(np.add.reduceat(codes[window, unit, position].astype(np.float64), firsts))
+        if shrunk.sum() > 0:
+            scale[unit] = np.average(shrunk + bias, weights=shrunk)
+    return scale
+
+
+def _unrolled(windows, dictionary, config, device, observer, rng, rotate) -> _State:
+    """Algorithm 4: per mini-batch one Adam step on Eq. 27 for the atoms and one on Eq. 28 for lambda."""
+    import torch
+
+    from spikecrsae.model import CRsAE
+
+    state = _State.start(windows, dictionary, config)
+    model = CRsAE(dictionary.atoms, state.lam, 1.0, config.n_iterations, config.shrinkage == "one-sided").to(device)
+    adams = [
+        torch.optim.Adam([model.atoms], lr=config.learning_rate),
+        torch.optim.Adam([model.lam], lr=config.learning_rate_lambda),
+    ]
+    for _ in range(config.epochs):
+        order = rng.permutation(len(windows))
+        total = 0.0
+        for first in range(0, len(order), config.batch_size):
+            chosen = order[first : first + config.batch_size]
+            batch = torch.from_numpy(_augmented(windows[chosen], model.one_sided, rotate, rng)).to(device)
+            total += _step(model, adams, batch, state.prior) * len(chosen)
+        settled = state.settled(
+            total / len(order), model.atoms.detach().cpu().numpy().copy(), float(model.lam), config.tolerance
+        )
+        observer.advance()
+        if settled:
+            break
+    state.codes = _encode(windows, state.atoms, state.lam, 1.0, config, device)
+    return state
+
+
+def _step(model, adams, batch, prior) -> float:
+    """One update of atoms and lambda through the encoder; returns the objective per window before it.
+
+    The batch is cut so that the activations of T iterations fit, and the gradients are added up.
+    """
+    import torch
+
+    from spikecrsae.model import lambda_loss, reconstruction_loss
+
+    per_window = 16 * model.n_iterations * len(model.atoms) * batch.shape[2]
+    gradients, objective = [torch.zeros_like(model.atoms), torch.zeros_like(model.lam)], 0.0
+    for part in batch.split(max(1, ACTIVATION_BYTES // per_window)):
+        share = len(part) / len(batch)
+        reconstruction, codes = model(part)
+        data, penalty = reconstruction_loss(part, reconstruction), lambda_loss(codes, model.lam, prior)
+        gradients[0] += share * torch.autograd.grad(data, model.atoms, retain_graph=True)[0]
+        gradients[1] += share * torch.autograd.grad(penalty, model.lam)[0]
+        objective += share * float(data.detach() / model.sigma**2 + penalty.detach())
+    model.atoms.grad, model.lam.grad = gradients
+    for adam in adams:
+        adam.step()
+    model.normalise()
+    with torch.no_grad():
+        model.lam.clamp_(*prior.bounds)
+    return objective
+
+
+def _augmented(batch: np.ndarray, one_sided: bool, rotate: bool, rng: np.random.Generator) -> np.ndarray:
+    """Flipped signs (only two-sided codes can follow) and, where asked for, circular rotation (Sec. VI-C)."""
+    if not one_sided:
+        batch = batch * rng.choice(np.array([-1, 1], np.float32), (len(batch), 1, 1))
+    if rotate:
+        places = (np.arange(batch.shape[2]) + rng.integers(0, batch.shape[2], (len(batch), 1))) % batch.shape[2]
+        batch = np.take_along_axis(batch, places[:, None, :], axis=2)
+    return np.ascontiguousarray(batch)
+
+
+def _unit(atoms: np.ndarray) -> np.ndarray:
+    """Atoms of exactly unit norm in float32."""
+    return (atoms / np.sqrt((atoms.astype(np.float64) ** 2).sum(axis=(1, 2), keepdims=True))).astype(np.float32)
+
+
+def _check(windows: np.ndarray, dictionary: Dictionary, config: TrainConfig, sigma: float, device: str) -> None:
+    if not dictionary.n_units:
+        raise InputError("the dictionary is empty; training needs at least one template to start from.")
+    if windows.ndim != 3 or not len(windows) or windows.shape[1] != dictionary.n_channels:
+        raise InputError(
+            f"windows {windows.shape} must be (n_windows, n_channels, n_samples), at least one, "
+            f"with the dictionary's {dictionary.n_channels} channels."
+        )
+    if windows.shape[2] < dictionary.n_times:
+        raise InputError(
+            f"windows of {windows.shape[2]} samples are shorter than a template of {dictionary.n_times}; use longer windows."
+        )
+    if not (np.isfinite(sigma) and sigma > 0):
+        raise UsageError(f"sigma = {sigma} must be a positive noise level.")
+    if config.solver == "coordinate" and config.method == "unrolled":
+        raise UsageError("train.solver = coordinate cannot be unrolled; use train.solver = fista or auto.")
+    if config.solver == "coordinate" and device != "cpu":
+        raise UsageError(f"train.solver = coordinate runs on the CPU, not on {device}; use train.solver = fista or auto.")
