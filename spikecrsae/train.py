@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: Coordinate descent ends when no code would move by more than this many noise levels.
 CODE_TOLERANCE = 1e-2
+#: By this factor the excess of the penalty falls from epoch to epoch.
+ANNEALING_RATE = 0.8
 #: Samples from which sigma is estimated at most, and at least.
 MOST_QUIET, LEAST_QUIET = 1_000_000, 1000
 #: Windows that FISTA codes at once, and the bytes of activations that back-propagation may keep.
@@ -71,7 +73,7 @@ def train(
     scaled = np.ascontiguousarray(windows if sigma == 1 else windows / sigma, dtype=np.float32)
     observer.start("train", config.epochs)
     if config.method == "em":
-        state = _em(scaled, dictionary, config, device, observer)
+        state = _em(scaled, dictionary, dictionary.scale / sigma, config, device, observer)
     else:
         state = _unrolled(scaled, dictionary, config, device, observer, np.random.default_rng(seed), rotate)
     observer.finish(f"lambda {state.lam / sigma:.3g} after {len(state.course)} epochs")
@@ -122,13 +124,16 @@ class _State:
         return moved < tolerance
 
 
-def _em(windows, dictionary, config, device, observer) -> _State:
+def _em(windows, dictionary, scale, config, device, observer) -> _State:
     """Closed-form EM: sparse codes, then templates, sigma and lambda for these codes."""
     state = _State.start(windows, dictionary, config)
     n_windows, n_channels, n_samples = windows.shape
     joined = np.ascontiguousarray(windows.transpose(1, 0, 2)).reshape(n_channels, n_windows * n_samples)
+    # What the first templates leave of a spike is noise to the codes (Sec. VI-C), in proportion to its amplitude.
+    excess = config.annealing * float(np.median(scale)) / state.lam
     for _ in range(config.epochs):
-        state.codes = _encode(windows, state.atoms, state.lam, state.sigma, config, device, state.codes)
+        excess = max(1.0, excess)
+        state.codes = _encode(windows, state.atoms, excess * state.lam, state.sigma, config, device, state.codes)
         events = _events(state.codes, dictionary.n_times)
         mean_l1 = float(np.abs(events.amplitude).sum(dtype=np.float64)) / n_windows
         objective = _objective(joined, events, state, mean_l1, n_windows)
@@ -139,8 +144,9 @@ def _em(windows, dictionary, config, device, observer) -> _State:
         state.prior = LambdaPrior(dictionary.n_units, state.prior.n_positions, state.sigma, config.kappa)
         settled = state.settled(objective, atoms, state.prior.update(mean_l1), config.tolerance)
         observer.advance()
-        if settled:
+        if settled and excess == 1:
             break
+        excess *= ANNEALING_RATE
     return state
 
 
