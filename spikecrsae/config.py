@@ -60,7 +60,7 @@ class TrainConfig:
     learning_rate: float = _option(1e-2, "Adam step for the templates (unrolled)", low=1e-6)
     learning_rate_lambda: float = _option(0.1, "Adam step for lambda (unrolled)", low=1e-6)
     batch_size: int = _option(32, "windows per step (unrolled)", low=1)
-    tolerance: float = _option(1e-3, "training ends when templates and lambda move by less than this, relative", low=1e-8)
+    tolerance: float = _option(3e-3, "training ends when templates and lambda move by less than this, relative", low=1e-8)
 
 
 @dataclass(frozen=True)

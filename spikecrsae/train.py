@@ -24,7 +24,7 @@ CODE_TOLERANCE = 1e-2
 #: By this factor the excess of the penalty falls from epoch to epoch.
 ANNEALING_RATE = 0.8
 #: Samples from which sigma is estimated at most, and at least.
-MOST_QUIET, LEAST_QUIET = 1_000_000, 1000
+MOST_QUIET, LEAST_QUIET = 200_000, 1000
 #: Windows that FISTA codes at once, and the bytes of activations that back-propagation may keep.
 FISTA_BATCH, ACTIVATION_BYTES = 32, 1 << 30
 
@@ -77,6 +77,7 @@ def train(
     else:
         state = _unrolled(scaled, dictionary, config, device, observer, np.random.default_rng(seed), rotate)
     observer.finish(f"lambda {state.lam / sigma:.3g} after {len(state.course)} epochs")
+    codes = _encode(scaled, state.atoms, state.lam, state.sigma, config, device, state.codes)
     columns = np.array(state.course).T
     history = {
         "objective_history": columns[0],
@@ -84,7 +85,7 @@ def train(
         "sigma_history": columns[2] * sigma,
         "template_change_history": columns[3],
     }
-    scale = _scales(state.codes, state.lam * state.sigma**2, dictionary.scale / sigma, dictionary.n_times) * sigma
+    scale = _scales(codes, state.lam * state.sigma**2, dictionary.scale / sigma, dictionary.n_times) * sigma
     return Training(
         Dictionary(_unit(state.atoms), scale),
         state.lam / sigma,
@@ -182,7 +183,8 @@ def _objective(joined, events, state, mean_l1, n_windows) -> float:
     """Minus Eq. 20 per window, up to a constant: data term, penalty, and the prior of lambda."""
     residual = joined.copy()
     subtract(residual, state.atoms, events.unit, events.sample, events.amplitude)
-    data = float(np.einsum("mn,mn->", residual, residual, dtype=np.float64)) / (2 * state.sigma**2 * n_windows)
+    residual = residual.reshape(n_windows * len(joined), -1)
+    data = float(np.einsum("wn,wn->w", residual, residual).sum(dtype=np.float64)) / (2 * state.sigma**2 * n_windows)
     prior = state.prior
     weight = (prior.n_positions + prior.r - 1) * prior.n_units
     return data + state.lam * (mean_l1 + prior.n_units * prior.delta) - weight * np.log(state.lam)
@@ -207,17 +209,18 @@ def _quiet_sigma(joined, events, n_times, sigma) -> float:
     edges = np.zeros(joined.shape[1] + 1, np.int64)
     np.add.at(edges, events.sample, 1)
     np.add.at(edges, events.sample + n_times, -1)
-    quiet = np.flatnonzero(np.cumsum(edges[:-1]) == 0)
-    if len(quiet) < LEAST_QUIET:
+    # The same samples in every epoch: drawn anew, they would make sigma and the objective jitter.
+    step = -(-joined.shape[1] // MOST_QUIET)
+    quiet = (np.cumsum(edges[:-1]) == 0)[::step]
+    if quiet.sum() < LEAST_QUIET:
         return sigma
-    values = joined[:, quiet[:: -(-len(quiet) // MOST_QUIET)]]
-    return float(np.median(np.abs(values - np.median(values))) / 0.6744897501960817)
+    return float(np.median(np.abs(joined[:, ::step][:, quiet])) / 0.6744897501960817)
 
 
 def _scales(codes: np.ndarray, bias: float, before: np.ndarray, n_times: int) -> np.ndarray:
     """Mean unpenalised amplitude per unit, (n_units,): see Training.
 
-    Codes of one unit within a quarter template are one spike. The optimality conditions say what the penalty took
+    codes: the optimum for this bias. Codes of one unit within a quarter template are one spike. The optimality conditions say what the penalty took
     from a spike that stands alone: the bias.
     """
     scale = np.array(before, np.float64)
@@ -258,7 +261,6 @@ def _unrolled(windows, dictionary, config, device, observer, rng, rotate) -> _St
         observer.advance()
         if settled:
             break
-    state.codes = _encode(windows, state.atoms, state.lam, 1.0, config, device)
     return state
 
 

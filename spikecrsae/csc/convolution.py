@@ -28,21 +28,29 @@ def analysis(signal: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
 
 
 def correlate(signal: np.ndarray, atoms: np.ndarray) -> np.ndarray:
-    """H^T y as `analysis`, numpy in and out, through FFTs: the fastest of the ways measured on a CPU for long windows.
+    """H^T y as `analysis`, numpy in and out, through overlapping short FFTs: the fastest of the ways measured on a CPU.
 
     signal (n_windows, n_channels, n_samples), atoms (n_units, n_channels, n_times) -> (n_windows, n_units, n_positions),
     in the signal's dtype.
     """
-    n_positions = signal.shape[2] - atoms.shape[2] + 1
-    # circular: only positions from n_positions on would see the wrap
-    size = scipy.fft.next_fast_len(signal.shape[2], real=True)
-    spectra = np.conj(scipy.fft.rfft(atoms.astype(signal.dtype), size))
-    result = np.empty((len(signal), len(atoms), n_positions), signal.dtype)
-    step = max(1, 2_000_000 // (size * max(signal.shape[1], len(atoms))))
-    for first in range(0, len(signal), step):
-        batch = scipy.fft.rfft(signal[first : first + step], size, workers=-1)
-        product = np.einsum("cmf,wmf->wcf", spectra, batch) if signal.shape[1] > 1 else spectra[:, 0] * batch
-        result[first : first + step] = scipy.fft.irfft(product, size, workers=-1)[:, :, :n_positions]
+    n_units, n_channels, n_times = atoms.shape
+    n_positions = signal.shape[2] - n_times + 1
+    size = 1 << int(np.ceil(np.log2(12 * n_times)))
+    hop = size - n_times + 1
+    spectra = np.conj(scipy.fft.rfft(atoms.astype(signal.dtype), size)).transpose(2, 1, 0)
+    result = np.empty((len(signal), n_units, n_positions), signal.dtype)
+    blocks_at_once = max(1, 4_000_000 // (size * max(n_channels, n_units)))
+    for window, target in zip(signal, result, strict=True):
+        for first in range(0, n_positions, blocks_at_once * hop):
+            n_blocks = min(blocks_at_once, -(-(n_positions - first) // hop))
+            part = window[:, first : first + (n_blocks - 1) * hop + size]
+            part = np.pad(part, ((0, 0), (0, (n_blocks - 1) * hop + size - part.shape[1])))
+            blocks = np.lib.stride_tricks.sliding_window_view(part, size, axis=1)[:, ::hop]
+            product = np.matmul(scipy.fft.rfft(blocks, workers=-1).transpose(2, 1, 0), spectra)
+            # circular: only positions from hop on would see the wrap
+            values = scipy.fft.irfft(product.transpose(2, 1, 0), size, workers=-1)[:, :, :hop].reshape(n_units, -1)
+            stop = min(first + n_blocks * hop, n_positions)
+            target[:, first:stop] = values[:, : stop - first]
     return result
 
 
