@@ -214,7 +214,8 @@ def _quiet_sigma(joined, events, n_times, sigma) -> float:
     quiet = (np.cumsum(edges[:-1]) == 0)[::step]
     if quiet.sum() < LEAST_QUIET:
         return sigma
-    return float(np.median(np.abs(joined[:, ::step][:, quiet])) / 0.6744897501960817)
+    estimate = float(np.median(np.abs(joined[:, ::step][:, quiet])) / 0.6744897501960817)
+    return estimate if estimate > 0 else sigma
 
 
 def _scales(codes: np.ndarray, bias: float, before: np.ndarray, n_times: int) -> np.ndarray:
@@ -255,9 +256,8 @@ def _unrolled(windows, dictionary, config, device, observer, rng, rotate) -> _St
             chosen = order[first : first + config.batch_size]
             batch = torch.from_numpy(_augmented(windows[chosen], model.one_sided, rotate, rng)).to(device)
             total += _step(model, adams, batch, state.prior) * len(chosen)
-        settled = state.settled(
-            total / len(order), model.atoms.detach().cpu().numpy().copy(), float(model.lam), config.tolerance
-        )
+        atoms = model.atoms.detach().cpu().numpy().copy()
+        settled = state.settled(total / len(order), atoms, model.lam.item(), config.tolerance)
         observer.advance()
         if settled:
             break

@@ -1,0 +1,255 @@
+"""Convolutional sparse coding: the operator, the bound, one solver against another, least squares, the pursuit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikecrsae.csc.convolution import analysis, correlate, gram, synthesis
+from spikecrsae.csc.coordinate import coordinate_descent
+from spikecrsae.csc.fista import fista
+from spikecrsae.csc.least_squares import fit_amplitudes, fit_templates, subtract
+from spikecrsae.csc.objective import kkt_violation, objective
+from spikecrsae.csc.prox import shrink
+from spikecrsae.csc.pursuit import pursue
+from spikecrsae.csc.step_size import lipschitz_bound
+from spikecrsae.errors import UsageError
+from spikecrsae.sparse_code import SparseCode
+
+shapes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 9))
+seeds = st.integers(0, 10_000)
+
+
+def random_atoms(rng: np.random.Generator, n_units: int, n_channels: int, n_times: int) -> np.ndarray:
+    atoms = rng.standard_normal((n_units, n_channels, n_times))
+    return atoms / np.sqrt((atoms**2).sum((1, 2), keepdims=True))
+
+
+def dense_operator(atoms: np.ndarray, n_positions: int) -> np.ndarray:
+    """H as a matrix (n_channels n_samples, n_units n_positions), written out column by column."""
+    n_units, n_channels, n_times = atoms.shape
+    matrix = np.zeros((n_channels, n_positions + n_times - 1, n_units, n_positions))
+    for unit in range(n_units):
+        for position in range(n_positions):
+            matrix[:, position : position + n_times, unit, position] = atoms[unit]
+    return matrix.reshape(n_channels * (n_positions + n_times - 1), -1)
+
+
+def random_problem(seed: int, n_units: int, n_channels: int, n_times: int, one_sided: bool, n_positions: int = 60):
+    """Atoms and signal (2 windows) of sparse codes plus noise, all torch float64."""
+    rng = np.random.default_rng(seed)
+    atoms = torch.from_numpy(random_atoms(rng, n_units, n_channels, n_times))
+    codes = torch.from_numpy(rng.normal(0, 5, (2, n_units, n_positions)) * (rng.random((2, n_units, n_positions)) < 0.05))
+    signal = synthesis(codes.abs() if one_sided else codes, atoms)
+    return signal + 0.5 * torch.from_numpy(rng.standard_normal(signal.shape)), atoms
+
+
+@given(seeds, shapes)
+@settings(max_examples=20, deadline=None)
+def test_synthesis_and_analysis_are_the_dense_operator_and_its_transpose(seed, shape):
+    rng = np.random.default_rng(seed)
+    atoms = random_atoms(rng, *shape)
+    matrix = dense_operator(atoms, 20)
+    codes, signal = rng.standard_normal((1, shape[0], 20)), rng.standard_normal((1, shape[1], 19 + shape[2]))
+    made = synthesis(torch.from_numpy(codes), torch.from_numpy(atoms)).numpy()
+    found = analysis(torch.from_numpy(signal), torch.from_numpy(atoms)).numpy()
+    np.testing.assert_allclose(made.ravel(), matrix @ codes.ravel(), atol=1e-12)
+    np.testing.assert_allclose(found.ravel(), matrix.T @ signal.ravel(), atol=1e-12)
+    assert np.vdot(made, signal) == pytest.approx(np.vdot(codes, found), abs=1e-10)
+
+
+@given(seeds, shapes, st.integers(0, 50))
+@settings(max_examples=20, deadline=None)
+def test_correlation_by_fft_is_analysis(seed, shape, longer):
+    rng = np.random.default_rng(seed)
+    atoms = random_atoms(rng, *shape)
+    signal = rng.standard_normal((3, shape[1], shape[2] + longer))
+    expected = analysis(torch.from_numpy(signal), torch.from_numpy(atoms)).numpy()
+    np.testing.assert_allclose(correlate(signal, atoms), expected, atol=1e-12)
+    single = correlate(signal.astype(np.float32), atoms)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, expected, atol=1e-5)
+
+
+@given(seeds, shapes)
+@settings(max_examples=20, deadline=None)
+def test_gram_is_what_one_unit_of_code_adds_to_the_correlations(seed, shape):
+    n_units, _, n_times = shape
+    atoms = torch.from_numpy(random_atoms(np.random.default_rng(seed), *shape))
+    lags = gram(atoms.numpy())
+    assert lags.shape == (n_units, n_units, 2 * n_times - 1)
+    for unit in range(n_units):
+        delta = torch.zeros(1, n_units, 4 * n_times, dtype=torch.float64)
+        delta[0, unit, 2 * n_times] = 1
+        response = analysis(synthesis(delta, atoms), atoms)[0].numpy()
+        np.testing.assert_allclose(response[:, n_times + 1 : 3 * n_times], lags[:, unit], atol=1e-12)
+        assert not response[:, : n_times + 1].any() and not response[:, 3 * n_times :].any()
+
+
+@given(seeds, shapes, st.sampled_from([None, 3, 4, 8]))
+@settings(max_examples=30, deadline=None)
+def test_the_bound_is_never_below_the_largest_eigenvalue(seed, shape, grid):
+    """grid: frequencies per sample of the atom; three are barely enough for a bound."""
+    atoms = random_atoms(np.random.default_rng(seed), *shape)
+    matrix = dense_operator(atoms, 40)
+    largest = np.linalg.eigvalsh(matrix.T @ matrix)[-1]
+    bound = lipschitz_bound(atoms, None if grid is None else grid * shape[2])
+    assert bound >= largest * (1 - 1e-12)
+    if grid is None:
+        assert bound <= 1.05 * lipschitz_bound(atoms, 4096)
+
+
+def test_a_grid_too_coarse_for_a_bound_is_refused():
+    with pytest.raises(UsageError, match="bounds nothing"):
+        lipschitz_bound(random_atoms(np.random.default_rng(0), 2, 1, 9), 16)
+
+
+def test_shrink_is_the_minimiser_of_its_problem():
+    values = torch.linspace(-3, 3, 13, dtype=torch.float64)
+    grid = torch.linspace(-4, 4, 80001, dtype=torch.float64)
+    for one_sided in (False, True):
+        allowed = grid[grid >= 0] if one_sided else grid
+        cost = 0.5 * (allowed - values[:, None]) ** 2 + 0.7 * allowed.abs()
+        torch.testing.assert_close(shrink(values, 0.7, one_sided), allowed[cost.argmin(1)], atol=1e-4, rtol=0)
+
+
+@given(seeds, shapes, st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_fista_and_coordinate_descent_reach_the_same_optimum(seed, shape, one_sided):
+    signal, atoms = random_problem(seed, *shape, one_sided)
+    lam, sigma = 2.0, 0.7
+    bias = lam * sigma**2
+    correlation, lags = correlate(signal.numpy(), atoms.numpy()), gram(atoms.numpy())
+    descent = torch.from_numpy(coordinate_descent(correlation, lags, bias, one_sided, 1e-9))
+    unrolled = fista(signal, atoms, lam, sigma, lipschitz_bound(atoms.numpy()), 3000, one_sided)
+    values = [objective(signal, codes, atoms, lam, sigma) for codes in (descent, unrolled)]
+    torch.testing.assert_close(*values, rtol=1e-6, atol=1e-6)
+    assert kkt_violation(signal, descent, atoms, lam, sigma, one_sided).max() < 1e-6
+    if one_sided:
+        assert descent.min() >= 0 and unrolled.min() >= 0
+    start = np.random.default_rng(seed).exponential(1, descent.shape)
+    warm = torch.from_numpy(coordinate_descent(correlation, lags, bias, one_sided, 1e-9, start))
+    torch.testing.assert_close(objective(signal, warm, atoms, lam, sigma), values[0], rtol=1e-9, atol=1e-9)
+    assert kkt_violation(signal, warm, atoms, lam, sigma, one_sided).max() < 1e-6
+
+
+def test_kkt_violation_sees_a_code_that_is_not_optimal():
+    signal, atoms = random_problem(1, 2, 2, 7, one_sided=True)
+    codes = torch.from_numpy(coordinate_descent(correlate(signal.numpy(), atoms.numpy()), gram(atoms.numpy()), 1.0, True, 1e-9))
+    codes[0, 0, 30] += 0.1
+    violation = kkt_violation(signal, codes, atoms, 1.0, 1.0, True)
+    assert violation[0] >= 0.1 * (1 - 1e-6) and violation[1] < 1e-6
+
+
+def test_the_objective_falls_with_the_depth_of_the_encoder():
+    """FISTA may rise from one iteration to the next; over growing depth it falls at the rate 1 / T^2 (Beck and Teboulle)."""
+    signal, atoms = random_problem(5, 3, 2, 9, one_sided=False)
+    bound = lipschitz_bound(atoms.numpy())
+    depths = (5, 10, 20, 40, 80, 160, 4000)
+    codes = [fista(signal, atoms, 2.0, 1.0, bound, depth, False) for depth in depths]
+    values = [float(objective(signal, code, atoms, 2.0, 1.0).sum()) for code in codes]
+    assert all(later <= earlier for earlier, later in zip(values, values[1:], strict=False))
+    distance = float(codes[-1].square().sum())
+    for depth, value in zip(depths[:-1], values, strict=False):
+        assert value - values[-1] <= 2 * bound * distance / (depth + 1) ** 2
+
+
+def overlapping_events(rng: np.random.Generator, n_units: int, n: int, n_positions: int) -> SparseCode:
+    """n different (unit, position) pairs, so that no two events fall on one entry of the code."""
+    place = rng.choice(n_units * n_positions, n, replace=False)
+    return SparseCode.build(place % n_units, place // n_units, rng.uniform(0.5, 2, n), n_units, n_positions)
+
+
+def signal_of(code: SparseCode, templates: np.ndarray) -> np.ndarray:
+    signal = np.zeros((templates.shape[1], code.n_positions + templates.shape[2] - 1))
+    subtract(signal, templates, code.unit, code.sample, -code.amplitude.astype(np.float64))
+    return signal
+
+
+@given(seeds, shapes)
+@settings(max_examples=15, deadline=None)
+def test_templates_come_back_exactly_from_noiseless_overlaps(seed, shape):
+    rng = np.random.default_rng(seed)
+    templates = rng.standard_normal(shape)
+    code = overlapping_events(rng, shape[0], 300, 500)
+    dense = synthesis(torch.from_numpy(code.to_dense()[None].astype(np.float64)), torch.from_numpy(templates))[0].numpy()
+    np.testing.assert_allclose(signal_of(code, templates), dense, atol=1e-10)
+    np.testing.assert_allclose(fit_templates(dense, code, shape[2], ridge=1e-13), templates, atol=1e-6)
+
+
+def test_a_unit_without_events_gets_a_zero_template():
+    rng = np.random.default_rng(0)
+    code = SparseCode.build([0, 0], [3, 30], [1.0, 2.0], 2, 50)
+    templates = fit_templates(rng.standard_normal((2, 56)), code, 7)
+    assert templates[0].any() and not templates[1].any()
+
+
+@given(seeds, shapes, st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_amplitudes_are_those_of_dense_least_squares(seed, shape, with_prior):
+    rng = np.random.default_rng(seed)
+    templates = random_atoms(rng, *shape)
+    code = overlapping_events(rng, shape[0], 12, 200)
+    signal = signal_of(code, templates) + 0.1 * rng.standard_normal((shape[1], 199 + shape[2]))
+    columns = dense_operator(templates, 200)[:, code.unit.astype(np.int64) * 200 + code.sample]
+    extra = np.full(12, 3.0 if with_prior else 1e-9)
+    target = columns.T @ signal.ravel() + (extra if with_prior else 0)
+    expected = np.linalg.solve(columns.T @ columns + np.diag(extra), target)
+    at_events = correlate(signal[None], templates)[0][code.unit, code.sample]
+    found = fit_amplitudes(at_events, gram(templates), code.unit, code.sample, extra if with_prior else None)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def log_posterior(signal, templates, spread, penalty, unit, sample) -> float:
+    """log p(y, spikes) with the amplitudes integrated out, against no spike at all: Gaussian evidence by a dense solve."""
+    if not len(unit):
+        return 0.0
+    columns = dense_operator(templates, signal.shape[1] - templates.shape[2] + 1)
+    columns = columns.reshape(signal.size, len(templates), -1)[:, unit, sample]
+    mean = columns.sum(1)
+    covariance = np.eye(signal.size) + (columns * spread[unit] ** 2) @ columns.T
+    residual = signal.ravel() - mean
+    evidence = -0.5 * residual @ np.linalg.solve(covariance, residual) - 0.5 * np.linalg.slogdet(covariance)[1]
+    return evidence + 0.5 * (signal**2).sum() - penalty[unit].sum()
+
+
+def test_the_gain_of_a_spike_is_the_difference_of_the_log_posterior():
+    rng = np.random.default_rng(3)
+    templates = 8 * random_atoms(rng, 2, 2, 9)
+    spread, penalty = np.array([0.1, 0.3]), np.array([6.0, 8.0])
+    signal = rng.standard_normal((2, 60))
+    signal[:, 20:29] += 1.2 * templates[1]
+    found = pursue(correlate(signal[None], templates)[0], gram(templates), np.arange(2), spread, penalty, 5)
+    unit, sample, amplitude, gain = found
+    assert list(unit) == [1] and list(sample) == [20]
+    assert gain[0] == pytest.approx(log_posterior(signal, templates, spread, penalty, unit, sample), rel=1e-9)
+    energy, b = 64.0, float((signal[:, 20:29] * templates[1]).sum())
+    assert amplitude[0] == pytest.approx((b + 1 / 0.09) / (energy + 1 / 0.09), rel=1e-9)
+
+
+def test_the_pursuit_finds_overlapping_spikes_and_keeps_the_refractory_period():
+    rng = np.random.default_rng(4)
+    templates = 30 * random_atoms(rng, 3, 4, 30)
+    sample = np.sort(rng.choice(np.arange(0, 3000, 7), 120, replace=False))
+    unit = rng.integers(0, 3, 120)
+    keep = np.ones(120, bool)
+    for c in range(3):
+        own = np.flatnonzero(unit == c)
+        for i, j in zip(own, own[1:], strict=False):
+            keep[j] = sample[j] - sample[i] > 25
+    unit, sample = unit[keep], sample[keep]
+    code = SparseCode.build(unit, sample, np.ones(len(unit)), 3, 3000)
+    signal = signal_of(code, templates)
+    correlation = correlate(signal[None], templates)[0]
+    settings_ = (gram(templates), np.arange(3), np.full(3, 0.05), np.full(3, 8.0), 10)
+    found_unit, found_sample, amplitude, gain = pursue(correlation, *settings_)
+    np.testing.assert_array_equal(found_sample, code.sample)
+    np.testing.assert_array_equal(found_unit, code.unit)
+    # what a greedy step takes from an overlap is not shared by least squares afterwards
+    np.testing.assert_allclose(amplitude, 1, atol=0.15)
+    assert (gain > 0).all()
+    for c in range(3):
+        assert (np.diff(found_sample[found_unit == c]) > 10).all()
