@@ -40,6 +40,7 @@ class InitialiseConfig:
     template_ms: float = _option(2.0, "length of a template", low=0.3, high=10.0)
     before_ms: float = _option(0.9, "part of the template before its peak", low=0.1)
     dead_time_ms: float = _option(0.5, "of two detected events closer than this the larger one stays", low=0.05)
+    refractory_ms: float = _option(0.7, "a unit fires at most once within this time", low=0.0, high=5.0)
     n_components: int = _option(10, "principal components for clustering", low=2, high=50)
     max_events: int = _option(20000, "events clustered at most, drawn at random", low=100)
 
@@ -65,6 +66,9 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class InferConfig:
+    prior: str = _option(
+        "spike-slab", "prior of a spike's amplitude: spike-slab, near the unit's own; laplace, the paper's", choices=("spike-slab", "laplace")
+    )
     chunk_s: float = _option(10.0, "length of signal coded at once", low=0.05)
 
 

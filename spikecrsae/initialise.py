@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import maximum_filter1d
+from scipy.signal import oaconvolve
+from scipy.stats import chi2, norm
 
 from spikecrsae.config import InitialiseConfig
 from spikecrsae.units import ms_to_samples
@@ -24,14 +26,55 @@ class TemplateWindow:
         return cls(n_times, min(ms_to_samples(config.before_ms, sampling_frequency), n_times - 1))
 
 
-def detect(whitened: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
-    """Samples at which max over channels |whitened| (n_samples, n_channels) exceeds `threshold` and is the largest within
-    `dead_time` samples each way, ascending int64."""
-    height = np.abs(whitened).max(axis=1)
+@dataclass(frozen=True)
+class SpikeSubspace:
+    """The span of a few temporal shapes (n_shapes, n_samples, orthonormal) in which spikes on any channel lie.
+
+    The energy of the whitened signal in that span is the detection statistic. In noise alone it is chi-square with
+    n_shapes * n_channels degrees of freedom; a spike of whitened norm r adds r^2, however it is spread over the channels.
+    """
+
+    shapes: np.ndarray
+
+    @classmethod
+    def learn(cls, whitened: np.ndarray, threshold: float, length: int, dead_time: int, n_shapes: int = 3) -> SpikeSubspace:
+        """From the peak channels of events above `threshold`: their leading singular vectors, every event counting alike.
+
+        Without enough events the shapes are the low Fourier modes of the window under a Hann taper.
+        """
+        height = np.abs(whitened).max(axis=1)
+        peaks = _peaks(height, threshold, dead_time)
+        peaks = peaks[(peaks >= length) & (peaks < len(whitened) - length)]
+        if len(peaks) < 10 * n_shapes:
+            time = np.arange(length) - (length - 1) / 2
+            modes = np.stack(
+                [np.hanning(length + 2)[1:-1] * np.cos(np.pi * (j + 1) * time / length) for j in range(n_shapes)]
+            )
+            return cls(np.linalg.qr(modes.T)[0].T)
+        channel = np.abs(whitened[peaks]).argmax(axis=1)
+        snippets = whitened[peaks[:, None] + np.arange(length) - length // 2, channel[:, None]].astype(np.float64)
+        snippets /= np.linalg.norm(snippets, axis=1, keepdims=True)
+        return cls(np.linalg.svd(snippets, full_matrices=False)[2][:n_shapes])
+
+    def statistic(self, whitened: np.ndarray) -> np.ndarray:
+        """Energy (n_samples,) of whitened (n_samples, n_channels) in the span, each sample the window's centre."""
+        energy = np.zeros(len(whitened), np.float32)
+        for shape in self.shapes.astype(np.float32):
+            energy += (oaconvolve(whitened, shape[::-1, None], mode="same", axes=0) ** 2).sum(axis=1)
+        return energy
+
+    def detect(self, whitened: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
+        """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
+        Gaussian exceeds `threshold` standard deviations either way."""
+        level = chi2.isf(2 * norm.sf(threshold), len(self.shapes) * whitened.shape[1])
+        return _peaks(self.statistic(whitened), level, dead_time)
+
+
+def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
+    """Samples above threshold that are the largest within dead_time each way; the first of equal neighbours."""
     is_peak = (height > threshold) & (height == maximum_filter1d(height, 2 * dead_time + 1, mode="constant"))
     peaks = np.flatnonzero(is_peak)
     if len(peaks) > 1:
-        # equal heights side by side (clipped spikes): the first stays
         peaks = peaks[np.r_[True, np.diff(peaks) > dead_time]]
     return peaks.astype(np.int64)
 
@@ -47,7 +90,9 @@ def principal_components(windows: np.ndarray, n_components: int, seed: int) -> n
 
     flat = windows.reshape(len(windows), -1)
     n_components = min(n_components, *flat.shape)
-    return PCA(n_components, svd_solver="randomized" if min(flat.shape) > 100 else "full", random_state=seed).fit_transform(flat)
+    return PCA(n_components, svd_solver="randomized" if min(flat.shape) > 100 else "full", random_state=seed).fit_transform(
+        flat
+    )
 
 
 def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:
@@ -69,3 +114,26 @@ def templates_from_labels(windows: np.ndarray, labels: np.ndarray, smallest: int
     if not kept:
         return np.zeros((0, windows.shape[2], windows.shape[1]))
     return np.stack([windows[labels == c].mean(axis=0).T for c in kept]).astype(np.float64)
+
+
+def first_templates(
+    whitened: np.ndarray,
+    subspace: SpikeSubspace,
+    window: TemplateWindow,
+    config: InitialiseConfig,
+    dead_time: int,
+    seed: int,
+) -> np.ndarray:
+    """Templates (n_units, n_channels, n_times) of whitened (n_samples, n_channels): detection, windows, principal components,
+    clusters. At most config.max_events events, drawn at random, are clustered."""
+    starts = subspace.detect(whitened, config.detection_threshold, dead_time) - window.before
+    starts = starts[(starts >= 0) & (starts <= len(whitened) - window.n_times)]
+    if len(starts) > config.max_events:
+        starts = np.sort(np.random.default_rng(seed).choice(starts, config.max_events, replace=False))
+    if len(starts) < 2:
+        return np.zeros((0, whitened.shape[1], window.n_times))
+    windows = windows_at(whitened, starts, window.n_times)
+    # few events do not fill many dimensions: no cluster would show
+    n_components = int(np.clip(np.sqrt(len(windows)) / 2, 2, config.n_components))
+    labels = cluster(principal_components(windows, n_components, seed), config.units, seed)
+    return templates_from_labels(windows, labels, min(5, len(windows) // 4))

@@ -64,7 +64,9 @@ def survey(recording: Recording, chunk_size: int, observer: Observer) -> Survey:
         if highest.value[channel] == lowest.value[channel]:
             problems.append(f"channel {name} is flat (every sample is {highest.value[channel]}) and is left out")
         elif stuck > SATURATED_FRACTION:
-            problems.append(f"channel {name} is saturated ({stuck:.0%} of its samples stay at an extreme value) and is left out")
+            problems.append(
+                f"channel {name} is saturated ({stuck:.0%} of its samples stay at an extreme value) and is left out"
+            )
         else:
             continue
         usable[channel] = False
@@ -171,7 +173,9 @@ def fit(recording: Recording, config: PreprocessConfig, rng: np.random.Generator
     margin = _settling_samples(sos)
     observer.start("noise")
     blocks = [
-        _highpass(recording.traces(start - left, stop + right), sos, margin, config.common_reference)[left : left + stop - start]
+        _highpass(recording.traces(start - left, stop + right), sos, margin, config.common_reference)[
+            left : left + stop - start
+        ]
         for start, stop, left, right in _noise_blocks(recording, config, margin, rng)
     ]
     quiet, noise_level = _quiet_samples(blocks, config, fs)
@@ -201,7 +205,9 @@ def _design_filter(config: PreprocessConfig, fs: float) -> np.ndarray:
         return sps.butter(config.filter_order, config.highpass_hz, "highpass", fs=fs, output="sos")
     upper = min(config.lowpass_hz, 0.9 * nyquist)
     if upper < config.lowpass_hz:
-        log.warning("preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper)
+        log.warning(
+            "preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper
+        )
     if upper <= config.highpass_hz:
         raise InputError(
             f"the filter's upper edge, {upper:g} Hz, must be above its lower edge, {config.highpass_hz:g} Hz; "

@@ -71,6 +71,25 @@ class Sorting:
         """Samples (int64) of one unit's spikes, ascending."""
         return self.spikes["sample"][self.spikes["unit"] == unit_id]
 
+    def reconstruction(self, start: int, stop: int, unit_ids=None) -> np.ndarray:
+        """What the spikes of all (or some) units say the high-passed traces are, sum h_c * x_c, (stop - start, n_channels)."""
+        n_times = self.templates.shape[2]
+        signal = np.zeros((stop - start + 2 * n_times, self.n_channels), np.float32)
+        chosen = self.unit_ids if unit_ids is None else unit_ids
+        low, high = np.searchsorted(self.spikes["sample"], [start - n_times, stop + n_times])
+        row = {int(u): i for i, u in enumerate(self.unit_ids)}
+        for spike in self.spikes[low:high]:
+            if spike["unit"] not in chosen:
+                continue
+            unit = row[int(spike["unit"])]
+            first = int(spike["sample"]) - int(self.peak_index[unit]) - start + n_times
+            template = self.templates[unit].T
+            scale = spike["amplitude"] / np.abs(template).max()
+            a, b = max(0, first), min(len(signal), first + n_times)
+            if b > a:
+                signal[a:b] += scale * template[a - first : b - first]
+        return signal[n_times : n_times + stop - start]
+
     def trains(self) -> dict[str, np.ndarray]:
         """Spike samples per unit, by the unit's id as text."""
         return {str(u): self.spike_samples(u) for u in self.unit_ids}

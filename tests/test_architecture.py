@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 FLOORS = {
     0: {"errors", "units", "config", "progress"},
     1: {"recording", "dictionary", "sparse_code", "sorting"},
-    2: {"csc", "readers", "exports", "score", "simulate", "results", "waveforms"},
+    2: {"csc", "readers", "exports", "score", "simulate", "results", "components"},
     3: {"preprocess", "initialise", "model", "checkpoint", "train", "curate", "infer", "spikes"},
     4: {"pipeline", "hybrid", "report"},
     5: {"batch", "spikeinterface"},

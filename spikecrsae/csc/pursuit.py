@@ -9,8 +9,95 @@ and g = ||h||^2 the template's energy, adding a spike raises the log posterior b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numba import njit
+
+from spikecrsae.csc.convolution import correlate, gram
+from spikecrsae.csc.least_squares import subtract
+
+
+@dataclass(frozen=True)
+class SpikeSlab:
+    """Templates at full scale with the prior of their spikes.
+
+    templates (n_units, n_channels, n_times); spread s and penalty p, (n_units,); refractory in samples. Each template is
+    tried at `n_shifts` positions within one sample (Fourier interpolation): jitter of a strong spike is no residual.
+    """
+
+    templates: np.ndarray
+    spread: np.ndarray
+    penalty: np.ndarray
+    refractory: int
+    n_shifts: int = 3
+
+    @property
+    def n_units(self) -> int:
+        return len(self.templates)
+
+    @property
+    def energy(self) -> np.ndarray:
+        """||h||^2 per unit."""
+        return (self.templates.astype(np.float64) ** 2).sum(axis=(1, 2))
+
+    def shifts(self) -> np.ndarray:
+        """Sub-sample shifts of the copies, in samples, (n_shifts,)."""
+        return (np.arange(self.n_shifts) - (self.n_shifts - 1) / 2) / self.n_shifts
+
+    def shifted(self) -> np.ndarray:
+        """All copies (n_units * n_shifts, n_channels, n_times), float32; the copies of a unit stand together."""
+        copies = np.stack([shift_in_time(self.templates, by) for by in self.shifts()], axis=1)
+        return np.ascontiguousarray(copies.reshape(-1, *self.templates.shape[1:]), dtype=np.float32)
+
+    def decode(self, signal: np.ndarray) -> Spikes:
+        """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates."""
+        atoms = self.shifted()
+        if not len(atoms) or signal.shape[1] < atoms.shape[2]:
+            return Spikes.none()
+        unit_of = np.repeat(np.arange(self.n_units), self.n_shifts)
+        correlation = correlate(signal[None], atoms)[0]
+        atom, sample, amplitude, gain = pursue(correlation, gram(atoms), unit_of, self.spread, self.penalty, self.refractory)
+        return Spikes(unit_of[atom], sample, amplitude, self.shifts()[atom % self.n_shifts], gain)
+
+    def residual(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
+        """signal (n_channels, n_samples) less the spikes, float32."""
+        rest = np.array(signal, dtype=np.float32, order="C")
+        nearest = np.rint((spikes.shift * self.n_shifts) + (self.n_shifts - 1) / 2).astype(np.int64)
+        subtract(rest, self.shifted(), spikes.unit * self.n_shifts + nearest, spikes.sample, spikes.amplitude)
+        return rest
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """Decoded spikes sorted by sample: unit, first sample of the template, amplitude relative to the template, sub-sample
+    shift, and gain, the log posterior odds of the spike against none."""
+
+    unit: np.ndarray
+    sample: np.ndarray
+    amplitude: np.ndarray
+    shift: np.ndarray
+    gain: np.ndarray
+
+    @classmethod
+    def none(cls) -> Spikes:
+        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), *(np.zeros(0) for _ in range(3)))
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def select(self, mask) -> Spikes:
+        return Spikes(self.unit[mask], self.sample[mask], self.amplitude[mask], self.shift[mask], self.gain[mask])
+
+
+def shift_in_time(waveforms: np.ndarray, shift: float) -> np.ndarray:
+    """Waveforms (..., n_times) moved later by `shift` samples (|shift| < 1) by Fourier interpolation, zero beyond the ends."""
+    if shift == 0:
+        return np.asarray(waveforms, np.float64)
+    n_times = waveforms.shape[-1]
+    size = 2 * n_times
+    phase = np.exp(-2j * np.pi * np.fft.rfftfreq(size) * shift)
+    return np.fft.irfft(np.fft.rfft(waveforms, size, axis=-1) * phase, size, axis=-1)[..., :n_times]
 
 
 def pursue(

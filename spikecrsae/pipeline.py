@@ -1,0 +1,280 @@
+"""The order of the stages: sort(recording, config) and apply(model, recording). Only this module knows it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spikecrsae import preprocess
+from spikecrsae.checkpoint import load_checkpoint
+from spikecrsae.components import ComponentWriter
+from spikecrsae.config import Config
+from spikecrsae.csc.pursuit import SpikeSlab
+from spikecrsae.curate import curate
+from spikecrsae.dictionary import Dictionary
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.infer import Laplace, decode_recording
+from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
+from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
+from spikecrsae.progress import Observer
+from spikecrsae.recording import Recording
+from spikecrsae.sorting import Sorting
+from spikecrsae.spikes import Collector, build_sorting
+from spikecrsae.train import train
+from spikecrsae.units import ms_to_samples, s_to_samples
+
+log = logging.getLogger(__name__)
+
+EXAMPLE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Example:
+    """A stretch for the picture: high-passed traces (n_samples, n_channels) and what the spikes say they are."""
+
+    start_sample: int
+    traces: np.ndarray
+    reconstruction: np.ndarray
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run gives: the sorting, the model for `apply`, and the facts about the run."""
+
+    sorting: Sorting
+    checkpoint: dict[str, Any]
+    stage_seconds: dict[str, float]
+    device: str
+    example: Example
+    warnings: tuple[str, ...]
+    input_checksum: str
+    config: Config
+
+
+@dataclass
+class _Clock:
+    seconds: dict[str, float] = field(default_factory=dict)
+    _last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 3)
+        self._last = now
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What inference needs besides the preprocessor."""
+
+    slab: SpikeSlab
+    dictionary: Dictionary
+    lam: float
+    sigma: float
+    history: dict[str, np.ndarray]
+    curation: tuple[dict, ...]
+
+    def decoder(self, prior: str, one_sided: bool) -> SpikeSlab | Laplace:
+        if prior == "spike-slab":
+            return self.slab
+        return Laplace(self.slab, self.lam, self.sigma, one_sided)
+
+
+def sort(
+    recording: Recording, config: Config, observer: Observer | None = None, components_path: Path | None = None
+) -> Outcome:
+    """Find the units of a recording, their templates and their spikes.
+
+    components_path: where to write each unit's separated signal, if anywhere. Raises InputError where the recording cannot
+    be sorted; a recording without any unit is no error, its sorting is empty.
+    """
+    observer = observer or Observer()
+    device = resolve_device(config.runtime.device)
+    rng = np.random.default_rng(config.runtime.seed)
+    clock = _Clock()
+    window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency)
+    if recording.n_samples < 2 * window.n_times:
+        raise InputError(
+            f"{recording.source}: {recording.n_samples} samples ({1000 * recording.duration_s:.3g} ms) are too short for templates of "
+            f"{config.initialise.template_ms:g} ms; give a longer recording."
+        )
+    survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer)
+    clock.lap("check")
+    used = recording.select(np.flatnonzero(survey.usable))
+    view = PreprocessedRecording(used, preprocess.fit(used, config.preprocess, rng, observer))
+    clock.lap("noise")
+    signal = _training_signal(view, config, rng)
+    clock.lap("whiten")
+    model = _learn(signal, view, window, config, device, observer, clock)
+    return _finish(recording, view, survey, model, window.n_times, config, device, observer, components_path, clock)
+
+
+def apply(model_path: Path, recording: Recording, config: Config, observer: Observer | None = None) -> Outcome:
+    """Spikes of a recording with the filters, templates and priors of an earlier sorting; nothing is learned.
+
+    Raises InputError where the model does not fit the recording (channels, sampling frequency).
+    """
+    observer = observer or Observer()
+    clock = _Clock()
+    saved = load_checkpoint(model_path)
+    if saved["n_channels"] != recording.n_channels or saved["sampling_frequency"] != recording.sampling_frequency:
+        raise InputError(
+            f"{recording.source} has {recording.n_channels} channels at {recording.sampling_frequency:g} Hz, the model {model_path} "
+            f"{saved['n_channels']} at {saved['sampling_frequency']:g} Hz; they must agree. Choose channels with --channels."
+        )
+    learned = Config().with_values(saved["config"], origin=str(model_path))
+    config = replace(learned, infer=replace(learned.infer, chunk_s=config.infer.chunk_s), runtime=config.runtime)
+    survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer)
+    clock.lap("check")
+    usable = saved["usable"].astype(bool)
+    if np.any(usable & ~survey.usable):
+        raise InputError(
+            f"{recording.source} lacks a channel that the model {model_path} uses: {'; '.join(survey.problems)}."
+        )
+    survey = replace(survey, usable=usable)
+    view = PreprocessedRecording(recording.select(np.flatnonzero(usable)), Preprocessor(**saved["preprocessor"]))
+    slab = SpikeSlab(**saved["slab"])
+    dictionary = Dictionary(saved["dictionary"]["atoms"], saved["dictionary"]["scale"])
+    model = _Model(slab, dictionary, saved["lambda"], saved["sigma"], {}, ())
+    device = resolve_device(config.runtime.device)
+    return _finish(recording, view, survey, model, slab.templates.shape[2], config, device, observer, None, clock)
+
+
+def resolve_device(name: str) -> str:
+    """The torch device for 'auto' or a name; UsageError where this machine does not have it."""
+    import torch
+
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return "cuda" if available["cuda"] else "cpu"
+    if not available[name]:
+        raise UsageError(
+            f"device {name} is not available here; choose --device auto or cpu, or install a torch build for it."
+        )
+    return name
+
+
+def _training_signal(view: PreprocessedRecording, config: Config, rng: np.random.Generator) -> np.ndarray:
+    """Whitened signal (n_channels, n_samples) to learn from: the whole recording, or windows drawn at random, in order."""
+    fs = view.sampling_frequency
+    length = min(s_to_samples(config.train.window_s, fs), view.n_samples)
+    n_wanted = max(1, s_to_samples(config.train.max_training_s, fs) // length)
+    if n_wanted * length >= view.n_samples:
+        starts, length = (
+            np.arange(0, view.n_samples, s_to_samples(config.infer.chunk_s, fs)),
+            s_to_samples(config.infer.chunk_s, fs),
+        )
+    else:
+        starts = np.sort(rng.choice(view.n_samples // length, n_wanted, replace=False)) * length
+    parts = [view.whitened(int(start), min(int(start) + length, view.n_samples)) for start in starts]
+    return np.ascontiguousarray(np.concatenate(parts).T)
+
+
+def _learn(signal, view, window, config, device, observer, clock) -> _Model:
+    """First templates, then the set of units, then CRsAE's templates, lambda and sigma."""
+    fs, initial, seed = view.sampling_frequency, config.initialise, config.runtime.seed
+    dead_time = max(1, ms_to_samples(initial.dead_time_ms, fs))
+    refractory = ms_to_samples(initial.refractory_ms, fs)
+    observer.start("initialise")
+    subspace = SpikeSubspace.learn(signal.T, initial.detection_threshold, max(4, ms_to_samples(1.0, fs)), dead_time)
+    templates = first_templates(signal.T, subspace, window, initial, dead_time, seed)
+    observer.finish(f"{len(templates)} clusters")
+    clock.lap("initialise")
+    observer.start("curate")
+    curated = curate(
+        signal, templates, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time, refractory=refractory,
+        n_components=initial.n_components, fixed_number=initial.units is not None, seed=seed, observer=observer,
+    )  # fmt: skip
+    slab = curated.model
+    observer.finish(f"{slab.n_units} units after {curated.rounds} rounds")
+    clock.lap("curate")
+    if not slab.n_units:
+        empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
+        return _Model(slab, empty, 0.0, 1.0, {}, curated.decisions)
+    training = train(
+        _training_windows(signal, config, fs), Dictionary.from_templates(slab.templates), config.train,
+        sigma=1.0, seed=seed, device=device, observer=observer,
+    )  # fmt: skip
+    clock.lap("train")
+    return _Model(slab, training.dictionary, training.lam, training.sigma, training.history, curated.decisions)
+
+
+def _training_windows(signal: np.ndarray, config: Config, fs: float) -> np.ndarray:
+    """(n_windows, n_channels, n_samples) of a signal (n_channels, n_samples); the rest at its end is left out."""
+    length = min(s_to_samples(config.train.window_s, fs), signal.shape[1])
+    n_windows = signal.shape[1] // length
+    return signal[:, : n_windows * length].reshape(len(signal), n_windows, length).transpose(1, 0, 2)
+
+
+def _finish(recording, view, survey, model, n_times, config, device, observer, components_path, clock) -> Outcome:
+    """Inference over the whole recording and everything that is made of it."""
+    fs = recording.sampling_frequency
+    decoder = model.decoder(config.infer.prior, config.train.shrinkage == "one-sided")
+    collector = Collector(model.slab.n_units, view.n_channels, n_times)
+    observer.start("infer", view.n_samples)
+    for chunk in decode_recording(view, decoder, n_times, s_to_samples(config.infer.chunk_s, fs), observer):
+        collector.add(chunk)
+    sorting = build_sorting(
+        collector, model.slab, sampling_frequency=fs, n_samples=recording.n_samples, usable=survey.usable,
+        channels=_channel_table(recording, view, survey), noise_level=view.preprocessor.noise_level,
+        amplitude_unit=recording.amplitude_unit, start_time_s=recording.start_time_s,
+        learned={"lambda": np.array(model.lam), "sigma": np.array(model.sigma)} | model.history, curation=model.curation,
+    )  # fmt: skip
+    observer.finish(f"{len(sorting.spikes)} spikes")
+    clock.lap("infer")
+    if components_path is not None:
+        ComponentWriter(sorting).write(components_path, observer)
+        clock.lap("components")
+    return Outcome(
+        sorting=sorting,
+        checkpoint=_checkpoint(recording, view, survey, model, config),
+        stage_seconds=clock.seconds,
+        device=device,
+        example=_example(view, sorting, survey),
+        warnings=survey.problems,
+        input_checksum=survey.checksum,
+        config=config,
+    )
+
+
+def _channel_table(recording: Recording, view: PreprocessedRecording, survey: Survey) -> dict[str, np.ndarray]:
+    noise = np.full(recording.n_channels, np.nan)
+    noise[survey.usable] = view.preprocessor.noise_level
+    table = {
+        "ids": np.array(recording.channel_ids, dtype=object),
+        "groups": np.zeros(recording.n_channels, np.int64),
+        "noise_level": noise,
+        "masked": ~survey.usable,
+    }
+    if recording.channel_positions is not None:
+        table["positions"] = recording.channel_positions
+    return table
+
+
+def _checkpoint(recording, view, survey, model, config) -> dict[str, Any]:
+    return {
+        "n_channels": recording.n_channels,
+        "sampling_frequency": recording.sampling_frequency,
+        "usable": survey.usable,
+        "preprocessor": vars(view.preprocessor).copy(),
+        "slab": vars(model.slab).copy(),
+        "dictionary": {"atoms": model.dictionary.atoms, "scale": model.dictionary.scale},
+        "lambda": float(model.lam),
+        "sigma": float(model.sigma),
+        "config": config.to_dict(),
+    }
+
+
+def _example(view: PreprocessedRecording, sorting: Sorting, survey: Survey) -> Example:
+    """The stretch of EXAMPLE_S in which most units fire, and what templates and amplitudes say about it."""
+    length = min(s_to_samples(EXAMPLE_S, view.sampling_frequency), view.n_samples)
+    bins = sorting.spikes["sample"] // length
+    pairs = np.unique(np.stack([bins, sorting.spikes["unit"]], axis=1), axis=0) if len(bins) else np.zeros((1, 2), np.int64)
+    start = min(int(np.bincount(pairs[:, 0]).argmax()) * length, view.n_samples - length)
+    traces = np.zeros((length, sorting.n_channels), np.float32)
+    traces[:, survey.usable] = view.highpassed(start, start + length)
+    return Example(start, traces, sorting.reconstruction(start, start + length))
