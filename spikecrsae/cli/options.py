@@ -26,6 +26,7 @@ SORT_FIELDS = (
     "train.solver",
     "train.epochs",
     "train.max_training_s",
+    "infer.prior",
     "infer.chunk_s",
     "runtime.seed",
     "runtime.device",
