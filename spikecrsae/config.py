@@ -57,7 +57,7 @@ class TrainConfig:
     window_s: float = _option(1.0, "length of a training window", low=0.01)
     max_training_s: float = _option(120.0, "signal used for training at most, windows drawn at random", low=0.1)
     kappa: float = _option(8.5, "weight of the prior that centres lambda on its start (MODEL, scale-free prior)", low=0.01)
-    annealing: float = _option(0.8, "first penalty as a share of the units' median scale; it falls to lambda (em)", low=0.0)
+    annealing: float = _option(0.8, "first penalty as a share of the units' median scale; it falls to lambda", low=0.0)
     learning_rate: float = _option(1e-2, "Adam step for the templates (unrolled)", low=1e-6)
     learning_rate_lambda: float = _option(0.1, "Adam step for lambda (unrolled)", low=1e-6)
     batch_size: int = _option(32, "windows per step (unrolled)", low=1)

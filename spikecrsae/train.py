@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,7 +76,7 @@ def train(
     if config.method == "em":
         state = _em(scaled, dictionary, dictionary.scale / sigma, config, device, observer)
     else:
-        state = _unrolled(scaled, dictionary, config, device, observer, np.random.default_rng(seed), rotate)
+        state = _unrolled(scaled, dictionary, dictionary.scale / sigma, config, device, observer, np.random.default_rng(seed), rotate)
     observer.finish(f"lambda {state.lam / sigma:.3g} after {len(state.course)} epochs")
     codes = _encode(scaled, state.atoms, state.lam, state.sigma, config, device, state.codes)
     columns = np.array(state.course).T
@@ -130,10 +131,7 @@ def _em(windows, dictionary, scale, config, device, observer) -> _State:
     state = _State.start(windows, dictionary, config)
     n_windows, n_channels, n_samples = windows.shape
     joined = np.ascontiguousarray(windows.transpose(1, 0, 2)).reshape(n_channels, n_windows * n_samples)
-    # What the first templates leave of a spike is noise to the codes (Sec. VI-C), in proportion to its amplitude.
-    excess = config.annealing * float(np.median(scale)) / state.lam
-    for _ in range(config.epochs):
-        excess = max(1.0, excess)
+    for excess in _annealing(state.lam, scale, config):
         state.codes = _encode(windows, state.atoms, excess * state.lam, state.sigma, config, device, state.codes)
         events = _events(state.codes, dictionary.n_times)
         mean_l1 = float(np.abs(events.amplitude).sum(dtype=np.float64)) / n_windows
@@ -147,8 +145,18 @@ def _em(windows, dictionary, scale, config, device, observer) -> _State:
         observer.advance()
         if settled and excess == 1:
             break
-        excess *= ANNEALING_RATE
     return state
+
+
+def _annealing(lam: float, scale: np.ndarray, config: TrainConfig) -> Iterator[float]:
+    """For every epoch the factor >= 1 on the penalty.
+
+    What the first templates leave of a spike is noise to the codes (Sec. VI-C), in proportion to its amplitude.
+    """
+    excess = config.annealing * float(np.median(scale)) / lam
+    for _ in range(config.epochs):
+        yield max(1.0, excess)
+        excess *= ANNEALING_RATE
 
 
 def _encode(windows, atoms, lam, sigma, config, device, start=None) -> np.ndarray:
@@ -237,7 +245,7 @@ def _scales(codes: np.ndarray, bias: float, before: np.ndarray, n_times: int) ->
     return scale
 
 
-def _unrolled(windows, dictionary, config, device, observer, rng, rotate) -> _State:
+def _unrolled(windows, dictionary, scale, config, device, observer, rng, rotate) -> _State:
     """Algorithm 4: per mini-batch one Adam step on Eq. 27 for the atoms and one on Eq. 28 for lambda."""
     import torch
 
@@ -249,7 +257,9 @@ def _unrolled(windows, dictionary, config, device, observer, rng, rotate) -> _St
         torch.optim.Adam([model.atoms], lr=config.learning_rate),
         torch.optim.Adam([model.lam], lr=config.learning_rate_lambda),
     ]
-    for _ in range(config.epochs):
+    for excess in _annealing(state.lam, scale, config):
+        # the encoder's bias is lambda sigma^2 / L
+        model.sigma = excess**0.5
         order = rng.permutation(len(windows))
         total = 0.0
         for first in range(0, len(order), config.batch_size):
@@ -259,7 +269,7 @@ def _unrolled(windows, dictionary, config, device, observer, rng, rotate) -> _St
         atoms = model.atoms.detach().cpu().numpy().copy()
         settled = state.settled(total / len(order), atoms, model.lam.item(), config.tolerance)
         observer.advance()
-        if settled:
+        if settled and excess == 1:
             break
     return state
 
@@ -281,7 +291,7 @@ def _step(model, adams, batch, prior) -> float:
         data, penalty = reconstruction_loss(part, reconstruction), lambda_loss(codes, model.lam, prior)
         gradients[0] += share * torch.autograd.grad(data, model.atoms, retain_graph=True)[0]
         gradients[1] += share * torch.autograd.grad(penalty, model.lam)[0]
-        objective += share * float(data.detach() / model.sigma**2 + penalty.detach())
+        objective += share * float(data.detach() + penalty.detach())
     model.atoms.grad, model.lam.grad = gradients
     for adam in adams:
         adam.step()
