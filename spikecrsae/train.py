@@ -76,7 +76,9 @@ def train(
     if config.method == "em":
         state = _em(scaled, dictionary, dictionary.scale / sigma, config, device, observer)
     else:
-        state = _unrolled(scaled, dictionary, dictionary.scale / sigma, config, device, observer, np.random.default_rng(seed), rotate)
+        state = _unrolled(
+            scaled, dictionary, dictionary.scale / sigma, config, device, observer, np.random.default_rng(seed), rotate
+        )
     observer.finish(f"lambda {state.lam / sigma:.3g} after {len(state.course)} epochs")
     codes = _encode(scaled, state.atoms, state.lam, state.sigma, config, device, state.codes)
     columns = np.array(state.course).T

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -138,7 +140,9 @@ def test_fista_and_coordinate_descent_reach_the_same_optimum(seed, shape, one_si
 
 def test_kkt_violation_sees_a_code_that_is_not_optimal():
     signal, atoms = random_problem(1, 2, 2, 7, one_sided=True)
-    codes = torch.from_numpy(coordinate_descent(correlate(signal.numpy(), atoms.numpy()), gram(atoms.numpy()), 1.0, True, 1e-9))
+    codes = torch.from_numpy(
+        coordinate_descent(correlate(signal.numpy(), atoms.numpy()), gram(atoms.numpy()), 1.0, True, 1e-9)
+    )
     codes[0, 0, 30] += 0.1
     violation = kkt_violation(signal, codes, atoms, 1.0, 1.0, True)
     assert violation[0] >= 0.1 * (1 - 1e-6) and violation[1] < 1e-6
@@ -151,7 +155,7 @@ def test_the_objective_falls_with_the_depth_of_the_encoder():
     depths = (5, 10, 20, 40, 80, 160, 4000)
     codes = [fista(signal, atoms, 2.0, 1.0, bound, depth, False) for depth in depths]
     values = [float(objective(signal, code, atoms, 2.0, 1.0).sum()) for code in codes]
-    assert all(later <= earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(values))
     distance = float(codes[-1].square().sum())
     for depth, value in zip(depths[:-1], values, strict=False):
         assert value - values[-1] <= 2 * bound * distance / (depth + 1) ** 2
@@ -238,7 +242,7 @@ def test_the_pursuit_finds_overlapping_spikes_and_keeps_the_refractory_period():
     keep = np.ones(120, bool)
     for c in range(3):
         own = np.flatnonzero(unit == c)
-        for i, j in zip(own, own[1:], strict=False):
+        for i, j in pairwise(own):
             keep[j] = sample[j] - sample[i] > 25
     unit, sample = unit[keep], sample[keep]
     code = SparseCode.build(unit, sample, np.ones(len(unit)), 3, 3000)

@@ -15,7 +15,9 @@ from spikecrsae.model import CRsAE, lambda_loss, reconstruction_loss
 SIGMA, LAM = 0.8, 2.0
 
 
-def problem(seed: int = 0, n_units: int = 3, n_channels: int = 1, n_times: int = 7, n_positions: int = 50, n_windows: int = 1):
+def problem(
+    seed: int = 0, n_units: int = 3, n_channels: int = 1, n_times: int = 7, n_positions: int = 50, n_windows: int = 1
+):
     """A signal of sparse codes and noise, and unit-norm atoms off the true ones; torch float64."""
     rng = np.random.default_rng(seed)
     atoms = rng.standard_normal((n_units, n_channels, n_times))
@@ -83,7 +85,7 @@ class PaperRecursion:
         """Algorithm 3, Eq. 40."""
         n_units = len(self.h)
         through = sum(
-            float((-self.sigma**2 / self.bound * np.sign(self.c[t]) * dc).sum()) for t, dc in self.back(np.sign(self.x))
+            float((-(self.sigma**2) / self.bound * np.sign(self.c[t]) * dc).sum()) for t, dc in self.back(np.sign(self.x))
         )
         weight = (prior.n_positions + prior.r - 1) * n_units
         return np.abs(self.x).sum() + n_units * prior.delta - weight / self.lam + self.lam * through
