@@ -1,4 +1,4 @@
-"""Spikes of a whole recording, chunk by chunk, with seams laid where no template crosses them."""
+"""Spikes of a whole recording, chunk by chunk, with seams laid where no spike bears on what follows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from spikecrsae.progress import Observer
 class Decoder(Protocol):
     """What turns whitened signal (n_channels, n_samples) into Spikes: SpikeSlab, or Laplace below."""
 
+    @property
+    def reach(self) -> int:
+        """Samples over which one spike bears on the next: template length or refractory period."""
+        ...
+
     def decode(self, signal: np.ndarray) -> Spikes: ...
 
 
@@ -34,6 +39,10 @@ class Laplace:
     sigma: float
     one_sided: bool = True
 
+    @property
+    def reach(self) -> int:
+        return self.prior.reach
+
     def decode(self, signal: np.ndarray) -> Spikes:
         """The spikes of signal (n_channels, n_samples); samples are first samples of the templates.
 
@@ -48,7 +57,7 @@ class Laplace:
         atoms = (templates / scale[:, None, None]).astype(np.float32)
         correlation = correlate(signal[None].astype(np.float32), atoms)
         overlaps = gram(atoms)
-        codes = coordinate_descent(correlation, overlaps, self.lam * self.sigma**2, self.one_sided, 1e-2)[0]
+        codes = coordinate_descent(correlation, overlaps, self.lam * self.sigma**2, self.one_sided, 1e-3)[0]
         unit, sample = _support_clusters(np.abs(codes), self.prior.refractory)
         if not len(sample):
             return Spikes.none()
@@ -73,15 +82,18 @@ class Laplace:
 
 
 def _support_clusters(size: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """(unit, sample) of the largest entry of each cluster of non-zeros of size (n_units, n_positions), sorted by sample."""
+    """(unit, sample) of the non-zeros of size (n_units, n_positions) that are the largest of their unit within `reach`
+    samples each way, taken from the largest down; sorted by sample."""
     units, samples = [], []
     for unit, row in enumerate(size):
         at = np.flatnonzero(row)
-        if not len(at):
-            continue
-        for cluster in np.split(at, np.flatnonzero(np.diff(at) > reach) + 1):
-            units.append(unit)
-            samples.append(cluster[row[cluster].argmax()])
+        free = np.ones(len(at), bool)
+        for i in np.argsort(-row[at], kind="stable"):
+            if free[i]:
+                units.append(unit)
+                samples.append(at[i])
+                low, high = np.searchsorted(at, [at[i] - reach, at[i] + reach + 1])
+                free[low:high] = False
     order = np.lexsort((units, samples))
     return np.array(units, np.int64)[order], np.array(samples, np.int64)[order]
 
@@ -100,12 +112,12 @@ class DecodedChunk:
 def decode_recording(
     view: PreprocessedRecording, decoder: Decoder, n_times: int, chunk_size: int, observer: Observer
 ) -> Iterator[DecodedChunk]:
-    """Decode a recording in order; chunks of about chunk_size samples, which must exceed 16 templates.
+    """Decode a recording in order; chunks of about chunk_size samples, at least 16 times the decoder's reach.
 
-    A seam is laid where no template begun in the last n_times samples reaches over it, so both sides are independent and
+    n_times: length of a template. A seam is laid where no spike bears on what follows, so both sides are independent and
     together they are what the whole would give. Where spikes leave no such place for a whole chunk it is laid anyway.
     """
-    margin = 8 * n_times
+    margin = 8 * max(n_times, decoder.reach)
     chunk_size = max(chunk_size, 2 * margin)
     start = 0
     while start < view.n_samples:
@@ -113,18 +125,18 @@ def decode_recording(
         highpassed, whitened = view.both(start, stop)
         spikes = decoder.decode(np.ascontiguousarray(whitened.T))
         last = stop == view.n_samples
-        seam = stop - start if last else _seam(spikes.sample, n_times, chunk_size)
+        seam = stop - start if last else _seam(spikes.sample, decoder.reach, chunk_size)
         yield DecodedChunk(start, start + seam, spikes.select(spikes.sample < seam), highpassed)
         observer.advance(seam)
         start += seam
 
 
-def _seam(samples: np.ndarray, n_times: int, chunk_size: int) -> int:
-    """The last position up to chunk_size, in its second half, that no template crosses; chunk_size where there is none."""
+def _seam(samples: np.ndarray, reach: int, chunk_size: int) -> int:
+    """The last position up to chunk_size, in its second half, over which no spike reaches; chunk_size where there is none."""
     begins = samples[samples < chunk_size]
     candidate = chunk_size
     for begin in begins[::-1]:
-        if begin + n_times <= candidate:
+        if begin + reach <= candidate:
             break
         candidate = int(begin)
     return candidate if candidate > chunk_size // 2 else chunk_size

@@ -41,6 +41,11 @@ class SpikeSlab:
         """||h||^2 per unit."""
         return (self.templates.astype(np.float64) ** 2).sum(axis=(1, 2))
 
+    @property
+    def reach(self) -> int:
+        """Samples over which one spike bears on the next: template length or refractory period."""
+        return max(self.templates.shape[2], self.refractory + 1)
+
     def shifts(self) -> np.ndarray:
         """Sub-sample shifts of the copies, in samples, (n_shifts,)."""
         return (np.arange(self.n_shifts) - (self.n_shifts - 1) / 2) / self.n_shifts
@@ -114,7 +119,7 @@ def pursue(
     the residual. gram: csc.convolution.gram of the same templates. atom_unit (n_atoms,): several atoms may be one unit
     (shifted copies). spread s and penalty p, per unit. refractory: a unit fires once within this many samples each way.
     """
-    n_atoms, n_positions = correlation.shape
+    n_atoms = len(correlation)
     centre = (gram.shape[2] - 1) // 2
     energy = gram[np.arange(n_atoms), np.arange(n_atoms), centre].astype(np.float64)
     precision = 1.0 / spread[atom_unit] ** 2
