@@ -238,3 +238,15 @@ def test_what_cannot_be_trained_is_refused(simulation):
         train(windows, start, TrainConfig(method="unrolled", solver="coordinate"), seed=0)
     with pytest.raises(UsageError, match="runs on the CPU"):
         train(windows, start, TrainConfig(solver="coordinate"), seed=0, device="cuda")
+
+
+def test_backpropagation_improves_the_templates_and_repeats_by_seed(simulation):
+    """One annealed epoch on a few windows; unit norm and the bounds of lambda hold after every step."""
+    config = TrainConfig(method="unrolled", epochs=1, n_iterations=15, batch_size=4)
+    start = start_of(simulation)
+    windows = simulation.windows[:16]
+    first, second = (train(windows, start, config, sigma=simulation.sigma, seed=3) for _ in range(2))
+    np.testing.assert_allclose(first.dictionary.atoms, second.dictionary.atoms, atol=1e-5)
+    assert errors_db(simulation, first.dictionary).mean() < -6.0
+    np.testing.assert_allclose((first.atoms_history**2).sum((2, 3)), 1, atol=1e-5)
+    assert np.all(np.abs(np.log(first.history["lambda_history"] / first.lambda_0)) <= np.log(1 + 1 / config.kappa) + 1e-6)
