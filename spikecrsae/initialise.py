@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,8 +109,26 @@ def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:
         return KMeans(min(n_units, len(features)), n_init=10, random_state=seed).fit_predict(features)
     from isosplit6 import isosplit6
 
-    labels = isosplit6(np.ascontiguousarray(features, dtype=np.float64))
-    return np.unique(labels, return_inverse=True)[1]
+    # isosplit does not end where points coincide
+    _, first, inverse = np.unique(features, axis=0, return_index=True, return_inverse=True)
+    kept = np.sort(first)
+    with _standard_output_to_error():
+        labels = isosplit6(np.ascontiguousarray(features[kept], dtype=np.float64))
+    return np.unique(labels[np.searchsorted(kept, first)][inverse.ravel()], return_inverse=True)[1]
+
+
+@contextlib.contextmanager
+def _standard_output_to_error() -> Iterator[None]:
+    """What a compiled library prints goes to standard error: standard output belongs to the result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def templates_from_labels(windows: np.ndarray, labels: np.ndarray, smallest: int) -> np.ndarray:

@@ -211,11 +211,11 @@ def _writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = "the disk is full; free space, or choose another place with -o"
+            reason = "the disk is full; free space, or choose another place"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            reason = f"no permission to write ({error.strerror}); choose another place with -o"
+            reason = f"no permission to write ({error.strerror}); choose another place"
         else:
-            reason = f"{error.strerror or error}; choose another place with -o"
+            reason = f"{error.strerror or error}; choose another place"
         raise OutputError(f"{path} cannot be written: {reason}.") from error
 
 
