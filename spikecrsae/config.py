@@ -42,6 +42,7 @@ class InitialiseConfig:
     dead_time_ms: float = _option(0.5, "of two detected events closer than this the larger one stays", low=0.05)
     refractory_ms: float = _option(0.7, "a unit fires at most once within this time", low=0.0, high=5.0)
     n_components: int = _option(10, "principal components for clustering", low=2, high=50)
+    max_signal_s: float = _option(120.0, "signal in which units are looked for at most, windows drawn at random", low=1.0)
     max_events: int = _option(20000, "events clustered at most, drawn at random", low=100)
 
 
@@ -55,7 +56,7 @@ class TrainConfig:
     n_iterations: int = _option(180, "unrolled FISTA iterations T", low=1)
     epochs: int = _option(30, "training epochs at most", low=1)
     window_s: float = _option(1.0, "length of a training window", low=0.01)
-    max_training_s: float = _option(120.0, "signal used for training at most, windows drawn at random", low=0.1)
+    max_training_s: float = _option(20.0, "signal that CRsAE is trained on at most, windows evenly spread", low=0.1)
     kappa: float = _option(8.5, "weight of the prior that centres lambda on its start (MODEL, scale-free prior)", low=0.01)
     annealing: float = _option(0.8, "first penalty as a share of the units' median scale; it falls to lambda", low=0.0)
     learning_rate: float = _option(1e-2, "Adam step for the templates (unrolled)", low=1e-6)

@@ -16,10 +16,11 @@ from spikecrsae.csc.convolution import gram
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
 from spikecrsae.initialise import (
+    SMALLEST_CLUSTER,
     SpikeSubspace,
     TemplateWindow,
-    cluster,
-    principal_components,
+    are_two,
+    divide,
     templates_from_labels,
     windows_at,
 )
@@ -32,9 +33,12 @@ log = logging.getLogger(__name__)
 SPREAD_BOUNDS = (0.03, 0.3)
 #: Amplitude spread and log-odds penalty before anything is known.
 FIRST_SPREAD, FIRST_PENALTY = 0.15, 8.0
-#: A cluster with fewer spikes than this has no mean worth a test.
-SMALLEST_CLUSTER = 10
-MAX_ROUNDS = 12
+MAX_ROUNDS = 10
+#: Beyond gain and jitter, waveforms of one neuron vary along any one direction by at most this part of its norm. Where two
+#: sets vary more, with what noise adds, one mode is not enough to call them one neuron.
+SHAPE_VARIATION = 0.1
+#: A variance counts as larger than expected above this factor.
+VARIANCE_MARGIN = 1.3
 
 
 @dataclass(frozen=True)
@@ -56,18 +60,18 @@ def curate(
     threshold: float,
     dead_time: int,
     refractory: int,
-    n_components: int,
     fixed_number: bool,
     seed: int,
     observer,
 ) -> Curated:
     """Alternate EM and decisions on signal (n_channels, n_samples), whitened, from first templates
     (n_units, n_channels, n_times), until the set is stable. fixed_number: only EM, no decision."""
-    stage = _Stage(signal, subspace, window, threshold, dead_time, n_components, seed)
+    stage = _Stage(signal, subspace, window, threshold, dead_time, seed)
     model = first_model(templates, refractory)
     decisions: list[dict] = []
+    quiet_rounds, may_be_born = 0, True
     for round_number in range(1, MAX_ROUNDS + 1):
-        model, spikes = expectation_maximisation(signal, model, n_rounds=3)
+        model, spikes = expectation_maximisation(signal, model, n_rounds=2)
         observer.advance(1)
         if fixed_number:
             break
@@ -79,11 +83,16 @@ def curate(
         if merged is not None:
             model = merged
         else:
-            model = _births(stage, _splits(stage, model, spikes, cleaned, decisions), model, spikes, decisions)
+            grown = _splits(stage, model, spikes, cleaned, decisions)
+            # once a unit has died, what the residual offers has been tried
+            may_be_born = may_be_born and not any(d["decision"] == "death" for d in decisions)
+            model = _births(stage, grown, model, spikes, decisions) if may_be_born else grown
         for decision in decisions[before:]:
             decision["round"] = round_number
             log.info("round %d: %s", round_number, decision)
-        if len(decisions) == before or round_number == MAX_ROUNDS:
+        # EM moves on between rounds, so a set is called stable when a second look finds nothing either
+        quiet_rounds = quiet_rounds + 1 if len(decisions) == before else 0
+        if quiet_rounds == 2:
             break
     if not fixed_number:
         model, spikes = expectation_maximisation(signal, model, n_rounds=2)
@@ -136,7 +145,6 @@ class _Stage:
     window: TemplateWindow
     threshold: float
     dead_time: int
-    n_components: int
     seed: int
 
 
@@ -150,7 +158,7 @@ def _deaths(stage: _Stage, model: SpikeSlab, spikes: Spikes, decisions: list[dic
     gains = np.bincount(spikes.unit, weights=spikes.gain, minlength=model.n_units)
     counts = np.bincount(spikes.unit, minlength=model.n_units)
     costs = np.array([_parameter_cost(h, n) for h, n in zip(model.templates, counts, strict=True)])
-    dead = (gains < costs) | (counts < SMALLEST_CLUSTER // 2)
+    dead = (gains < costs) | (counts < SMALLEST_CLUSTER)
     if not dead.any():
         return model, spikes
     for unit in np.flatnonzero(dead):
@@ -231,38 +239,13 @@ def _nuisance(template: np.ndarray) -> np.ndarray:
     return np.linalg.qr(directions.T)[0].T
 
 
+def _allowed_variance(template: np.ndarray) -> float:
+    """Variance along a line, besides gain and jitter, that spikes of one neuron may show."""
+    return VARIANCE_MARGIN * (1 + SHAPE_VARIATION**2 * float((np.asarray(template, np.float64) ** 2).sum()))
+
+
 def _without(flat: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return flat - (flat @ directions.T) @ directions
-
-
-def _are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, float]:
-    """Whether two sets of windows (n, n_features) are two clusters: they have two modes along the difference of their
-    means, and each set is at home in its own. Each half is projected on the difference of the other half's means, so that
-    noise alone shows no gap.
-
-    Returns the answer and the distance of the means along the line, in standard deviations.
-    """
-    scores = [np.zeros(len(first)), np.zeros(len(second))]
-    order = [np.random.default_rng(seed).permutation(len(x)) % 2 for x in (first, second)]
-    for half in (0, 1):
-        other = [x[o != half].mean(axis=0) for x, o in zip((first, second), order, strict=True)]
-        line = other[1] - other[0]
-        length = np.linalg.norm(line)
-        if length == 0:
-            return False, 0.0
-        for score, x, o in zip(scores, (first, second), order, strict=True):
-            score[o == half] = (x[o == half] - 0.5 * (other[0] + other[1])) @ line / length
-    spread = np.sqrt(0.5 * (scores[0].var() + scores[1].var()))
-    distance = (scores[1].mean() - scores[0].mean()) / max(spread, 1e-9)
-    if distance < 1.0:
-        return False, float(distance)
-    n = 4 * min(len(first), len(second))
-    thinned = [score[:: max(1, len(score) // n)] for score in scores]
-    from isosplit6 import isosplit6
-
-    modes = isosplit6(np.concatenate(thinned)[:, None].astype(np.float64))
-    home = [np.bincount(m).argmax() for m in (modes[: len(thinned[0])], modes[len(thinned[0]) :])]
-    return bool(home[0] != home[1]), float(distance)
 
 
 def _merges(
@@ -276,19 +259,30 @@ def _merges(
             continue
         first, second = _aligned(cleaned[a], cleaned[b], shift, stage.window.n_times)
         pooled = (len(first) * first.mean(axis=0) + len(second) * second.mean(axis=0)) / (len(first) + len(second))
-        nuisance = _nuisance(pooled.T)[1:]
-        two, distance = _are_two(
-            _without(first.reshape(len(first), -1), nuisance),
-            _without(second.reshape(len(second), -1), nuisance),
-            stage.seed,
-        )
+        nuisance = _nuisance(pooled.T)
+        flat = [part.reshape(len(part), -1) for part in (first, second)]
+        two, distance, _ = are_two(*(_without(x, nuisance[1:]) for x in flat), stage.seed)
         if two:
+            continue
+        # one mode; where it is too wide for one neuron the whole signal decides which model is the more probable
+        variance = are_two(*(_without(x, nuisance) for x in flat), stage.seed)[2]
+        if variance > _allowed_variance(pooled) and not _is_better_merged(stage, model, spikes, a, b, pooled.T):
             continue
         gone.add(b if np.sum(spikes.unit == a) >= np.sum(spikes.unit == b) else a)
         decisions.append({"decision": "merge", "units": [int(a), int(b)], "statistic": distance, "level": float(similarity)})
     if not gone:
         return None
     return _keep(model, [u for u in range(model.n_units) if u not in gone])
+
+
+def _is_better_merged(stage: _Stage, model: SpikeSlab, spikes: Spikes, a: int, b: int, pooled: np.ndarray) -> bool:
+    """Whether one unit with the pooled template (n_channels, n_times) in place of a and b has the higher log posterior, less
+    what templates cost."""
+    counts = np.bincount(spikes.unit, minlength=model.n_units)
+    apart = spikes.gain.sum() - _parameter_cost(pooled, counts[a]) - _parameter_cost(pooled, counts[b])
+    others = _keep(model, [u for u in range(model.n_units) if u not in (a, b)])
+    _, found = expectation_maximisation(stage.signal, _add(others, pooled[None]), n_rounds=1)
+    return bool(found.gain.sum() - _parameter_cost(pooled, counts[a] + counts[b]) > apart)
 
 
 def _similar_pairs(templates: np.ndarray) -> list[tuple[float, int, int, int]]:
@@ -316,40 +310,25 @@ def _aligned(first: np.ndarray, second: np.ndarray, shift: int, n_times: int) ->
 
 
 def _splits(stage: _Stage, model: SpikeSlab, spikes: Spikes, cleaned: list[np.ndarray], decisions: list[dict]) -> SpikeSlab:
-    """Split the units whose cleaned waveforms, without nuisance directions, fall into clusters that are two."""
-    templates = []
+    """Split the units whose cleaned waveforms, without nuisance directions, divide into clusters that each pay for a template
+    of their own. The largest part stays the unit."""
     n_times = stage.window.n_times
+    templates, extra = model.templates.astype(np.float64).copy(), []
     for unit, padded in enumerate(cleaned):
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
-        parts = [windows]
-        if len(windows) >= 4 * SMALLEST_CLUSTER:
-            flat = _without(windows.reshape(len(windows), -1), _nuisance(model.templates[unit]))
-            labels = cluster(
-                principal_components(flat[:, :, None], min(6, stage.n_components), stage.seed), None, stage.seed
-            )
-            sets = [np.flatnonzero(labels == c) for c in np.unique(labels)]
-            sets = [s for s in sets if len(s) >= SMALLEST_CLUSTER]
-            if len(sets) > 1:
-                sets.sort(key=len, reverse=True)
-                main, rest = sets[0], sets[1:]
-                apart = [(s, *_are_two(flat[main], flat[s], stage.seed)) for s in rest]
-                parts = [windows[main]]
-                for s, two, distance in apart:
-                    if two and len(s) * (windows[s].mean(0) - windows[main].mean(0)).ravel() @ (
-                        windows[s].mean(0) - windows[main].mean(0)
-                    ).ravel() > 2 * _parameter_cost(model.templates[unit], len(s)):
-                        parts.append(windows[s])
-                        decisions.append(
-                            {"decision": "split", "units": [unit], "statistic": distance, "level": float(len(s))}
-                        )
-        templates.append(parts)
-    if all(len(parts) == 1 for parts in templates):
-        return model
-    changed = replace(model, templates=np.stack([
-        parts[0].mean(axis=0).T if len(parts) > 1 else model.templates[u] for u, parts in enumerate(templates)
-    ]))  # fmt: skip
-    extra = [p.mean(axis=0).T for parts in templates for p in parts[1:]]
-    return _add(changed, np.stack(extra))
+        flat = _without(windows.reshape(len(windows), -1), _nuisance(model.templates[unit]))
+        labels = divide(flat, SMALLEST_CLUSTER, stage.seed)
+        sets = sorted((np.flatnonzero(labels == c) for c in np.unique(labels)), key=len, reverse=True)
+        means = [windows[s].mean(axis=0).T for s in sets]
+        for members, mean in zip(sets[1:], means[1:], strict=True):
+            gain = 0.5 * len(members) * float(((mean - means[0]) ** 2).sum())
+            cost = _parameter_cost(mean, len(members))
+            if gain > cost and len(members) >= SMALLEST_CLUSTER:
+                templates[unit] = means[0]
+                extra.append(mean)
+                decisions.append({"decision": "split", "units": [unit], "statistic": gain, "level": cost, "n": len(members)})
+    grown = replace(model, templates=templates)
+    return _add(grown, np.stack(extra)) if extra else grown
 
 
 def _births(stage: _Stage, grown: SpikeSlab, model: SpikeSlab, spikes: Spikes, decisions: list[dict]) -> SpikeSlab:
@@ -367,18 +346,15 @@ def _births(stage: _Stage, grown: SpikeSlab, model: SpikeSlab, spikes: Spikes, d
     if len(starts) < SMALLEST_CLUSTER:
         return grown
     windows = windows_at(rest, _at_most(starts, 20000, stage.seed), stage.window.n_times)
-    labels = cluster(principal_components(windows, stage.n_components, stage.seed), None, stage.seed)
+    labels = divide(windows.reshape(len(windows), -1), SMALLEST_CLUSTER, stage.seed)
     born = []
-    for template, n in zip(
-        templates_from_labels(windows, labels, SMALLEST_CLUSTER),
-        [np.sum(labels == c) for c in np.unique(labels) if np.sum(labels == c) >= SMALLEST_CLUSTER],
-        strict=True,
-    ):
-        trial = _add(_keep(model, np.zeros(model.n_units, bool)), template[None])
-        trial, found = expectation_maximisation(rest.T.copy(), trial, n_rounds=3)
+    nobody = _keep(model, np.zeros(model.n_units, bool))
+    for template in templates_from_labels(windows, labels, SMALLEST_CLUSTER):
+        trial = _add(nobody, template[None])
+        found = trial.decode(np.ascontiguousarray(rest.T))
         gain, cost = float(found.gain.sum()), _parameter_cost(template, len(found))
         if gain > cost and len(found) >= SMALLEST_CLUSTER:
-            born.append(trial.templates[0])
-            decisions.append({"decision": "birth", "units": [int(n)], "statistic": gain, "level": cost})
+            born.append(template)
+            decisions.append({"decision": "birth", "units": [], "statistic": gain, "level": cost, "n": len(found)})
             rest = trial.residual(np.ascontiguousarray(rest.T), found).T
     return _add(grown, np.stack(born)) if born else grown

@@ -17,6 +17,11 @@ from scipy.stats import chi2, norm
 from spikecrsae.config import InitialiseConfig
 from spikecrsae.units import ms_to_samples
 
+#: Level of the test for two modes.
+MODE_LEVEL = 1e-2
+#: A cluster with fewer events than this has no mean worth a test.
+SMALLEST_CLUSTER = 6
+
 
 @dataclass(frozen=True)
 class TemplateWindow:
@@ -95,9 +100,9 @@ def principal_components(windows: np.ndarray, n_components: int, seed: int) -> n
 
     flat = windows.reshape(len(windows), -1)
     n_components = min(n_components, *flat.shape)
-    return PCA(n_components, svd_solver="randomized" if min(flat.shape) > 100 else "full", random_state=seed).fit_transform(
-        flat
-    )
+    # the eigenvectors of the covariance are the cheap way as long as a window has few numbers
+    solver = "covariance_eigh" if flat.shape[1] <= 1000 else "randomized"
+    return PCA(n_components, svd_solver=solver, random_state=seed).fit_transform(flat)
 
 
 def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:
@@ -106,7 +111,7 @@ def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:
     if n_units is not None:
         from sklearn.cluster import KMeans
 
-        return KMeans(min(n_units, len(features)), n_init=10, random_state=seed).fit_predict(features)
+        return KMeans(min(n_units, len(features)), n_init=10 if n_units > 2 else 3, random_state=seed).fit_predict(features)
     from isosplit6 import isosplit6
 
     # isosplit does not end where points coincide
@@ -129,6 +134,78 @@ def _standard_output_to_error() -> Iterator[None]:
         ctypes.CDLL(None).fflush(None)
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def divide(windows: np.ndarray, smallest: int, seed: int, n_components: int = 10) -> np.ndarray:
+    """Labels (n,) of windows (n, n_features) without a given number: isosplit on principal components, then every part is
+    halved by k-means as long as its halves are two by `are_two`, which sees gaps that a small sample hides from isosplit."""
+    labels = np.zeros(len(windows), np.int64)
+    if len(windows) < 2 * smallest:
+        return labels
+    labels = cluster(_features(windows, n_components, seed), None, seed)
+    open_parts = list(np.unique(labels))
+    while open_parts:
+        members = np.flatnonzero(labels == open_parts.pop())
+        if len(members) < 2 * smallest:
+            continue
+        halves = cluster(_features(windows[members], n_components, seed), 2, seed)
+        first, second = members[halves == 0], members[halves == 1]
+        if min(len(first), len(second)) < smallest or not are_two(windows[first], windows[second], seed)[0]:
+            continue
+        new = labels.max() + 1
+        labels[second] = new
+        open_parts += [labels[first[0]], new]
+    return labels
+
+
+def _features(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
+    """Principal components; few events do not fill many dimensions, no cluster would show."""
+    return principal_components(windows, int(np.clip(np.sqrt(len(windows)) / 2, 2, n_components)), seed)
+
+
+def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, float, float]:
+    """Whether two sets of whitened windows (n, n_features) have two modes along the difference of their means.
+
+    Each half of the sets is projected on the difference of the other half's means, so that noise alone shows no gap. Returns
+    the answer, the distance of the means in standard deviations of the sets, and the variance of both together along the
+    line (1 for noise alone).
+    """
+    scores = [np.zeros(len(first)), np.zeros(len(second))]
+    order = [np.random.default_rng(seed).permutation(len(x)) % 2 for x in (first, second)]
+    for half in (0, 1):
+        other = [x[o != half].mean(axis=0) for x, o in zip((first, second), order, strict=True)]
+        line = other[1] - other[0]
+        length = np.linalg.norm(line)
+        if length == 0:
+            return False, 0.0, 0.0
+        for score, x, o in zip(scores, (first, second), order, strict=True):
+            score[o == half] = (x[o == half] - 0.5 * (other[0] + other[1])) @ line / length
+    spread = np.sqrt(0.5 * (scores[0].var() + scores[1].var()))
+    distance = float((scores[1].mean() - scores[0].mean()) / max(spread, 1e-9))
+    together = 0.5 * (scores[0].var() + scores[1].var()) + 0.25 * (scores[1].mean() - scores[0].mean()) ** 2
+    two = distance >= 1.0 and valley_p_value(scores[0], scores[1], spread) < MODE_LEVEL
+    return two, distance, float(together)
+
+
+def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> float:
+    """Probability that numbers of one mode show as deep a valley between the medians of two sets of them.
+
+    Windows as wide as `spread` slide over the stretch from one median to the other. With one mode, no window may hold fewer
+    numbers than the smaller of the fullest windows on its two sides; the deepest is tested (binomial) and its probability
+    multiplied by the number of windows (Bonferroni).
+    """
+    from scipy.stats import binom
+
+    low, high = sorted((np.median(first), np.median(second)))
+    width = spread
+    starts = np.arange(low - width / 2, high, width / 2)
+    if len(starts) < 3:
+        return 1.0
+    pooled = np.sort(np.concatenate([first, second]))
+    counts = np.searchsorted(pooled, starts + width) - np.searchsorted(pooled, starts)
+    left, right = np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
+    rim = np.minimum(left, right)
+    return float(min(1.0, len(starts) * binom.cdf(counts, counts + rim, 0.5).min()))
 
 
 def templates_from_labels(windows: np.ndarray, labels: np.ndarray, smallest: int) -> np.ndarray:
@@ -156,7 +233,9 @@ def first_templates(
     if len(starts) < 2:
         return np.zeros((0, whitened.shape[1], window.n_times))
     windows = windows_at(whitened, starts, window.n_times)
-    # few events do not fill many dimensions: no cluster would show
-    n_components = int(np.clip(np.sqrt(len(windows)) / 2, 2, config.n_components))
-    labels = cluster(principal_components(windows, n_components, seed), config.units, seed)
-    return templates_from_labels(windows, labels, min(5, len(windows) // 4))
+    flat = windows.reshape(len(windows), -1)
+    if config.units is None:
+        labels = divide(flat, SMALLEST_CLUSTER, seed, config.n_components)
+    else:
+        labels = cluster(_features(flat, config.n_components, seed), config.units, seed)
+    return templates_from_labels(windows, labels, SMALLEST_CLUSTER if config.units is None else 1)

@@ -81,7 +81,7 @@ class _Model:
     def decoder(self, prior: str, one_sided: bool) -> SpikeSlab | Laplace:
         if prior == "spike-slab":
             return self.slab
-        return Laplace(self.slab, self.lam, self.sigma, one_sided)
+        return Laplace(replace(self.slab, templates=self.dictionary.templates), self.lam, self.sigma, one_sided)
 
 
 def sort(
@@ -162,7 +162,7 @@ def _training_signal(view: PreprocessedRecording, config: Config, rng: np.random
     """Whitened signal (n_channels, n_samples) to learn from: the whole recording, or windows drawn at random, in order."""
     fs = view.sampling_frequency
     length = min(s_to_samples(config.train.window_s, fs), view.n_samples)
-    n_wanted = max(1, s_to_samples(config.train.max_training_s, fs) // length)
+    n_wanted = max(1, s_to_samples(config.initialise.max_signal_s, fs) // length)
     if n_wanted * length >= view.n_samples:
         starts, length = (
             np.arange(0, view.n_samples, s_to_samples(config.infer.chunk_s, fs)),
@@ -187,7 +187,7 @@ def _learn(signal, view, window, config, device, observer, clock) -> _Model:
     observer.start("curate")
     curated = curate(
         signal, templates, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time, refractory=refractory,
-        n_components=initial.n_components, fixed_number=initial.units is not None, seed=seed, observer=observer,
+        fixed_number=initial.units is not None, seed=seed, observer=observer,
     )  # fmt: skip
     slab = curated.model
     observer.finish(f"{slab.n_units} units after {curated.rounds} rounds")
@@ -204,10 +204,12 @@ def _learn(signal, view, window, config, device, observer, clock) -> _Model:
 
 
 def _training_windows(signal: np.ndarray, config: Config, fs: float) -> np.ndarray:
-    """(n_windows, n_channels, n_samples) of a signal (n_channels, n_samples); the rest at its end is left out."""
+    """(n_windows, n_channels, n_samples) of a signal (n_channels, n_samples), at most train.max_training_s, evenly spread."""
     length = min(s_to_samples(config.train.window_s, fs), signal.shape[1])
     n_windows = signal.shape[1] // length
-    return signal[:, : n_windows * length].reshape(len(signal), n_windows, length).transpose(1, 0, 2)
+    windows = signal[:, : n_windows * length].reshape(len(signal), n_windows, length).transpose(1, 0, 2)
+    n_wanted = max(1, int(config.train.max_training_s // config.train.window_s))
+    return windows if n_windows <= n_wanted else windows[np.linspace(0, n_windows - 1, n_wanted).astype(int)]
 
 
 def _finish(recording, view, survey, model, n_times, config, device, observer, components_path, clock) -> Outcome:
