@@ -1,0 +1,190 @@
+"""Bad input on the command line: one clear line on standard error, its exit code, no traceback, nothing written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from spikecrsae.cli.main import cli
+from spikecrsae.results import read_sorting
+from spikecrsae.simulate import preset_config, simulate, write_simulation
+
+FS = 20000.0
+
+
+def spikecrsae(*arguments) -> Result:
+    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
+
+
+def refused(result: Result, *words: str, code: int = 3) -> None:
+    """One line that says what is wrong; narration of the stages before it begins with two spaces."""
+    assert result.exit_code == code, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if not line.startswith(("  ", "Note: "))]
+    assert len(lines) == 1
+    assert lines[0].startswith("Error: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def noise(n_samples: int = 40_000, n_channels: int = 4) -> np.ndarray:
+    return (10 * np.random.default_rng(0).standard_normal((n_samples, n_channels))).astype(np.float32)
+
+
+def write(path: Path, traces: np.ndarray | None = None, rate: float | None = FS, **datasets) -> Path:
+    with h5py.File(path, "w") as file:
+        for name, data in (({"traces": traces} if traces is not None else {}) | datasets).items():
+            file[name] = data
+        if rate is not None:
+            file.attrs["sampling_frequency"] = rate
+    return path
+
+
+@pytest.fixture
+def sorted_nothing(tmp_path):
+    """Sort a file and check that the folder it lies in is as it was."""
+
+    def run(path: Path, *words: str, **expected) -> None:
+        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        refused(spikecrsae("sort", path), *words, **expected)
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+        assert not (tmp_path / f"{path.name}.sorted").exists()
+
+    return run
+
+
+def test_a_missing_file(tmp_path, sorted_nothing):
+    sorted_nothing(tmp_path / "nowhere.h5", "nowhere.h5")
+
+
+def test_a_text_file_called_h5(tmp_path, sorted_nothing):
+    path = tmp_path / "text.h5"
+    path.write_text("these are no traces\n")
+    sorted_nothing(path, "text.h5")
+
+
+def test_an_hdf5_without_traces(tmp_path, sorted_nothing):
+    sorted_nothing(write(tmp_path / "empty.h5"), "empty.h5")
+
+
+def test_an_hdf5_with_two_candidates(tmp_path, sorted_nothing):
+    path = write(tmp_path / "two.h5", first=noise(), second=noise())
+    refused(spikecrsae("sort", path), "first", "second", "--dataset", code=2)
+    sorted_nothing(path, "--dataset", code=2)
+
+
+def test_no_sampling_rate(tmp_path, sorted_nothing):
+    sorted_nothing(write(tmp_path / "rate.h5", noise(), rate=None), "--sampling-frequency")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_sample_that_is_no_number(tmp_path, sorted_nothing, value):
+    traces = noise()
+    traces[31_234, 2] = value
+    sorted_nothing(write(tmp_path / "nan.h5", traces), "sample 31234 of channel 2", "--channels")
+
+
+def test_no_usable_channel(tmp_path, sorted_nothing):
+    traces = np.clip(noise(n_channels=2), -3, 3)
+    traces[:, 0] = 5
+    sorted_nothing(write(tmp_path / "dead.h5", traces), "channel 0 is flat", "channel 1 is saturated", "no usable channel")
+
+
+def test_shorter_than_a_template(tmp_path, sorted_nothing):
+    sorted_nothing(write(tmp_path / "short.h5", noise(30)), "30 samples", "too short")
+
+
+def test_too_short_to_learn_its_noise(tmp_path, sorted_nothing):
+    sorted_nothing(write(tmp_path / "short.h5", noise(300)), "short.h5", "longer recording")
+
+
+def test_raw_binary_without_its_facts(tmp_path, sorted_nothing):
+    path = tmp_path / "raw.dat"
+    noise().astype(np.int16).tofile(path)
+    sorted_nothing(path, "--n-channels", code=2)
+
+
+def test_a_filter_above_nyquist(tmp_path):
+    path = write(tmp_path / "slow.h5", noise(), rate=5000.0)
+    refused(spikecrsae("sort", path, "--highpass-hz", 3000), "Nyquist", "--highpass-hz")
+    assert not (tmp_path / "slow.h5.sorted").exists()
+
+
+def test_an_earlier_result_survives_bad_input(tmp_path):
+    path = write(tmp_path / "noise.h5", noise(100_000))
+    assert spikecrsae("sort", path, "--quiet").exit_code == 5
+    folder = tmp_path / "noise.h5.sorted"
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    refused(spikecrsae("sort", tmp_path / "other.h5", "-o", folder, "--overwrite"), "other.h5")
+    refused(spikecrsae("sort", path), "exists and is not overwritten", code=6)
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_pure_noise_is_no_error_but_5(tmp_path):
+    path = write(tmp_path / "noise.h5", noise(200_000))
+    result = spikecrsae("sort", path)
+    assert result.exit_code == 5
+    assert "No unit was found" in result.stderr.splitlines()[-1]
+    sorting = read_sorting(tmp_path / "noise.h5.sorted")
+    assert sorting.n_units == 0
+    assert sorting.n_samples == 200_000
+
+
+# ---- with true spikes
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    values = {"n_units": 2, "n_bursting": 0, "duration_s": 8.0, "seed": 3, "snr_low": 12.0, "n_channels": 2}
+    return simulate(preset_config("tetrode", **values))
+
+
+@pytest.fixture(scope="module")
+def folder(simulation, tmp_path_factory) -> Path:
+    """A result folder with tetrode.h5 beside it."""
+    place = tmp_path_factory.mktemp("truth")
+    write_simulation(simulation, place / "pair.h5")
+    assert spikecrsae("sort", place / "pair.h5", "--quiet", "--epochs", 3).exit_code == 0
+    return place / "pair.h5.sorted"
+
+
+@pytest.mark.parametrize(
+    ("column", "factor"), [("spike_time_s", 1.0), ("sample", FS)], ids=["samples for seconds", "at another rate"]
+)
+def test_truth_in_the_wrong_unit(simulation, folder, tmp_path, column, factor):
+    samples = simulation.truth.spike_samples(0)
+    path = tmp_path / "truth.csv"
+    path.write_text("\n".join([column, *(str(int(s * factor)) for s in samples)]) + "\n")
+    refused(spikecrsae("score", folder, "--truth", path), "truth.csv")
+    assert not (folder / "tradeoff.csv").exists()
+
+
+def test_truth_that_is_missing(folder, tmp_path):
+    refused(spikecrsae("score", folder, "--truth", tmp_path / "nowhere.csv"), "nowhere.csv")
+
+
+def test_a_folder_without_a_sorting(tmp_path):
+    refused(spikecrsae("score", tmp_path, "--truth", tmp_path / "x.csv", "--sampling-frequency", FS))
+
+
+def test_dead_channels_are_said_and_the_others_sorted(simulation, tmp_path):
+    """Two good channels, one flat, one saturated: a warning for each, and the result on the good ones."""
+    traces = np.zeros((len(simulation.traces), 4), np.float32)
+    traces[:, [0, 3]] = simulation.traces * simulation.gain
+    traces[:, 1] = 100.0
+    traces[:, 2] = np.clip(20 * traces[:, 0], -50, 50)
+    result = spikecrsae("sort", write(tmp_path / "dead.h5", traces), "--epochs", 3, "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("Warning: ")]
+    assert len(warnings) == 2
+    assert "channel 1 is flat" in warnings[0]
+    assert "channel 2 is saturated" in warnings[1]
+    sorting = read_sorting(tmp_path / "dead.h5.sorted")
+    assert sorting.channels["masked"].tolist() == [False, True, True, False]
+    assert not sorting.templates[:, [1, 2]].any()
+    assert set(sorting.units["peak_channel"]) <= {0, 3}
