@@ -19,10 +19,13 @@ from spikecrsae.initialise import (
     SMALLEST_CLUSTER,
     SpikeSubspace,
     TemplateWindow,
+    allowed_variance,
     are_two,
     divide,
+    nuisance_directions,
     templates_from_labels,
     windows_at,
+    without,
 )
 from spikecrsae.sparse_code import SparseCode
 
@@ -30,15 +33,11 @@ log = logging.getLogger(__name__)
 
 #: Bounds of the learned amplitude spread: below, a spike would have to fit its template better than any real one does;
 #: above, the prior would no longer tell a spike from noise.
-SPREAD_BOUNDS = (0.03, 0.3)
-#: Amplitude spread and log-odds penalty before anything is known.
-FIRST_SPREAD, FIRST_PENALTY = 0.15, 8.0
+SPREAD_BOUNDS = (0.03, 0.2)
+#: Amplitude spread and log-odds penalty before anything is known, and the number of spikes that the first is worth against
+#: what a unit's own spikes say (a conjugate prior of its variance).
+FIRST_SPREAD, FIRST_PENALTY, SPREAD_COUNT = 0.1, 8.0, 20
 MAX_ROUNDS = 10
-#: Beyond gain and jitter, waveforms of one neuron vary along any one direction by at most this part of its norm. Where two
-#: sets vary more, with what noise adds, one mode is not enough to call them one neuron.
-SHAPE_VARIATION = 0.1
-#: A variance counts as larger than expected above this factor.
-VARIANCE_MARGIN = 1.3
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,8 @@ def expectation_maximisation(signal: np.ndarray, model: SpikeSlab, n_rounds: int
 def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> SpikeSlab:
     """The M-step for decoded spikes. Units without a spike keep what they have.
 
-    Templates: joint least squares with the decoded amplitudes, rescaled so that the mean amplitude is 1. Spread: standard
-    deviation of the amplitudes less what noise adds (1 / ||h||^2). Penalty: minus the log of the rate per sample.
+    Templates: joint least squares with the decoded amplitudes, rescaled so that the mean amplitude is 1. Spread: that
+    of the amplitudes (from the median to 84 %) less what noise adds (1 / ||h||^2). Penalty: minus the log of the rate per sample.
     """
     if not len(spikes) or not model.n_units:
         return model
@@ -132,8 +131,11 @@ def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> SpikeSlab:
             templates[unit] = fitted[unit] * amplitudes.mean()
         energy, precision = model.energy[unit], 1 / model.spread[unit] ** 2
         unshrunk = amplitudes + (amplitudes - 1) * precision / max(energy, 1e-9)
-        noise_free = unshrunk.var() / amplitudes.mean() ** 2 - 1 / max(energy, 1e-9)
-        spread[unit] = np.clip(np.sqrt(max(noise_free, 0.0)), *SPREAD_BOUNDS)
+        # from the upper half: small spikes of other neurons must not widen the prior that lets more of them in
+        deviation = np.subtract(*np.percentile(unshrunk, [84, 50])) / amplitudes.mean()
+        noise_free = deviation**2 - 1 / max(energy, 1e-9)
+        variance = (counts[unit] * max(noise_free, 0.0) + SPREAD_COUNT * FIRST_SPREAD**2) / (counts[unit] + SPREAD_COUNT)
+        spread[unit] = np.clip(np.sqrt(variance), *SPREAD_BOUNDS)
         penalty[unit] = np.log(n_positions / (counts[unit] + 1.0))
     return replace(model, templates=templates, spread=spread, penalty=penalty)
 
@@ -231,23 +233,6 @@ def _at_most(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(indices, n, replace=False))
 
 
-def _nuisance(template: np.ndarray) -> np.ndarray:
-    """Orthonormal directions (n, n_times * n_channels) in which spikes of one neuron vary without being another's: the first
-    and second time derivative of its template (n_channels, n_times), jitter below one sample, and the template (gain)."""
-    slope = np.gradient(template, axis=1)
-    directions = np.stack([d.T.ravel() for d in (template, slope, np.gradient(slope, axis=1))])
-    return np.linalg.qr(directions.T)[0].T
-
-
-def _allowed_variance(template: np.ndarray) -> float:
-    """Variance along a line, besides gain and jitter, that spikes of one neuron may show."""
-    return VARIANCE_MARGIN * (1 + SHAPE_VARIATION**2 * float((np.asarray(template, np.float64) ** 2).sum()))
-
-
-def _without(flat: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    return flat - (flat @ directions.T) @ directions
-
-
 def _merges(
     stage: _Stage, model: SpikeSlab, spikes: Spikes, cleaned: list[np.ndarray], decisions: list[dict]
 ) -> SpikeSlab | None:
@@ -259,14 +244,14 @@ def _merges(
             continue
         first, second = _aligned(cleaned[a], cleaned[b], shift, stage.window.n_times)
         pooled = (len(first) * first.mean(axis=0) + len(second) * second.mean(axis=0)) / (len(first) + len(second))
-        nuisance = _nuisance(pooled.T)
+        nuisance = nuisance_directions(pooled.T)
         flat = [part.reshape(len(part), -1) for part in (first, second)]
-        two, distance, _ = are_two(*(_without(x, nuisance[1:]) for x in flat), stage.seed)
+        two, distance, _ = are_two(*(without(x, nuisance[1:]) for x in flat), stage.seed)
         if two:
             continue
         # one mode; where it is too wide for one neuron the whole signal decides which model is the more probable
-        variance = are_two(*(_without(x, nuisance) for x in flat), stage.seed)[2]
-        if variance > _allowed_variance(pooled) and not _is_better_merged(stage, model, spikes, a, b, pooled.T):
+        variance = are_two(*(without(x, nuisance) for x in flat), stage.seed)[2]
+        if variance > allowed_variance(pooled) and not _is_better_merged(stage, model, spikes, a, b, pooled.T):
             continue
         gone.add(b if np.sum(spikes.unit == a) >= np.sum(spikes.unit == b) else a)
         decisions.append({"decision": "merge", "units": [int(a), int(b)], "statistic": distance, "level": float(similarity)})
@@ -316,8 +301,10 @@ def _splits(stage: _Stage, model: SpikeSlab, spikes: Spikes, cleaned: list[np.nd
     templates, extra = model.templates.astype(np.float64).copy(), []
     for unit, padded in enumerate(cleaned):
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
-        flat = _without(windows.reshape(len(windows), -1), _nuisance(model.templates[unit]))
-        labels = divide(flat, SMALLEST_CLUSTER, stage.seed)
+        flat = without(windows.reshape(len(windows), -1), nuisance_directions(model.templates[unit]))
+        labels = divide(
+            flat.reshape(windows.shape), SMALLEST_CLUSTER, stage.seed, allowed=allowed_variance(model.templates[unit])
+        )
         sets = sorted((np.flatnonzero(labels == c) for c in np.unique(labels)), key=len, reverse=True)
         means = [windows[s].mean(axis=0).T for s in sets]
         for members, mean in zip(sets[1:], means[1:], strict=True):
@@ -346,7 +333,7 @@ def _births(stage: _Stage, grown: SpikeSlab, model: SpikeSlab, spikes: Spikes, d
     if len(starts) < SMALLEST_CLUSTER:
         return grown
     windows = windows_at(rest, _at_most(starts, 20000, stage.seed), stage.window.n_times)
-    labels = divide(windows.reshape(len(windows), -1), SMALLEST_CLUSTER, stage.seed)
+    labels = divide(windows, SMALLEST_CLUSTER, stage.seed)
     born = []
     nobody = _keep(model, np.zeros(model.n_units, bool))
     for template in templates_from_labels(windows, labels, SMALLEST_CLUSTER):

@@ -19,6 +19,14 @@ from spikecrsae.units import ms_to_samples
 
 #: Level of the test for two modes.
 MODE_LEVEL = 1e-2
+#: Beyond gain and jitter, waveforms of one neuron vary along any one direction by at most this part of its norm. Where two
+#: sets vary more, with what noise adds, one mode is not enough to call them one neuron.
+SHAPE_VARIATION = 0.1
+#: A variance counts as larger than expected above this factor.
+VARIANCE_MARGIN = 1.3
+#: Among fewer windows than this no valley can be told from chance; there, two clusters are those that vary FEW_MARGIN times
+#: more along a line than one neuron may.
+FEW, FEW_MARGIN = 100, 3.0
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
 
@@ -136,26 +144,57 @@ def _standard_output_to_error() -> Iterator[None]:
         os.close(kept)
 
 
-def divide(windows: np.ndarray, smallest: int, seed: int, n_components: int = 10) -> np.ndarray:
-    """Labels (n,) of windows (n, n_features) without a given number: isosplit on principal components, then every part is
-    halved by k-means as long as its halves are two by `are_two`, which sees gaps that a small sample hides from isosplit."""
+def divide(
+    windows: np.ndarray, smallest: int, seed: int, n_components: int = 10, allowed: float | None = None
+) -> np.ndarray:
+    """Labels (n,) of whitened windows (n, n_times, n_channels) without a given number.
+
+    isosplit on principal components, then every part is halved by k-means as long as its halves have two modes, which sees
+    gaps that isosplit does not, or, among few windows, vary far more than one neuron's may (`allowed`, a variance; by default
+    that of the part's mean waveform).
+    """
     labels = np.zeros(len(windows), np.int64)
     if len(windows) < 2 * smallest:
         return labels
-    labels = cluster(_features(windows, n_components, seed), None, seed)
+    flat = windows.reshape(len(windows), -1)
+    labels = cluster(_features(flat, n_components, seed), None, seed)
     open_parts = list(np.unique(labels))
     while open_parts:
         members = np.flatnonzero(labels == open_parts.pop())
         if len(members) < 2 * smallest:
             continue
-        halves = cluster(_features(windows[members], n_components, seed), 2, seed)
+        halves = cluster(_features(flat[members], n_components, seed), 2, seed)
         first, second = members[halves == 0], members[halves == 1]
-        if min(len(first), len(second)) < smallest or not are_two(windows[first], windows[second], seed)[0]:
+        if min(len(first), len(second)) < smallest:
             continue
-        new = labels.max() + 1
-        labels[second] = new
-        open_parts += [labels[first[0]], new]
+        two = are_two(flat[first], flat[second], seed)[0]
+        if not two and len(members) < FEW:
+            mean = windows[members].mean(axis=0).T
+            steady = without(flat[members], nuisance_directions(mean))
+            variance = are_two(steady[halves == 0], steady[halves == 1], seed)[2]
+            two = variance > FEW_MARGIN * (allowed_variance(mean) if allowed is None else allowed)
+        if two:
+            new = labels.max() + 1
+            labels[second] = new
+            open_parts += [labels[first[0]], new]
     return labels
+
+
+def nuisance_directions(template: np.ndarray) -> np.ndarray:
+    """Orthonormal directions (n, n_times * n_channels) in which spikes of one neuron vary without being another's: the first
+    and second time derivative of its template (n_channels, n_times), jitter below one sample, and the template (gain)."""
+    slope = np.gradient(template, axis=1)
+    directions = np.stack([d.T.ravel() for d in (template, slope, np.gradient(slope, axis=1))])
+    return np.linalg.qr(directions.T)[0].T
+
+
+def allowed_variance(template: np.ndarray) -> float:
+    """Variance along a line, besides gain and jitter, that spikes of one neuron may show."""
+    return VARIANCE_MARGIN * (1 + SHAPE_VARIATION**2 * float((np.asarray(template, np.float64) ** 2).sum()))
+
+
+def without(flat: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    return flat - (flat @ directions.T) @ directions
 
 
 def _features(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
@@ -233,9 +272,8 @@ def first_templates(
     if len(starts) < 2:
         return np.zeros((0, whitened.shape[1], window.n_times))
     windows = windows_at(whitened, starts, window.n_times)
-    flat = windows.reshape(len(windows), -1)
     if config.units is None:
-        labels = divide(flat, SMALLEST_CLUSTER, seed, config.n_components)
+        labels = divide(windows, SMALLEST_CLUSTER, seed, config.n_components)
     else:
-        labels = cluster(_features(flat, config.n_components, seed), config.units, seed)
+        labels = cluster(_features(windows.reshape(len(windows), -1), config.n_components, seed), config.units, seed)
     return templates_from_labels(windows, labels, SMALLEST_CLUSTER if config.units is None else 1)

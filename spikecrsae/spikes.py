@@ -19,7 +19,11 @@ PRESENCE_BIN_S = 10.0
 
 @dataclass
 class Collector:
-    """Gathers decoded chunks: all spikes, and per unit the sums that give the mean high-passed waveform and its spread."""
+    """Gathers decoded chunks: all spikes, and per unit the sums that give the mean high-passed waveform and its spread.
+
+    The whitened template holds a spike's sharp part; the high-passed waveform lasts longer, so it is gathered from
+    `margin` = n_times // 2 samples before the whitened template to as many after it.
+    """
 
     n_units: int
     n_channels: int
@@ -30,16 +34,25 @@ class Collector:
     counts: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        shape = (self.n_units, self.n_times, self.n_channels)
+        shape = (self.n_units, self.n_times + 2 * self.margin, self.n_channels)
         self.total, self.squares = np.zeros(shape), np.zeros(shape)
         self.counts = np.zeros(self.n_units, np.int64)
+
+    @property
+    def margin(self) -> int:
+        return self.n_times // 2
 
     def add(self, chunk: DecodedChunk) -> None:
         """Take in the spikes of a chunk and the waveforms at them."""
         s = chunk.spikes
         self.chunks.append(Spikes(s.unit, s.sample + chunk.start, s.amplitude, s.shift, s.gain))
+        padded = np.pad(chunk.highpassed, ((self.margin, self.margin), (0, 0)))
         for unit in np.unique(s.unit):
-            windows = windows_at(chunk.highpassed, s.sample[s.unit == unit], self.n_times).astype(np.float64)
+            starts = s.sample[s.unit == unit]
+            whole = (starts >= self.margin) & (starts + self.n_times + self.margin <= len(chunk.highpassed))
+            # windows cut by the chunk's edge count only as long as there is no whole one
+            starts = starts[whole] if whole.any() or self.counts[unit] else starts
+            windows = windows_at(padded, starts, self.n_times + 2 * self.margin).astype(np.float64)
             self.total[unit] += windows.sum(axis=0)
             self.squares[unit] += (windows**2).sum(axis=0)
             self.counts[unit] += len(windows)
@@ -53,7 +66,7 @@ class Collector:
         )
 
     def templates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean high-passed waveforms and standard deviations, each (n_units, n_channels, n_times), in the recording's unit."""
+        """Mean high-passed waveforms and standard deviations, each (n_units, n_channels, n_times + 2 margin), in the recording's unit."""
         n = np.maximum(self.counts, 1)[:, None, None]
         mean = self.total / n
         spread = np.sqrt(np.maximum(self.squares / n - mean**2, 0))
@@ -83,11 +96,13 @@ def build_sorting(
     mean, spread = collector.templates()
     peak_time = np.array([np.abs(t).max(axis=0).argmax() for t in mean], np.int64)
     peak = np.array([np.abs(t).max() for t in mean])
-    order = [u for u in np.argsort(-peak, kind="stable") if collector.counts[u] > 0]
+    fired = np.bincount(spikes.unit, minlength=model.n_units)
+    order = [u for u in np.argsort(-peak, kind="stable") if fired[u] > 0]
     rank = np.full(model.n_units, -1, np.int64)
     rank[order] = np.arange(len(order))
     table = np.zeros(len(spikes), SPIKE_DTYPE)
-    table["sample"] = spikes.sample + peak_time[spikes.unit] if len(spikes) else 0
+    first = spikes.sample - collector.margin
+    table["sample"] = np.clip(first + peak_time[spikes.unit], 0, n_samples - 1) if len(spikes) else 0
     table["unit"] = rank[spikes.unit]
     table["amplitude"] = spikes.amplitude * peak[spikes.unit] if len(spikes) else 0
     table["shift"] = spikes.shift
