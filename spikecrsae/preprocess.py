@@ -169,6 +169,11 @@ def fit(recording: Recording, config: PreprocessConfig, rng: np.random.Generator
     Raises InputError where the recording is too short to filter or never quiet enough to learn its noise.
     """
     fs = recording.sampling_frequency
+    if config.common_reference != "none" and recording.n_channels == 1:
+        raise InputError(
+            f"{recording.source}: preprocess.common_reference = {config.common_reference} takes away the only usable channel; "
+            "it needs at least two. Leave --common-reference out."
+        )
     sos = _design_filter(config, fs)
     margin = _settling_samples(sos)
     observer.start("noise")

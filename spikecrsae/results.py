@@ -39,13 +39,8 @@ def default_result_path(recording_path: str | Path) -> Path:
     return path.with_name(path.name + ".sorted")
 
 
-def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
-    """Make the result folder, with a manifest that reserves the names of RESULT_FILES; returns its path.
-
-    With overwrite, an earlier result's files are removed: those that its manifest lists, and nothing else. Raises
-    OutputError where the path exists (without overwrite), is a file, is a folder of something else, holds a foreign file
-    under a name that the result needs, or cannot be written.
-    """
+def check_folder(path: str | Path, overwrite: bool = False) -> None:
+    """Whether a result may be written to `path`, without touching anything; raises OutputError as `prepare_folder` does."""
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, and the result is a folder; choose another name with -o.")
@@ -54,6 +49,20 @@ def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
     if not path.exists() and not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
     with _writing(path):
+        if path.exists() and any(path.iterdir()):
+            _files_of_earlier_result(path)
+
+
+def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
+    """Make the result folder, with a manifest that reserves the names of RESULT_FILES; returns its path.
+
+    With overwrite, an earlier result's files are removed: those that its manifest lists, and nothing else. Raises
+    OutputError where the path exists (without overwrite), is a file, is a folder of something else, holds a foreign file
+    under a name that the result needs, or cannot be written.
+    """
+    path = Path(path)
+    check_folder(path, overwrite)
+    with _writing(path):
         path.mkdir(exist_ok=True)
         if any(path.iterdir()):
             _remove_earlier_result(path)
@@ -61,8 +70,18 @@ def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
     return path
 
 
-def _remove_earlier_result(path: Path) -> None:
-    """Unlink the files of the manifest, after everything that could forbid it has been looked at."""
+def replace_result(path: str | Path, new: str | Path) -> None:
+    """Put the finished result folder `new` in the place of the earlier one at `path`; files of other origin stay there."""
+    path, new = Path(path), Path(new)
+    prepare_folder(path, overwrite=True)
+    with _writing(path):
+        for file in sorted(new.iterdir(), key=lambda f: f.name == MANIFEST):
+            os.replace(file, path / file.name)
+        new.rmdir()
+
+
+def _files_of_earlier_result(path: Path) -> list[Path]:
+    """The files that the manifest lists, after everything that could forbid their removal has been looked at."""
     if not (path / MANIFEST).is_file():
         raise OutputError(f"{path} is not empty and has no {MANIFEST}, so it is no result; choose another name with -o.")
     listed = _read_manifest(path)
@@ -77,6 +96,11 @@ def _remove_earlier_result(path: Path) -> None:
             raise OutputError(
                 f"{path / MANIFEST} lists {target}, outside the result; nothing was removed, choose another -o."
             )
+    return targets
+
+
+def _remove_earlier_result(path: Path) -> None:
+    targets = _files_of_earlier_result(path)
     for target in targets:
         if target.is_file() or target.is_symlink():
             target.unlink()

@@ -125,6 +125,20 @@ def test_an_earlier_result_survives_bad_input(tmp_path):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
 
 
+def test_an_earlier_result_survives_a_run_that_fails_in_the_middle(folder, tmp_path):
+    traces = noise()
+    traces[-1, 2] = np.nan
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    refused(spikecrsae("sort", write(tmp_path / "bad.h5", traces), "-o", folder, "--overwrite"), "nan", "39999")
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+    assert not folder.with_name(folder.name + ".new").exists()
+
+
+def test_a_common_reference_of_one_channel(tmp_path):
+    path = write(tmp_path / "one.h5", noise(n_channels=1))
+    refused(spikecrsae("sort", path, "--common-reference", "median"), "common_reference", "two")
+
+
 def test_pure_noise_is_no_error_but_5(tmp_path):
     path = write(tmp_path / "noise.h5", noise(200_000))
     result = spikecrsae("sort", path)

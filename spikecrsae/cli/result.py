@@ -42,21 +42,26 @@ def run_into_folder(
 ):
     """Call run(components_path) and write its Outcome, the pictures and the records into `folder`; returns the Outcome.
 
-    Raises OutputError where the folder cannot be used. A run that ends early leaves nothing behind; after an internal
-    error run.log stays, with the traceback.
+    Raises OutputError where the folder cannot be used. A run that ends early leaves nothing behind, and an earlier result
+    as it was: the new one is made beside it and takes its place at the end. After an internal error run.log stays, with the
+    traceback.
     """
     from spikecrsae.checkpoint import save_checkpoint
-    from spikecrsae.results import add_to_manifest, prepare_folder, write_result
+    from spikecrsae.results import add_to_manifest, check_folder, prepare_folder, replace_result, write_result
 
-    prepare_folder(folder, overwrite)
-    with _discarded_on_failure(folder), console.logging_to_file(folder / _LOG):
+    check_folder(folder, overwrite)
+    work = folder.with_name(folder.name + ".new") if folder.exists() else folder
+    prepare_folder(work, overwrite=True)
+    with _discarded_on_failure(work), console.logging_to_file(work / _LOG):
         began = datetime.now(UTC)
-        outcome = run(folder / _COMPONENTS if components else None)
+        outcome = run(work / _COMPONENTS if components else None)
         narrator.start("write")
-        write_result(folder, outcome.sorting, _record(recording, config, outcome, began), files=_pictures(outcome))
-        save_checkpoint(outcome.checkpoint, folder / _MODEL)
+        write_result(work, outcome.sorting, _record(recording, config, outcome, began), files=_pictures(outcome))
+        save_checkpoint(outcome.checkpoint, work / _MODEL)
         narrator.finish(str(folder))
-    add_to_manifest(folder, [_MODEL, _LOG, *([_COMPONENTS] if components else [])])
+    add_to_manifest(work, [_MODEL, _LOG, *([_COMPONENTS] if components else [])])
+    if work != folder:
+        replace_result(folder, work)
     return outcome
 
 
