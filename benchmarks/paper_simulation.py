@@ -218,8 +218,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=180, help="T of the unrolled encoder")
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--first", action="store_true", help="only the first two tables: error over SNR and over epochs")
     parser.add_argument("--figures", type=Path, help="folder for the figures")
     arguments = parser.parse_args()
+    if arguments.first and arguments.figures:
+        parser.error("the figures need all tables; leave out --first or --figures.")
     config = TrainConfig(method=arguments.method, n_iterations=arguments.iterations, epochs=arguments.epochs)
     print(
         f"{arguments.windows} windows, method {arguments.method}, Python {platform.python_version()}, {platform.machine()}."
@@ -235,6 +238,8 @@ def main() -> None:
     start = oracle_start(simulation, 0)
     training, seconds = timed(simulation, start, config, 0)
     over_epochs(simulation, training, seconds)
+    if arguments.first:
+        return
     print("\n**What decides lambda**, 16 dB, seed 0")
     by_kappa = what_decides_lambda(simulation, start, config)
     print("\n**Without the oracle**: threshold, two principal components, k-means with C = 4; 16 dB")

@@ -248,7 +248,10 @@ def _scales(codes: np.ndarray, bias: float, before: np.ndarray, n_times: int) ->
 
 
 def _unrolled(windows, dictionary, scale, config, device, observer, rng, rotate) -> _State:
-    """Algorithm 4: per mini-batch one Adam step on Eq. 27 for the atoms and one on Eq. 28 for lambda."""
+    """Algorithm 4: per mini-batch one Adam step on Eq. 27 for the atoms and one on Eq. 28 for lambda.
+
+    Both steps fall over the epochs by half a cosine, to nothing.
+    """
     import torch
 
     from spikecrsae.model import CRsAE
@@ -259,6 +262,8 @@ def _unrolled(windows, dictionary, scale, config, device, observer, rng, rotate)
         torch.optim.Adam([model.atoms], lr=config.learning_rate),
         torch.optim.Adam([model.lam], lr=config.learning_rate_lambda),
     ]
+    # With a constant step Adam would hover around the optimum instead of settling.
+    decays = [torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.epochs) for adam in adams]
     for excess in _annealing(state.lam, scale, config):
         # the encoder's bias is lambda sigma^2 / L
         model.sigma = excess**0.5
@@ -268,6 +273,8 @@ def _unrolled(windows, dictionary, scale, config, device, observer, rng, rotate)
             chosen = order[first : first + config.batch_size]
             batch = torch.from_numpy(_augmented(windows[chosen], model.one_sided, rotate, rng)).to(device)
             total += _step(model, adams, batch, state.prior) * len(chosen)
+        for decay in decays:
+            decay.step()
         atoms = model.atoms.detach().cpu().numpy().copy()
         settled = state.settled(total / len(order), atoms, model.lam.item(), config.tolerance)
         observer.advance()

@@ -250,3 +250,33 @@ def test_backpropagation_improves_the_templates_and_repeats_by_seed(simulation):
     assert errors_db(simulation, first.dictionary).mean() < -6.0
     np.testing.assert_allclose((first.atoms_history**2).sum((2, 3)), 1, atol=1e-5)
     assert np.all(np.abs(np.log(first.history["lambda_history"] / first.lambda_0)) <= np.log(1 + 1 / config.kappa) + 1e-6)
+
+
+def short_windows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, float]:
+    """64 windows of 250 samples at 16 dB, one N(180, 30) spike of each of two random neurons in each, in units of the
+    noise; the unit-norm templates (2, 1, 18); the mean amplitude. Random shapes: a code is unique, as a smooth shape's
+    hardly is, and 40 iterations get there."""
+    templates = rng.standard_normal((2, 1, 18)) * np.hanning(20)[1:-1]
+    templates /= np.sqrt((templates**2).sum((1, 2), keepdims=True))
+    windows, amplitudes = np.zeros((64, 1, 250)), rng.normal(180, 30, (64, 2))
+    for window, amplitude in zip(windows, amplitudes, strict=True):
+        subtract(window, templates, np.arange(2), rng.integers(0, 233, 2), -amplitude)
+    sigma = windows.std() / 10 ** (16 / 20)
+    windows = windows / sigma + rng.standard_normal(windows.shape)
+    return windows.astype(np.float32), templates, float(amplitudes.mean() / sigma)
+
+
+def test_backpropagation_and_closed_form_training_end_within_a_decibel(monkeypatch):
+    """From the same start of -7 dB on the same windows, template by template."""
+    import torch
+
+    rng = np.random.default_rng(42)
+    windows, templates, scale = short_windows(rng)
+    start = Dictionary.from_templates(perturb_templates(templates, -7.0, rng) * scale)
+    unrolled = TrainConfig(method="unrolled", n_iterations=40, epochs=24, learning_rate=0.03, batch_size=8)
+    # so short convolutions are faster without oneDNN
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    results = [train(windows, start, config, seed=0).dictionary for config in (TrainConfig(), unrolled)]
+    em, back = (np.array([template_error_db(t, a) for t, a in zip(templates, r.atoms, strict=True)]) for r in results)
+    assert max(em.max(), back.max()) < -17
+    np.testing.assert_allclose(back, em, atol=1.0)
