@@ -6,6 +6,7 @@ the command line and docs/cli.md take their words from there.
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -140,8 +141,8 @@ def _check(option, value: Any, name: str) -> Any:
         raise UsageError(f"{name} = {value!r} must be of type {kind.__name__}.")
     if rule["choices"] and value not in rule["choices"]:
         raise UsageError(f"{name} = {value!r} must be one of {', '.join(rule['choices'])}.")
-    if isinstance(value, float) and value != value:
-        raise UsageError(f"{name} is not a number.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} = {value} must be a finite number.")
     if rule["low"] is not None and value < rule["low"]:
         raise UsageError(f"{name} = {value} must be at least {rule['low']}.")
     if rule["high"] is not None and value > rule["high"]:

@@ -124,7 +124,13 @@ def apply(model_path: Path, recording: Recording, config: Config, observer: Obse
     if saved["n_channels"] != recording.n_channels or saved["sampling_frequency"] != recording.sampling_frequency:
         raise InputError(
             f"{recording.source} has {recording.n_channels} channels at {recording.sampling_frequency:g} Hz, the model {model_path} "
-            f"{saved['n_channels']} at {saved['sampling_frequency']:g} Hz; they must agree. Choose channels with --channels."
+            f"{saved['n_channels']} at {saved['sampling_frequency']:g} Hz; they must agree. Choose channels with --channels, or give "
+            "a recording at the model's rate."
+        )
+    if saved["amplitude_unit"] != recording.amplitude_unit:
+        raise InputError(
+            f"{recording.source} is in {recording.amplitude_unit}, the model {model_path} in {saved['amplitude_unit']}; the scale must "
+            "agree. Give --gain (uV per stored number), or sort the recording by itself."
         )
     learned = Config().with_values(saved["config"], origin=str(model_path))
     config = replace(learned, infer=replace(learned.infer, chunk_s=config.infer.chunk_s), runtime=config.runtime)
@@ -260,6 +266,7 @@ def _channel_table(recording: Recording, view: PreprocessedRecording, survey: Su
 def _checkpoint(recording, view, survey, model, config) -> dict[str, Any]:
     return {
         "n_channels": recording.n_channels,
+        "amplitude_unit": recording.amplitude_unit,
         "sampling_frequency": recording.sampling_frequency,
         "usable": survey.usable,
         "preprocessor": vars(view.preprocessor).copy(),

@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 
 #: A channel is saturated where more than this part of its samples repeats its own extreme value.
 SATURATED_FRACTION = 0.01
+#: A direction across channels with less than this part of the largest noise power holds only rounding errors.
+LEAST_OWN_NOISE = 1e-4
+#: Numbers beyond this are no voltages, and their squares leave float32.
+LARGEST_SAMPLE = 1e18
 #: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
 #: removed everything there is nothing to whiten.
 STOP_BAND_FLOOR = 1e-3
@@ -47,12 +51,7 @@ def survey(recording: Recording, chunk_size: int, observer: Observer) -> Survey:
         stop = min(start + chunk_size, recording.n_samples)
         raw = np.ascontiguousarray(recording.raw(start, stop))
         digest.update(raw.data)
-        if raw.dtype.kind == "f" and not np.isfinite(raw).all():
-            row, channel = np.argwhere(~np.isfinite(raw))[0]
-            raise InputError(
-                f"{recording.source}: sample {start + row} of channel {recording.channel_ids[channel]} is {raw[row, channel]}; "
-                "every sample must be finite. Repair the file, or leave the channel out with --channels."
-            )
+        refuse_impossible(recording, raw, start)
         for extreme in extremes:
             extreme.add(raw)
         observer.advance(stop - start)
@@ -74,6 +73,20 @@ def survey(recording: Recording, chunk_size: int, observer: Observer) -> Survey:
         raise InputError(f"{recording.source}: no usable channel is left: {'; '.join(problems)}.")
     observer.finish(f"{usable.sum()} of {recording.n_channels} channels usable")
     return Survey(usable, tuple(problems), digest.hexdigest())
+
+
+def refuse_impossible(recording: Recording, raw: np.ndarray, start: int) -> None:
+    """Raise InputError where stored samples (n_samples, n_channels) from `start` on are not finite or too large for voltages."""
+    if raw.dtype.kind != "f":
+        return
+    sound = np.isfinite(raw) & (np.abs(raw) < LARGEST_SAMPLE)
+    if sound.all():
+        return
+    row, channel = np.argwhere(~sound)[0]
+    raise InputError(
+        f"{recording.source}: sample {start + row} of channel {recording.channel_ids[channel]} is {raw[row, channel]}; every sample "
+        f"must be finite and below {LARGEST_SAMPLE:g}. Repair the file, leave the channel out with --channels, or check --dtype."
+    )
 
 
 class _Extreme:
@@ -192,9 +205,16 @@ def fit(recording: Recording, config: PreprocessConfig, rng: np.random.Generator
             f"{recording.source}: only {n_quiet} quiet samples ({fraction:.1%} of the signal looked at) to learn the noise from; "
             f"{20 * (n_taps + recording.n_channels)} are needed. Give a longer recording or raise preprocess.quiet_threshold."
         )
-    taps = np.stack([_prediction_filter([b[:, c] for b in blocks], quiet, n_taps) for c in range(recording.n_channels)])
+    rank = _rank(np.concatenate([b[q] for b, q in zip(blocks, quiet, strict=True)]))
+    if rank == recording.n_channels:
+        taps = np.stack([_prediction_filter([b[:, c] for b in blocks], quiet, n_taps) for c in range(rank)])
+    else:
+        log.warning("the channels are linearly dependent: %d of %d have noise of their own", rank, recording.n_channels)
+        # one filter for all, or what cancels across the channels would no longer cancel after it
+        pooled = [b[:, c] / noise_level[c] for c in range(recording.n_channels) for b in blocks]
+        taps = np.tile(_prediction_filter(pooled, quiet * recording.n_channels, n_taps), (recording.n_channels, 1))
     predicted = [sps.oaconvolve(block, taps.T, mode="full", axes=0)[: len(block)] for block in blocks]
-    matrix = _whitening_matrix(np.concatenate([p[q] for p, q in zip(predicted, quiet, strict=True)]))
+    matrix = _whitening_matrix(np.concatenate([p[q] for p, q in zip(predicted, quiet, strict=True)]), rank)
     observer.finish(f"{fraction:.0%} of the signal is quiet")
     return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction)
 
@@ -268,10 +288,20 @@ def _quiet_samples(blocks: list[np.ndarray], config: PreprocessConfig, fs: float
     return quiet, level
 
 
-def _whitening_matrix(noise: np.ndarray) -> np.ndarray:
-    """Symmetric inverse square root (ZCA) of the noise covariance of (n, n_channels) samples."""
+def _rank(noise: np.ndarray) -> int:
+    """Number of directions across the channels of (n, n_channels) samples that have noise of their own."""
+    values = np.linalg.eigvalsh(np.atleast_2d(np.cov(noise.T)))
+    return int((values > LEAST_OWN_NOISE * values.max()).sum())
+
+
+def _whitening_matrix(noise: np.ndarray, rank: int) -> np.ndarray:
+    """Symmetric inverse square root (ZCA) of the noise covariance of (n, n_channels) samples, on its `rank` largest directions.
+
+    The others (channels that are sums of others, as after a common reference) are projected out: amplified to variance 1,
+    their rounding errors would look like spikes.
+    """
     values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(noise.T)))
-    values = np.maximum(values, 1e-6 * values.max())
+    values, vectors = values[-rank:], vectors[:, -rank:]
     return (vectors / np.sqrt(values)) @ vectors.T
 
 

@@ -202,3 +202,28 @@ def test_dead_channels_are_said_and_the_others_sorted(simulation, tmp_path):
     assert sorting.channels["masked"].tolist() == [False, True, True, False]
     assert not sorting.templates[:, [1, 2]].any()
     assert set(sorting.units["peak_channel"]) <= {0, 3}
+
+
+def test_an_infinite_option(tmp_path):
+    path = write(tmp_path / "noise.h5", noise())
+    refused(spikecrsae("sort", path, "--chunk-s", "inf"), "chunk_s", "finite", code=2)
+    assert not (tmp_path / "noise.h5.sorted").exists()
+
+
+def test_an_empty_dataset(tmp_path, sorted_nothing):
+    sorted_nothing(write(tmp_path / "none.h5", np.zeros((0, 4), np.float32)), "empty")
+
+
+def test_score_of_a_sorting_that_is_missing(folder, tmp_path):
+    truth = tmp_path / "truth.csv"
+    truth.write_text("sample\n100\n")
+    refused(spikecrsae("score", tmp_path / "nowhere", "--truth", truth), "nowhere", "does not exist")
+
+
+def test_apply_on_another_scale(simulation, folder, tmp_path):
+    path = tmp_path / "counts.h5"
+    with h5py.File(path, "w") as file:
+        file["traces"] = simulation.traces
+        file["traces"].attrs.update(sampling_frequency=simulation.config.sampling_frequency, units="ADC")
+    refused(spikecrsae("apply", folder, path, "-o", tmp_path / "out"), "ADC", "uV")
+    assert not (tmp_path / "out").exists()

@@ -236,3 +236,22 @@ def test_the_checksum_is_of_the_samples_and_of_nothing_else(traces):
     assert len(checksums) == 1
     traces[5000, 2] += 1
     assert surveyed(traces).checksum not in checksums
+
+
+def test_a_channel_that_is_a_sum_of_others_is_not_amplified_into_spikes(simulation, caplog):
+    traces = simulation.traces[:400_000].astype(np.float64)
+    traces[:, 3] = traces[:, :3].sum(axis=1)
+    with caplog.at_level(logging.WARNING):
+        view = preprocessed(recording_from_array(traces, FS))
+    assert "3 of 4" in caplog.text
+    covariance = np.cov(view.whitened(0, 400_000)[::7].T)
+    values = np.linalg.eigvalsh(covariance)
+    assert values[0] < 1e-3
+    assert values[1] > 0.5
+
+
+def test_a_number_too_large_for_a_voltage_is_named():
+    traces = np.random.default_rng(0).standard_normal((1000, 2))
+    traces[700, 1] = 1e302
+    with pytest.raises(InputError, match=r"sample 700 of channel 1 is 1e\+302"):
+        survey(recording_from_array(traces, FS), 300, Observer())

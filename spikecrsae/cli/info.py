@@ -64,12 +64,13 @@ def _noise(recording) -> tuple[list[float] | None, list[str]]:
     import numpy as np
 
     from spikecrsae.config import PreprocessConfig
-    from spikecrsae.preprocess import fit
+    from spikecrsae.preprocess import fit, refuse_impossible
     from spikecrsae.progress import Observer
     from spikecrsae.units import s_to_samples
 
     first = replace(recording, n_samples=min(recording.n_samples, s_to_samples(_LOOK_S, recording.sampling_frequency)))
     try:
+        refuse_impossible(first, first.raw(0, first.n_samples), 0)
         return fit(first, PreprocessConfig(), np.random.default_rng(0), Observer()).noise_level.tolist(), []
     except InputError as error:
         return None, [f"noise level unknown: {error}"]

@@ -14,7 +14,7 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, json_option, option, output_option, quiet_option, reader_options, verbose_option
-from spikecrsae.errors import OutputError, UsageError
+from spikecrsae.errors import InputError, OutputError, UsageError
 
 _CURVE = "tradeoff.csv"
 
@@ -117,6 +117,10 @@ class _Sorted:
         if (path / "sorting.h5").is_file() or path.name == "sorting.h5":
             sorting = read_sorting(path)
             return cls(sorting.trains(), sorting.sampling_frequency, sorting)
+        if not path.exists():
+            raise InputError(f"{path} does not exist; give the result folder of a sorting, or a file of spike times.")
+        if path.is_dir() and any((path / name).exists() for name in ("manifest.json", "run.log")):
+            raise InputError(f"{path} holds no sorting.h5: its run did not finish; see run.log there, and sort again.")
         rate = reader.get("sampling_frequency")
         if rate is None:
             raise UsageError(f"{path} does not say at what rate its samples count; give --sampling-frequency.")

@@ -100,6 +100,8 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
             f"{path}: {name} has shape {dataset.shape}; traces have two axes. If these are waveforms: {WHY_NO_SNIPPETS}."
         )
     axis = options.axis or 0
+    if 0 in dataset.shape:
+        raise InputError(f"{path}: {name} has shape {dataset.shape}, it is empty; give a file with samples.")
     n_samples, n_channels = shape_along(dataset, axis)
     if n_channels > n_samples and options.axis is None:
         raise UsageError(
