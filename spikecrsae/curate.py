@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 #: Bounds of the learned amplitude spread: below, a spike would have to fit its template better than any real one does;
 #: above, the prior would no longer tell a spike from noise.
 SPREAD_BOUNDS = (0.03, 0.2)
+#: A unit of which more spikes than this part ride on those of stronger units, beyond chance, is no neuron.
+SATELLITE_FRACTION = 0.75
 #: Amplitude spread and log-odds penalty before anything is known, and the number of spikes that the first is worth against
 #: what a unit's own spikes say (a conjugate prior of its variance).
 FIRST_SPREAD, FIRST_PENALTY, SPREAD_COUNT = 0.1, 8.0, 20
@@ -42,12 +44,16 @@ MAX_ROUNDS = 10
 
 @dataclass(frozen=True)
 class Curated:
-    """The stable set of units with its prior, the spikes of the training signal, and the decisions that led there."""
+    """The stable set of units with its prior, the spikes of the training signal, and the decisions that led there.
+
+    satellites (n_units,) bool: templates that serve the decoder but are no neuron, see `find_satellites`.
+    """
 
     model: SpikeSlab
     spikes: Spikes
     decisions: tuple[dict, ...]
     rounds: int
+    satellites: np.ndarray
 
 
 def curate(
@@ -96,7 +102,32 @@ def curate(
     if not fixed_number:
         model, spikes = expectation_maximisation(signal, model, n_rounds=2)
         model, spikes = _deaths(stage, model, spikes, decisions)
-    return Curated(model, spikes, tuple(decisions), round_number)
+    satellites = (
+        np.zeros(model.n_units, bool) if fixed_number else find_satellites(model, spikes, signal.shape[1], decisions)
+    )
+    return Curated(model, spikes, tuple(decisions), round_number, satellites)
+
+
+def find_satellites(model: SpikeSlab, spikes: Spikes, n_samples: int, decisions: list[dict]) -> np.ndarray:
+    """Units (bool, n_units) whose spikes mostly ride on stronger ones: they stand for what the stronger template misfits.
+
+    The part of a unit's spikes whose template overlaps that of a stronger unit (energy above), less what chance
+    gives at the rates of those; a satellite has more than SATELLITE_FRACTION of them.
+    """
+    found = np.zeros(model.n_units, bool)
+    reach = model.templates.shape[2] if model.n_units else 0
+    for unit in range(model.n_units):
+        mine = spikes.sample[spikes.unit == unit]
+        hosts = spikes.sample[model.energy[spikes.unit] > model.energy[unit]]
+        if not len(mine) or not len(hosts):
+            continue
+        near = np.searchsorted(hosts, mine + reach, "right") > np.searchsorted(hosts, mine - reach, "left")
+        chance = 1 - np.exp(-len(hosts) * (2 * reach + 1) / n_samples)
+        excess = float((near.mean() - chance) / (1 - chance))
+        if excess > SATELLITE_FRACTION:
+            found[unit] = True
+            decisions.append({"decision": "satellite", "units": [unit], "statistic": excess, "level": SATELLITE_FRACTION})
+    return found
 
 
 def first_model(templates: np.ndarray, refractory: int) -> SpikeSlab:

@@ -77,6 +77,7 @@ class _Model:
     sigma: float
     history: dict[str, np.ndarray]
     curation: tuple[dict, ...]
+    reported: np.ndarray
 
     def decoder(self, prior: str, one_sided: bool) -> SpikeSlab | Laplace:
         if prior == "spike-slab":
@@ -145,7 +146,7 @@ def apply(model_path: Path, recording: Recording, config: Config, observer: Obse
     view = PreprocessedRecording(recording.select(np.flatnonzero(usable)), Preprocessor(**saved["preprocessor"]))
     slab = SpikeSlab(**saved["slab"])
     dictionary = Dictionary(saved["dictionary"]["atoms"], saved["dictionary"]["scale"])
-    model = _Model(slab, dictionary, saved["lambda"], saved["sigma"], {}, ())
+    model = _Model(slab, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
     device = resolve_device(config.runtime.device)
     return _finish(recording, view, survey, model, slab.templates.shape[2], config, device, observer, None, clock)
 
@@ -196,17 +197,19 @@ def _learn(signal, view, window, config, device, observer, clock) -> _Model:
         fixed_number=initial.units is not None, seed=seed, observer=observer,
     )  # fmt: skip
     slab = curated.model
-    observer.finish(f"{slab.n_units} units after {curated.rounds} rounds")
+    observer.finish(f"{np.sum(~curated.satellites)} units after {curated.rounds} rounds")
     clock.lap("curate")
     if not slab.n_units:
         empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
-        return _Model(slab, empty, 0.0, 1.0, {}, curated.decisions)
+        return _Model(slab, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool))
     training = train(
         _training_windows(signal, config, fs), Dictionary.from_templates(slab.templates), config.train,
         sigma=1.0, seed=seed, device=device, observer=observer,
     )  # fmt: skip
     clock.lap("train")
-    return _Model(slab, training.dictionary, training.lam, training.sigma, training.history, curated.decisions)
+    return _Model(
+        slab, training.dictionary, training.lam, training.sigma, training.history, curated.decisions, ~curated.satellites
+    )
 
 
 def _training_windows(signal: np.ndarray, config: Config, fs: float) -> np.ndarray:
@@ -227,7 +230,7 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
     for chunk in decode_recording(view, decoder, n_times, s_to_samples(config.infer.chunk_s, fs), observer):
         collector.add(chunk)
     sorting = build_sorting(
-        collector, model.slab, sampling_frequency=fs, n_samples=recording.n_samples, usable=survey.usable,
+        collector, model.slab, model.reported, sampling_frequency=fs, n_samples=recording.n_samples, usable=survey.usable,
         channels=_channel_table(recording, view, survey), noise_level=view.preprocessor.noise_level,
         amplitude_unit=recording.amplitude_unit, start_time_s=recording.start_time_s,
         learned={"lambda": np.array(model.lam), "sigma": np.array(model.sigma)} | model.history, curation=model.curation,
@@ -272,6 +275,7 @@ def _checkpoint(recording, view, survey, model, config) -> dict[str, Any]:
         "preprocessor": vars(view.preprocessor).copy(),
         "slab": vars(model.slab).copy(),
         "dictionary": {"atoms": model.dictionary.atoms, "scale": model.dictionary.scale},
+        "reported": model.reported,
         "lambda": float(model.lam),
         "sigma": float(model.sigma),
         "config": config.to_dict(),

@@ -76,6 +76,7 @@ class Collector:
 def build_sorting(
     collector: Collector,
     model: SpikeSlab,
+    reported: np.ndarray,
     *,
     sampling_frequency: float,
     n_samples: int,
@@ -87,7 +88,8 @@ def build_sorting(
     learned: dict[str, np.ndarray],
     curation: tuple[dict, ...],
 ) -> Sorting:
-    """The Sorting of all decoded spikes; units without a spike are left out, the largest amplitude first.
+    """The Sorting of the decoded spikes, the largest amplitude first; units without a spike, and those that are not
+    `reported` (bool, n_units), are left out.
 
     usable (n_all_channels,) bool: channels that were sorted; templates are zero on the others. noise_level (n_channels,): of
     the sorted channels, in the recording's unit.
@@ -97,9 +99,10 @@ def build_sorting(
     peak_time = np.array([np.abs(t).max(axis=0).argmax() for t in mean], np.int64)
     peak = np.array([np.abs(t).max() for t in mean])
     fired = np.bincount(spikes.unit, minlength=model.n_units)
-    order = [u for u in np.argsort(-peak, kind="stable") if fired[u] > 0]
+    order = [u for u in np.argsort(-peak, kind="stable") if fired[u] > 0 and reported[u]]
     rank = np.full(model.n_units, -1, np.int64)
     rank[order] = np.arange(len(order))
+    spikes = spikes.select(rank[spikes.unit] >= 0)
     table = np.zeros(len(spikes), SPIKE_DTYPE)
     first = spikes.sample - collector.margin
     table["sample"] = np.clip(first + peak_time[spikes.unit], 0, n_samples - 1) if len(spikes) else 0
