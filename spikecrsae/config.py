@@ -55,7 +55,7 @@ class TrainConfig:
         "auto", "sparse coding: coordinate descent (CPU) or FISTA (any device)", choices=("auto", "coordinate", "fista")
     )
     n_iterations: int = _option(180, "unrolled FISTA iterations T", low=1)
-    epochs: int = _option(30, "training epochs at most", low=1)
+    epochs: int = _option(40, "training epochs at most", low=1)
     window_s: float = _option(1.0, "length of a training window", low=0.01)
     max_training_s: float = _option(20.0, "signal that CRsAE is trained on at most, windows evenly spread", low=0.1)
     kappa: float = _option(8.5, "weight of the prior that centres lambda on its start (MODEL, scale-free prior)", low=0.01)
