@@ -11,11 +11,13 @@ import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import poisson
 
-from spikecrsae.csc.convolution import gram
+from spikecrsae.csc.convolution import BlockSpectra, gram
 from spikecrsae.csc.least_squares import fit_templates
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.initialise import (
+    MODE_LEVEL,
     SMALLEST_CLUSTER,
     SpikeSubspace,
     TemplateWindow,
@@ -36,6 +38,8 @@ log = logging.getLogger(__name__)
 SPREAD_BOUNDS = (0.03, 0.2)
 #: A unit of which more spikes than this part ride on those of stronger units, beyond chance, is no neuron.
 SATELLITE_FRACTION = 0.75
+#: Lags looked at, in template lengths: a strong spike's head and tail are still seen there.
+SATELLITE_REACH = 3
 #: Amplitude spread and log-odds penalty before anything is known, and the number of spikes that the first is worth against
 #: what a unit's own spikes say (a conjugate prior of its variance).
 FIRST_SPREAD, FIRST_PENALTY, SPREAD_COUNT = 0.1, 8.0, 20
@@ -109,25 +113,42 @@ def curate(
 
 
 def find_satellites(model: SpikeSlab, spikes: Spikes, n_samples: int, decisions: list[dict]) -> np.ndarray:
-    """Units (bool, n_units) whose spikes mostly ride on stronger ones: they stand for what the stronger template misfits.
+    """Units (bool, n_units) whose spikes mostly come at fixed lags from those of stronger units: they stand for what the
+    stronger template misfits, or for its head or tail beyond the window.
 
-    The part of a unit's spikes whose template overlaps that of a stronger unit (energy above), less what chance
-    gives at the rates of those; a satellite has more than SATELLITE_FRACTION of them.
+    A cross-correlogram with each stronger unit (energy above) over SATELLITE_REACH template lengths shows the lags at which
+    there are more spikes than chance gives (Poisson, Bonferroni); a satellite has more than SATELLITE_FRACTION of its spikes
+    there, chance taken off.
     """
     found = np.zeros(model.n_units, bool)
-    reach = model.templates.shape[2] if model.n_units else 0
+    n_times = model.templates.shape[2] if model.n_units else 1
+    edges = np.arange(-SATELLITE_REACH * n_times, SATELLITE_REACH * n_times + 1, max(1, n_times // 8))
     for unit in range(model.n_units):
         mine = spikes.sample[spikes.unit == unit]
-        hosts = spikes.sample[model.energy[spikes.unit] > model.energy[unit]]
-        if not len(mine) or not len(hosts):
-            continue
-        near = np.searchsorted(hosts, mine + reach, "right") > np.searchsorted(hosts, mine - reach, "left")
-        chance = 1 - np.exp(-len(hosts) * (2 * reach + 1) / n_samples)
-        excess = float((near.mean() - chance) / (1 - chance))
+        hosts = np.flatnonzero(model.energy > model.energy[unit])
+        locked = np.zeros(len(mine), bool)
+        chance = 0.0
+        for host in hosts:
+            theirs = spikes.sample[spikes.unit == host]
+            pairs, lags = _lags(mine, theirs, int(edges[-1]))
+            counts = np.histogram(lags, edges)[0]
+            expected = len(mine) * len(theirs) * (edges[1] - edges[0]) / n_samples
+            above = poisson.sf(counts - 1, expected) < MODE_LEVEL / (len(counts) * len(hosts))
+            locked[pairs[above[np.clip(np.searchsorted(edges, lags, "right") - 1, 0, len(counts) - 1)]]] = True
+            chance += above.sum() * expected / max(len(mine), 1)
+        excess = (float(locked.mean()) - chance) / max(1 - chance, 0.1) if len(mine) else 0.0
         if excess > SATELLITE_FRACTION:
             found[unit] = True
             decisions.append({"decision": "satellite", "units": [unit], "statistic": excess, "level": SATELLITE_FRACTION})
     return found
+
+
+def _lags(mine: np.ndarray, theirs: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """For every pair of spikes less than `reach` samples apart: the index in `mine`, and by how much it comes later."""
+    low, high = np.searchsorted(theirs, mine - reach), np.searchsorted(theirs, mine + reach)
+    index = np.repeat(np.arange(len(mine)), high - low)
+    partner = np.arange(len(index)) - np.repeat(np.cumsum(high - low) - (high - low), high - low) + np.repeat(low, high - low)
+    return index, mine[index] - theirs[partner]
 
 
 def first_model(templates: np.ndarray, refractory: int) -> SpikeSlab:
@@ -138,9 +159,10 @@ def first_model(templates: np.ndarray, refractory: int) -> SpikeSlab:
 
 def expectation_maximisation(signal: np.ndarray, model: SpikeSlab, n_rounds: int) -> tuple[SpikeSlab, Spikes]:
     """Decode, then update templates (joint least squares), spreads and penalties; ends with a decoding of the last model."""
+    spectra = BlockSpectra.of(signal, model.templates.shape[2])
     for _ in range(n_rounds):
-        model = maximise(signal, model, model.decode(signal))
-    return model, model.decode(signal)
+        model = maximise(signal, model, model.decode(spectra, n_sweeps=0))
+    return model, model.decode(spectra)
 
 
 def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> SpikeSlab:
@@ -222,13 +244,12 @@ def _cleaned_waveforms(stage: _Stage, model: SpikeSlab, spikes: Spikes) -> list[
     n_times = stage.window.n_times
     pad = n_times // 2
     rest = np.pad(model.residual(stage.signal, spikes).T, ((pad, pad), (0, 0)))
-    copies = np.stack([shift_in_time(model.templates, by) for by in model.shifts()], axis=1)
+    copies, rows = model.shifted(), model.copy_of(spikes)
     cleaned = []
     for unit in range(model.n_units):
         mine = _at_most(np.flatnonzero(spikes.unit == unit), 2000, stage.seed)
-        step = np.rint(spikes.shift[mine] * model.n_shifts + (model.n_shifts - 1) / 2).astype(int)
         windows = windows_at(rest, spikes.sample[mine], n_times + 2 * pad)
-        own = copies[unit, step].transpose(0, 2, 1) * spikes.amplitude[mine, None, None]
+        own = copies[rows[mine]].transpose(0, 2, 1) * spikes.amplitude[mine, None, None]
         windows[:, pad : pad + n_times] += own.astype(np.float32)
         cleaned.append(windows)
     return cleaned

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import scipy.fft
+from numba import njit
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 
 def synthesis(codes: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
@@ -27,42 +33,85 @@ def analysis(signal: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
     return conv1d(signal, atoms)
 
 
+@dataclass(frozen=True)
+class BlockSpectra:
+    """A signal (n_channels, n_samples) as the spectra of overlapping short blocks, kept for correlating it many times.
+
+    spectra (n_channels, n_blocks, n_frequencies): blocks of `size` samples that begin every size - n_times + 1 samples.
+    """
+
+    spectra: np.ndarray
+    size: int
+    n_times: int
+    n_samples: int
+
+    @classmethod
+    def of(cls, signal: np.ndarray, n_times: int) -> BlockSpectra:
+        size = 1 << int(np.ceil(np.log2(12 * n_times)))
+        hop = size - n_times + 1
+        n_blocks = max(1, -(-(signal.shape[1] - n_times + 1) // hop))
+        padded = np.pad(signal, ((0, 0), (0, (n_blocks - 1) * hop + size - signal.shape[1])))
+        blocks = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop]
+        spectra = _in_threads(lambda part: scipy.fft.rfft(blocks[:, part]), n_blocks)
+        return cls(np.concatenate(spectra, axis=1), size, n_times, signal.shape[1])
+
+    def correlate(self, atoms: np.ndarray) -> np.ndarray:
+        """H^T y: correlation with every atom (n_units, n_channels, n_times), (n_units, n_positions), in the signal's precision."""
+        hop = self.size - self.n_times + 1
+        n_positions = self.n_samples - self.n_times + 1
+        filters = np.conj(scipy.fft.rfft(atoms.astype(self.spectra.real.dtype), self.size))
+        result = np.empty((len(atoms), self.spectra.shape[1] * hop), filters.real.dtype)
+
+        def part_of(part: slice) -> None:
+            values = scipy.fft.irfft(_filtered(self.spectra[:, part], filters), self.size)[:, :, :hop]
+            # circular: only positions from hop on would see the wrap
+            result[:, part.start * hop : part.stop * hop] = values.reshape(len(atoms), -1)
+
+        _in_threads(part_of, self.spectra.shape[1])
+        return result[:, :n_positions]
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _filtered(spectra, filters):
+    n_channels, n_blocks, n_frequencies = spectra.shape
+    out = np.zeros((len(filters), n_blocks, n_frequencies), spectra.dtype)
+    for unit in range(len(filters)):
+        for channel in range(n_channels):
+            for block in range(n_blocks):
+                for f in range(n_frequencies):
+                    out[unit, block, f] += spectra[channel, block, f] * filters[unit, channel, f]
+    return out
+
+
+def _in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
+    """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores."""
+    slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
+    if len(slices) < 4:
+        return [work(part) for part in slices]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(work, slices))
+
+
 def correlate(signal: np.ndarray, atoms: np.ndarray) -> np.ndarray:
     """H^T y as `analysis`, numpy in and out, through overlapping short FFTs: the fastest of the ways measured on a CPU.
 
     signal (n_windows, n_channels, n_samples), atoms (n_units, n_channels, n_times) -> (n_windows, n_units, n_positions),
     in the signal's dtype.
     """
-    n_units, n_channels, n_times = atoms.shape
-    n_positions = signal.shape[2] - n_times + 1
-    size = 1 << int(np.ceil(np.log2(12 * n_times)))
-    hop = size - n_times + 1
-    spectra = np.conj(scipy.fft.rfft(atoms.astype(signal.dtype), size)).transpose(2, 1, 0)
-    result = np.empty((len(signal), n_units, n_positions), signal.dtype)
-    blocks_at_once = max(1, 4_000_000 // (size * max(n_channels, n_units)))
-    for window, target in zip(signal, result, strict=True):
-        for first in range(0, n_positions, blocks_at_once * hop):
-            n_blocks = min(blocks_at_once, -(-(n_positions - first) // hop))
-            part = window[:, first : first + (n_blocks - 1) * hop + size]
-            part = np.pad(part, ((0, 0), (0, (n_blocks - 1) * hop + size - part.shape[1])))
-            blocks = np.lib.stride_tricks.sliding_window_view(part, size, axis=1)[:, ::hop]
-            product = np.matmul(scipy.fft.rfft(blocks, workers=-1).transpose(2, 1, 0), spectra)
-            # circular: only positions from hop on would see the wrap
-            values = scipy.fft.irfft(product.transpose(2, 1, 0), size, workers=-1)[:, :, :hop].reshape(n_units, -1)
-            stop = min(first + n_blocks * hop, n_positions)
-            target[:, first:stop] = values[:, : stop - first]
-    return result
+    return np.stack([BlockSpectra.of(window, atoms.shape[2]).correlate(atoms) for window in signal])
 
 
-def gram(atoms: np.ndarray) -> np.ndarray:
-    """Cross-correlations of the atoms, (n_units, n_units, 2 n_times - 1), float64.
+def gram(atoms: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """Cross-correlations of the atoms with others (the atoms themselves by default), (n_units, n_others, 2 n_times - 1), float64.
 
     gram[a, b, n_times - 1 + d] = sum_k <h_a[:, k], h_b[:, k + d]>: what one unit of atom b at position 0 adds to the
     correlation with atom a at position d (Eq. 39).
     """
-    n_units, _, n_times = atoms.shape
+    n_times = atoms.shape[2]
     size = 1 << int(np.ceil(np.log2(2 * n_times)))
     spectra = np.fft.rfft(np.asarray(atoms, np.float64), size, axis=2)
-    products = np.einsum("amf,bmf->abf", spectra.conj(), spectra)
+    other_spectra = spectra if others is None else np.fft.rfft(np.asarray(others, np.float64), size, axis=2)
+    # frequencies first: one small matrix product each
+    products = np.matmul(spectra.conj().transpose(2, 0, 1), other_spectra.transpose(2, 1, 0)).transpose(1, 2, 0)
     lags = np.fft.irfft(products, size, axis=2)
     return np.ascontiguousarray(np.concatenate([lags[:, :, size - n_times + 1 :], lags[:, :, :n_times]], axis=2))

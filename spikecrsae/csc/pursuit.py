@@ -1,10 +1,13 @@
-"""The spike-and-slab decoder: greedy maximum a posteriori pursuit of whole spikes.
+"""The spike-and-slab decoder: greedy maximum a posteriori pursuit of whole spikes, then local improvements.
 
 A spike of unit c has the amplitude a ~ N(1, s_c^2) relative to the unit's template and a prior log-odds penalty p_c per
 sample position (MODEL, A better prior for the last step). With b the correlation of the residual with the template
 and g = ||h||^2 the template's energy, adding a spike raises the log posterior by
 
     1/2 (b + 1/s^2)^2 / (g + 1/s^2) - 1/(2 s^2) - 1/2 log(1 + s^2 g) - p,         a = (b + 1/s^2) / (g + 1/s^2).
+
+Positions are refined below one sample: the correlation with a template shifted by d is the correlation d later, which a
+windowed sinc interpolates; only what is subtracted needs shifted copies of the template.
 """
 
 from __future__ import annotations
@@ -14,23 +17,28 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from spikecrsae.csc.convolution import correlate, gram
+from spikecrsae.csc.convolution import BlockSpectra, gram
 from spikecrsae.csc.least_squares import subtract
+
+#: Half the length of the interpolator, samples.
+_SINC_REACH = 8
+#: Two spikes are tried in place of one where a template of theirs resembles that of the one (cosine at the best lag) so much.
+_RIVAL_SIMILARITY = 0.6
 
 
 @dataclass(frozen=True)
 class SpikeSlab:
     """Templates at full scale with the prior of their spikes.
 
-    templates (n_units, n_channels, n_times); spread s and penalty p, (n_units,); refractory in samples. Each template is
-    tried at `n_shifts` positions within one sample (Fourier interpolation): jitter of a strong spike is no residual.
+    templates (n_units, n_channels, n_times); spread s and penalty p, (n_units,); refractory in samples. A spike stands at one
+    of `n_shifts` positions within one sample (Fourier interpolation): jitter of a strong spike is no residual.
     """
 
     templates: np.ndarray
     spread: np.ndarray
     penalty: np.ndarray
     refractory: int
-    n_shifts: int = 3
+    n_shifts: int = 8
 
     @property
     def n_units(self) -> int:
@@ -55,28 +63,33 @@ class SpikeSlab:
         copies = np.stack([shift_in_time(self.templates, by) for by in self.shifts()], axis=1)
         return np.ascontiguousarray(copies.reshape(-1, *self.templates.shape[1:]), dtype=np.float32)
 
-    def decode(self, signal: np.ndarray) -> Spikes:
+    def copy_of(self, spikes: Spikes) -> np.ndarray:
+        """Row (int64) of `shifted` that each spike is a multiple of."""
+        step = np.rint(spikes.shift * self.n_shifts + (self.n_shifts - 1) / 2).astype(np.int64)
+        return spikes.unit * self.n_shifts + step
+
+    def decode(self, signal: np.ndarray | BlockSpectra, n_sweeps: int = 4) -> Spikes:
         """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates."""
-        atoms = self.shifted()
-        if not len(atoms) or signal.shape[1] < atoms.shape[2]:
+        if isinstance(signal, np.ndarray):
+            if not self.n_units or signal.shape[1] < self.templates.shape[2]:
+                return Spikes.none()
+            signal = BlockSpectra.of(signal, self.templates.shape[2])
+        elif not self.n_units:
             return Spikes.none()
-        unit_of = np.repeat(np.arange(self.n_units), self.n_shifts)
-        correlation = correlate(signal[None], atoms)[0]
-        atom, sample, amplitude, gain = pursue(correlation, gram(atoms), unit_of, self.spread, self.penalty, self.refractory)
-        return Spikes(unit_of[atom], sample, amplitude, self.shifts()[atom % self.n_shifts], gain)
+        overlaps = gram(self.templates, self.shifted())
+        return pursue(signal.correlate(self.templates), overlaps, self.spread, self.penalty, self.refractory, self.shifts(), n_sweeps)
 
     def residual(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """signal (n_channels, n_samples) less the spikes, float32."""
         rest = np.array(signal, dtype=np.float32, order="C")
-        nearest = np.rint((spikes.shift * self.n_shifts) + (self.n_shifts - 1) / 2).astype(np.int64)
-        subtract(rest, self.shifted(), spikes.unit * self.n_shifts + nearest, spikes.sample, spikes.amplitude)
+        subtract(rest, self.shifted(), self.copy_of(spikes), spikes.sample, spikes.amplitude)
         return rest
 
 
 @dataclass(frozen=True)
 class Spikes:
     """Decoded spikes sorted by sample: unit, first sample of the template, amplitude relative to the template, sub-sample
-    shift, and gain, the log posterior odds of the spike against none."""
+    shift, and gain, the log posterior odds of the spike against none where all others stay."""
 
     unit: np.ndarray
     sample: np.ndarray
@@ -105,105 +118,332 @@ def shift_in_time(waveforms: np.ndarray, shift: float) -> np.ndarray:
     return np.fft.irfft(np.fft.rfft(waveforms, size, axis=-1) * phase, size, axis=-1)[..., :n_times]
 
 
+def _interpolator(shifts: np.ndarray) -> np.ndarray:
+    """Weights (n_shifts, 2 reach + 1) that read a sampled function `shift` samples later: a sinc under a Hann window."""
+    offset = np.arange(-_SINC_REACH, _SINC_REACH + 1) - shifts[:, None]
+    weights = np.sinc(offset) * np.cos(0.5 * np.pi * offset / (_SINC_REACH + 1)) ** 2
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
 def pursue(
     correlation: np.ndarray,
-    gram: np.ndarray,
-    atom_unit: np.ndarray,
+    overlaps: np.ndarray,
     spread: np.ndarray,
     penalty: np.ndarray,
     refractory: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Spikes of one stretch: atom (n,), position (n,), amplitude (n,) relative to the template, gain (n,).
+    shifts: np.ndarray,
+    n_sweeps: int = 4,
+) -> Spikes:
+    """The spikes of one stretch.
 
-    correlation (n_atoms, n_positions): of the whitened signal with the templates at full scale; it is changed into that of
-    the residual. gram: csc.convolution.gram of the same templates. atom_unit (n_atoms,): several atoms may be one unit
-    (shifted copies). spread s and penalty p, per unit. refractory: a unit fires once within this many samples each way.
+    correlation (n_units, n_positions): of the whitened signal with the templates at full scale; it is changed into that of
+    the residual. overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.convolution.gram of the templates with their
+    shifted copies. spread s and penalty p, per unit. refractory: a unit fires once within this many samples each way.
+
+    First greedily, the largest gain first. Then, up to n_sweeps times, each spike that overlaps others is taken out and what
+    raises the posterior most is put in its place: nothing, one spike, or two (a collision that looked like a third unit).
     """
-    n_atoms = len(correlation)
-    centre = (gram.shape[2] - 1) // 2
-    energy = gram[np.arange(n_atoms), np.arange(n_atoms), centre].astype(np.float64)
-    precision = 1.0 / spread[atom_unit] ** 2
-    offset = -0.5 * precision - 0.5 * np.log1p(energy / precision) - penalty[atom_unit]
-    found = _pursue(
-        correlation,
-        np.ascontiguousarray(gram, dtype=correlation.dtype),
-        atom_unit.astype(np.int64),
-        precision,
-        energy + precision,
-        offset,
-        refractory,
-    )
-    atom, position, amplitude, gain = found
-    order = np.lexsort((atom, position))
-    return atom[order], position[order], amplitude[order], gain[order]
+    n_units, n_shifts = len(correlation), len(shifts)
+    centre = (overlaps.shape[2] - 1) // 2
+    middle = overlaps.reshape(n_units, n_units, n_shifts, -1)
+    energy = middle[np.arange(n_units), np.arange(n_units), n_shifts // 2, centre].astype(np.float64)
+    precision = 1.0 / spread**2
+    offset = -0.5 * precision - 0.5 * np.log1p(energy / precision) - penalty
+    prior = np.ascontiguousarray(np.stack([precision, energy + precision, offset]))
+    blocked = np.zeros(correlation.shape, np.uint8)
+    overlaps = np.ascontiguousarray(overlaps, dtype=correlation.dtype)
+    kernel = np.ascontiguousarray(_interpolator(shifts), dtype=correlation.dtype)
+    found = _pursue(correlation, blocked, overlaps, kernel, prior, refractory)
+    norms = np.sqrt(energy)
+    rivals = np.abs(middle).max(axis=(2, 3)) > _RIVAL_SIMILARITY * norms[:, None] * norms[None, :]
+    for sweep in range(n_sweeps):
+        order = np.argsort(found[1], kind="stable")
+        found = tuple(column[order] for column in found)
+        *found, n_changed = _improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, *found, sweep == 0)
+        if not n_changed:
+            break
+    unit, sample, step, amplitude, gain, _ = found
+    order = np.lexsort((unit, sample))
+    return Spikes(unit[order], sample[order], amplitude[order], shifts[step[order]], gain[order])
 
 
 @njit(cache=True, nogil=True)
-def _segment_best(correlation, blocked, atom_unit, precision, total, offset, first, last):
-    best_gain, best_atom, best_position = 0.0, -1, -1
-    for atom in range(correlation.shape[0]):
-        unit = atom_unit[atom]
-        # b must exceed this for a positive gain; most positions are left after one comparison
-        need = np.sqrt(max(0.0, -2.0 * total[atom] * offset[atom])) - precision[atom]
+def _read(row, kernel, position, step):
+    """The correlation at a sub-sample position."""
+    reach = kernel.shape[1] // 2
+    value = 0.0
+    if position >= reach and position + reach < len(row):
+        for j in range(kernel.shape[1]):
+            value += kernel[step, j] * row[position + j - reach]
+        return value
+    for j in range(kernel.shape[1]):
+        value += kernel[step, j] * row[min(max(position + j - reach, 0), len(row) - 1)]
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _best(correlation, blocked, kernel, prior, first, last, only):
+    """The spike of the largest gain in [first, last): gain, unit (-1: none pays), position, step, amplitude. only: a unit, or -1."""
+    n_units, n_positions = correlation.shape
+    n_shifts = kernel.shape[0]
+    best_gain, best_unit, best_position, best_step, best_amplitude = 0.0, -1, -1, 0, 0.0
+    for unit in range(n_units):
+        if only >= 0 and unit != only:
+            continue
+        precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
+        # b must exceed this for the largest gain so far; between samples it can be larger than on them
+        need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
+        low = 0.6 * need if need > 0 else need
+        row = correlation[unit]
         for position in range(first, last):
-            b = correlation[atom, position]
-            if b > need and not blocked[unit, position]:
-                gain = 0.5 * (b + precision[atom]) ** 2 / total[atom] + offset[atom]
-                if gain > best_gain:
-                    best_gain, best_atom, best_position = gain, atom, position
-    return best_gain, best_atom, best_position
+            b = row[position]
+            if b <= low or b <= 0 or blocked[unit, position]:
+                continue
+            before = row[position - 1] if position > 0 else b
+            after = row[position + 1] if position < n_positions - 1 else b
+            if before > b or after > b or (after == b and position < n_positions - 1):
+                continue
+            # a parabola tells where between the samples, and whether it is worth the exact value
+            bend = 2.0 * b - before - after
+            vertex = 0.5 * (after - before) / bend if bend > 0 else 0.0
+            if 1.1 * (b + 0.25 * (after - before) * vertex) <= need:
+                continue
+            middle = int(np.rint(vertex * n_shifts + 0.5 * (n_shifts - 1)))
+            top, step = -np.inf, 0
+            for k in range(max(0, middle - 1), min(n_shifts, middle + 2)):
+                value = _read(row, kernel, position, k)
+                if value > top:
+                    top, step = value, k
+            gain = 0.5 * (top + precision) ** 2 / total + offset
+            if gain > best_gain:
+                best_gain, best_unit, best_position, best_step = gain, unit, position, step
+                best_amplitude = (top + precision) / total
+                need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
+                low = 0.6 * need if need > 0 else need
+    return best_gain, best_unit, best_position, best_step, best_amplitude
 
 
 @njit(cache=True, nogil=True)
-def _pursue(correlation, gram, atom_unit, precision, total, offset, refractory):
-    n_atoms, n_positions = correlation.shape
-    centre = (gram.shape[2] - 1) // 2
-    length = gram.shape[2] + 1
+def _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, sign):
+    """Subtract a spike from the correlation (sign 1) or give it back (sign -1), and block or free its unit around it."""
+    n_units, n_positions = correlation.shape
+    centre = (overlaps.shape[2] - 1) // 2
+    low, high = max(0, position - centre), min(n_positions, position + centre + 1)
+    atom = unit * n_shifts + step
+    scale = np.float32(sign * amplitude)
+    for other in range(n_units):
+        for i in range(low, high):
+            correlation[other, i] -= scale * overlaps[other, atom, i - position + centre]
+    for i in range(max(0, position - refractory), min(n_positions, position + refractory + 1)):
+        blocked[unit, i] += sign
+
+
+@njit(cache=True, nogil=True)
+def _pursue(correlation, blocked, overlaps, kernel, prior, refractory):
+    n_positions = correlation.shape[1]
+    n_shifts = kernel.shape[0]
+    centre = (overlaps.shape[2] - 1) // 2
+    # a spike changes what interpolation sees a little beyond the overlap
+    touched = max(centre, refractory) + kernel.shape[1] // 2 + 1
+    length = 2 * touched + 1
     n_segments = (n_positions + length - 1) // length
-    blocked = np.zeros((atom_unit.max() + 1 if n_atoms else 0, n_positions), np.bool_)
     gains = np.zeros(n_segments)
-    atoms = np.full(n_segments, -1, np.int64)
+    amplitudes = np.zeros(n_segments)
+    units = np.full(n_segments, -1, np.int64)
     positions = np.zeros(n_segments, np.int64)
+    steps = np.zeros(n_segments, np.int64)
     stale = np.ones(n_segments, np.bool_)
-    found_atom, found_position, found_amplitude, found_gain = [0], [0], [0.0], [0.0]
+    found_unit, found_position, found_step, found_amplitude, found_gain = [0], [0], [0], [0.0], [0.0]
     again = True
     while again:
         again = False
         for segment in range(n_segments):
             for near in range(max(0, segment - 1), min(n_segments, segment + 2)):
                 if stale[near]:
-                    gains[near], atoms[near], positions[near] = _segment_best(
-                        correlation, blocked, atom_unit, precision, total, offset,
-                        near * length, min((near + 1) * length, n_positions),
+                    gains[near], units[near], positions[near], steps[near], amplitudes[near] = _best(
+                        correlation, blocked, kernel, prior, near * length, min((near + 1) * length, n_positions), -1
                     )
                     stale[near] = False
-            if atoms[segment] < 0:
+            if units[segment] < 0:
                 continue
             if segment > 0 and gains[segment - 1] > gains[segment]:
                 continue
             if segment < n_segments - 1 and gains[segment + 1] > gains[segment]:
                 again = True
                 continue
-            atom, position = atoms[segment], positions[segment]
-            amplitude = (correlation[atom, position] + precision[atom]) / total[atom]
-            found_atom.append(atom)
+            unit, position, step = units[segment], positions[segment], steps[segment]
+            _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitudes[segment], 1)
+            found_unit.append(unit)
             found_position.append(position)
-            found_amplitude.append(amplitude)
+            found_step.append(step)
+            found_amplitude.append(amplitudes[segment])
             found_gain.append(gains[segment])
-            low, high = max(0, position - centre), min(n_positions, position + centre + 1)
-            for other in range(n_atoms):
-                for i in range(low, high):
-                    correlation[other, i] -= amplitude * gram[other, atom, i - position + centre]
-            unit = atom_unit[atom]
-            block_low, block_high = max(0, position - refractory), min(n_positions, position + refractory + 1)
-            for i in range(block_low, block_high):
-                blocked[unit, i] = True
-            for near in range(min(low, block_low) // length, (max(high, block_high) - 1) // length + 1):
+            for near in range(max(0, position - touched) // length, min(n_positions - 1, position + touched) // length + 1):
                 stale[near] = True
             again = True
     return (
-        np.array(found_atom[1:]),
-        np.array(found_position[1:]),
-        np.array(found_amplitude[1:]),
-        np.array(found_gain[1:]),
+        np.array(found_unit[1:], dtype=np.int64),
+        np.array(found_position[1:], dtype=np.int64),
+        np.array(found_step[1:], dtype=np.int64),
+        np.array(found_amplitude[1:], dtype=np.float64),
+        np.array(found_gain[1:], dtype=np.float64),
+        np.ones(len(found_unit) - 1, dtype=np.bool_),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _gain(correlation, kernel, prior, unit, position, step, amplitude):
+    """What a spike of given amplitude adds to the log posterior."""
+    b = _read(correlation[unit], kernel, position, step)
+    precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
+    best = (b + precision) / total
+    return 0.5 * total * (best**2 - (amplitude - best) ** 2) + offset
+
+
+@njit(cache=True, nogil=True)
+def _rebuild(correlation, blocked, overlaps, kernel, prior, refractory, first, last, start_unit, most, places, sizes):
+    """Spikes in [first, last) from nothing: the best of start_unit (-1: of any unit), then greedily, then each once more in the
+    presence of the others. Fills places (most, 3: unit, position, step) and sizes (most, 2: amplitude, gain) and leaves the
+    spikes subtracted. Returns their number and what they add to the log posterior."""
+    n_shifts = kernel.shape[0]
+    n, total = 0, 0.0
+    only = start_unit
+    while n < most:
+        gain, unit, position, step, amplitude = _best(correlation, blocked, kernel, prior, first, last, only)
+        if unit < 0:
+            break
+        only = -1
+        _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, 1)
+        places[n, 0], places[n, 1], places[n, 2] = unit, position, step
+        sizes[n, 0], sizes[n, 1] = amplitude, gain
+        total += gain
+        n += 1
+    if n < 2:
+        return n, total
+    for i in range(n):
+        unit, position, step, amplitude = places[i, 0], places[i, 1], places[i, 2], sizes[i, 0]
+        _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, -1)
+        total -= _gain(correlation, kernel, prior, unit, position, step, amplitude)
+        gain, unit, position, step, amplitude = _best(correlation, blocked, kernel, prior, first, last, -1)
+        if unit >= 0:
+            _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, 1)
+            total += gain
+        places[i, 0], places[i, 1], places[i, 2] = unit, position, step
+        sizes[i, 0], sizes[i, 1] = amplitude, gain
+    return n, total
+
+
+@njit(cache=True, nogil=True)
+def _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes, n, sign):
+    for i in range(n):
+        if places[i, 0] >= 0:
+            _put(
+                correlation, blocked, overlaps, n_shifts, refractory,
+                places[i, 0], places[i, 1], places[i, 2], sizes[i, 0], sign,
+            )
+
+
+@njit(cache=True, nogil=True)
+def _improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, unit, position, step, amplitude, gain, open_, first_sweep):
+    """One sweep over the spikes (sorted by position) that are open: each, with those close to it, is taken out, and the set
+    of spikes that raises the log posterior most takes their place.
+
+    open_: ignored in the first sweep, every spike is; later, those beside which something changed. Returns the spikes, which
+    of them are open now, and how many have changed in kind or place.
+    """
+    n_shifts = kernel.shape[0]
+    n_units, n_positions = correlation.shape
+    centre = (overlaps.shape[2] - 1) // 2
+    close = max(3, centre // 6)
+    n = len(unit)
+    alive, opened = np.ones(n, np.bool_), np.zeros(n, np.bool_)
+    n_changed = 0
+    most = 6
+    members = np.zeros(most, np.int64)
+    old_places, old_sizes = np.zeros((most, 3), np.int64), np.zeros((most, 2))
+    places, sizes = np.zeros((most, 3), np.int64), np.zeros((most, 2))
+    best_places, best_sizes = np.zeros((most, 3), np.int64), np.zeros((most, 2))
+    more_unit, more_position, more_step, more_amplitude, more_gain = [0], [0], [0], [0.0], [0.0]
+    for i in range(n):
+        if not alive[i] or not (first_sweep or open_[i]):
+            continue
+        t = position[i]
+        n_old = 0
+        j = i
+        while j >= 0 and t - position[j] <= 4 * close and n_old < most - 1:
+            if alive[j] and abs(t - position[j]) <= close:
+                members[n_old] = j
+                n_old += 1
+            j -= 1
+        j = i + 1
+        while j < n and position[j] - t <= 4 * close and n_old < most - 1:
+            if alive[j] and abs(t - position[j]) <= close:
+                members[n_old] = j
+                n_old += 1
+            j += 1
+        old_total = 0.0
+        for k in range(n_old):
+            j = members[k]
+            old_places[k, 0], old_places[k, 1], old_places[k, 2] = unit[j], position[j], step[j]
+            old_sizes[k, 0], old_sizes[k, 1] = amplitude[j], gain[j]
+            _put(correlation, blocked, overlaps, n_shifts, refractory, unit[j], position[j], step[j], amplitude[j], -1)
+            old_total += _gain(correlation, kernel, prior, unit[j], position[j], step[j], amplitude[j])
+        first, last = max(0, t - 2 * close), min(n_positions, t + 2 * close + 1)
+        best_n, best_total = -1, old_total + 1e-6
+        for start in range(-1, n_units):
+            if start >= 0:
+                resembles = False
+                for k in range(n_old):
+                    resembles |= rivals[start, old_places[k, 0]]
+                if not resembles:
+                    continue
+            new_n, new_total = _rebuild(
+                correlation, blocked, overlaps, kernel, prior, refractory, first, last, start, n_old + 1, places, sizes
+            )
+            if new_total > best_total:
+                best_n, best_total = new_n, new_total
+                best_places[:], best_sizes[:] = places, sizes
+            _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes, new_n, -1)
+        if best_n < 0:
+            _put_all(correlation, blocked, overlaps, n_shifts, refractory, old_places, old_sizes, n_old, 1)
+            continue
+        _put_all(correlation, blocked, overlaps, n_shifts, refractory, best_places, best_sizes, best_n, 1)
+        moved = best_total - old_total > 0.1
+        slot = 0
+        for k in range(best_n):
+            if best_places[k, 0] < 0:
+                continue
+            if slot < n_old:
+                j = members[slot]
+                unit[j], position[j], step[j] = best_places[k, 0], best_places[k, 1], best_places[k, 2]
+                amplitude[j], gain[j] = best_sizes[k, 0], best_sizes[k, 1]
+            else:
+                more_unit.append(best_places[k, 0])
+                more_position.append(best_places[k, 1])
+                more_step.append(best_places[k, 2])
+                more_amplitude.append(best_sizes[k, 0])
+                more_gain.append(best_sizes[k, 1])
+            slot += 1
+        for k in range(slot, n_old):
+            alive[members[k]] = False
+        if moved:
+            n_changed += 1
+            j = i
+            while j >= 0 and t - position[j] <= 2 * centre:
+                opened[j] = True
+                j -= 1
+            j = i
+            while j < n and position[j] - t <= 2 * centre:
+                opened[j] = True
+                j += 1
+    kept = np.flatnonzero(alive)
+    n_more = len(more_unit) - 1
+    return (
+        np.concatenate((unit[kept], np.array(more_unit, dtype=np.int64)[1:])),
+        np.concatenate((position[kept], np.array(more_position, dtype=np.int64)[1:])),
+        np.concatenate((step[kept], np.array(more_step, dtype=np.int64)[1:])),
+        np.concatenate((amplitude[kept], np.array(more_amplitude, dtype=np.float64)[1:])),
+        np.concatenate((gain[kept], np.array(more_gain, dtype=np.float64)[1:])),
+        np.concatenate((opened[kept], np.ones(n_more, dtype=np.bool_))),
+        n_changed,
     )
