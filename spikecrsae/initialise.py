@@ -149,35 +149,47 @@ def divide(
 ) -> np.ndarray:
     """Labels (n,) of whitened windows (n, n_times, n_channels) without a given number.
 
-    isosplit on principal components, then every part is halved by k-means as long as its halves have two modes, which sees
-    gaps that isosplit does not, or, among few windows, vary far more than one neuron's may (`allowed`, a variance; by default
-    that of the part's mean waveform).
+    isosplit on principal components, again within every part (its own components show what the others' variance hid), then
+    halves by k-means where these have two modes, which sees gaps that isosplit does not, or, among few windows, vary far
+    more than one neuron's may (`allowed`, a variance; by default that of the part's mean waveform).
     """
     labels = np.zeros(len(windows), np.int64)
-    if len(windows) < 2 * smallest:
-        return labels
     flat = windows.reshape(len(windows), -1)
-    labels = cluster(_features(flat, n_components, seed), None, seed)
-    open_parts = list(np.unique(labels))
+    open_parts = [0]
     while open_parts:
-        members = np.flatnonzero(labels == open_parts.pop())
+        part = open_parts.pop()
+        members = np.flatnonzero(labels == part)
         if len(members) < 2 * smallest:
             continue
-        halves = cluster(_features(flat[members], n_components, seed), 2, seed)
-        first, second = members[halves == 0], members[halves == 1]
-        if min(len(first), len(second)) < smallest:
-            continue
-        two = are_two(flat[first], flat[second], seed)[0]
-        if not two and len(members) < FEW:
-            mean = windows[members].mean(axis=0).T
-            steady = without(flat[members], nuisance_directions(mean))
-            variance = are_two(steady[halves == 0], steady[halves == 1], seed)[2]
-            two = variance > FEW_MARGIN * (allowed_variance(mean) if allowed is None else allowed)
-        if two:
-            new = labels.max() + 1
-            labels[second] = new
-            open_parts += [labels[first[0]], new]
-    return labels
+        mean = windows[members].mean(axis=0).T
+        # within a part jitter hides what is smaller; among all events it is small
+        inside = without(flat[members], nuisance_directions(mean)[1:]) if part else flat[members]
+        found = cluster(_features(inside, n_components, seed), None, seed)
+        if found.max() == 0:
+            found = _halved(flat[members], mean, smallest, n_components, seed, allowed)
+        if found.max() > 0:
+            first = labels.max() + 1
+            labels[members] = first + found
+            open_parts += list(range(first, first + found.max() + 1))
+    return np.unique(labels, return_inverse=True)[1]
+
+
+def _halved(
+    flat: np.ndarray, mean: np.ndarray, smallest: int, n_components: int, seed: int, allowed: float | None
+) -> np.ndarray:
+    """Labels 0 and 1 of the two halves (k-means) of a part if they have two modes, or among few windows vary far more than one
+    neuron's may; zeros otherwise. mean (n_channels, n_times): of the part."""
+    one = np.zeros(len(flat), np.int64)
+    halves = cluster(_features(flat, n_components, seed), 2, seed)
+    if min(np.sum(halves == 0), np.sum(halves == 1)) < smallest:
+        return one
+    if are_two(flat[halves == 0], flat[halves == 1], seed)[0]:
+        return halves
+    if len(flat) >= FEW:
+        return one
+    steady = without(flat, nuisance_directions(mean))
+    variance = are_two(steady[halves == 0], steady[halves == 1], seed)[2]
+    return halves if variance > FEW_MARGIN * (allowed_variance(mean) if allowed is None else allowed) else one
 
 
 def nuisance_directions(template: np.ndarray) -> np.ndarray:
