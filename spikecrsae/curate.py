@@ -353,7 +353,7 @@ def _splits(stage: _Stage, model: SpikeSlab, spikes: Spikes, cleaned: list[np.nd
     templates, extra = model.templates.astype(np.float64).copy(), []
     for unit, padded in enumerate(cleaned):
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
-        flat = without(windows.reshape(len(windows), -1), nuisance_directions(model.templates[unit]))
+        flat = without(windows.reshape(len(windows), -1), nuisance_directions(model.templates[unit])[1:])
         labels = divide(
             flat.reshape(windows.shape), SMALLEST_CLUSTER, stage.seed, allowed=allowed_variance(model.templates[unit])
         )
