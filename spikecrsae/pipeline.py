@@ -225,7 +225,7 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
     """Inference over the whole recording and everything that is made of it."""
     fs = recording.sampling_frequency
     decoder = model.decoder(config.infer.prior, config.train.shrinkage == "one-sided")
-    collector = Collector(model.slab.n_units, view.n_channels, n_times)
+    collector = Collector(model.slab.n_units, view.n_channels, n_times, config.runtime.seed)
     observer.start("infer", view.n_samples)
     for chunk in decode_recording(view, decoder, n_times, s_to_samples(config.infer.chunk_s, fs), observer):
         collector.add(chunk)

@@ -22,6 +22,7 @@ _LOG, _MODEL, _MANIFEST, _COMPONENTS = "run.log", "model.pt", "manifest.json", "
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "matplotlib")
 #: Columns of the unit table that are shown, with their headings; units.csv has them all.
 _SHOWN = {
+    "label": "label",
     "n_spikes": "spikes",
     "firing_rate": "rate Hz",
     "peak_channel": "channel",
