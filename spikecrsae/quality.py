@@ -7,13 +7,14 @@ be had is NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import chi2, gamma
 
 from spikecrsae.initialise import principal_components
+from spikecrsae.intervals import NONE
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 #: Two spikes of one neuron are at least this far apart.
@@ -48,7 +49,8 @@ class Evidence:
     waveform_samples (n,) int64, ascending. templates and templates_std (n_units, n_channels, n_window): mean and standard
     deviation of the high-passed waveforms, over a window twice as long as a spike. noise_level (n_channels,): standard
     deviation of the high-passed noise. whitened_norm (n_units,): norm of the template in units of noise. dead_time:
-    intervals between spikes of a unit are longer than this many samples, because the decoder allows no others.
+    intervals between spikes of a unit are longer than this many samples, because the decoder allows no others. excluded
+    (n, 2): intervals in samples that were not looked at; they count for no rate and no duration.
     """
 
     samples: list[np.ndarray]
@@ -62,6 +64,12 @@ class Evidence:
     sampling_frequency: float
     n_samples: int
     dead_time: int
+    excluded: np.ndarray = field(default_factory=lambda: NONE)
+
+    @property
+    def n_looked_at(self) -> int:
+        """Samples outside the excluded intervals."""
+        return self.n_samples - int(np.diff(self.excluded).sum())
 
 
 def unit_columns(evidence: Evidence) -> dict[str, np.ndarray]:
@@ -82,17 +90,17 @@ def unit_columns(evidence: Evidence) -> dict[str, np.ndarray]:
         "sd_ratio": _sd_ratios(evidence),
         "isolation_distance": distance,
         "l_ratio": l_ratio,
-        "log_odds": evidence.whitened_norm**2 / 2 - np.log(evidence.n_samples / np.maximum(counts, 1)),
+        "log_odds": evidence.whitened_norm**2 / 2 - np.log(evidence.n_looked_at / np.maximum(counts, 1)),
         "waveform_fill": waveform_fill(evidence.templates, evidence.templates_std, counts),
     }
 
 
 def _spike_measures(samples: np.ndarray, amplitudes: np.ndarray, evidence: Evidence) -> dict[str, float | int]:
     """What the spike samples and amplitudes of one unit tell."""
-    fs, n_samples = evidence.sampling_frequency, evidence.n_samples
+    fs, n_samples = evidence.sampling_frequency, evidence.n_looked_at
     return {
         "firing_rate": len(samples) / (n_samples / fs),
-        "presence_ratio": presence_ratio(samples, fs, n_samples),
+        "presence_ratio": presence_ratio(samples, fs, evidence.n_samples, evidence.excluded),
         **refractory_violations(samples, fs, n_samples, evidence.dead_time),
         "mains_locking": mains_locking(samples, fs),
         "amplitude_cv": _ratio(amplitudes.std(), amplitudes.mean()) if len(amplitudes) else np.nan,
@@ -119,12 +127,15 @@ def _ratio(numerator: float, denominator: float) -> float:
     return float(numerator / denominator) if denominator else np.nan
 
 
-def presence_ratio(samples: np.ndarray, sampling_frequency: float, n_samples: int) -> float:
-    """Part of the recording's whole bins of PRESENCE_BIN_S in which a unit fires; NaN where there is no whole bin."""
+def presence_ratio(samples: np.ndarray, sampling_frequency: float, n_samples: int, excluded: np.ndarray = NONE) -> float:
+    """Part of the recording's whole bins of PRESENCE_BIN_S in which a unit fires; NaN where there is no whole bin. Bins that
+    are more than half `excluded` (n, 2) do not count."""
     size = s_to_samples(PRESENCE_BIN_S, sampling_frequency)
-    n_bins = n_samples // size
-    bins = np.unique(samples // size)
-    return _ratio(np.sum(bins < n_bins), n_bins) if len(samples) else np.nan
+    first = np.arange(n_samples // size) * size
+    left_out = np.minimum(excluded[:, 1:], first + size) - np.maximum(excluded[:, :1], first)
+    counts = np.maximum(left_out, 0).sum(axis=0) <= size / 2
+    fires = np.isin(first, samples // size * size)
+    return _ratio(np.sum(fires & counts), np.sum(counts)) if len(samples) else np.nan
 
 
 def refractory_violations(

@@ -9,6 +9,7 @@ import numpy as np
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.infer import DecodedChunk
 from spikecrsae.initialise import windows_at
+from spikecrsae.intervals import NONE, in_any
 from spikecrsae.quality import Evidence, label_units, unit_columns
 from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 
@@ -126,15 +127,18 @@ def build_sorting(
     start_time_s: float,
     learned: dict[str, np.ndarray],
     curation: tuple[dict, ...],
+    excluded: np.ndarray = NONE,
 ) -> Sorting:
-    """The Sorting of the decoded spikes, the largest amplitude first; units without a spike, and those that are not
-    `reported` (bool, n_units), are left out.
+    """The Sorting of the decoded spikes, the largest amplitude first; units without a spike, those that are not `reported`
+    (bool, n_units), and spikes in the `excluded` intervals (n, 2) are left out.
 
     usable (n_all_channels,) bool: channels that were sorted; templates are zero on the others. noise_level (n_channels,): of
     the sorted channels, in the recording's unit.
     """
     spikes = collector.spikes()
     mean, spread = collector.templates()
+    peaks = spikes.sample - collector.margin + np.abs(mean).max(axis=1).argmax(axis=1)[spikes.unit]
+    spikes = spikes.select(~in_any(excluded, peaks))
     order = _largest_first(mean, np.bincount(spikes.unit, minlength=model.n_units), reported)
     mean, spread = mean[order], spread[order]
     peak_index = np.abs(mean).max(axis=1).argmax(axis=1)
@@ -155,6 +159,7 @@ def build_sorting(
             sampling_frequency=sampling_frequency,
             n_samples=n_samples,
             dead_time=model.refractory,
+            excluded=excluded,
         )
     )
     peak_channel = np.flatnonzero(usable)[np.abs(mean).max(axis=2).argmax(axis=1)]
@@ -174,6 +179,7 @@ def build_sorting(
         model=learned | prior,
         curation=curation,
         start_time_s=start_time_s,
+        excluded=excluded,
     )
 
 

@@ -60,7 +60,7 @@ def gram(atoms: np.ndarray) -> np.ndarray:
     gram[a, b, n_times - 1 + d] = sum_k <h_a[:, k], h_b[:, k + d]>: what one unit of atom b at position 0 adds to the
     correlation with atom a at position d (Eq. 39).
     """
-    n_units, _, n_times = atoms.shape
+    n_times = atoms.shape[2]
     size = 1 << int(np.ceil(np.log2(2 * n_times)))
     spectra = np.fft.rfft(np.asarray(atoms, np.float64), size, axis=2)
     products = np.einsum("amf,bmf->abf", spectra.conj(), spectra)
