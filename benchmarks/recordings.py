@@ -92,7 +92,9 @@ def make(specification: Specification, which: str, path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     with h5py.File(partial, "w") as file:
         known = specification.noise != "locust"
-        stored = np.round(traces / (GAIN_UV if known else 1.0)).astype(np.int16) if specification.dtype == "int16" else traces
+        stored = (
+            np.round(traces / (GAIN_UV if known else 1.0)).astype(np.int16) if specification.dtype == "int16" else traces
+        )
         dataset = file.create_dataset("traces", data=stored)
         dataset.attrs.update(sampling_frequency=fs, units="uV" if known else "ADC")
         if specification.dtype == "int16" and known:
