@@ -54,7 +54,8 @@ def serve(sorter: str, folder: Path) -> None:
         np.savez(folder / "spikes.npz", **trains)
     except Exception as error:
         traceback.print_exc()
-        outcome |= {"status": "crash", "error": f"{type(error).__name__}: {str(error).strip().splitlines()[-1:]}"}
+        said = str(error).strip().splitlines() or [""]
+        outcome |= {"status": "crash", "error": f"{type(error).__name__}: {said[-1]}"}
     outcome["seconds"] = time.perf_counter() - began
     partial = folder / "outcome.partial"
     partial.write_text(json.dumps(outcome))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -73,10 +73,14 @@ class Runner:
         """The run and its spike trains (samples of the recording); None where it is neither there nor may run."""
         path = self.folder / sorter / f"{case.name.replace(', ', '_').replace(' ', '_')}.json"
         may_run = (self.only is None or sorter in self.only) and (sorter == OURS or self.python is not None)
-        # an older version of ours is better than none where ours is not to run
-        known = cached(path, None if sorter == OURS and not may_run else valid_for(sorter, case))
-        if known is not None or not may_run:
+        key = valid_for(sorter, case)
+        known = cached(path)
+        if known is not None and known[0].valid_for == key:
             return known
+        if not may_run:
+            # an older result of ours on the same recording is better than none, and says that it is old
+            same = known is not None and known[0].valid_for.split("-")[0] == key.split("-")[0]
+            return (replace(known[0], version=f"{known[0].version} of an older source"), known[1]) if same else None
         path.parent.mkdir(parents=True, exist_ok=True)
         run, trains = run_ours(case, path, self.timeout) if sorter == OURS else self.run_other(sorter, case, path)
         np.savez(path.with_suffix(".npz"), **trains)
@@ -184,15 +188,12 @@ def hand_over(scratch: Path, traces: np.ndarray, fs: float, rate: float, positio
     (scratch / "about.json").write_text(json.dumps(about))
 
 
-def cached(path: Path, key: str | None) -> tuple[Run, Trains] | None:
-    """The result in the cache, where it is valid for `key` (any, for None)."""
+def cached(path: Path) -> tuple[Run, Trains] | None:
+    """The result in the cache, valid or not."""
     if not path.exists():
         return None
-    run = Run(**json.loads(path.read_text()))
-    if key not in (None, run.valid_for):
-        return None
     with np.load(path.with_suffix(".npz")) as file:
-        return run, {unit: file[unit] for unit in file.files}
+        return Run(**json.loads(path.read_text())), {unit: file[unit] for unit in file.files}
 
 
 def valid_for(sorter: str, case: Case) -> str:
