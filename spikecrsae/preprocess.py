@@ -13,6 +13,7 @@ from scipy.linalg import solve_toeplitz
 
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.errors import InputError
+from spikecrsae.hum import find_lines, notches
 from spikecrsae.intervals import NONE, bridged, inside, widened
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
@@ -29,6 +30,8 @@ LARGEST_SAMPLE = 1e18
 #: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
 #: removed everything there is nothing to whiten.
 STOP_BAND_FLOOR = 1e-3
+#: Next to an end of the signal, hum counts as filtered out when the notches' transients have fallen to this part.
+HUM_LEFT = 1e-2
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class _Extreme:
 class Preprocessor:
     """The filters of one recording. All arrays are float64.
 
-    sos: sections of the zero-phase filter; margin: samples after which its transients are below 1e-8.
+    sos: sections of the zero-phase filter; margin: samples after which its transients are below 1e-8; settling: samples next to
+    an end of the signal in which hum is not yet filtered out (0 where there is no hum).
     noise_level (n_channels,): standard deviation of the high-passed noise, in the recording's unit.
     whitening_filter (n_channels, n_taps): causal prediction-error filter of each channel's noise; whitening_matrix
     (n_channels, n_channels): across channels, applied after it. Whitened noise has variance 1 on every channel.
@@ -126,6 +130,7 @@ class Preprocessor:
     whitening_matrix: np.ndarray
     whitening_filter: np.ndarray
     quiet_fraction: float
+    settling: int = 0
 
     @property
     def n_channels(self) -> int:
@@ -164,8 +169,10 @@ class PreprocessedRecording:
 
     @property
     def excluded(self) -> np.ndarray:
-        """The gaps (n, 2), each wider by the whitening filter: it predicts noise from samples before, which a gap lacks."""
-        return widened(self.gaps, self.preprocessor.whitening_filter.shape[1] - 1, self.n_samples)
+        """The gaps (n, 2), each wider by the whitening filter, which predicts noise from samples before that a gap lacks, and
+        by the settling of hum, which is left out at the recording's ends too."""
+        n_taps, settling = self.preprocessor.whitening_filter.shape[1] - 1, self.preprocessor.settling
+        return widened(_with_ends(self.gaps, settling, self.n_samples), n_taps + settling, self.n_samples)
 
     def highpassed(self, start: int, stop: int) -> np.ndarray:
         """High-passed traces, (stop - start, n_channels), in the recording's unit."""
@@ -189,6 +196,11 @@ class PreprocessedRecording:
     def _filtered(self, start: int, stop: int) -> np.ndarray:
         p = self.preprocessor
         return filtered(self.recording, self.gaps, start, stop, p.sos, p.margin, p.common_reference)
+
+
+def _with_ends(gaps: np.ndarray, settling: int, n_samples: int) -> np.ndarray:
+    """The gaps (n, 2), and the ends of the recording where filters have to settle, as empty intervals."""
+    return np.concatenate([[[0, 0]], gaps, [[n_samples, n_samples]]]) if settling else gaps
 
 
 def filtered(
@@ -220,9 +232,18 @@ def fit(
     sos, margin = design_filter(config, fs)
     observer.start("noise")
     places = list(_noise_blocks(recording, config, gaps, rng))
+    settling, kept = 0, [~inside(gaps, start, stop) for start, stop in places]
     blocks = [filtered(recording, gaps, start, stop, sos, margin, config.common_reference) for start, stop in places]
-    kept = [~inside(gaps, start, stop) for start, stop in places]
     quiet, noise_level = _quiet_samples(blocks, kept, config, fs)
+    lines = find_lines(blocks, quiet, fs) if config.remove_hum else ()
+    if len(lines):
+        log.warning("hum is filtered out at %s Hz", ", ".join(f"{centre:.0f}" for centre, _ in lines))
+        sos = np.concatenate([sos, notches(lines, fs)])
+        margin, settling = _settling_samples(sos), _settling_samples(sos, HUM_LEFT)
+        blocks = [filtered(recording, gaps, start, stop, sos, margin, config.common_reference) for start, stop in places]
+        unsettled = widened(_with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
+        kept = [~inside(unsettled, start, stop) for start, stop in places]
+        quiet, noise_level = _quiet_samples(blocks, kept, config, fs)
     n_quiet = sum(int(q.sum()) for q in quiet)
     fraction = n_quiet / sum(int(k.sum()) for k in kept)
     n_taps = ms_to_samples(config.whitening_ms, fs)
@@ -242,7 +263,7 @@ def fit(
     predicted = [sps.oaconvolve(block, taps.T, mode="full", axes=0)[: len(block)] for block in blocks]
     matrix = _whitening_matrix(np.concatenate([p[q] for p, q in zip(predicted, quiet, strict=True)]), rank)
     observer.finish(f"{fraction:.0%} of the signal is quiet")
-    return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction)
+    return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
 
 
 def design_filter(config: PreprocessConfig, fs: float) -> tuple[np.ndarray, int]:
@@ -274,10 +295,10 @@ def _sections(config: PreprocessConfig, fs: float) -> np.ndarray:
     return sps.butter(config.filter_order, [config.highpass_hz, upper], "bandpass", fs=fs, output="sos")
 
 
-def _settling_samples(sos: np.ndarray) -> int:
-    """Samples after which the slowest pole has decayed to 1e-8."""
+def _settling_samples(sos: np.ndarray, left: float = 1e-8) -> int:
+    """Samples after which the slowest pole has decayed to `left`."""
     poles = np.concatenate([np.roots(section[3:]) for section in sos])
-    return int(np.ceil(np.log(1e-8) / np.log(np.abs(poles).max())))
+    return int(np.ceil(np.log(left) / np.log(np.abs(poles).max())))
 
 
 def _highpass(traces: np.ndarray, sos: np.ndarray, margin: int, common_reference: str) -> np.ndarray:

@@ -16,7 +16,7 @@ FLOORS = {
     0: {"errors", "units", "config", "progress"},
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {"csc", "readers", "exports", "score", "simulate", "results", "components"},
-    3: {"preprocess", "artefacts", "initialise", "model", "checkpoint", "train", "curate", "infer", "quality", "spikes"},
+    3: {"preprocess", "hum", "artefacts", "initialise", "model", "checkpoint", "train", "curate", "infer", "quality", "spikes"},
     4: {"pipeline", "hybrid", "report"},
     5: {"batch", "spikeinterface"},
     6: {"cli"},
