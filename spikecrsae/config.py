@@ -52,8 +52,12 @@ class InitialiseConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    method: str = _option("em", "em: closed-form updates; unrolled: back-propagation (the paper)", choices=("em", "unrolled"))
-    shrinkage: str = _option("one-sided", "one-sided: non-negative codes; two-sided: Eq. 25", choices=("one-sided", "two-sided"))
+    method: str = _option(
+        "em", "em: closed-form updates; unrolled: back-propagation (the paper)", choices=("em", "unrolled")
+    )
+    shrinkage: str = _option(
+        "one-sided", "one-sided: non-negative codes; two-sided: Eq. 25", choices=("one-sided", "two-sided")
+    )
     solver: str = _option(
         "auto", "sparse coding: coordinate descent (CPU) or FISTA (any device)", choices=("auto", "coordinate", "fista")
     )
@@ -72,7 +76,9 @@ class TrainConfig:
 @dataclass(frozen=True)
 class InferConfig:
     prior: str = _option(
-        "spike-slab", "prior of a spike's amplitude: spike-slab, near the unit's own; laplace, the paper's", choices=("spike-slab", "laplace")
+        "spike-slab",
+        "prior of a spike's amplitude: spike-slab, near the unit's own; laplace, the paper's",
+        choices=("spike-slab", "laplace"),
     )
     chunk_s: float = _option(10.0, "length of signal coded at once", low=0.05)
 

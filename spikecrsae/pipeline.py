@@ -179,10 +179,12 @@ def _gaps(
     gaps = widened(np.concatenate([given, found]), 0, used.n_samples)
     if not len(found):
         return gaps, survey
-    said = (
-        f"{np.diff(found).sum() / fs:.3g} s in {len(found)} stretches look like artefacts and are left out; first at "
-        f"{found[0, 0] / fs + used.start_time_s:.3f} s"
+    what = (
+        "1 stretch looks like an artefact and is"
+        if len(found) == 1
+        else f"{len(found)} stretches look like artefacts and are"
     )
+    said = f"{what} left out, {np.diff(found).sum() / fs:.3g} s; first at {found[0, 0] / fs + used.start_time_s:.3f} s"
     if used.n_samples - np.diff(gaps).sum() < 2 * n_times:
         raise InputError(f"{used.source}: {said}; nothing is left to sort. Look at the file, or give --no-find-artefacts.")
     return gaps, replace(survey, problems=(*survey.problems, said))
