@@ -2,8 +2,8 @@
 
     python benchmarks/noise.py [PART OF A NAME ...] [--seeds 2] [--seconds 20]
 
-Every unit is wrong here. Everything goes through the command line, as a user would do it; `excluded` is what the program
-itself left out as artefacts, in seconds, beside what was put in.
+Every unit is wrong here. Everything goes through the command line, as a user would do it; `log odds` is that column of the
+units; `excluded` is what the program itself left out, artefacts and ends where hum is filtered, beside the artefacts put in.
 """
 
 from __future__ import annotations
@@ -126,8 +126,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=20.0)
     arguments = parser.parse_args()
-    print("| case | units | spikes | excluded s (put in) |")
-    print("|---|---|---|---|")
+    print("| case | units | spikes | log odds | excluded s (put in) |")
+    print("|---|---|---|---|---|")
     wrong = n_cases = 0
     with tempfile.TemporaryDirectory() as folder:
         for name, traces, fs, put_in in cases(arguments.seconds, arguments.seeds):
@@ -136,7 +136,11 @@ def main() -> None:
             result = sort(traces, fs, Path(folder))
             n_cases, wrong = n_cases + 1, wrong + (result["n_units"] > 0)
             excluded = sum(stop - start for start, stop in result.get("excluded_s", []))
-            print(f"| {name} | {result['n_units']} | {result['n_spikes']} | {excluded:.2f} ({put_in:.2f}) |", flush=True)
+            odds = ", ".join(f"{unit['log_odds']:.1f}" for unit in result["units"])
+            print(
+                f"| {name} | {result['n_units']} | {result['n_spikes']} | {odds} | {excluded:.2f} ({put_in:.2f}) |",
+                flush=True,
+            )
     print(f"\n{wrong} of {n_cases} recordings without a neuron gave units")
 
 
