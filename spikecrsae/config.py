@@ -32,6 +32,9 @@ class PreprocessConfig:
     quiet_threshold: float = _option(4.0, "a sample is quiet where no channel exceeds this many noise levels", low=1.0)
     quiet_margin_ms: float = _option(1.5, "stretch around a loud sample that is not quiet either", low=0.0)
     noise_sample_s: float = _option(60.0, "length of signal from which the noise is learnt", low=0.1)
+    remove_hum: bool = _option(True, "notch out lines that stand out of the noise's spectrum, such as mains")
+    exclude_s: str = _option("", "intervals to leave out, in seconds as spikes.csv's time_s, such as 12.5-13.1,40-41")
+    find_artefacts: bool = _option(True, "find stretches that no spikes can explain, such as movement, and leave them out")
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,12 @@ class InitialiseConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    method: str = _option("em", "em: closed-form updates; unrolled: back-propagation (the paper)", choices=("em", "unrolled"))
-    shrinkage: str = _option("one-sided", "one-sided: non-negative codes; two-sided: Eq. 25", choices=("one-sided", "two-sided"))
+    method: str = _option(
+        "em", "em: closed-form updates; unrolled: back-propagation (the paper)", choices=("em", "unrolled")
+    )
+    shrinkage: str = _option(
+        "one-sided", "one-sided: non-negative codes; two-sided: Eq. 25", choices=("one-sided", "two-sided")
+    )
     solver: str = _option(
         "auto", "sparse coding: coordinate descent (CPU) or FISTA (any device)", choices=("auto", "coordinate", "fista")
     )
@@ -69,7 +76,9 @@ class TrainConfig:
 @dataclass(frozen=True)
 class InferConfig:
     prior: str = _option(
-        "spike-slab", "prior of a spike's amplitude: spike-slab, near the unit's own; laplace, the paper's", choices=("spike-slab", "laplace")
+        "spike-slab",
+        "prior of a spike's amplitude: spike-slab, near the unit's own; laplace, the paper's",
+        choices=("spike-slab", "laplace"),
     )
     chunk_s: float = _option(10.0, "length of signal coded at once", low=0.05)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae import preprocess
+from spikecrsae.artefacts import find_artefacts
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
@@ -20,6 +21,7 @@ from spikecrsae.dictionary import Dictionary
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.infer import Laplace, decode_recording
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
+from spikecrsae.intervals import parse_intervals, widened
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
@@ -103,10 +105,13 @@ def sort(
             f"{recording.source}: {recording.n_samples} samples ({1000 * recording.duration_s:.3g} ms) are too short for templates of "
             f"{config.initialise.template_ms:g} ms; give a longer recording."
         )
-    survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer)
+    given = parse_intervals(config.preprocess.exclude_s, recording)
+    survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     clock.lap("check")
     used = recording.select(np.flatnonzero(survey.usable))
-    view = PreprocessedRecording(used, preprocess.fit(used, config.preprocess, rng, observer))
+    gaps, survey = _gaps(used, survey, given, config, window.n_times, observer)
+    clock.lap("artefacts")
+    view = PreprocessedRecording(used, preprocess.fit(used, config.preprocess, rng, observer, gaps), gaps)
     clock.lap("noise")
     signal = _training_signal(view, config, rng)
     clock.lap("whiten")
@@ -134,21 +139,55 @@ def apply(model_path: Path, recording: Recording, config: Config, observer: Obse
             "agree. Give --gain (uV per stored number), or sort the recording by itself."
         )
     learned = Config().with_values(saved["config"], origin=str(model_path))
-    config = replace(learned, infer=replace(learned.infer, chunk_s=config.infer.chunk_s), runtime=config.runtime)
-    survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer)
+    here = {name: getattr(config.preprocess, name) for name in ("exclude_s", "find_artefacts")}
+    config = replace(
+        learned,
+        preprocess=replace(learned.preprocess, **here),
+        infer=replace(learned.infer, chunk_s=config.infer.chunk_s),
+        runtime=config.runtime,
+    )
+    given = parse_intervals(config.preprocess.exclude_s, recording)
+    survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     clock.lap("check")
     usable = saved["usable"].astype(bool)
     if np.any(usable & ~survey.usable):
         raise InputError(
             f"{recording.source} lacks a channel that the model {model_path} uses: {'; '.join(survey.problems)}."
         )
-    survey = replace(survey, usable=usable)
-    view = PreprocessedRecording(recording.select(np.flatnonzero(usable)), Preprocessor(**saved["preprocessor"]))
     slab = SpikeSlab(**saved["slab"])
+    used = recording.select(np.flatnonzero(usable))
+    gaps, survey = _gaps(used, replace(survey, usable=usable), given, config, slab.templates.shape[2], observer)
+    clock.lap("artefacts")
+    view = PreprocessedRecording(used, Preprocessor(**saved["preprocessor"]), gaps)
     dictionary = Dictionary(saved["dictionary"]["atoms"], saved["dictionary"]["scale"])
     model = _Model(slab, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
     device = resolve_device(config.runtime.device)
     return _finish(recording, view, survey, model, slab.templates.shape[2], config, device, observer, None, clock)
+
+
+def _gaps(
+    used: Recording, survey: Survey, given: np.ndarray, config: Config, n_times: int, observer: Observer
+) -> tuple[np.ndarray, Survey]:
+    """The given intervals and those that look like artefacts, as one array (n, 2), and the survey with a word on the latter.
+
+    Raises InputError where less than two templates' length of signal is left.
+    """
+    if not config.preprocess.find_artefacts:
+        return given, survey
+    fs = used.sampling_frequency
+    found = find_artefacts(used, config.preprocess, config.infer.chunk_s, observer, given)
+    gaps = widened(np.concatenate([given, found]), 0, used.n_samples)
+    if not len(found):
+        return gaps, survey
+    what = (
+        "1 stretch looks like an artefact and is"
+        if len(found) == 1
+        else f"{len(found)} stretches look like artefacts and are"
+    )
+    said = f"{what} left out, {np.diff(found).sum() / fs:.3g} s; first at {found[0, 0] / fs + used.start_time_s:.3f} s"
+    if used.n_samples - np.diff(gaps).sum() < 2 * n_times:
+        raise InputError(f"{used.source}: {said}; nothing is left to sort. Look at the file, or give --no-find-artefacts.")
+    return gaps, replace(survey, problems=(*survey.problems, said))
 
 
 def resolve_device(name: str) -> str:
@@ -225,7 +264,7 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
     """Inference over the whole recording and everything that is made of it."""
     fs = recording.sampling_frequency
     decoder = model.decoder(config.infer.prior, config.train.shrinkage == "one-sided")
-    collector = Collector(model.slab.n_units, view.n_channels, n_times)
+    collector = Collector(model.slab.n_units, view.n_channels, n_times, config.runtime.seed)
     observer.start("infer", view.n_samples)
     for chunk in decode_recording(view, decoder, n_times, s_to_samples(config.infer.chunk_s, fs), observer):
         collector.add(chunk)
@@ -234,6 +273,7 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
         channels=_channel_table(recording, view, survey), noise_level=view.preprocessor.noise_level,
         amplitude_unit=recording.amplitude_unit, start_time_s=recording.start_time_s,
         learned={"lambda": np.array(model.lam), "sigma": np.array(model.sigma)} | model.history, curation=model.curation,
+        excluded=view.excluded,
     )  # fmt: skip
     observer.finish(f"{len(sorting.spikes)} spikes")
     clock.lap("infer")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import signal as sps
@@ -12,6 +13,8 @@ from scipy.linalg import solve_toeplitz
 
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.errors import InputError
+from spikecrsae.hum import find_lines, notches
+from spikecrsae.intervals import NONE, bridged, inside, widened
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
 from spikecrsae.units import ms_to_samples, s_to_samples
@@ -27,6 +30,8 @@ LARGEST_SAMPLE = 1e18
 #: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
 #: removed everything there is nothing to whiten.
 STOP_BAND_FLOOR = 1e-3
+#: Next to an end of the signal, hum counts as filtered out when the notches' transients have fallen to this part.
+HUM_LEFT = 1e-2
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,8 @@ class Survey:
     checksum: str
 
 
-def survey(recording: Recording, chunk_size: int, observer: Observer) -> Survey:
-    """Read everything once: checksum, non-finite samples, flat and saturated channels.
+def survey(recording: Recording, chunk_size: int, observer: Observer, gaps: np.ndarray = NONE) -> Survey:
+    """Read everything once: checksum, non-finite samples, flat and saturated channels (judged outside the `gaps`).
 
     Raises InputError where a sample is NaN or infinite (names the first), or where no usable channel is left.
     """
@@ -52,8 +57,9 @@ def survey(recording: Recording, chunk_size: int, observer: Observer) -> Survey:
         raw = np.ascontiguousarray(recording.raw(start, stop))
         digest.update(raw.data)
         refuse_impossible(recording, raw, start)
-        for extreme in extremes:
-            extreme.add(raw)
+        kept = raw[~inside(gaps, start, stop)]
+        for extreme in extremes if len(kept) else ():
+            extreme.add(kept)
         observer.advance(stop - start)
     highest, lowest = extremes
     usable = np.ones(recording.n_channels, bool)
@@ -110,7 +116,8 @@ class _Extreme:
 class Preprocessor:
     """The filters of one recording. All arrays are float64.
 
-    sos: sections of the zero-phase filter; margin: samples after which its transients are below 1e-8.
+    sos: sections of the zero-phase filter; margin: samples after which its transients are below 1e-8; settling: samples next to
+    an end of the signal in which hum is not yet filtered out (0 where there is no hum).
     noise_level (n_channels,): standard deviation of the high-passed noise, in the recording's unit.
     whitening_filter (n_channels, n_taps): causal prediction-error filter of each channel's noise; whitening_matrix
     (n_channels, n_channels): across channels, applied after it. Whitened noise has variance 1 on every channel.
@@ -123,14 +130,11 @@ class Preprocessor:
     whitening_matrix: np.ndarray
     whitening_filter: np.ndarray
     quiet_fraction: float
+    settling: int = 0
 
     @property
     def n_channels(self) -> int:
         return len(self.noise_level)
-
-    def highpass(self, traces: np.ndarray) -> np.ndarray:
-        """Zero-phase filter and common reference of traces (n_samples, n_channels), float32."""
-        return _highpass(traces, self.sos, self.margin, self.common_reference)
 
     def whiten(self, highpassed: np.ndarray) -> np.ndarray:
         """Whiten high-passed traces (n_samples, n_channels) in time, then across channels, float32; zero before the start."""
@@ -141,10 +145,15 @@ class Preprocessor:
 
 @dataclass(frozen=True)
 class PreprocessedRecording:
-    """A recording seen through its preprocessor; every stretch equals that stretch of the whole."""
+    """A recording seen through its preprocessor; every stretch equals that stretch of the whole.
+
+    gaps (n, 2): intervals [start, stop) in samples, ascending and apart, whose traces are not looked at. Before filtering a
+    gap is bridged, so that nothing of an artefact rings on; afterwards signal is zero in the `excluded` samples.
+    """
 
     recording: Recording
     preprocessor: Preprocessor
+    gaps: np.ndarray = field(default_factory=lambda: NONE)
 
     @property
     def n_samples(self) -> int:
@@ -158,12 +167,18 @@ class PreprocessedRecording:
     def sampling_frequency(self) -> float:
         return self.recording.sampling_frequency
 
+    @property
+    def excluded(self) -> np.ndarray:
+        """The gaps (n, 2), each wider by the whitening filter, which predicts noise from samples before that a gap lacks, and
+        by the settling of hum, which is left out at the recording's ends too."""
+        n_taps, settling = self.preprocessor.whitening_filter.shape[1] - 1, self.preprocessor.settling
+        return widened(_with_ends(self.gaps, settling, self.n_samples), n_taps + settling, self.n_samples)
+
     def highpassed(self, start: int, stop: int) -> np.ndarray:
         """High-passed traces, (stop - start, n_channels), in the recording's unit."""
-        margin = self.preprocessor.margin
-        left, right = min(margin, start), min(margin, self.n_samples - stop)
-        filtered = self.preprocessor.highpass(self.recording.traces(start - left, stop + right))
-        return filtered[left : len(filtered) - right]
+        high = self._filtered(start, stop)
+        high[inside(self.excluded, start, stop)] = 0
+        return high
 
     def whitened(self, start: int, stop: int) -> np.ndarray:
         """Whitened traces, (stop - start, n_channels), noise variance 1."""
@@ -172,12 +187,39 @@ class PreprocessedRecording:
     def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """High-passed and whitened traces of the same stretch."""
         reach = min(start, self.preprocessor.whitening_filter.shape[1] - 1)
-        high = self.highpassed(start - reach, stop)
-        return high[reach:], self.preprocessor.whiten(high)[reach:]
+        high = self._filtered(start - reach, stop)
+        white = self.preprocessor.whiten(high)
+        blank = inside(self.excluded, start - reach, stop)
+        high[blank], white[blank] = 0, 0
+        return high[reach:], white[reach:]
+
+    def _filtered(self, start: int, stop: int) -> np.ndarray:
+        p = self.preprocessor
+        return filtered(self.recording, self.gaps, start, stop, p.sos, p.margin, p.common_reference)
 
 
-def fit(recording: Recording, config: PreprocessConfig, rng: np.random.Generator, observer: Observer) -> Preprocessor:
-    """Learn noise level and whitening from the silent periods of at most `noise_sample_s` of the recording.
+def _with_ends(gaps: np.ndarray, settling: int, n_samples: int) -> np.ndarray:
+    """The gaps (n, 2), and the ends of the recording where filters have to settle, as empty intervals."""
+    return np.concatenate([[[0, 0]], gaps, [[n_samples, n_samples]]]) if settling else gaps
+
+
+def filtered(
+    recording: Recording, gaps: np.ndarray, start: int, stop: int, sos: np.ndarray, margin: int, common_reference: str
+) -> np.ndarray:
+    """Zero-phase filter and common reference of a stretch with the gaps bridged, (stop - start, n_channels), float32."""
+    left, right = min(margin, start), min(margin, recording.n_samples - stop)
+    traces = bridged(recording, gaps, start - left, stop + right)
+    return _highpass(traces, sos, margin, common_reference)[left : left + stop - start]
+
+
+def fit(
+    recording: Recording,
+    config: PreprocessConfig,
+    rng: np.random.Generator,
+    observer: Observer,
+    gaps: np.ndarray = NONE,
+) -> Preprocessor:
+    """Learn noise level and whitening from the silent periods of at most `noise_sample_s` of the recording outside the `gaps`.
 
     Raises InputError where the recording is too short to filter or never quiet enough to learn its noise.
     """
@@ -187,18 +229,23 @@ def fit(recording: Recording, config: PreprocessConfig, rng: np.random.Generator
             f"{recording.source}: preprocess.common_reference = {config.common_reference} takes away the only usable channel; "
             "it needs at least two. Leave --common-reference out."
         )
-    sos = _design_filter(config, fs)
-    margin = _settling_samples(sos)
+    sos, margin = design_filter(config, fs)
     observer.start("noise")
-    blocks = [
-        _highpass(recording.traces(start - left, stop + right), sos, margin, config.common_reference)[
-            left : left + stop - start
-        ]
-        for start, stop, left, right in _noise_blocks(recording, config, margin, rng)
-    ]
-    quiet, noise_level = _quiet_samples(blocks, config, fs)
-    fraction = float(np.mean(np.concatenate(quiet)))
+    places = list(_noise_blocks(recording, config, gaps, rng))
+    settling, kept = 0, [~inside(gaps, start, stop) for start, stop in places]
+    blocks = [filtered(recording, gaps, start, stop, sos, margin, config.common_reference) for start, stop in places]
+    quiet, noise_level = _quiet_samples(blocks, kept, config, fs)
+    lines = find_lines(blocks, quiet, fs) if config.remove_hum else ()
+    if len(lines):
+        log.warning("hum is filtered out at %s Hz", ", ".join(f"{centre:.0f}" for centre, _ in lines))
+        sos = np.concatenate([sos, notches(lines, fs)])
+        margin, settling = _settling_samples(sos), _settling_samples(sos, HUM_LEFT)
+        blocks = [filtered(recording, gaps, start, stop, sos, margin, config.common_reference) for start, stop in places]
+        unsettled = widened(_with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
+        kept = [~inside(unsettled, start, stop) for start, stop in places]
+        quiet, noise_level = _quiet_samples(blocks, kept, config, fs)
     n_quiet = sum(int(q.sum()) for q in quiet)
+    fraction = n_quiet / sum(int(k.sum()) for k in kept)
     n_taps = ms_to_samples(config.whitening_ms, fs)
     if n_quiet < 20 * (n_taps + recording.n_channels):
         raise InputError(
@@ -216,10 +263,17 @@ def fit(recording: Recording, config: PreprocessConfig, rng: np.random.Generator
     predicted = [sps.oaconvolve(block, taps.T, mode="full", axes=0)[: len(block)] for block in blocks]
     matrix = _whitening_matrix(np.concatenate([p[q] for p, q in zip(predicted, quiet, strict=True)]), rank)
     observer.finish(f"{fraction:.0%} of the signal is quiet")
-    return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction)
+    return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
 
 
-def _design_filter(config: PreprocessConfig, fs: float) -> np.ndarray:
+def design_filter(config: PreprocessConfig, fs: float) -> tuple[np.ndarray, int]:
+    """Sections of the Butterworth filter, and the samples after which its transients are below 1e-8. Raises InputError where
+    its edges do not fit the sampling frequency fs in Hz."""
+    sos = _sections(config, fs)
+    return sos, _settling_samples(sos)
+
+
+def _sections(config: PreprocessConfig, fs: float) -> np.ndarray:
     nyquist = fs / 2
     if config.highpass_hz >= nyquist:
         raise InputError(
@@ -241,10 +295,10 @@ def _design_filter(config: PreprocessConfig, fs: float) -> np.ndarray:
     return sps.butter(config.filter_order, [config.highpass_hz, upper], "bandpass", fs=fs, output="sos")
 
 
-def _settling_samples(sos: np.ndarray) -> int:
-    """Samples after which the slowest pole has decayed to 1e-8."""
+def _settling_samples(sos: np.ndarray, left: float = 1e-8) -> int:
+    """Samples after which the slowest pole has decayed to `left`."""
     poles = np.concatenate([np.roots(section[3:]) for section in sos])
-    return int(np.ceil(np.log(1e-8) / np.log(np.abs(poles).max())))
+    return int(np.ceil(np.log(left) / np.log(np.abs(poles).max())))
 
 
 def _highpass(traces: np.ndarray, sos: np.ndarray, margin: int, common_reference: str) -> np.ndarray:
@@ -257,28 +311,35 @@ def _highpass(traces: np.ndarray, sos: np.ndarray, margin: int, common_reference
     return filtered
 
 
-def _noise_blocks(recording: Recording, config: PreprocessConfig, margin: int, rng: np.random.Generator):
-    """(start, stop, left, right) of blocks of one second: one at random in each of equally long stretches."""
-    block = min(s_to_samples(1.0, recording.sampling_frequency), recording.n_samples)
+def _noise_blocks(recording: Recording, config: PreprocessConfig, gaps: np.ndarray, rng: np.random.Generator):
+    """(start, stop) of blocks of one second: one at random in each of equally long stretches of the signal outside the gaps."""
+    lengths = gaps[:, 1] - gaps[:, 0]
+    n_kept = recording.n_samples - int(lengths.sum())
+    # where each gap lies on a clock that stands still in gaps
+    cuts = gaps[:, 0] - np.cumsum(lengths) + lengths
+    block = min(s_to_samples(1.0, recording.sampling_frequency), n_kept)
     wanted = max(1, s_to_samples(config.noise_sample_s, recording.sampling_frequency) // block)
-    n_blocks = min(wanted, max(1, recording.n_samples // block))
-    edges = np.linspace(0, recording.n_samples, n_blocks + 1).astype(np.int64)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    n_blocks = min(wanted, max(1, n_kept // block))
+    edges = np.linspace(0, n_kept, n_blocks + 1).astype(np.int64)
+    for low, high in itertools.pairwise(edges):
         start = int(rng.integers(low, max(low, high - block) + 1))
-        stop = min(start + block, recording.n_samples)
-        yield start, stop, min(margin, start), min(margin, recording.n_samples - stop)
+        start += int(lengths[: np.searchsorted(cuts, start, "right")].sum())
+        yield start, min(start + block, recording.n_samples)
 
 
-def _quiet_samples(blocks: list[np.ndarray], config: PreprocessConfig, fs: float) -> tuple[list[np.ndarray], np.ndarray]:
-    """Masks of quiet samples per block, and the noise level there; a few rounds, since each needs the other."""
+def _quiet_samples(
+    blocks: list[np.ndarray], kept: list[np.ndarray], config: PreprocessConfig, fs: float
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Masks of quiet samples per block, and the noise level there; a few rounds, since each needs the other. Only samples
+    that are `kept` (bool, one mask per block) count."""
     margin = ms_to_samples(config.quiet_margin_ms, fs)
-    level = np.median(np.abs(np.concatenate(blocks)), axis=0) / 0.6745
+    level = np.median(np.abs(np.concatenate([b[k] for b, k in zip(blocks, kept, strict=True)])), axis=0) / 0.6745
     if np.any(level <= 0):
         raise InputError("a channel has no noise at all (its median deviation is 0); leave it out with --channels.")
     for _ in range(3):
         quiet = []
-        for block in blocks:
-            loud = (np.abs(block) > config.quiet_threshold * level).any(axis=1)
+        for block, keep in zip(blocks, kept, strict=True):
+            loud = (np.abs(block) > config.quiet_threshold * level).any(axis=1) | ~keep
             spread = np.convolve(loud, np.ones(2 * margin + 1), mode="same")[: len(loud)] > 0.5
             quiet.append(~spread)
         pooled = np.concatenate([b[q] for b, q in zip(blocks, quiet, strict=True)])

@@ -71,7 +71,9 @@ class Recording:
         if len(self.channel_ids) != n or self.gain.shape != (n,) or self.offset.shape != (n,):
             raise InputError(f"{self.source}: channel ids, gains and offsets must have one value for each of {n} channels.")
         if self.channel_positions is not None and self.channel_positions.shape != (n, 2):
-            raise InputError(f"{self.source}: channel positions have shape {self.channel_positions.shape}, must be ({n}, 2).")
+            raise InputError(
+                f"{self.source}: channel positions have shape {self.channel_positions.shape}, must be ({n}, 2)."
+            )
 
     @property
     def n_channels(self) -> int:

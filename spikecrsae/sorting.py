@@ -23,6 +23,7 @@ class Sorting:
     peak_index: sample within a template of its largest absolute deflection, per unit.
     model: lambda, sigma, their histories, the objective per epoch, priors and thresholds per unit.
     curation: rows (decision, units, statistic, level).
+    excluded (n, 2): intervals [first, end) in samples that were left out; there is no spike in them.
     """
 
     spikes: np.ndarray
@@ -40,6 +41,7 @@ class Sorting:
     model: dict[str, np.ndarray] = field(default_factory=dict)
     curation: tuple[dict, ...] = ()
     start_time_s: float = 0.0
+    excluded: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
 
     def __post_init__(self) -> None:
         if self.spikes.dtype != SPIKE_DTYPE:

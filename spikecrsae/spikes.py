@@ -1,25 +1,60 @@
-"""From decoded chunks to a Sorting: unwhitened templates, reported samples, amplitudes and quality columns."""
+"""From decoded chunks to a Sorting: unwhitened templates, reported samples and amplitudes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.infer import DecodedChunk
 from spikecrsae.initialise import windows_at
+from spikecrsae.intervals import NONE, in_any
+from spikecrsae.quality import Evidence, label_units, unit_columns
 from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 
-#: Intervals shorter than this are counted as violations of the refractory period.
-ISI_THRESHOLD_MS = 1.5
-#: A unit is present in a bin of the recording when it fires in it; the presence ratio counts such bins.
-PRESENCE_BIN_S = 10.0
+#: Waveforms of each unit that are kept for the quality columns.
+KEPT_WAVEFORMS = 500
+
+
+class WaveformSample:
+    """At most KEPT_WAVEFORMS high-passed waveforms of one unit, drawn at random from all its spikes: windows (n, n_times,
+    n_channels) at `samples` (n,), in order of time.
+
+    Each spike has a random priority that its sample in the recording and the seed decide alone, and the first ones stay: the
+    same are kept however the recording is cut into chunks.
+    """
+
+    def __init__(self, n_times: int, n_channels: int, seed: int) -> None:
+        self._seed = seed
+        self.samples = np.zeros(0, np.int64)
+        self.windows = np.zeros((0, n_times, n_channels), np.float32)
+
+    def add(self, samples: np.ndarray, traces: np.ndarray, starts: np.ndarray) -> None:
+        """Offer later spikes: samples in the recording, and where their waveforms begin in traces (n_samples,
+        n_channels)."""
+        before, samples = len(self.samples), np.concatenate([self.samples, samples])
+        kept = np.sort(np.argsort(_scrambled(samples, self._seed), kind="stable")[:KEPT_WAVEFORMS])
+        stay, come = kept[kept < before], kept[kept >= before] - before
+        new = windows_at(traces, starts[come], self.windows.shape[1])
+        self.windows = np.concatenate([self.windows[stay], new], dtype=np.float32)
+        self.samples = samples[kept]
+
+
+def _scrambled(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """Random numbers (uint64) that the given ones and a seed decide: the output function of SplitMix64 (Steele et al.
+    2014)."""
+    start = np.random.SeedSequence(seed).generate_state(1, np.uint64)
+    x = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + start
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 @dataclass
 class Collector:
-    """Gathers decoded chunks: all spikes, and per unit the sums that give the mean high-passed waveform and its spread.
+    """Gathers decoded chunks: all spikes, and per unit a sample of its high-passed waveforms and the sums that give their
+    mean and spread.
 
     The whitened template holds a spike's sharp part; the high-passed waveform lasts longer, so it is gathered from
     `margin` = n_times // 2 samples before the whitened template to as many after it.
@@ -28,7 +63,9 @@ class Collector:
     n_units: int
     n_channels: int
     n_times: int
+    seed: int = 0
     chunks: list[Spikes] = field(default_factory=list)
+    waveforms: list[WaveformSample] = field(init=False)
     total: np.ndarray = field(init=False)
     squares: np.ndarray = field(init=False)
     counts: np.ndarray = field(init=False)
@@ -37,6 +74,7 @@ class Collector:
         shape = (self.n_units, self.n_times + 2 * self.margin, self.n_channels)
         self.total, self.squares = np.zeros(shape), np.zeros(shape)
         self.counts = np.zeros(self.n_units, np.int64)
+        self.waveforms = [WaveformSample(self.n_times, self.n_channels, self.seed) for _ in range(self.n_units)]
 
     @property
     def margin(self) -> int:
@@ -49,6 +87,7 @@ class Collector:
         padded = np.pad(chunk.highpassed, ((self.margin, self.margin), (0, 0)))
         for unit in np.unique(s.unit):
             starts = s.sample[s.unit == unit]
+            self.waveforms[unit].add(starts + chunk.start, padded, starts + self.margin)
             whole = (starts >= self.margin) & (starts + self.n_times + self.margin <= len(chunk.highpassed))
             # windows cut by the chunk's edge count only as long as there is no whole one
             starts = starts[whole] if whole.any() or self.counts[unit] else starts
@@ -66,7 +105,8 @@ class Collector:
         )
 
     def templates(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean high-passed waveforms and standard deviations, each (n_units, n_channels, n_times + 2 margin), in the recording's unit."""
+        """Mean high-passed waveforms and standard deviations, each (n_units, n_channels, n_times + 2 margin), in the
+        recording's unit."""
         n = np.maximum(self.counts, 1)[:, None, None]
         mean = self.total / n
         spread = np.sqrt(np.maximum(self.squares / n - mean**2, 0))
@@ -87,42 +127,42 @@ def build_sorting(
     start_time_s: float,
     learned: dict[str, np.ndarray],
     curation: tuple[dict, ...],
+    excluded: np.ndarray = NONE,
 ) -> Sorting:
-    """The Sorting of the decoded spikes, the largest amplitude first; units without a spike, and those that are not
-    `reported` (bool, n_units), are left out.
+    """The Sorting of the decoded spikes, the largest amplitude first; units without a spike, those that are not `reported`
+    (bool, n_units), and spikes in the `excluded` intervals (n, 2) are left out.
 
     usable (n_all_channels,) bool: channels that were sorted; templates are zero on the others. noise_level (n_channels,): of
     the sorted channels, in the recording's unit.
     """
     spikes = collector.spikes()
     mean, spread = collector.templates()
-    peak_time = np.array([np.abs(t).max(axis=0).argmax() for t in mean], np.int64)
-    peak = np.array([np.abs(t).max() for t in mean])
-    fired = np.bincount(spikes.unit, minlength=model.n_units)
-    order = [u for u in np.argsort(-peak, kind="stable") if fired[u] > 0 and reported[u]]
-    rank = np.full(model.n_units, -1, np.int64)
-    rank[order] = np.arange(len(order))
-    spikes = spikes.select(rank[spikes.unit] >= 0)
-    table = np.zeros(len(spikes), SPIKE_DTYPE)
-    first = spikes.sample - collector.margin
-    table["sample"] = np.clip(first + peak_time[spikes.unit], 0, n_samples - 1) if len(spikes) else 0
-    table["unit"] = rank[spikes.unit]
-    table["amplitude"] = spikes.amplitude * peak[spikes.unit] if len(spikes) else 0
-    table["shift"] = spikes.shift
-    table = table[np.lexsort((table["unit"], table["sample"]))]
-
-    def on_all_channels(values: np.ndarray) -> np.ndarray:
-        full = np.zeros((len(order), len(usable), values.shape[2]), np.float32)
-        full[:, usable] = values[order]
-        return full
-
-    peak_channel = np.array([np.flatnonzero(usable)[np.abs(mean[u]).max(axis=1).argmax()] for u in order], np.int64)
-    snr = np.array([np.abs(mean[u]).max() / noise_level[np.abs(mean[u]).max(axis=1).argmax()] for u in order])
-    prior = {
-        "spread": model.spread[order],
-        "penalty": model.penalty[order],
-        "whitened_norm": np.sqrt(model.energy)[order],
-    }
+    peaks = spikes.sample - collector.margin + np.abs(mean).max(axis=1).argmax(axis=1)[spikes.unit]
+    spikes = spikes.select(~in_any(excluded, peaks))
+    order = _largest_first(mean, np.bincount(spikes.unit, minlength=model.n_units), reported)
+    mean, spread = mean[order], spread[order]
+    peak_index = np.abs(mean).max(axis=1).argmax(axis=1)
+    spikes = _renumbered(spikes, order, model.n_units)
+    table = _spike_table(spikes, np.abs(mean).max(axis=(1, 2)), peak_index - collector.margin, n_samples)
+    prior = {"spread": model.spread[order], "penalty": model.penalty[order], "whitened_norm": np.sqrt(model.energy)[order]}
+    by_unit = [table[table["unit"] == unit] for unit in range(len(order))]
+    columns = unit_columns(
+        Evidence(
+            samples=[mine["sample"] for mine in by_unit],
+            amplitudes=[mine["amplitude"].astype(np.float64) for mine in by_unit],
+            waveforms=[collector.waveforms[unit].windows for unit in order],
+            waveform_samples=[collector.waveforms[unit].samples for unit in order],
+            templates=mean,
+            templates_std=spread,
+            noise_level=noise_level,
+            whitened_norm=prior["whitened_norm"],
+            sampling_frequency=sampling_frequency,
+            n_samples=n_samples,
+            dead_time=model.refractory,
+            excluded=excluded,
+        )
+    )
+    peak_channel = np.flatnonzero(usable)[np.abs(mean).max(axis=2).argmax(axis=1)]
     return Sorting(
         spikes=table,
         unit_ids=np.arange(len(order), dtype=np.int32),
@@ -130,35 +170,45 @@ def build_sorting(
         n_samples=n_samples,
         n_channels=len(usable),
         amplitude_unit=amplitude_unit,
-        units=unit_columns(table, len(order), sampling_frequency, n_samples)
-        | {"peak_channel": peak_channel, "amplitude": peak[order], "snr": snr, "whitened_norm": prior["whitened_norm"]},
-        templates=on_all_channels(mean),
-        templates_whitened=on_all_channels(model.templates),
-        templates_std=on_all_channels(spread),
-        peak_index=peak_time[order],
+        units={"label": label_units(columns), "peak_channel": peak_channel, **columns},
+        templates=_on_all_channels(mean, usable),
+        templates_whitened=_on_all_channels(model.templates[order], usable),
+        templates_std=_on_all_channels(spread, usable),
+        peak_index=peak_index,
         channels=channels,
         model=learned | prior,
         curation=curation,
         start_time_s=start_time_s,
+        excluded=excluded,
     )
 
 
-def unit_columns(table: np.ndarray, n_units: int, sampling_frequency: float, n_samples: int) -> dict[str, np.ndarray]:
-    """Quality columns from the spike table: n_spikes, firing_rate (Hz), isi_violations (per cent of the intervals shorter than
-    1.5 ms), presence_ratio (part of the 10 s bins with a spike), amplitude_cv (standard deviation over mean)."""
-    duration = n_samples / sampling_frequency
-    n_bins = max(1, int(duration // PRESENCE_BIN_S))
-    columns = {name: np.zeros(n_units) for name in ("firing_rate", "isi_violations", "presence_ratio", "amplitude_cv")}
-    counts = np.zeros(n_units, np.int64)
-    for unit in range(n_units):
-        mine = table[table["unit"] == unit]
-        counts[unit] = len(mine)
-        intervals = np.diff(mine["sample"])
-        columns["firing_rate"][unit] = len(mine) / duration
-        columns["isi_violations"][unit] = (
-            100 * np.mean(intervals < ISI_THRESHOLD_MS * sampling_frequency / 1000) if len(intervals) else 0
-        )
-        bins = np.minimum(mine["sample"] * n_bins // n_samples, n_bins - 1)
-        columns["presence_ratio"][unit] = len(np.unique(bins)) / n_bins
-        columns["amplitude_cv"][unit] = mine["amplitude"].std() / mine["amplitude"].mean() if len(mine) else 0
-    return {"n_spikes": counts} | columns
+def _largest_first(mean: np.ndarray, fired: np.ndarray, reported: np.ndarray) -> np.ndarray:
+    """The units (of n_units) that fire and are reported, by the largest deflection of their waveforms."""
+    order = np.argsort(-np.abs(mean).max(axis=(1, 2)), kind="stable")
+    return order[(fired[order] > 0) & reported[order]]
+
+
+def _renumbered(spikes: Spikes, order: np.ndarray, n_units: int) -> Spikes:
+    """The spikes of the units in `order`, each unit's number its place there."""
+    place = np.full(n_units, -1, np.int64)
+    place[order] = np.arange(len(order))
+    return replace(spikes, unit=place[spikes.unit]).select(place[spikes.unit] >= 0)
+
+
+def _spike_table(spikes: Spikes, peak: np.ndarray, peak_offset: np.ndarray, n_samples: int) -> np.ndarray:
+    """Rows of SPIKE_DTYPE, sorted by sample, from spikes at the first samples of their templates. peak, peak_offset
+    (n_units,): the template's largest deflection, and its place from that first sample."""
+    table = np.zeros(len(spikes), SPIKE_DTYPE)
+    table["sample"] = np.clip(spikes.sample + peak_offset[spikes.unit], 0, n_samples - 1)
+    table["unit"] = spikes.unit
+    table["amplitude"] = spikes.amplitude * peak[spikes.unit]
+    table["shift"] = spikes.shift
+    return table[np.lexsort((table["unit"], table["sample"]))]
+
+
+def _on_all_channels(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
+    """values (n_units, n_channels, n_times) of the usable channels, float32, with zeros on the others."""
+    full = np.zeros((len(values), len(usable), values.shape[2]), np.float32)
+    full[:, usable] = values
+    return full

@@ -3,12 +3,12 @@
 
 def ms_to_samples(duration_ms: float, sampling_frequency: float) -> int:
     """Nearest number of samples in `duration_ms` milliseconds at `sampling_frequency` Hz."""
-    return int(round(duration_ms * sampling_frequency / 1000.0))
+    return round(duration_ms * sampling_frequency / 1000.0)
 
 
 def s_to_samples(duration_s: float, sampling_frequency: float) -> int:
     """Nearest number of samples in `duration_s` seconds at `sampling_frequency` Hz."""
-    return int(round(duration_s * sampling_frequency))
+    return round(duration_s * sampling_frequency)
 
 
 def tolerance_to_samples(tolerance_ms: float, sampling_frequency: float) -> int:

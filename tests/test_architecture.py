@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 #: Floor of every top-level module or room of the package. A module imports from its own floor or below.
 FLOORS = {
     0: {"errors", "units", "config", "progress"},
-    1: {"recording", "dictionary", "sparse_code", "sorting"},
+    1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {"csc", "readers", "exports", "score", "simulate", "results", "components"},
-    3: {"preprocess", "initialise", "model", "checkpoint", "train", "curate", "infer", "spikes"},
+    3: {"preprocess", "hum", "artefacts", "initialise", "model", "checkpoint", "train", "curate", "infer", "quality", "spikes"},
     4: {"pipeline", "hybrid", "report"},
     5: {"batch", "spikeinterface"},
     6: {"cli"},

@@ -18,6 +18,8 @@ SORT_FIELDS = (
     "preprocess.highpass_hz",
     "preprocess.lowpass_hz",
     "preprocess.common_reference",
+    "preprocess.exclude_s",
+    "preprocess.find_artefacts",
     "initialise.units",
     "initialise.detection_threshold",
     "initialise.template_ms",
@@ -32,7 +34,7 @@ SORT_FIELDS = (
     "runtime.device",
 )
 #: What is left to choose once the templates are known.
-APPLY_FIELDS = ("infer.chunk_s", "runtime.device")
+APPLY_FIELDS = ("preprocess.exclude_s", "preprocess.find_artefacts", "infer.chunk_s", "runtime.device")
 
 #: Options that say how a recording is read, by the names that readers.open_recording knows them under.
 READER_NAMES = (
@@ -156,21 +158,28 @@ def _field_option(name: str) -> Callable:
     field = next(f for f in fields(getattr(Config(), stage)) if f.name == field_name)
     rule = field.metadata
     kind = rule["kind"] or type(field.default)
+    word = "--" + field_name.replace("_", "-")
+    first_word, *rest = rule["help"].split(" ", 1)
+    meaning = rule["help"] if first_word.endswith(":") else " ".join([first_word.capitalize(), *rest])
+    shared = {"help": meaning + ".", "section": stage.capitalize()}
+    if kind is bool:
+        switch = f"{word}/--no-{word.removeprefix('--')}"
+        return option(switch, field_name, default=field.default, show_default=True, **shared)
+    if kind is str and not rule["choices"]:
+        shared["help"] += " May be given several times."
+        return option(word, field_name, multiple=True, metavar="LIST", callback=lambda _, __, v: ",".join(v), **shared)
     if rule["choices"]:
         value_type, metavar = click.Choice(rule["choices"]), None
     else:
         value_type = (click.IntRange if kind is int else click.FloatRange)(rule["low"], rule["high"])
         metavar = next((unit.upper() for unit in ("hz", "ms", "s") if field_name.endswith(f"_{unit}")), "N")
     optional = field.default is None
-    first_word, *rest = rule["help"].split(" ", 1)
-    meaning = rule["help"] if first_word.endswith(":") else " ".join([first_word.capitalize(), *rest])
     return option(
-        "--" + field_name.replace("_", "-"),
+        word,
         field_name,
         type=OrAuto(value_type) if optional else value_type,
         metavar=f"{metavar}|auto" if optional else metavar,
         default="auto" if optional else field.default,
         show_default=True,
-        help=meaning + ".",
-        section=stage.capitalize(),
+        **shared,
     )

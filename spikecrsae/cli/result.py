@@ -17,11 +17,13 @@ import click
 from spikecrsae.cli import console
 from spikecrsae.config import Config
 from spikecrsae.errors import EXIT_NO_UNITS, SpikeCRsAEError
+from spikecrsae.intervals import seconds
 
 _LOG, _MODEL, _MANIFEST, _COMPONENTS = "run.log", "model.pt", "manifest.json", "components.h5"
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "matplotlib")
 #: Columns of the unit table that are shown, with their headings; units.csv has them all.
 _SHOWN = {
+    "label": "label",
     "n_spikes": "spikes",
     "firing_rate": "rate Hz",
     "peak_channel": "channel",
@@ -103,9 +105,14 @@ def _record(recording, config: Config, outcome, began: datetime) -> dict[str, An
             "device": outcome.device,
             "stage_seconds": outcome.stage_seconds,
             "warnings": outcome.warnings,
+            "excluded_s": _excluded(outcome.sorting),
             "libraries": _library_versions(),
         }
     )
+
+
+def _excluded(sorting) -> list[list[float]]:
+    return seconds(sorting.excluded, sorting.sampling_frequency, sorting.start_time_s)
 
 
 def _library_versions() -> dict[str, str]:
@@ -170,6 +177,7 @@ def _document(outcome, folder: Path) -> dict[str, Any]:
         "device": outcome.device,
         "stage_seconds": outcome.stage_seconds,
         "warnings": outcome.warnings,
+        "excluded_s": _excluded(sorting),
         "units": [
             {"unit": unit, **{name: values[row] for name, values in sorting.units.items() if name != "unit"}}
             for row, unit in enumerate(sorting.unit_ids)

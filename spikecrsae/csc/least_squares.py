@@ -48,7 +48,11 @@ def _code_statistics(signal, unit, sample, amplitude, n_units, n_times):
 
 
 def fit_amplitudes(
-    correlation_at_events: np.ndarray, gram: np.ndarray, unit: np.ndarray, sample: np.ndarray, precision: np.ndarray | None = None
+    correlation_at_events: np.ndarray,
+    gram: np.ndarray,
+    unit: np.ndarray,
+    sample: np.ndarray,
+    precision: np.ndarray | None = None,
 ) -> np.ndarray:
     """Joint amplitudes (n,) of spikes at known places, without penalty: overlaps share the signal by least squares.
 

@@ -17,7 +17,9 @@ def lipschitz_bound(atoms: np.ndarray, n_grid: int | None = None) -> float:
     n_times = atoms.shape[2]
     n_grid = n_grid or 16 * n_times
     if n_grid <= 2 * (n_times - 1):
-        raise UsageError(f"a grid of {n_grid} frequencies bounds nothing for {n_times} samples; use more than {2 * (n_times - 1)}.")
+        raise UsageError(
+            f"a grid of {n_grid} frequencies bounds nothing for {n_times} samples; use more than {2 * (n_times - 1)}."
+        )
     spectra = np.fft.rfft(np.asarray(atoms, np.float64), n_grid, axis=2)
     gram = np.einsum("cmf,mdf->fcd", spectra, spectra.conj().transpose(1, 0, 2), optimize=True)
     largest = float(np.linalg.eigvalsh(gram)[:, -1].max())

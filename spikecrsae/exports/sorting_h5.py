@@ -38,6 +38,7 @@ def sorting_to_hdf5(sorting: Sorting, provenance: str) -> memoryview:
         tables = {"units": {"unit": sorting.unit_ids, **sorting.units}, "channels": sorting.channels, "model": sorting.model}
         for name, columns in tables.items():
             _write_table(file.create_group(name, track_order=True), columns)
+        file["excluded"] = sorting.excluded
         file["curation"] = _curation_rows(sorting.curation)
         file["provenance"] = provenance
     return buffer.getbuffer()
@@ -100,6 +101,7 @@ def _read(file: h5py.File) -> Sorting:
         units=units,
         channels=channels,
         model=model,
+        excluded=file["excluded"][:],
         curation=tuple(_curation_row(row) for row in file["curation"][:]),
         **{name: file[name][:] for name in _ARRAYS},
     )

@@ -33,6 +33,16 @@ def open_file(path: Path) -> h5py.File:
         raise InputError(f"{path} cannot be opened as HDF5 ({one_line(error)}).") from error
 
 
+def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, Path, ReadOptions], Found]) -> Recording:
+    """The Recording over what `find` finds in a file, which stays open with it and is closed again where that fails."""
+    file = open_file(path)
+    try:
+        return assemble(find(file, path, options), options)
+    except BaseException:
+        file.close()
+        raise
+
+
 def slicer(dataset: h5py.Dataset, axis: int) -> Callable[[int, int], np.ndarray]:
     """read(start, stop) -> (stop - start, n_channels) over a dataset with one or two axes, `axis` being time."""
     if dataset.ndim == 1:
@@ -84,12 +94,7 @@ def read_hdf5(path: Path, options: ReadOptions) -> Recording:
     channels.
     """
     options.refuse_others(path, "generic HDF5", ("dataset", "axis"))
-    file = open_file(path)
-    try:
-        return assemble(_find(file, path, options), options)
-    except BaseException:
-        file.close()
-        raise
+    return recording_from(path, options, _find)
 
 
 def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:

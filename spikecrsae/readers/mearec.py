@@ -7,8 +7,8 @@ from pathlib import Path
 import h5py
 
 from spikecrsae.errors import InputError
-from spikecrsae.readers.assemble import Found, assemble
-from spikecrsae.readers.hdf5 import number, open_file, shape_along, slicer, text
+from spikecrsae.readers.assemble import Found
+from spikecrsae.readers.hdf5 import number, recording_from, shape_along, slicer, text
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 
@@ -26,12 +26,7 @@ def read_mearec(path: Path, options: ReadOptions) -> Recording:
     Raises InputError where the file holds no recordings (MEArec also writes template files).
     """
     options.refuse_others(path, "MEArec", ("axis",))
-    file = open_file(path)
-    try:
-        return assemble(_find(file, path, options), options)
-    except BaseException:
-        file.close()
-        raise
+    return recording_from(path, options, _find)
 
 
 def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:

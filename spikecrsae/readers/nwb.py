@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.readers.assemble import Found, assemble
-from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, open_file, shape_along, slicer, text
+from spikecrsae.readers.assemble import Found
+from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, text
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 
@@ -29,12 +29,7 @@ def read_nwb(path: Path, options: ReadOptions) -> Recording:
     series, its data is not there or its time stamps are irregular, UsageError where there are several and no choice.
     """
     options.refuse_others(path, "NWB", ("series", "axis"))
-    file = open_file(path)
-    try:
-        return assemble(_find(file, path, options), options)
-    except BaseException:
-        file.close()
-        raise
+    return recording_from(path, options, _find)
 
 
 def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:

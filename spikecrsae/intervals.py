@@ -1,0 +1,91 @@
+"""Intervals of a recording that are left out: read from text, joined, bridged.
+
+An array (n, 2) of samples holds intervals [first, end), ascending and apart.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from spikecrsae.errors import UsageError
+from spikecrsae.recording import Recording
+
+NONE = np.zeros((0, 2), np.int64)
+NONE.setflags(write=False)
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+_INTERVAL = re.compile(rf"\s*({_NUMBER})\s*-\s*({_NUMBER})\s*")
+
+
+def parse_intervals(text: str, recording: Recording) -> np.ndarray:
+    """The intervals (n, 2) of `12.5-13.1,40-41`, seconds on the recording's clock (sample 0 is at its start_time_s).
+
+    Raises UsageError for one that is no interval, is reversed or reaches out of the recording, and where nothing is left.
+    """
+    found = [_parse_interval(word, recording) for word in text.split(",") if word.strip()]
+    intervals = widened(found, 0, recording.n_samples)
+    if (intervals[:, 1] - intervals[:, 0]).sum() >= recording.n_samples:
+        raise UsageError(f"--exclude-s {text} leaves nothing of {recording.source}; leave out less.")
+    return intervals
+
+
+def _parse_interval(word: str, recording: Recording) -> tuple[int, int]:
+    matched = _INTERVAL.fullmatch(word)
+    if not matched:
+        raise UsageError(f"--exclude-s {word.strip()} is no interval; write start-stop in seconds, such as 12.5-13.1.")
+    start, stop = (float(number) for number in matched.groups())
+    if not start < stop:
+        raise UsageError(f"--exclude-s {word.strip()}: the start must come before the stop; write the earlier time first.")
+    begin, fs = recording.start_time_s, recording.sampling_frequency
+    end = begin + recording.duration_s
+    if start < begin - 1 / fs or stop > end + 1 / fs or not math.isfinite(stop):
+        raise UsageError(
+            f"--exclude-s {word.strip()} reaches out of {recording.source}, which lasts from {begin:.10g} to {end:.10g} s; "
+            "give times between these."
+        )
+    return round((start - begin) * fs), round((stop - begin) * fs)
+
+
+def seconds(intervals: np.ndarray, sampling_frequency: float, start_time_s: float) -> list[list[float]]:
+    """[start, stop] in s on the recording's clock, for each of the intervals (n, 2)."""
+    return (np.asarray(intervals) / sampling_frequency + start_time_s).tolist()
+
+
+def inside(intervals: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Which samples from start to stop (bool, stop - start) lie in one of the intervals [first, end), (n, 2)."""
+    mask = np.zeros(stop - start, bool)
+    for first, end in intervals:
+        mask[max(0, first - start) : max(0, end - start)] = True
+    return mask
+
+
+def in_any(intervals: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Which of the samples (bool, n) lie in one of the intervals (n, 2)."""
+    before = np.searchsorted(intervals[:, 0], samples, "right")
+    return np.searchsorted(intervals[:, 1], samples, "right") < before
+
+
+def widened(intervals: np.ndarray, reach: int, n_samples: int) -> np.ndarray:
+    """Intervals (n, 2), ascending and apart, that cover the given ones (any order) and `reach` samples on both sides."""
+    wide = sorted((max(0, int(a) - reach), min(n_samples, int(b) + reach)) for a, b in intervals)
+    joined: list[list[int]] = []
+    for first, end in wide:
+        if joined and first <= joined[-1][1]:
+            joined[-1][1] = max(end, joined[-1][1])
+        else:
+            joined.append([first, end])
+    return np.array(joined, np.int64).reshape(-1, 2)
+
+
+def bridged(recording: Recording, gaps: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Traces (stop - start, n_channels) of the recording, in a gap half a cosine from the sample before to the one after it."""
+    traces = recording.traces(start, stop)
+    for first, end in gaps[(gaps[:, 0] < stop) & (gaps[:, 1] > start)]:
+        after = recording.traces(end, end + 1) if end < recording.n_samples else recording.traces(first - 1, first)
+        before = recording.traces(first - 1, first) if first > 0 else after
+        low, high = max(first, start), min(end, stop)
+        share = 0.5 - 0.5 * np.cos(np.pi * np.arange(low - first + 1, high - first + 1) / (end - first + 1))
+        traces[low - start : high - start] = before + share[:, None] * (after - before)
+    return traces

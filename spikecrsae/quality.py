@@ -1,0 +1,304 @@
+"""Quality columns of the unit table, in SpikeInterface's names and numbers where it has them, and the labels of units.
+
+Definitions: refractory violations, Hill et al. 2011 (J. Neurosci. 31:8699) and Llobet et al. 2022 (bioRxiv
+2022.02.08.479192); isolation distance and L-ratio, Schmitzer-Torbert et al. 2005 (Neuroscience 131:1). A value that cannot
+be had is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from scipy.stats import chi2, gamma
+
+from spikecrsae.initialise import principal_components
+from spikecrsae.intervals import NONE
+from spikecrsae.units import ms_to_samples, s_to_samples
+
+#: Two spikes of one neuron are at least this far apart.
+REFRACTORY_MS = 1.5
+#: A unit is present in a whole bin of the recording when it fires in it.
+PRESENCE_BIN_S = 60.0
+#: Bins of an amplitude histogram, their smoothing (in bins), and the spikes per bin that it needs.
+AMPLITUDE_BINS, AMPLITUDE_SMOOTHING, SPIKES_PER_BIN = 100, 3, 5
+#: Parts of the amplitudes that the noise cutoff compares: the smallest with the largest.
+LOW_PART, HIGH_PART = 0.1, 0.25
+#: After a spike, amplitudes are not compared for so long: a burst changes them.
+BURST_MS = 4.0
+#: Principal components of the waveforms for isolation distance and L-ratio.
+ISOLATION_COMPONENTS = 5
+#: Frequencies at which mains act, once or twice per cycle; their phase stays within a tenth of a cycle for MAINS_SEGMENT_S.
+MAINS_HZ, MAINS_SEGMENT_S, MAINS_LEVEL = (50.0, 60.0, 100.0, 120.0), 5.0, 1e-3
+#: Probability that the interval of the contamination holds the true value.
+CONFIDENCE = 0.95
+#: A single unit has at most this part of foreign spikes, and misses at most this part of its own.
+ACCEPTED_ERROR = 0.1
+#: More than this part of a unit is what makes it noise: of its phases that mains explain, of a window that its waveform
+#: fills.
+NOISE_PART = 0.5
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the quality of units is judged by; one entry per unit in every list and in the first axis of every array.
+
+    samples: spike samples (n_spikes,) int64, ascending; amplitudes (n_spikes,): the template's largest deflection times each
+    spike's scale. waveforms (n, n_times, n_channels): high-passed, of some of the spikes, and where they begin,
+    waveform_samples (n,) int64, ascending. templates and templates_std (n_units, n_channels, n_window): mean and standard
+    deviation of the high-passed waveforms, over a window twice as long as a spike. noise_level (n_channels,): standard
+    deviation of the high-passed noise. whitened_norm (n_units,): norm of the template in units of noise. dead_time:
+    intervals between spikes of a unit are longer than this many samples, because the decoder allows no others. excluded
+    (n, 2): intervals in samples that were not looked at; they count for no rate and no duration.
+    """
+
+    samples: list[np.ndarray]
+    amplitudes: list[np.ndarray]
+    waveforms: list[np.ndarray]
+    waveform_samples: list[np.ndarray]
+    templates: np.ndarray
+    templates_std: np.ndarray
+    noise_level: np.ndarray
+    whitened_norm: np.ndarray
+    sampling_frequency: float
+    n_samples: int
+    dead_time: int
+    excluded: np.ndarray = field(default_factory=lambda: NONE)
+
+    @property
+    def n_looked_at(self) -> int:
+        """Samples outside the excluded intervals."""
+        return self.n_samples - int(np.diff(self.excluded).sum())
+
+
+def unit_columns(evidence: Evidence) -> dict[str, np.ndarray]:
+    """All quality columns, (n_units,) each; docs/formats.md says what they mean. The label is not among them."""
+    sizes = np.abs(evidence.templates).max(axis=2)
+    amplitude = sizes.max(axis=1)
+    counts = np.array([len(s) for s in evidence.samples], np.int64)
+    # one row more, without a spike, so that names and types stand where there is no unit
+    pairs = [*zip(evidence.samples, evidence.amplitudes, strict=True), (np.zeros(0, np.int64), np.zeros(0))]
+    rows = [_spike_measures(samples, amplitudes, evidence) for samples, amplitudes in pairs]
+    distance, l_ratio = isolation(evidence.waveforms)
+    return {
+        "n_spikes": counts,
+        **{name: np.array([row[name] for row in rows])[:-1] for name in rows[0]},
+        "amplitude": amplitude,
+        "snr": amplitude / evidence.noise_level[sizes.argmax(axis=1)],
+        "whitened_norm": evidence.whitened_norm,
+        "sd_ratio": _sd_ratios(evidence),
+        "isolation_distance": distance,
+        "l_ratio": l_ratio,
+        "log_odds": evidence.whitened_norm**2 / 2 - np.log(evidence.n_looked_at / np.maximum(counts, 1)),
+        "waveform_fill": waveform_fill(evidence.templates, evidence.templates_std, counts),
+    }
+
+
+def _spike_measures(samples: np.ndarray, amplitudes: np.ndarray, evidence: Evidence) -> dict[str, float | int]:
+    """What the spike samples and amplitudes of one unit tell."""
+    fs, n_samples = evidence.sampling_frequency, evidence.n_looked_at
+    return {
+        "firing_rate": len(samples) / (n_samples / fs),
+        "presence_ratio": presence_ratio(samples, fs, evidence.n_samples, evidence.excluded),
+        **refractory_violations(samples, fs, n_samples, evidence.dead_time),
+        "mains_locking": mains_locking(samples, fs),
+        "amplitude_cv": _ratio(amplitudes.std(), amplitudes.mean()) if len(amplitudes) else np.nan,
+        "amplitude_cutoff": amplitude_cutoff(amplitudes),
+        **noise_cutoff(amplitudes),
+    }
+
+
+def _sd_ratios(evidence: Evidence) -> np.ndarray:
+    """sd_ratio of every unit (n_units,), from its waveforms at the largest deflection of their mean: the scale of a whole
+    template varies less than one of its samples."""
+    values = np.full(len(evidence.waveforms), np.nan)
+    for unit, (samples, windows) in enumerate(zip(evidence.waveform_samples, evidence.waveforms, strict=True)):
+        if len(windows):
+            mean = np.abs(windows.mean(axis=0))
+            time, channel = np.unravel_index(mean.argmax(), mean.shape)
+            values[unit] = sd_ratio(
+                samples, windows[:, time, channel], evidence.noise_level[channel], evidence.sampling_frequency
+            )
+    return values
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return float(numerator / denominator) if denominator else np.nan
+
+
+def presence_ratio(samples: np.ndarray, sampling_frequency: float, n_samples: int, excluded: np.ndarray = NONE) -> float:
+    """Part of the recording's whole bins of PRESENCE_BIN_S in which a unit fires; NaN where there is no whole bin. Bins that
+    are more than half `excluded` (n, 2) do not count."""
+    size = s_to_samples(PRESENCE_BIN_S, sampling_frequency)
+    first = np.arange(n_samples // size) * size
+    left_out = np.minimum(excluded[:, 1:], first + size) - np.maximum(excluded[:, :1], first)
+    counts = np.maximum(left_out, 0).sum(axis=0) <= size / 2
+    fires = np.isin(first, samples // size * size)
+    return _ratio(np.sum(fires & counts), np.sum(counts)) if len(samples) else np.nan
+
+
+def refractory_violations(
+    samples: np.ndarray, sampling_frequency: float, n_samples: int, dead_time: int
+) -> dict[str, float | int]:
+    """Spikes of a unit that follow each other within REFRACTORY_MS, and the contamination that they betray.
+
+    isi_violations: per cent of the intervals; isi_violations_count: their number; isi_violations_ratio: their rate over that
+    of independent spikes (Hill et al. 2011). rp_violations: pairs of spikes; rp_contamination: the part of foreign,
+    independent spikes that gives so many (Llobet et al. 2022); contamination_low, _high: the same for the ends of the
+    interval of the Poisson mean that the pairs speak for (CONFIDENCE). All of them know that the `dead_time` hides the
+    shortest intervals; where it hides all, nothing is known.
+    """
+    refractory = ms_to_samples(REFRACTORY_MS, sampling_frequency)
+    # an interval of k samples is seen when dead_time < k, and violates when k is below 1.5 ms (Hill), or is not above
+    # (Llobet)
+    limit = REFRACTORY_MS * sampling_frequency / 1000
+    window, n = limit - (dead_time + 1), len(samples)
+    intervals = np.diff(samples)
+    count = int(np.sum(intervals < limit))
+    pairs = int((np.searchsorted(samples, samples + refractory, "right") - np.arange(1, n + 1)).sum())
+    known = n > 1 and window > 0 and refractory > dead_time
+    tail = (1 - CONFIDENCE) / 2
+    bounds = (chi2.ppf(tail, 2 * pairs) / 2 if pairs else 0.0, chi2.isf(tail, 2 * pairs + 2) / 2)
+
+    def contamination(violations: float) -> float:
+        seen = violations * (n_samples - 2 * n * dead_time) / (n**2 * (refractory - dead_time))
+        return 1 - np.sqrt(max(1 - seen, 0.0))
+
+    return {
+        "isi_violations": 100 * count / (n - 1) if n > 1 else np.nan,
+        "isi_violations_count": count,
+        "isi_violations_ratio": count * n_samples / (2 * n**2 * window) if known else np.nan,
+        "rp_violations": pairs,
+        "rp_contamination": contamination(pairs) if known else np.nan,
+        "contamination_low": contamination(bounds[0]) if known else np.nan,
+        "contamination_high": contamination(bounds[1]) if known else np.nan,
+    }
+
+
+def mains_locking(samples: np.ndarray, sampling_frequency: float) -> float:
+    """Part of the pairs of a unit's spikes that mains keep in phase: the squared vector strength, without the bias of few
+    spikes, at the best of MAINS_HZ; 0 where chance explains it (Rayleigh test, MAINS_LEVEL over all frequencies).
+
+    The phase is compared within stretches of MAINS_SEGMENT_S, because the frequency of a grid wanders by some 0.02 Hz and
+    the phase of a neuron that happens to fire at such a rate wanders faster.
+    """
+    seconds = samples / sampling_frequency
+    segment = np.unique((seconds // MAINS_SEGMENT_S).astype(np.int64), return_inverse=True)[1]
+    counts = np.bincount(segment)
+    several = counts > 1
+    best = 0.0
+    for frequency in MAINS_HZ:
+        phase = 2 * np.pi * frequency * seconds
+        strength = np.bincount(segment, np.cos(phase)) ** 2 + np.bincount(segment, np.sin(phase)) ** 2
+        by_chance = gamma.sf((strength / np.maximum(counts, 1))[several].sum(), max(several.sum(), 1))
+        if several.any() and by_chance * len(MAINS_HZ) < MAINS_LEVEL:
+            best = max(best, float((strength - counts).sum() / (counts * (counts - 1)).sum()))
+    return best
+
+
+def amplitude_cutoff(amplitudes: np.ndarray) -> float:
+    """Part of a unit's spikes that is missing below its smallest amplitude, at most 0.5: as many as lie above the amplitude
+    at which the upper flank of the histogram has come down to the lower end's height (Hill et al. 2011)."""
+    if len(amplitudes) < SPIKES_PER_BIN * AMPLITUDE_BINS:
+        return np.nan
+    # smoothed counts are rounded down to whole numbers, as in SpikeInterface
+    density = gaussian_filter1d(np.histogram(amplitudes, AMPLITUDE_BINS)[0], AMPLITUDE_SMOOTHING, mode="nearest")
+    mirror = np.flatnonzero(density >= density[0])[-1]
+    missing = density[mirror + 1 :].sum()
+    return min(float(missing / (len(amplitudes) + missing)), 0.5)
+
+
+def noise_cutoff(amplitudes: np.ndarray) -> dict[str, float]:
+    """Whether the histogram of amplitudes is cut off below, without a shape assumed (International Brain Laboratory).
+
+    noise_cutoff: mean count of the bins of the smallest tenth of the spikes less that of the largest quarter, over the
+    latter's standard deviation. noise_ratio: the former over the fullest bin's count.
+    """
+    cutoff, ratio = np.nan, np.nan
+    if len(amplitudes):
+        counts, edges = np.histogram(amplitudes, AMPLITUDE_BINS)
+        low = counts[edges[1:] <= np.quantile(amplitudes, LOW_PART)]
+        high = counts[edges[:-1] >= np.quantile(amplitudes, 1 - HIGH_PART)]
+        if len(low):
+            ratio = _ratio(low.mean(), counts.max())
+        if len(low) and len(high) > 1:
+            cutoff = _ratio(low.mean() - high.mean(), high.std())
+    return {"noise_cutoff": cutoff, "noise_ratio": ratio}
+
+
+def sd_ratio(samples: np.ndarray, amplitudes: np.ndarray, noise_level: float, sampling_frequency: float) -> float:
+    """Standard deviation of a unit's amplitudes over that of the noise on its peak channel; near 1 for one steady neuron.
+
+    It is taken from the differences of successive amplitudes, which drift does not reach; spikes within BURST_MS of one
+    before are left out.
+    """
+    silence, kept, after = ms_to_samples(BURST_MS, sampling_frequency), [], 0
+    while after < len(samples):
+        kept.append(after)
+        after = int(np.searchsorted(samples, samples[after] + silence, "right"))
+    return float(np.diff(amplitudes[kept]).std() / np.sqrt(2) / noise_level) if len(kept) > 2 else np.nan
+
+
+def isolation(waveforms: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Isolation distance and L-ratio of units by their waveforms, (n, n_times, n_channels) each, in the ISOLATION_COMPONENTS
+    principal components of all of them together."""
+    label = np.repeat(np.arange(len(waveforms)), [len(w) for w in waveforms])
+    if len(label) < 2:
+        return np.full(len(waveforms), np.nan), np.full(len(waveforms), np.nan)
+    features = principal_components(np.concatenate(waveforms), ISOLATION_COMPONENTS, seed=0)
+    measures = [mahalanobis_measures(features[label == unit], features[label != unit]) for unit in range(len(waveforms))]
+    return tuple(np.array(measures).T)
+
+
+def mahalanobis_measures(own: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """(isolation distance, L-ratio) of a cluster of features (n, n_features) among the other spikes' (m, n_features).
+
+    Isolation distance: squared Mahalanobis distance from the cluster within which there are as many other spikes as its own,
+    or all where there are fewer. L-ratio: how many of the others' distances the cluster itself would exceed were it
+    Gaussian, per spike of the cluster. NaN without two other spikes, or where the cluster has too few of its own for a
+    covariance.
+    """
+    n_features = own.shape[1]
+    n = min(len(own), len(other))
+    if n < 2 or len(own) <= n_features:
+        return np.nan, np.nan
+    away = other - own.mean(axis=0)
+    covariance = np.atleast_2d(np.cov(own, rowvar=False))
+    if np.linalg.matrix_rank(covariance, hermitian=True) < n_features:
+        return np.nan, np.nan
+    squared = np.sort((away * np.linalg.solve(covariance, away.T).T).sum(axis=1))
+    return float(squared[n - 1]), float(chi2.sf(squared, n_features).sum() / len(own))
+
+
+def waveform_fill(templates: np.ndarray, templates_std: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Part of its window (n_units, n_channels, n_window) that each mean waveform's energy fills: the effective number of
+    samples, (sum e)^2 / sum e^2 with e the energy per sample, over n_window.
+
+    A spike fills a small part; a sine fills 2/3. The energy that the mean of `counts` noisy waveforms has by chance is taken
+    off.
+    """
+    chance = templates_std.astype(np.float64) ** 2 / np.maximum(counts, 1)[:, None, None]
+    energy = np.maximum((templates.astype(np.float64) ** 2 - chance).sum(axis=1), 0)
+    squares = (energy**2).sum(axis=1)
+    return np.divide(energy.sum(axis=1) ** 2, energy.shape[1] * squares, out=np.full(len(energy), np.nan), where=squares > 0)
+
+
+def label_units(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """`noise`, `multi` or `single` per unit (n_units,), by what its columns prove; docs/model.md, Labels.
+
+    noise: a typical spike is more probably noise than a spike (log_odds < 0), or the waveform lasts as long as its window
+    (waveform_fill), or the spikes follow the mains (mains_locking). multi: more than ACCEPTED_ERROR of the spikes are
+    foreign, beyond doubt by the refractory period (contamination_low) or as estimated (estimated_false_alarm,
+    estimated_miss: parts from 0 to 1, where there are such columns). single: neither; what is not known, NaN or no column at
+    all, speaks against no unit.
+    """
+    nothing = np.full(len(columns["n_spikes"]), np.nan)
+
+    def above(name: str, level: float) -> np.ndarray:
+        return columns.get(name, nothing) > level
+
+    noise = (columns["log_odds"] < 0) | above("waveform_fill", NOISE_PART) | above("mains_locking", NOISE_PART)
+    errors = ("contamination_low", "estimated_false_alarm", "estimated_miss")
+    multi = np.any([above(name, ACCEPTED_ERROR) for name in errors], axis=0)
+    return np.where(noise, "noise", np.where(multi, "multi", "single"))

@@ -1,0 +1,307 @@
+"""What is left out: intervals given or found stay without influence, artefacts are told from spikes, and recordings without a
+neuron give no unit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy import signal as sps
+
+from spikecrsae import pipeline
+from spikecrsae.artefacts import find_artefacts
+from spikecrsae.cli.main import cli
+from spikecrsae.config import Config, PreprocessConfig
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.hum import find_lines
+from spikecrsae.intervals import in_any, inside, parse_intervals, widened
+from spikecrsae.preprocess import PreprocessedRecording, fit
+from spikecrsae.progress import Observer
+from spikecrsae.quality import presence_ratio
+from spikecrsae.readers import open_recording
+from spikecrsae.recording import Recording, recording_from_array
+from spikecrsae.results import read_sorting
+from spikecrsae.simulate import preset_config, simulate, write_simulation
+
+FS = 10000.0
+QUICK = Config().with_values({"train": {"epochs": 3}, "runtime": {"device": "cpu"}})
+
+
+def noise(n_channels: int, seconds: float, seed: int = 0) -> np.ndarray:
+    """Coloured noise, 0.6 correlated between the channels, 10 uV."""
+    rng = np.random.default_rng(seed)
+    pole = 0.9 * np.exp(2j * np.pi * 700 / FS)
+    sources = rng.standard_normal((int(seconds * FS), n_channels + 1))
+    coloured = sps.lfilter([1.0], np.poly([pole, pole.conj()]).real, sources, axis=0)
+    coloured *= 10 / coloured.std(axis=0)
+    return np.sqrt(0.4) * coloured[:, :-1] + np.sqrt(0.6) * coloured[:, -1:]
+
+
+def rubbing(n: int, start_s: float, stop_s: float, size: float, seed: int = 1) -> np.ndarray:
+    """Noise (n, 1) of standard deviation `size` between two times, 0 elsewhere."""
+    trace = np.zeros((n, 1))
+    part = slice(int(start_s * FS), int(stop_s * FS))
+    trace[part, 0] = size * np.random.default_rng(seed).standard_normal(part.stop - part.start)
+    return trace
+
+
+def hum(n: int, highest_hz: float, size: float) -> np.ndarray:
+    """Mains of 50 Hz (n, 1): every harmonic up to highest_hz, amplitude `size` over its order."""
+    time = np.arange(n)[:, None] / FS
+    return size * sum(np.sin(2 * np.pi * 50 * k * time + k**2) / k for k in range(1, int(highest_hz / 50) + 1))
+
+
+def recorded(traces: np.ndarray, fs: float = FS, **facts) -> Recording:
+    return recording_from_array(traces.astype(np.float32), fs, **facts)
+
+
+def found_in(recording: Recording, chunk_s: float = 10.0, gaps: np.ndarray | None = None) -> np.ndarray:
+    given = {} if gaps is None else {"gaps": gaps}
+    return find_artefacts(recording, PreprocessConfig(), chunk_s, Observer(), **given)
+
+
+def preprocessed(recording: Recording, gaps: np.ndarray) -> PreprocessedRecording:
+    learnt = fit(recording, PreprocessConfig(), np.random.default_rng(0), Observer(), gaps)
+    return PreprocessedRecording(recording, learnt, gaps)
+
+
+# ---- intervals
+
+
+def test_intervals_are_on_the_recordings_clock():
+    recording = recorded(np.zeros((50_000, 1)), start_time_s=-1.5)
+    found = parse_intervals(" 2.5-3.5, -1.5--1.0,.5-1e0 ,-0.25-0.75,", recording)
+    assert found.tolist() == [[0, 5000], [12_500, 25_000], [40_000, 50_000]]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("3-2", "start must come before"),
+        ("2-2", "start must come before"),
+        ("1-2,soon-4", "soon-4 is no interval"),
+        ("12", "12 is no interval"),
+        ("1-nan", "1-nan is no interval"),
+        ("4-6", "lasts from 0 to 5 s"),
+        ("1-1e999", "lasts from 0 to 5 s"),
+        ("-1-2", "lasts from 0 to 5 s"),
+        ("0-3,2.5-5", "leaves nothing"),
+    ],
+)
+def test_bad_intervals_are_refused_in_one_line(text, rule):
+    with pytest.raises(UsageError, match=rule) as refused:
+        parse_intervals(text, recorded(np.zeros((50_000, 1))))
+    assert "\n" not in str(refused.value)
+
+
+def test_intervals_are_joined_and_looked_up():
+    wide = widened(np.array([[50, 60], [5, 10], [70, 80]]), 5, 82)
+    assert wide.tolist() == [[0, 15], [45, 82]]
+    samples = np.arange(82)
+    assert np.array_equal(in_any(wide, samples), inside(wide, 0, 82))
+    assert np.array_equal(inside(wide, 10, 50), inside(wide, 0, 82)[10:50])
+
+
+# ---- what is excluded has no influence
+
+
+@pytest.mark.parametrize("gaps", [[[30_000, 34_000]], [[0, 500], [20_000, 20_001], [78_000, 80_000]]])
+def test_what_is_in_a_gap_changes_nothing(gaps):
+    gaps = np.array(gaps)
+    clean = noise(2, 8.0)
+    spoilt = clean.copy()
+    spoilt[inside(gaps, 0, len(clean))] += 1e5
+    views = [preprocessed(recorded(traces), gaps) for traces in (clean, spoilt)]
+    for first, second in zip(*(view.both(0, 80_000) for view in views), strict=True):
+        np.testing.assert_array_equal(first, second)
+        assert not first[inside(views[0].excluded, 0, 80_000)].any()
+    kept = ~inside(views[0].excluded, 0, 80_000)
+    assert views[0].whitened(0, 80_000)[kept].std() == pytest.approx(1.0, abs=0.03)
+    undisturbed = preprocessed(recorded(clean), gaps[:0])
+    np.testing.assert_allclose(views[1].preprocessor.noise_level, undisturbed.preprocessor.noise_level, rtol=0.02)
+
+
+@pytest.mark.parametrize("chunk_size", [997, 12_345])
+def test_chunks_equal_the_whole_with_gaps_and_hum(chunk_size):
+    traces = noise(2, 6.0) + hum(60_000, 900, 50)
+    view = preprocessed(recorded(traces), np.array([[20_000, 21_500], [40_000, 40_010]]))
+    assert view.preprocessor.settling > 0
+    whole = view.both(0, 60_000)
+    for start in range(0, 60_000, chunk_size):
+        stop = min(start + chunk_size, 60_000)
+        for part, of_all in zip(view.both(start, stop), whole, strict=True):
+            np.testing.assert_allclose(part, of_all[start:stop], rtol=0, atol=1e-4 * np.abs(of_all).max())
+
+
+def test_presence_counts_the_time_that_was_looked_at():
+    fires = np.arange(0, int(60 * FS), 1000)
+    half, none = np.array([[int(60 * FS), int(120 * FS)]]), np.zeros((0, 2), np.int64)
+    assert presence_ratio(fires, FS, int(120 * FS), none) == 0.5
+    assert presence_ratio(fires, FS, int(120 * FS), half) == 1.0
+
+
+# ---- artefacts
+
+
+@pytest.mark.parametrize("n_channels", [1, 4])
+def test_movement_is_found_where_it_is_whatever_the_chunks(n_channels):
+    traces = noise(n_channels, 20.0)
+    gains = np.linspace(0.7, 1.3, n_channels)
+    for start, stop in ((3.0, 3.2), (12.4, 12.9)):
+        traces += rubbing(len(traces), start, stop, 400) * gains
+    found = found_in(recorded(traces)) / FS
+    assert np.array_equal(found, found_in(recorded(traces), 0.77) / FS)
+    np.testing.assert_allclose(found, [[3.0, 3.2], [12.4, 12.9]], atol=0.07)
+    assert np.all(found[:, 0] <= [3.0, 12.4])
+    assert np.all(found[:, 1] >= [3.2, 12.9])
+    assert len(found_in(recorded(traces), gaps=np.array([[30_000, 32_000]]))) == 1
+
+
+def test_movement_on_one_channel_of_four_is_no_artefact():
+    traces = noise(4, 5.0)
+    traces[:, :1] += rubbing(len(traces), 2.0, 2.5, 400)
+    assert len(found_in(recorded(traces))) == 0
+
+
+def test_stuck_values_are_found():
+    traces = noise(2, 5.0)
+    traces[20_000:20_300] = 700.0
+    found = found_in(recorded(traces))
+    assert len(found) == 1
+    assert found[0, 0] <= 20_000
+    assert found[0, 1] >= 20_300
+
+
+@pytest.mark.parametrize("n_channels", [1, 4])
+@pytest.mark.parametrize("snr", [10.0, 75.0])
+def test_dense_bursts_of_large_spikes_are_no_artefact(n_channels, snr):
+    dense = simulate(
+        preset_config(
+            "tetrode", n_units=8, n_bursting=8, duration_s=10.0, rates_hz=(50.0,) * 8, n_channels=n_channels, seed=3,
+            snrs=tuple(np.linspace(snr, snr / 2, 8)),
+        )
+    )  # fmt: skip
+    assert len(found_in(dense.recording())) == 0
+
+
+@pytest.mark.parametrize(
+    ("file", "options"),
+    [
+        ("hc1_tetrode_dev.h5", {}),
+        ("locust_trial_01.raw", {"sampling_frequency": 15000.0, "n_channels": 4, "dtype": "int16"}),
+        ("synth_tetrode5.nwb", {}),
+    ],
+)
+def test_nothing_is_left_out_of_the_development_recordings(data_dir, file, options):
+    recording = open_recording(data_dir / file, **options)
+    assert len(found_in(recording)) == 0
+    assert len(found_in(recording.select([0]))) == 0
+    recording.close()
+
+
+# ---- hum
+
+
+def test_lines_are_found_where_they_are_and_none_in_noise():
+    traces = noise(2, 12.0)
+    blocks = [traces[i : i + 10_000] for i in range(0, 120_000, 10_000)]
+    everywhere = [np.ones(10_000, bool)] * 12
+    assert len(find_lines(blocks, everywhere, FS)) == 0
+    line = np.sin(2 * np.pi * 617.3 * np.arange(120_000) / FS)[:, None]
+    blocks = [(traces + 3 * line)[i : i + 10_000] for i in range(0, 120_000, 10_000)]
+    assert find_lines(blocks, everywhere, FS)[:, 0] == pytest.approx([617.3], abs=0.5)
+
+
+def test_hum_is_taken_out_and_noise_stays():
+    traces = noise(2, 10.0)
+    none = np.zeros((0, 2), np.int64)
+    clean, humming = (preprocessed(recorded(x), none) for x in (traces, traces + hum(len(traces), 900, 100)))
+    assert clean.preprocessor.settling == 0
+    left = slice(10_000, 90_000)
+    signals = [view.highpassed(0, 100_000)[left, 0].astype(float) for view in (clean, humming)]
+    lines = PreprocessedRecording(recorded(hum(len(traces), 900, 100)), clean.preprocessor).highpassed(0, 100_000)[left, 0]
+    before, after = (np.abs((signals[1] - signals[0] + add) @ lines) / (lines @ lines) for add in (lines, 0))
+    assert before == pytest.approx(1.0, abs=0.03)
+    assert after < 0.03
+    assert signals[1].std() == pytest.approx(signals[0].std(), rel=0.1)
+
+
+# ---- recordings without a neuron
+
+N_S = 8.0
+SILENT = {
+    "noise, 1 channel": noise(1, N_S, 5),
+    "noise, 4 channels": noise(4, N_S, 6),
+    "white noise, 4 channels": 10 * np.random.default_rng(7).standard_normal((int(N_S * FS), 4)),
+    "hum, 4 channels": noise(4, N_S, 8) + hum(int(N_S * FS), 900, 100),
+    "hum, 1 channel": noise(1, N_S, 9) + hum(int(N_S * FS), 900, 100),
+    "movement, 4 channels": noise(4, N_S, 10)
+    + sum(rubbing(int(N_S * FS), t, t + 0.15, 400, seed) for seed, t in enumerate((1.0, 3.3, 4.1, 7.0))),
+}
+
+
+@pytest.mark.parametrize("name", SILENT)
+def test_without_a_neuron_there_is_no_unit(name):
+    outcome = pipeline.sort(recorded(SILENT[name]), QUICK)
+    assert outcome.sorting.n_units == 0
+    assert any("like artefacts" in said for said in outcome.warnings) == name.startswith("movement")
+
+
+# ---- from end to end
+
+
+@pytest.fixture(scope="module")
+def simulation():
+    return simulate(
+        preset_config("tetrode", n_units=2, n_bursting=0, duration_s=6.0, seed=4, snrs=(14.0, 11.0), rates_hz=(15.0, 20.0))
+    )
+
+
+def test_excluded_time_holds_no_spike_and_is_told(simulation, tmp_path):
+    write_simulation(simulation, tmp_path / "r.h5")
+    options = ["--exclude-s", "2-3,5.5-6", "--exclude-s", "2.5-3.5", "--quiet", "--epochs", "3"]
+    words = ["sort", str(tmp_path / "r.h5"), *options]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    sorting = read_sorting(tmp_path / "r.h5.sorted")
+    fs = sorting.sampling_frequency
+    np.testing.assert_allclose(sorting.excluded / fs, [[2, 3.5], [5.5, 6]], atol=0.004)
+    assert not in_any(sorting.excluded, sorting.spikes["sample"]).any()
+    truth = simulation.truth.spikes["sample"]
+    assert len(sorting.spikes) == pytest.approx(np.sum(~in_any(sorting.excluded, truth)), rel=0.05)
+    looked_at = 6 - np.diff(sorting.excluded).sum() / fs
+    np.testing.assert_allclose(sorting.units["firing_rate"], sorting.units["n_spikes"] / looked_at)
+    record = json.loads((tmp_path / "r.h5.sorted" / "run.json").read_text())
+    np.testing.assert_allclose(record["excluded_s"], sorting.excluded / fs)
+    assert record["config"]["preprocess"]["exclude_s"] == "2-3,5.5-6,2.5-3.5"
+
+
+def test_a_bad_interval_ends_with_one_line(simulation, tmp_path):
+    write_simulation(simulation, tmp_path / "r.h5")
+    done = CliRunner().invoke(cli, ["sort", str(tmp_path / "r.h5"), "--exclude-s", "5-13"])
+    assert done.exit_code == 2
+    assert "lasts from 0 to 6 s" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "r.h5.sorted").exists()
+
+
+def test_artefacts_are_kept_when_asked(simulation):
+    traces = simulation.traces[:80_000] * simulation.gain
+    traces[60_000:60_400] = 5.0
+    recording = recorded(traces, simulation.sampling_frequency)
+    found = pipeline.sort(recording, QUICK)
+    assert np.all(inside(found.sorting.excluded, 60_000, 60_400))
+    assert any("1 stretch looks like an artefact" in said for said in found.warnings)
+    kept = pipeline.sort(recording, QUICK.with_values({"preprocess": {"find_artefacts": False}}))
+    assert len(kept.sorting.excluded) == 0
+    assert not kept.warnings
+
+
+def test_a_recording_that_is_all_artefact_is_refused():
+    traces = noise(1, 1.0)
+    traces[:] = 3.0
+    traces[::5000] += 1.0
+    with pytest.raises(InputError, match=r"saturated|nothing is left"):
+        pipeline.sort(recorded(traces), QUICK)
