@@ -66,7 +66,8 @@ class Laplace:
             gains = self._log_odds(amplitude, unit)
             keep = gains > 0
             if keep.all():
-                return Spikes(unit, sample, amplitude, np.zeros(len(sample)), gains)
+                none = np.zeros(len(sample))
+                return Spikes(unit, sample, amplitude, none, gains, np.full(len(sample), -1), none)
             unit, sample = unit[keep], sample[keep]
             if not len(sample):
                 return Spikes.none()

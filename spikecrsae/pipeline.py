@@ -33,6 +33,8 @@ from spikecrsae.units import ms_to_samples, s_to_samples
 log = logging.getLogger(__name__)
 
 EXAMPLE_S = 0.1
+#: Epochs in which lambda settles from curated templates.
+LAMBDA_EPOCHS = 4
 
 
 @dataclass(frozen=True)
@@ -241,8 +243,12 @@ def _learn(signal, view, window, config, device, observer, clock) -> _Model:
     if not slab.n_units:
         empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
         return _Model(slab, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool))
+    # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
+    settings = replace(config.train, annealing=0.0)
+    if config.infer.prior != "laplace":
+        settings = replace(settings, epochs=min(settings.epochs, LAMBDA_EPOCHS))
     training = train(
-        _training_windows(signal, config, fs), Dictionary.from_templates(slab.templates), config.train,
+        _training_windows(signal, config, fs), Dictionary.from_templates(slab.templates), settings,
         sigma=1.0, seed=seed, device=device, observer=observer,
     )  # fmt: skip
     clock.lap("train")

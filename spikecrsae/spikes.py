@@ -83,7 +83,7 @@ class Collector:
     def add(self, chunk: DecodedChunk) -> None:
         """Take in the spikes of a chunk and the waveforms at them."""
         s = chunk.spikes
-        self.chunks.append(Spikes(s.unit, s.sample + chunk.start, s.amplitude, s.shift, s.gain))
+        self.chunks.append(s.later(chunk.start))
         padded = np.pad(chunk.highpassed, ((self.margin, self.margin), (0, 0)))
         for unit in np.unique(s.unit):
             starts = s.sample[s.unit == unit]
@@ -98,11 +98,7 @@ class Collector:
 
     def spikes(self) -> Spikes:
         """All spikes, samples counted from the start of the recording."""
-        if not self.chunks:
-            return Spikes.none()
-        return Spikes(
-            *(np.concatenate([getattr(c, f) for c in self.chunks]) for f in ("unit", "sample", "amplitude", "shift", "gain"))
-        )
+        return Spikes.joined(self.chunks)
 
     def templates(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean high-passed waveforms and standard deviations, each (n_units, n_channels, n_times + 2 margin), in the

@@ -12,7 +12,7 @@ windowed sinc interpolates; only what is subtracted needs shifted copies of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numba import njit
@@ -89,23 +89,35 @@ class SpikeSlab:
 @dataclass(frozen=True)
 class Spikes:
     """Decoded spikes sorted by sample: unit, first sample of the template, amplitude relative to the template, sub-sample
-    shift, and gain, the log posterior odds of the spike against none where all others stay."""
+    shift, and where all other spikes stay: gain, the log posterior odds of the spike against none, and rival_gain, those of
+    the best spike of another unit (rival) in its place; without one, rival is -1 and rival_gain 0."""
 
     unit: np.ndarray
     sample: np.ndarray
     amplitude: np.ndarray
     shift: np.ndarray
     gain: np.ndarray
+    rival: np.ndarray
+    rival_gain: np.ndarray
 
     @classmethod
     def none(cls) -> Spikes:
-        return cls(np.zeros(0, np.int64), np.zeros(0, np.int64), *(np.zeros(0) for _ in range(3)))
+        whole, real = np.zeros(0, np.int64), np.zeros(0)
+        return cls(whole, whole, real, real, real, whole, real)
 
     def __len__(self) -> int:
         return len(self.sample)
 
     def select(self, mask) -> Spikes:
-        return Spikes(self.unit[mask], self.sample[mask], self.amplitude[mask], self.shift[mask], self.gain[mask])
+        return Spikes(*(getattr(self, f.name)[mask] for f in fields(self)))
+
+    def later(self, by: int) -> Spikes:
+        """The same spikes, samples counted from `by` samples earlier."""
+        return replace(self, sample=self.sample + by)
+
+    @classmethod
+    def joined(cls, parts: list[Spikes]) -> Spikes:
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls))) if parts else cls.none()
 
 
 def shift_in_time(waveforms: np.ndarray, shift: float) -> np.ndarray:
@@ -162,9 +174,14 @@ def pursue(
         *found, n_changed = _improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, *found, sweep == 0)
         if not n_changed:
             break
-    unit, sample, step, amplitude, gain, _ = found
-    order = np.lexsort((unit, sample))
-    return Spikes(unit[order], sample[order], amplitude[order], shifts[step[order]], gain[order])
+    order = np.lexsort((found[0], found[1]))
+    unit, sample, step, amplitude, gain = (column[order] for column in found[:5])
+    rival, rival_gain = np.full(len(unit), -1), np.zeros(len(unit))
+    if n_sweeps:
+        gain, rival, rival_gain = _compare(
+            correlation, blocked, overlaps, kernel, prior, refractory, unit, sample, step, amplitude
+        )
+    return Spikes(unit, sample, amplitude, shifts[step], gain, rival, rival_gain)
 
 
 @njit(cache=True, nogil=True)
@@ -447,3 +464,25 @@ def _improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, 
         np.concatenate((opened[kept], np.ones(n_more, dtype=np.bool_))),
         n_changed,
     )
+
+
+@njit(cache=True, nogil=True)
+def _compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, position, step, amplitude):
+    """For every spike, with all others in place: its gain, and unit (or -1) and gain of the best spike of another unit there."""
+    n_shifts = kernel.shape[0]
+    n_units, n_positions = correlation.shape
+    close = max(3, (overlaps.shape[2] - 1) // 12)
+    gain, rival, rival_gain = np.zeros(len(unit)), np.full(len(unit), -1, np.int64), np.zeros(len(unit))
+    for i in range(len(unit)):
+        u, t, k, a = unit[i], position[i], step[i], amplitude[i]
+        _put(correlation, blocked, overlaps, n_shifts, refractory, u, t, k, a, -1)
+        gain[i] = _gain(correlation, kernel, prior, u, t, k, a)
+        for v in range(n_units):
+            if v != u:
+                g, w, _, _, _ = _best(
+                    correlation, blocked, kernel, prior, max(0, t - close), min(n_positions, t + close + 1), v
+                )
+                if w >= 0 and g > rival_gain[i]:
+                    rival[i], rival_gain[i] = v, g
+        _put(correlation, blocked, overlaps, n_shifts, refractory, u, t, k, a, 1)
+    return gain, rival, rival_gain
