@@ -15,7 +15,9 @@ Environment of the others, optional; without --others-python they are shown from
 Ours is `spikecrsae sort FILE -o ...` with no other option; the others get the same traces (float32, uV where the gain is known) and
 SpikeInterface's `run_sorter` with default parameters. A recording without positions is given to them as a column or square of
 20 um. Where a sorter fails on a recording sampled below 12 kHz (the usual 6 kHz low-pass is above its Nyquist frequency)
-it gets a copy resampled to 30 kHz, its times are mapped back, and the table marks it.
+it gets a copy resampled to 30 kHz, its times are mapped back, and the table marks it (r). Kilosort 4 fails on tetrodes (on
+mearec_tetrode6 it estimates a drift of 495 um, on a probe of 48 um, and no spike is left); it runs again without drift
+correction, marked (p).
 
 Every sorting is scored by spikecrsae.score.compare, the function behind `spikecrsae score`: units are matched one to one at
 0.4 ms, agreement at least 0.5; accuracy is tp / (tp + fn + fp) per neuron, 0 without a partner, and its mean over the
@@ -98,7 +100,8 @@ class Entry:
         if self.comparison is None:
             return self.run.status
         extra = f" +{self.n_extra}" if self.n_extra else ""
-        return f"{self.accuracy:.3f}{extra}" + (" (r)" if self.run.resampled else "")
+        marks = " (r)" * self.run.resampled + " (p)" * bool(self.run.parameters)
+        return f"{self.accuracy:.3f}{extra}{marks}"
 
 
 def score(case: Case, run: Run, trains: dict) -> Entry:
@@ -223,7 +226,8 @@ def rewrite(which: str, lines: list[str]) -> None:
         "",
         f"Printed by `python benchmarks/accuracy.py --set {which}` on {os.cpu_count()} cores ({platform.machine()}), no GPU. "
         "Mean accuracy over the true neurons, one to one at 0.4 ms; +n: units that match no neuron; "
-        "(r): on a copy resampled to 30 kHz, because the sorter fails at 10 kHz. Seconds of ours are of the whole process, "
+        "(r): on a copy resampled to 30 kHz, because the sorter fails at 10 kHz; (p): not with default parameters, because it "
+        "fails with them (Kilosort 4 without drift correction). Seconds of ours are of the whole process, "
         "the others' of `run_sorter` alone with one job (the first recording of a sorter includes its compilation).",
     ]
     section = "\n".join([begin, *intro, "", *lines, end])

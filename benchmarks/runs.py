@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -49,6 +49,7 @@ class Run:
     """What became of one sorter on one recording: status "ok", "crash" or "timeout".
 
     seconds: ours, the whole process; others, run_sorter without the start of Python. valid_for: what the result depends on.
+    parameters: what is not default, because the sorter failed (with `error`) where it was. resampled: to 30 kHz.
     """
 
     status: str
@@ -57,6 +58,7 @@ class Run:
     version: str = ""
     error: str = ""
     resampled: bool = False
+    parameters: dict = field(default_factory=dict)
 
 
 class Runner:

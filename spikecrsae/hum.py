@@ -9,18 +9,22 @@ from scipy.stats import gamma
 
 #: Chance of finding a line in a recording that has none.
 LEVEL = 1e-3
-#: A line with less than this part of the noise's variance is let be: it moves no detection.
-LEAST_PART = 1e-3
+#: Lines that make up less than this part of the variance are let be: they move no detection.
+LEAST_PART = 1e-2
+#: Hum below this part of the noise, by amplitude, counts as filtered out.
+HUM_LEFT = 0.03
 #: The spectrum around a line is the median over so many Hz.
 SURROUND_HZ = 41
 #: Fewer blocks than this tell no line from chance.
 FEWEST_BLOCKS = 4
-#: A notch is this many times as wide as the line: its slopes must be steep enough to take the line away.
-NOTCH_WIDTH = 1.5
+#: A notch is this many times as wide as the line in the periodogram, because mains wander, and at least so wide in Hz: a
+#: narrower one takes long to settle.
+NOTCH_WIDTH, NARROWEST_HZ = 1.5, 4.0
 
 
 def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequency: float) -> np.ndarray:
-    """Lines (n, 2), centre and width in Hz, in noise: blocks (n_samples, n_channels) of one second, masks of their quiet samples.
+    """Lines (n, 3), centre and width in Hz and part of the variance, in noise: blocks (n_samples, n_channels) of one second,
+    masks of their quiet samples.
 
     The periodogram (Hann window, loud samples zero), averaged over the blocks, is divided by its running median over the
     frequencies. In noise that ratio is gamma distributed, with as many degrees of freedom as there are blocks; frequencies at
@@ -29,7 +33,7 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
     length = int(sampling_frequency)
     whole = [(b[:length], q[:length]) for b, q in zip(blocks, quiet, strict=True) if len(b) >= length]
     if len(whole) < FEWEST_BLOCKS:
-        return np.zeros((0, 2))
+        return np.zeros((0, 3))
     power = np.zeros((length // 2 + 1, blocks[0].shape[1]))
     for block, mask in whole:
         power += np.abs(np.fft.rfft(block * (mask * np.hanning(length))[:, None], axis=0)) ** 2
@@ -41,13 +45,23 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
     lines = []
     for first, end in np.flatnonzero(np.diff(np.r_[0, found, 0])).reshape(-1, 2):
         here = power[first:end]
-        if (here.sum(axis=0) / power.sum(axis=0)).max() > LEAST_PART:
-            centre = np.average(np.arange(first, end), weights=here.sum(axis=1))
-            lines.append((centre * step, (end - first) * step))
-    return np.array(lines).reshape(-1, 2)
+        part = (here.sum(axis=0) / power.sum(axis=0)).max()
+        centre = np.average(np.arange(first, end), weights=here.sum(axis=1))
+        lines.append((centre * step, (end - first) * step, part))
+    lines = np.array(lines).reshape(-1, 3)
+    return lines if lines[:, 2].sum() > LEAST_PART else lines[:0]
 
 
 def notches(lines: np.ndarray, sampling_frequency: float) -> np.ndarray:
-    """Second-order sections (n, 6) that take away lines (n, 2), centre and width in Hz."""
-    filters = [sps.iirnotch(centre, centre / (NOTCH_WIDTH * width), sampling_frequency) for centre, width in lines]
+    """Second-order sections (n, 6) that take away lines (n, 3) as from `find_lines`."""
+    widths = np.maximum(NOTCH_WIDTH * lines[:, 1], NARROWEST_HZ)
+    filters = [
+        sps.iirnotch(centre, centre / width, sampling_frequency) for centre, width in zip(lines[:, 0], widths, strict=True)
+    ]
     return np.array([np.concatenate(pair) for pair in filters]).reshape(-1, 6)
+
+
+def part_to_leave(lines: np.ndarray) -> float:
+    """The part of the hum, by amplitude, that may be left so that it stays below HUM_LEFT of the noise; at most 1."""
+    hum = min(float(lines[:, 2].sum()), 1 - 1e-6)
+    return min(1.0, HUM_LEFT * np.sqrt((1 - hum) / hum))

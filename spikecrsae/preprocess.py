@@ -13,7 +13,7 @@ from scipy.linalg import solve_toeplitz
 
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.errors import InputError
-from spikecrsae.hum import find_lines, notches
+from spikecrsae.hum import find_lines, notches, part_to_leave
 from spikecrsae.intervals import NONE, bridged, inside, widened
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
@@ -30,8 +30,6 @@ LARGEST_SAMPLE = 1e18
 #: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
 #: removed everything there is nothing to whiten.
 STOP_BAND_FLOOR = 1e-3
-#: Next to an end of the signal, hum counts as filtered out when the notches' transients have fallen to this part.
-HUM_LEFT = 1e-2
 
 
 @dataclass(frozen=True)
@@ -237,9 +235,9 @@ def fit(
     quiet, noise_level = _quiet_samples(blocks, kept, config, fs)
     lines = find_lines(blocks, quiet, fs) if config.remove_hum else ()
     if len(lines):
-        log.warning("hum is filtered out at %s Hz", ", ".join(f"{centre:.0f}" for centre, _ in lines))
+        log.warning("hum is filtered out at %s Hz", ", ".join(f"{centre:.0f}" for centre in lines[:, 0]))
         sos = np.concatenate([sos, notches(lines, fs)])
-        margin, settling = _settling_samples(sos), _settling_samples(sos, HUM_LEFT)
+        margin, settling = _settling_samples(sos), _settling_samples(sos, part_to_leave(lines))
         blocks = [filtered(recording, gaps, start, stop, sos, margin, config.common_reference) for start, stop in places]
         unsettled = widened(_with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
         kept = [~inside(unsettled, start, stop) for start, stop in places]
