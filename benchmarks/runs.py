@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ def run_ours(case: Case, path: Path, timeout: float) -> tuple[Run, Trains]:
         trains = dict(read_sorting(out).trains())
     elif code is not None:
         status, error = "crash", last_line(log)
-    return Run(status, seconds, key, spikecrsae.__version__, error), trains
+    return Run(status, seconds, key, version("spikecrsae"), error), trains
 
 
 def hand_over(scratch: Path, traces: np.ndarray, fs: float, rate: float, positions: np.ndarray | None) -> None:
