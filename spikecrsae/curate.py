@@ -45,6 +45,8 @@ SATELLITE_FRACTION = 0.75
 SATELLITE_REACH = 3
 #: Pairs of templates whose cosine at the best lag is above this are asked whether they are one.
 SIMILAR = 0.7
+#: Probability that a unit's spike of typical size is none of noise, at least.
+CERTAIN = 0.95
 MAX_ROUNDS = 10
 
 
@@ -210,18 +212,25 @@ def _lags(mine: np.ndarray, theirs: np.ndarray, reach: int) -> tuple[np.ndarray,
 
 
 def _deaths(state: _State) -> None:
-    """Remove, the weakest first, units whose spikes the others explain so well that what is lost is less than the template
-    costs. Without others that is the whole gain of the spikes."""
+    """Remove, the weakest first, units that are probably noise, and those whose spikes the others explain so well that what is
+    lost is less than the template costs.
+
+    Noise: the templates of a few selected events fit these too well, so their gain may pay for the template; but a spike of
+    the typical size then has a probability of less than CERTAIN.
+    """
     while True:
         model, spikes = state.model, state.spikes
         counts = np.bincount(spikes.unit, minlength=model.n_units)
         for unit in np.argsort(model.energy * counts):
-            cost = parameter_cost(model.templates[unit], counts[unit])
-            gain = spikes.gain[spikes.unit == unit].sum()
-            if counts[unit] >= SMALLEST_CLUSTER and gain > cost:
-                gain = _loss_without(state, unit)
-            if counts[unit] < SMALLEST_CLUSTER or gain < cost:
-                state.decide("death", [unit], gain, cost, n=int(counts[unit]))
+            gain, level, why = 0.5 * model.energy[unit] - model.penalty[unit], np.log(CERTAIN / (1 - CERTAIN)), "noise"
+            if gain > level and counts[unit] >= SMALLEST_CLUSTER:
+                level, why = parameter_cost(model.templates[unit], counts[unit]), "explained by others"
+                gain = spikes.gain[spikes.unit == unit].sum()
+                if gain > level:
+                    gain = _loss_without(state, unit)
+            if counts[unit] < SMALLEST_CLUSTER or gain < level:
+                why = why if counts[unit] >= SMALLEST_CLUSTER else "too few spikes"
+                state.decide("death", [unit], gain, level, n=int(counts[unit]), why=why)
                 state.keep(np.delete(np.arange(model.n_units), unit))
                 break
         else:

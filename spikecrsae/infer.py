@@ -26,6 +26,10 @@ class Decoder(Protocol):
 
     def decode(self, signal: np.ndarray) -> Spikes: ...
 
+    def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
+        """What each spike leaves in the signal, see SpikeSlab.misfit."""
+        ...
+
 
 @dataclass(frozen=True)
 class Laplace:
@@ -72,6 +76,10 @@ class Laplace:
             if not len(sample):
                 return Spikes.none()
 
+    def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
+        """What each spike leaves in the signal, see SpikeSlab.misfit."""
+        return self.prior.misfit(signal, spikes)
+
     def _log_odds(self, amplitude: np.ndarray, unit: np.ndarray) -> np.ndarray:
         """log N(a; 1, s^2 + 1/g) - log N(a; 0, 1/g) - p: a spike of the unit against noise with that amplitude."""
         noise = 1 / self.prior.energy[unit]
@@ -101,12 +109,13 @@ def _support_clusters(size: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndar
 
 @dataclass(frozen=True)
 class DecodedChunk:
-    """Spikes whose templates begin in [start, stop) of the recording, with samples counted from `start`, and the
-    high-passed traces (n_samples, n_channels) that hold their templates whole, from `start` on."""
+    """Spikes whose templates begin in [start, stop) of the recording, with samples counted from `start`, their misfit (n_spikes,),
+    and the high-passed traces (n_samples, n_channels) that hold their templates whole, from `start` on."""
 
     start: int
     stop: int
     spikes: Spikes
+    misfit: np.ndarray
     highpassed: np.ndarray
 
 
@@ -124,10 +133,13 @@ def decode_recording(
     while start < view.n_samples:
         stop = min(start + chunk_size + margin, view.n_samples)
         highpassed, whitened = view.both(start, stop)
-        spikes = decoder.decode(np.ascontiguousarray(whitened.T))
+        signal = np.ascontiguousarray(whitened.T)
+        spikes = decoder.decode(signal)
+        misfit = decoder.misfit(signal, spikes)
         last = stop == view.n_samples
         seam = stop - start if last else _seam(spikes.sample, decoder.reach, chunk_size)
-        yield DecodedChunk(start, start + seam, spikes.select(spikes.sample < seam), highpassed)
+        here = spikes.sample < seam
+        yield DecodedChunk(start, start + seam, spikes.select(here), misfit[here], highpassed)
         observer.advance(seam)
         start += seam
 

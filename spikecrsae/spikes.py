@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from spikecrsae.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.infer import DecodedChunk
 from spikecrsae.initialise import windows_at
@@ -65,6 +66,7 @@ class Collector:
     n_times: int
     seed: int = 0
     chunks: list[Spikes] = field(default_factory=list)
+    misfits: list[np.ndarray] = field(default_factory=list)
     waveforms: list[WaveformSample] = field(init=False)
     total: np.ndarray = field(init=False)
     squares: np.ndarray = field(init=False)
@@ -84,6 +86,7 @@ class Collector:
         """Take in the spikes of a chunk and the waveforms at them."""
         s = chunk.spikes
         self.chunks.append(s.later(chunk.start))
+        self.misfits.append(chunk.misfit)
         padded = np.pad(chunk.highpassed, ((self.margin, self.margin), (0, 0)))
         for unit in np.unique(s.unit):
             starts = s.sample[s.unit == unit]
@@ -126,12 +129,14 @@ def build_sorting(
     excluded: np.ndarray = NONE,
 ) -> Sorting:
     """The Sorting of the decoded spikes, the largest amplitude first; units without a spike, those that are not `reported`
-    (bool, n_units), and spikes in the `excluded` intervals (n, 2) are left out.
+    (bool, n_units), spikes in the `excluded` intervals (n, 2) and outliers (see confidence) are left out.
 
     usable (n_all_channels,) bool: channels that were sorted; templates are zero on the others. noise_level (n_channels,): of
     the sorted channels, in the recording's unit.
     """
     spikes = collector.spikes()
+    spikes = spikes.select(~find_outliers(spikes, np.concatenate([*collector.misfits, np.zeros(0)]), model))
+    false_alarm, miss = error_rates(spikes, model)
     mean, spread = collector.templates()
     peaks = spikes.sample - collector.margin + np.abs(mean).max(axis=1).argmax(axis=1)[spikes.unit]
     spikes = spikes.select(~in_any(excluded, peaks))
@@ -158,6 +163,11 @@ def build_sorting(
             excluded=excluded,
         )
     )
+    columns |= {
+        "threshold": thresholds(model)[order] * columns["amplitude"],
+        "estimated_false_alarm": false_alarm[order],
+        "estimated_miss": miss[order],
+    }
     peak_channel = np.flatnonzero(usable)[np.abs(mean).max(axis=2).argmax(axis=1)]
     return Sorting(
         spikes=table,

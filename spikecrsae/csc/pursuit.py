@@ -85,6 +85,14 @@ class SpikeSlab:
         subtract(rest, self.shifted(), self.copy_of(spikes), spikes.sample, spikes.amplitude)
         return rest
 
+    def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
+        """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted by the
+        template's power, relative to its peak."""
+        power = (self.templates.astype(np.float64) ** 2).sum(axis=1)
+        power /= np.maximum(power.max(axis=1, keepdims=True), 1e-12)
+        rest = (self.residual(signal, spikes) ** 2).sum(axis=0)
+        return (rest[spikes.sample[:, None] + np.arange(power.shape[1])] * power[spikes.unit]).sum(axis=1)
+
 
 @dataclass(frozen=True)
 class Spikes:

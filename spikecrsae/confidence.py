@@ -1,0 +1,65 @@
+"""What a unit's spikes say about its errors: spikes that are none of its own, its threshold, and the rates of false alarms and
+misses that the model implies. No ground truth enters."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import norm
+
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+
+#: Chance that a unit loses one of its own spikes to the test for outliers.
+OUTLIER_LEVEL = 0.05
+
+
+def find_outliers(spikes: Spikes, misfit: np.ndarray, model: SpikeSlab) -> np.ndarray:
+    """Spikes (bool, n) that are none of their unit: too small for it, or of another shape.
+
+    Among n spikes of one unit the smallest amplitude (as measured, without the prior's pull) and the largest misfit are what
+    normal distributions allow at level OUTLIER_LEVEL / n each (Bonferroni; Grubbs 1950); misfit, a sum of squares, is nearly
+    normal in its cube root (Wilson and Hilferty 1931). Location and scale are the median and the distance to a quantile at
+    one standard deviation, which outliers do not move: the larger of the two sides for amplitudes (bursts widen the lower
+    one), the upper side for misfits.
+    """
+    outlying = np.zeros(len(spikes), bool)
+    measured, root = _measured_amplitudes(spikes, model), np.cbrt(misfit)
+    for unit in np.unique(spikes.unit):
+        mine = np.flatnonzero(spikes.unit == unit)
+        bound = norm.isf(OUTLIER_LEVEL / len(mine))
+        low, middle, high = np.percentile(measured[mine], [16, 50, 84])
+        usual, upper = np.percentile(root[mine], [50, 84])
+        outlying[mine] = measured[mine] < middle - bound * max(high - middle, middle - low)
+        outlying[mine] |= root[mine] > usual + bound * (upper - usual)
+    return outlying
+
+
+def _measured_amplitudes(spikes: Spikes, model: SpikeSlab) -> np.ndarray:
+    """Least-squares amplitudes: the decoder's are drawn towards 1 by the prior (csc.pursuit)."""
+    weight = 1 / (model.spread**2 * np.maximum(model.energy, 1e-9))
+    return spikes.amplitude + (spikes.amplitude - 1) * weight[spikes.unit]
+
+
+def thresholds(model: SpikeSlab) -> np.ndarray:
+    """Per unit, the amplitude relative to the template above which a spike is more probable than noise (n_units,)."""
+    precision, energy = 1 / model.spread**2, model.energy
+    odds = 0.5 * precision + 0.5 * np.log1p(energy / precision) + model.penalty
+    return (np.sqrt(2 * odds * (energy + precision)) - precision) / np.maximum(energy, 1e-9)
+
+
+def error_rates(spikes: Spikes, model: SpikeSlab) -> tuple[np.ndarray, np.ndarray]:
+    """Estimated false alarm (false of the found spikes) and miss (missed of the true ones) of every unit, each (n_units,), 0 to 1.
+
+    Every spike is its unit's, its best rival's or noise, with the posterior probabilities that the gains give. Missed are
+    those that stand under another unit's name, and those below the threshold: of amplitudes N(1, s^2 + 1 / ||h||^2) the
+    part that lies there. What no template describes is not seen: the true rates can be higher.
+    """
+    rivalled = spikes.rival >= 0
+    gains = np.stack([spikes.gain, np.where(rivalled, spikes.rival_gain, -np.inf), np.zeros(len(spikes))])
+    chances = np.exp(gains - np.logaddexp.reduce(gains, axis=0)) if len(spikes) else np.zeros((3, 0))
+    own = np.bincount(spikes.unit, weights=chances[0], minlength=model.n_units)
+    found = np.bincount(spikes.unit, minlength=model.n_units)
+    elsewhere = np.bincount(spikes.rival[rivalled], weights=chances[1, rivalled], minlength=model.n_units)
+    deviation = np.sqrt(model.spread**2 + 1 / np.maximum(model.energy, 1e-9))
+    below = norm.cdf((thresholds(model) - 1) / deviation)
+    true = own / np.maximum(1 - below, 1e-3) + elsewhere
+    return 1 - own / np.maximum(found, 1), np.where(true > 0, 1 - own / np.maximum(true, 1e-9), 0.0)

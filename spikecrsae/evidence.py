@@ -1,0 +1,137 @@
+"""The spike-and-slab model against data: its EM, its log posterior, and excerpts on which two models are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spikecrsae.csc.convolution import BlockSpectra
+from spikecrsae.csc.least_squares import fit_templates, subtract
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.sparse_code import SparseCode
+
+#: Bounds of the learned amplitude spread: below, a spike would have to fit its template better than any real one does;
+#: above, the prior would no longer tell a spike from noise.
+SPREAD_BOUNDS = (0.03, 0.2)
+#: Amplitude spread and log-odds penalty before anything is known, and the number of spikes that the first is worth against
+#: what a unit's own spikes say (a conjugate prior of its variance).
+FIRST_SPREAD, FIRST_PENALTY, SPREAD_COUNT = 0.1, 8.0, 20
+#: Spikes of a unit that a comparison of two models looks at, at most.
+COMPARED_SPIKES = 150
+
+
+def first_model(templates: np.ndarray, refractory: int) -> SpikeSlab:
+    """Templates with the prior that is assumed before anything is known."""
+    n_units = len(templates)
+    return SpikeSlab(np.asarray(templates), np.full(n_units, FIRST_SPREAD), np.full(n_units, FIRST_PENALTY), refractory)
+
+
+def keep(model: SpikeSlab, units) -> SpikeSlab:
+    """The model with only these units (indices or mask)."""
+    return replace(model, templates=model.templates[units], spread=model.spread[units], penalty=model.penalty[units])
+
+
+def add(model: SpikeSlab, templates: np.ndarray) -> SpikeSlab:
+    """The model with further units at its end."""
+    more = first_model(templates, model.refractory)
+    return replace(
+        model,
+        templates=np.concatenate([model.templates, more.templates]),
+        spread=np.concatenate([model.spread, more.spread]),
+        penalty=np.concatenate([model.penalty, more.penalty]),
+    )
+
+
+def expectation_maximisation(
+    signal: np.ndarray, model: SpikeSlab, n_rounds: int, spectra: BlockSpectra | None = None
+) -> tuple[SpikeSlab, Spikes]:
+    """Decode, then update templates (joint least squares), spreads and penalties; ends with a decoding of the last model.
+
+    spectra: of the signal, where they are known already.
+    """
+    spectra = spectra or BlockSpectra.of(signal, model.templates.shape[2])
+    for _ in range(n_rounds):
+        model = maximise(signal, model, model.decode(spectra, n_sweeps=0))
+    return model, model.decode(spectra)
+
+
+def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> SpikeSlab:
+    """The M-step for decoded spikes. Units without a spike keep what they have.
+
+    Templates: joint least squares with the decoded amplitudes, rescaled so that the mean amplitude is 1. Spread: that
+    of the amplitudes (from the median to 84 %) less what noise adds (1 / ||h||^2). Penalty: minus the log of the rate per sample.
+    """
+    if not len(spikes) or not model.n_units:
+        return model
+    n_positions = signal.shape[1] - model.templates.shape[2] + 1
+    counts = np.bincount(spikes.unit, minlength=model.n_units)
+    code = SparseCode.build(spikes.unit, spikes.sample, spikes.amplitude, model.n_units, n_positions)
+    fitted = fit_templates(signal, code, model.templates.shape[2])
+    templates, spread, penalty = model.templates.astype(np.float64), model.spread.copy(), model.penalty.copy()
+    for unit in np.flatnonzero(counts):
+        amplitudes = spikes.amplitude[spikes.unit == unit]
+        if counts[unit] >= 2:
+            templates[unit] = fitted[unit] * amplitudes.mean()
+        energy, precision = model.energy[unit], 1 / model.spread[unit] ** 2
+        unshrunk = amplitudes + (amplitudes - 1) * precision / max(energy, 1e-9)
+        # from the upper half: small spikes of other neurons must not widen the prior that lets more of them in
+        deviation = np.subtract(*np.percentile(unshrunk, [84, 50])) / amplitudes.mean()
+        noise_free = deviation**2 - 1 / max(energy, 1e-9)
+        variance = (counts[unit] * max(noise_free, 0.0) + SPREAD_COUNT * FIRST_SPREAD**2) / (counts[unit] + SPREAD_COUNT)
+        spread[unit] = np.clip(np.sqrt(variance), *SPREAD_BOUNDS)
+        penalty[unit] = np.log(n_positions / (counts[unit] + 1.0))
+    return replace(model, templates=templates, spread=spread, penalty=penalty)
+
+
+def log_posterior(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> float:
+    """Log posterior odds of spikes against none at all: half the energy they explain, and their prior (see csc.pursuit)."""
+    if not len(spikes):
+        return 0.0
+    rest = model.residual(signal, spikes)
+    explained = 0.5 * (np.vdot(signal, signal) - np.vdot(rest, rest))
+    variance, energy = model.spread[spikes.unit] ** 2, model.energy[spikes.unit]
+    prior = 0.5 * (spikes.amplitude - 1) ** 2 / variance + 0.5 * np.log1p(variance * energy) + model.penalty[spikes.unit]
+    return float(explained - prior.sum())
+
+
+def parameter_cost(template: np.ndarray, n_spikes: int) -> float:
+    """What a template costs in log posterior by the Bayesian information criterion: half a log count per parameter."""
+    return 0.5 * template.size * np.log(max(n_spikes, 2))
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The signal around some spikes, with what reaches in from spikes beyond its ends taken away.
+
+    signal (n_channels, n_samples); share: the part of the asked-for spikes that it holds.
+    """
+
+    signal: np.ndarray
+    share: float
+
+    @classmethod
+    def around(cls, rest: np.ndarray, model: SpikeSlab, spikes: Spikes, chosen: np.ndarray, seed: int) -> Excerpt:
+        """rest (n_channels, n_samples): the residual of all spikes. chosen: indices of the spikes to look at; of more than
+        COMPARED_SPIKES, some drawn at random."""
+        n_chosen = len(chosen)
+        if n_chosen > COMPARED_SPIKES:
+            chosen = np.sort(np.random.default_rng(seed).choice(chosen, COMPARED_SPIKES, replace=False))
+        n_times = model.templates.shape[2]
+        starts = np.maximum(spikes.sample[chosen] - 2 * n_times, 0)
+        stops = np.minimum(spikes.sample[chosen] + 3 * n_times, rest.shape[1])
+        new = np.r_[True, starts[1:] > np.maximum.accumulate(stops)[:-1]]
+        first, last = starts[new], np.maximum.reduceat(stops, np.flatnonzero(new))
+        # between the pieces, silence in which no spike of one piece reaches the next
+        offsets = np.r_[0, np.cumsum(last - first + n_times)]
+        signal = np.zeros((len(rest), offsets[-1]), np.float32)
+        rows, shifted = model.copy_of(spikes), model.shifted()
+        for start, stop, offset in zip(first, last, offsets[:-1], strict=True):
+            signal[:, offset : offset + stop - start] = rest[:, start:stop]
+            low, high = np.searchsorted(spikes.sample, [start, stop - n_times + 1])
+            subtract(signal, shifted, rows[low:high], spikes.sample[low:high] - start + offset, -spikes.amplitude[low:high])
+        return cls(signal, len(chosen) / max(n_chosen, 1))
+
+    def log_posterior(self, model: SpikeSlab) -> float:
+        """Of the spikes that the model finds here, scaled to all the spikes that the excerpt stands for."""
+        return log_posterior(self.signal, model, model.decode(self.signal)) / self.share
