@@ -69,6 +69,7 @@ class Curated:
 def curate(
     signal: np.ndarray,
     templates: np.ndarray,
+    members: list[np.ndarray],
     subspace: SpikeSubspace,
     window: TemplateWindow,
     *,
@@ -80,8 +81,11 @@ def curate(
     observer,
 ) -> Curated:
     """Alternate EM and decisions on signal (n_channels, n_samples), whitened, from first templates
-    (n_units, n_channels, n_times), until the set is stable. fixed_number: only EM, no decision."""
+    (n_units, n_channels, n_times), until the set is stable. members: first samples of the events that each of these is the
+    mean of. fixed_number: only EM, no decision."""
     state = _State(signal, subspace, window, threshold, dead_time, seed, first_model(templates, refractory))
+    if not fixed_number:
+        _redundant_clusters(state, members)
     quiet_rounds = 0
     for round_number in range(1, MAX_ROUNDS + 1):
         state.update(n_rounds=2)
@@ -97,7 +101,7 @@ def curate(
             rest = state.rest
             _splits(state, cleaned)
             # once a unit has died, what the residual offers has been tried
-            if not any(d["decision"] == "death" for d in state.decisions):
+            if not any(d["decision"] == "death" and d["round"] for d in state.decisions):
                 _births(state, rest)
         # EM moves on between rounds, so a set is called stable when a second look finds nothing either
         quiet_rounds = quiet_rounds + 1 if len(state.decisions) == before else 0
@@ -132,8 +136,10 @@ class _State:
     def __post_init__(self) -> None:
         self.ids = list(range(self.model.n_units))
         self.next_id = len(self.ids)
-        #: units that were merged, or tried to be split, are not split again
+        #: units that were merged, or whose parts died, are not split again
         self.whole: set[int] = set()
+        #: of units that came of a split, the unit that was split
+        self.parent: dict[int, int] = {}
         self.spectra = BlockSpectra.of(self.signal, self.window.n_times)
         self._rest: np.ndarray | None = None
 
@@ -165,6 +171,10 @@ class _State:
     def of(self, unit: int) -> np.ndarray:
         """Indices of a unit's spikes."""
         return np.flatnonzero(self.spikes.unit == unit)
+
+    def starts(self, unit: int) -> np.ndarray:
+        """First samples of a unit's spikes."""
+        return self.spikes.sample[self.spikes.unit == unit]
 
     def decide(self, decision: str, units, statistic: float, level: float, **more) -> None:
         """Keep a decision; units are indices of the model, and are named by their ids."""
@@ -211,6 +221,22 @@ def _lags(mine: np.ndarray, theirs: np.ndarray, reach: int) -> tuple[np.ndarray,
     return index, mine[index] - theirs[partner]
 
 
+def _redundant_clusters(state: _State, members: list[np.ndarray]) -> None:
+    """Before the first decoding of everything, drop clusters whose events the other templates explain: collisions of spikes
+    gather in clusters too. As for deaths, on the signal around a cluster's events."""
+    alive = np.ones(state.model.n_units, bool)
+    for unit in np.argsort([len(m) for m in members]):
+        excerpt = Excerpt.around(state.signal, state.model, Spikes.none(), members[unit], state.seed)
+        others = alive & (np.arange(state.model.n_units) != unit)
+        loss = excerpt.log_posterior(keep(state.model, alive)) - excerpt.log_posterior(keep(state.model, others))
+        cost = parameter_cost(state.model.templates[unit], len(members[unit]))
+        if loss < cost:
+            state.decide("death", [unit], loss, cost, n=len(members[unit]), why="explained by others")
+            alive[unit] = False
+    state.model = keep(state.model, alive)
+    state.ids = [i for i, stays in zip(state.ids, alive, strict=True) if stays]
+
+
 def _deaths(state: _State) -> None:
     """Remove, the weakest first, units that are probably noise, and those whose spikes the others explain so well that what is
     lost is less than the template costs.
@@ -218,30 +244,38 @@ def _deaths(state: _State) -> None:
     Noise: the templates of a few selected events fit these too well, so their gain may pay for the template; but a spike of
     the typical size then has a probability of less than CERTAIN.
     """
-    while True:
-        model, spikes = state.model, state.spikes
-        counts = np.bincount(spikes.unit, minlength=model.n_units)
-        for unit in np.argsort(model.energy * counts):
-            gain, level, why = 0.5 * model.energy[unit] - model.penalty[unit], np.log(CERTAIN / (1 - CERTAIN)), "noise"
-            if gain > level and counts[unit] >= SMALLEST_CLUSTER:
-                level, why = parameter_cost(model.templates[unit], counts[unit]), "explained by others"
-                gain = spikes.gain[spikes.unit == unit].sum()
-                if gain > level:
-                    gain = _loss_without(state, unit)
-            if counts[unit] < SMALLEST_CLUSTER or gain < level:
-                why = why if counts[unit] >= SMALLEST_CLUSTER else "too few spikes"
-                state.decide("death", [unit], gain, level, n=int(counts[unit]), why=why)
-                state.keep(np.delete(np.arange(model.n_units), unit))
-                break
-        else:
-            return
+    while _deaths_at_once(state):
+        pass
 
 
-def _loss_without(state: _State, unit: int) -> float:
-    """Log posterior that a unit's spikes lose where the other units have to explain them."""
-    excerpt = Excerpt.around(state.rest, state.model, state.spikes, state.of(unit), state.seed)
-    others = keep(state.model, np.delete(np.arange(state.model.n_units), unit))
-    return excerpt.log_posterior(state.model) - excerpt.log_posterior(others)
+def _deaths_at_once(state: _State) -> bool:
+    """One look at every unit; those found dead count no more for those that follow. Whether there was one."""
+    model, spikes = state.model, state.spikes
+    counts = np.bincount(spikes.unit, minlength=model.n_units)
+    alive = np.ones(model.n_units, bool)
+    for unit in np.argsort(model.energy * counts):
+        gain, level, why = 0.5 * model.energy[unit] - model.penalty[unit], np.log(CERTAIN / (1 - CERTAIN)), "noise"
+        if gain > level and counts[unit] >= SMALLEST_CLUSTER:
+            level, why = parameter_cost(model.templates[unit], counts[unit]), "explained by others"
+            gain = spikes.gain[spikes.unit == unit].sum()
+            if gain > level:
+                gain = _loss_without(state, unit, alive)
+        if counts[unit] < SMALLEST_CLUSTER or gain < level:
+            why = why if counts[unit] >= SMALLEST_CLUSTER else "too few spikes"
+            state.decide("death", [unit], gain, level, n=int(counts[unit]), why=why)
+            alive[unit] = False
+            # a unit whose part was none is not split again
+            state.whole |= {state.parent[i] for i in (state.ids[unit],) if i in state.parent}
+    if not alive.all():
+        state.keep(np.flatnonzero(alive))
+    return not alive.all()
+
+
+def _loss_without(state: _State, unit: int, alive: np.ndarray) -> float:
+    """Log posterior that a unit's spikes lose where the other living units (bool, n_units) have to explain them."""
+    excerpt = Excerpt.around(state.rest, state.model, state.spikes, state.starts(unit), state.seed)
+    others = alive & (np.arange(state.model.n_units) != unit)
+    return excerpt.log_posterior(keep(state.model, alive)) - excerpt.log_posterior(keep(state.model, others))
 
 
 def _cleaned_waveforms(state: _State) -> list[np.ndarray]:
@@ -314,7 +348,7 @@ def _merges(state: _State, cleaned: list[np.ndarray]) -> bool:
 def _is_better_merged(state: _State, a: int, b: int, pooled: np.ndarray) -> bool:
     """Whether one unit with the pooled template (n_channels, n_times) in place of a and b has the higher log posterior, less
     what templates cost."""
-    mine = [state.of(a), state.of(b)]
+    mine = [state.starts(a), state.starts(b)]
     excerpt = Excerpt.around(state.rest, state.model, state.spikes, np.sort(np.concatenate(mine)), state.seed)
     others = np.delete(np.arange(state.model.n_units), [a, b])
     merged = add(keep(state.model, others), pooled[None])
@@ -351,7 +385,7 @@ def _splits(state: _State, cleaned: list[np.ndarray]) -> None:
     """Split the units whose cleaned waveforms, without jitter, divide into clusters that each pay for a template of their own.
     The largest part stays the unit."""
     n_times = state.window.n_times
-    templates, extra = state.model.templates.astype(np.float64).copy(), []
+    templates, extra, parents = state.model.templates.astype(np.float64).copy(), [], []
     for unit, padded in enumerate(cleaned):
         if state.ids[unit] in state.whole:
             continue
@@ -367,10 +401,11 @@ def _splits(state: _State, cleaned: list[np.ndarray]) -> None:
             if gain > cost and len(members) >= SMALLEST_CLUSTER:
                 templates[unit] = means[0]
                 extra.append(mean)
+                parents.append(state.ids[unit])
                 state.decide("split", [unit], gain, cost, n=len(members))
     state.model = replace(state.model, templates=templates)
     if extra:
-        state.add(extra)
+        state.parent |= dict(zip(state.add(extra), parents, strict=True))
 
 
 def _births(state: _State, residual: np.ndarray) -> None:

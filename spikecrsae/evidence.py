@@ -18,7 +18,7 @@ SPREAD_BOUNDS = (0.03, 0.2)
 #: what a unit's own spikes say (a conjugate prior of its variance).
 FIRST_SPREAD, FIRST_PENALTY, SPREAD_COUNT = 0.1, 8.0, 20
 #: Spikes of a unit that a comparison of two models looks at, at most.
-COMPARED_SPIKES = 150
+COMPARED_SPIKES = 100
 
 
 def first_model(templates: np.ndarray, refractory: int) -> SpikeSlab:
@@ -53,7 +53,7 @@ def expectation_maximisation(
     spectra = spectra or BlockSpectra.of(signal, model.templates.shape[2])
     for _ in range(n_rounds):
         model = maximise(signal, model, model.decode(spectra, n_sweeps=0))
-    return model, model.decode(spectra)
+    return model, model.decode(spectra, n_sweeps=2)
 
 
 def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> SpikeSlab:
@@ -111,17 +111,16 @@ class Excerpt:
     share: float
 
     @classmethod
-    def around(cls, rest: np.ndarray, model: SpikeSlab, spikes: Spikes, chosen: np.ndarray, seed: int) -> Excerpt:
-        """rest (n_channels, n_samples): the residual of all spikes. chosen: indices of the spikes to look at; of more than
+    def around(cls, rest: np.ndarray, model: SpikeSlab, spikes: Spikes, starts: np.ndarray, seed: int) -> Excerpt:
+        """rest (n_channels, n_samples): the residual of all spikes. starts: first samples of the spikes to look at; of more than
         COMPARED_SPIKES, some drawn at random."""
-        n_chosen = len(chosen)
-        if n_chosen > COMPARED_SPIKES:
-            chosen = np.sort(np.random.default_rng(seed).choice(chosen, COMPARED_SPIKES, replace=False))
+        n_starts = len(starts)
+        if n_starts > COMPARED_SPIKES:
+            starts = np.sort(np.random.default_rng(seed).choice(starts, COMPARED_SPIKES, replace=False))
         n_times = model.templates.shape[2]
-        starts = np.maximum(spikes.sample[chosen] - 2 * n_times, 0)
-        stops = np.minimum(spikes.sample[chosen] + 3 * n_times, rest.shape[1])
-        new = np.r_[True, starts[1:] > np.maximum.accumulate(stops)[:-1]]
-        first, last = starts[new], np.maximum.reduceat(stops, np.flatnonzero(new))
+        begins, ends = np.maximum(starts - 2 * n_times, 0), np.minimum(starts + 3 * n_times, rest.shape[1])
+        new = np.r_[True, begins[1:] > np.maximum.accumulate(ends)[:-1]]
+        first, last = begins[new], np.maximum.reduceat(ends, np.flatnonzero(new))
         # between the pieces, silence in which no spike of one piece reaches the next
         offsets = np.r_[0, np.cumsum(last - first + n_times)]
         signal = np.zeros((len(rest), offsets[-1]), np.float32)
@@ -130,7 +129,7 @@ class Excerpt:
             signal[:, offset : offset + stop - start] = rest[:, start:stop]
             low, high = np.searchsorted(spikes.sample, [start, stop - n_times + 1])
             subtract(signal, shifted, rows[low:high], spikes.sample[low:high] - start + offset, -spikes.amplitude[low:high])
-        return cls(signal, len(chosen) / max(n_chosen, 1))
+        return cls(signal, len(starts) / max(n_starts, 1))
 
     def log_posterior(self, model: SpikeSlab) -> float:
         """Of the spikes that the model finds here, scaled to all the spikes that the excerpt stands for."""

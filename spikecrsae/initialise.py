@@ -274,18 +274,21 @@ def first_templates(
     config: InitialiseConfig,
     dead_time: int,
     seed: int,
-) -> np.ndarray:
-    """Templates (n_units, n_channels, n_times) of whitened (n_samples, n_channels): detection, windows, principal components,
-    clusters. At most config.max_events events, drawn at random, are clustered."""
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Templates (n_units, n_channels, n_times) of whitened (n_samples, n_channels), and the first samples (int64) of the windows
+    that each is the mean of: detection, windows, principal components, clusters. At most config.max_events events, drawn at
+    random, are clustered."""
     starts = subspace.detect(whitened, config.detection_threshold, dead_time) - window.before
     starts = starts[(starts >= 0) & (starts <= len(whitened) - window.n_times)]
     if len(starts) > config.max_events:
         starts = np.sort(np.random.default_rng(seed).choice(starts, config.max_events, replace=False))
     if len(starts) < 2:
-        return np.zeros((0, whitened.shape[1], window.n_times))
+        return np.zeros((0, whitened.shape[1], window.n_times)), []
     windows = windows_at(whitened, starts, window.n_times)
     if config.units is None:
         labels = divide(windows, SMALLEST_CLUSTER, seed, config.n_components)
     else:
         labels = cluster(_features(windows.reshape(len(windows), -1), config.n_components, seed), config.units, seed)
-    return templates_from_labels(windows, labels, SMALLEST_CLUSTER if config.units is None else 1)
+    smallest = SMALLEST_CLUSTER if config.units is None else 1
+    members = [starts[labels == c] for c in np.unique(labels) if np.sum(labels == c) >= smallest]
+    return templates_from_labels(windows, labels, smallest), members

@@ -229,12 +229,12 @@ def _learn(signal, view, window, config, device, observer, clock) -> _Model:
     refractory = ms_to_samples(initial.refractory_ms, fs)
     observer.start("initialise")
     subspace = SpikeSubspace.learn(signal.T, initial.detection_threshold, max(4, ms_to_samples(1.0, fs)), dead_time)
-    templates = first_templates(signal.T, subspace, window, initial, dead_time, seed)
+    templates, members = first_templates(signal.T, subspace, window, initial, dead_time, seed)
     observer.finish(f"{len(templates)} clusters")
     clock.lap("initialise")
     observer.start("curate")
     curated = curate(
-        signal, templates, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time, refractory=refractory,
+        signal, templates, members, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time, refractory=refractory,
         fixed_number=initial.units is not None, seed=seed, observer=observer,
     )  # fmt: skip
     slab = curated.model

@@ -35,15 +35,15 @@ def analysis(signal: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class BlockSpectra:
-    """A signal (n_channels, n_samples) as the spectra of overlapping short blocks, kept for correlating it many times.
+    """A signal (n_channels, n_samples) with the spectra of overlapping short blocks, kept for correlating it many times.
 
     spectra (n_channels, n_blocks, n_frequencies): blocks of `size` samples that begin every size - n_times + 1 samples.
     """
 
+    signal: np.ndarray
     spectra: np.ndarray
     size: int
     n_times: int
-    n_samples: int
 
     @classmethod
     def of(cls, signal: np.ndarray, n_times: int) -> BlockSpectra:
@@ -52,13 +52,13 @@ class BlockSpectra:
         n_blocks = max(1, -(-(signal.shape[1] - n_times + 1) // hop))
         padded = np.pad(signal, ((0, 0), (0, (n_blocks - 1) * hop + size - signal.shape[1])))
         blocks = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop]
-        spectra = _in_threads(lambda part: scipy.fft.rfft(blocks[:, part]), n_blocks)
-        return cls(np.concatenate(spectra, axis=1), size, n_times, signal.shape[1])
+        spectra = in_threads(lambda part: scipy.fft.rfft(blocks[:, part]), n_blocks)
+        return cls(signal, np.concatenate(spectra, axis=1), size, n_times)
 
     def correlate(self, atoms: np.ndarray) -> np.ndarray:
         """H^T y: correlation with every atom (n_units, n_channels, n_times), (n_units, n_positions), in the signal's precision."""
         hop = self.size - self.n_times + 1
-        n_positions = self.n_samples - self.n_times + 1
+        n_positions = self.signal.shape[1] - self.n_times + 1
         filters = np.conj(scipy.fft.rfft(atoms.astype(self.spectra.real.dtype), self.size))
         result = np.empty((len(atoms), self.spectra.shape[1] * hop), filters.real.dtype)
 
@@ -67,7 +67,7 @@ class BlockSpectra:
             # circular: only positions from hop on would see the wrap
             result[:, part.start * hop : part.stop * hop] = values.reshape(len(atoms), -1)
 
-        _in_threads(part_of, self.spectra.shape[1])
+        in_threads(part_of, self.spectra.shape[1])
         return result[:, :n_positions]
 
 
@@ -83,10 +83,10 @@ def _filtered(spectra, filters):
     return out
 
 
-def _in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
+def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
     """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores."""
     slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
-    if len(slices) < 4:
+    if len(slices) < 2:
         return [work(part) for part in slices]
     with ThreadPoolExecutor() as pool:
         return list(pool.map(work, slices))

@@ -12,16 +12,19 @@ windowed sinc interpolates; only what is subtracted needs shifted copies of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numba import njit
 
-from spikecrsae.csc.convolution import BlockSpectra, gram
+from spikecrsae.csc.convolution import BlockSpectra, gram, in_threads
 from spikecrsae.csc.least_squares import subtract
 
 #: Half the length of the interpolator, samples.
 _SINC_REACH = 8
+#: Pieces decoded side by side have at least this many positions.
+_PIECE = 1 << 17
 #: Two spikes are tried in place of one where a template of theirs resembles that of the one (cosine at the best lag) so much.
 _RIVAL_SIMILARITY = 0.6
 
@@ -69,15 +72,40 @@ class SpikeSlab:
         return spikes.unit * self.n_shifts + step
 
     def decode(self, signal: np.ndarray | BlockSpectra, n_sweeps: int = 4) -> Spikes:
-        """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates."""
-        if isinstance(signal, np.ndarray):
-            if not self.n_units or signal.shape[1] < self.templates.shape[2]:
-                return Spikes.none()
-            signal = BlockSpectra.of(signal, self.templates.shape[2])
-        elif not self.n_units:
+        """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates.
+
+        n_sweeps: of improvement over the greedy solution, at most. Pieces between which nothing looks like a spike are
+        decoded side by side.
+        """
+        n_times = self.templates.shape[2]
+        if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < n_times):
             return Spikes.none()
-        overlaps = gram(self.templates, self.shifted())
-        return pursue(signal.correlate(self.templates), overlaps, self.spread, self.penalty, self.refractory, self.shifts(), n_sweeps)
+        spectra = BlockSpectra.of(signal, n_times) if isinstance(signal, np.ndarray) else signal
+        correlation = spectra.correlate(self.templates)
+        overlaps = gram(self.templates, self.shifted()).astype(correlation.dtype)
+        bounds = _cuts(correlation, _needed(self) / 1.2, 3 * n_times + self.refractory, _PIECE)
+
+        def piece(part: slice) -> Spikes:
+            first, last = bounds[part.start], bounds[part.stop]
+            here = spectra.signal[:, first : last + n_times - 1]
+            found = pursue(
+                np.ascontiguousarray(correlation[:, first:last]), overlaps, self.spread, self.penalty, self.refractory,
+                self.shifts(), n_sweeps, lambda spikes: self._doubtful(here, spikes),
+            )  # fmt: skip
+            return found.later(first)
+
+        return Spikes.joined(in_threads(piece, len(bounds) - 1, 1))
+
+    def _doubtful(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
+        """Spikes (bool, n) that leave more in the signal than noise would on most of them."""
+        weights = self._power()
+        expected = len(signal) * weights.sum(axis=1) + np.sqrt(2 * len(signal) * (weights**2).sum(axis=1))
+        return self.misfit(signal, spikes) > expected[spikes.unit]
+
+    def _power(self) -> np.ndarray:
+        """Power of the templates over time, relative to its peak (n_units, n_times)."""
+        power = (self.templates.astype(np.float64) ** 2).sum(axis=1)
+        return power / np.maximum(power.max(axis=1, keepdims=True), 1e-12)
 
     def residual(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """signal (n_channels, n_samples) less the spikes, float32."""
@@ -88,10 +116,38 @@ class SpikeSlab:
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted by the
         template's power, relative to its peak."""
-        power = (self.templates.astype(np.float64) ** 2).sum(axis=1)
-        power /= np.maximum(power.max(axis=1, keepdims=True), 1e-12)
+        power = self._power()
         rest = (self.residual(signal, spikes) ** 2).sum(axis=0)
         return (rest[spikes.sample[:, None] + np.arange(power.shape[1])] * power[spikes.unit]).sum(axis=1)
+
+
+def _needed(model: SpikeSlab) -> np.ndarray:
+    """Correlation that a spike of each unit needs for a positive gain (n_units,)."""
+    precision, total = 1 / model.spread**2, model.energy + 1 / model.spread**2
+    odds = 0.5 * precision + 0.5 * np.log1p(model.energy / precision) + model.penalty
+    return np.sqrt(2 * total * odds) - precision
+
+
+@njit(cache=True, nogil=True)
+def _cuts(correlation, enough, gap, piece):
+    """Bounds of pieces of at least `piece` positions; between two of them lies a gap in which no correlation is enough."""
+    n_units, n_positions = correlation.shape
+    bounds = [0]
+    quiet = 0
+    for position in range(n_positions):
+        loud = False
+        if position - bounds[-1] >= piece - gap:
+            for unit in range(n_units):
+                if correlation[unit, position] > enough[unit]:
+                    loud = True
+                    break
+            quiet = 0 if loud else quiet + 1
+            if quiet >= gap and position - bounds[-1] >= piece:
+                bounds.append(position - gap // 2)
+                quiet = 0
+    if bounds[-1] < n_positions:
+        bounds.append(n_positions)
+    return np.array(bounds)
 
 
 @dataclass(frozen=True)
@@ -153,6 +209,7 @@ def pursue(
     refractory: int,
     shifts: np.ndarray,
     n_sweeps: int = 4,
+    doubtful: Callable[[Spikes], np.ndarray] | None = None,
 ) -> Spikes:
     """The spikes of one stretch.
 
@@ -160,8 +217,9 @@ def pursue(
     the residual. overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.convolution.gram of the templates with their
     shifted copies. spread s and penalty p, per unit. refractory: a unit fires once within this many samples each way.
 
-    First greedily, the largest gain first. Then, up to n_sweeps times, each spike that overlaps others is taken out and what
-    raises the posterior most is put in its place: nothing, one spike, or two (a collision that looked like a third unit).
+    First greedily, the largest gain first. Then, up to n_sweeps times, spikes are taken out together with those close to them
+    and what raises the log posterior most is put in their place: two spikes for one (a collision that looked like a third
+    unit), one for two, or others. Spikes that stand alone are left so unless they are `doubtful` (mask of Spikes).
     """
     n_units, n_shifts = len(correlation), len(shifts)
     centre = (overlaps.shape[2] - 1) // 2
@@ -179,6 +237,10 @@ def pursue(
     for sweep in range(n_sweeps):
         order = np.argsort(found[1], kind="stable")
         found = tuple(column[order] for column in found)
+        if sweep == 0 and doubtful is not None:
+            unit, sample, step, amplitude, gain, _ = found
+            none = np.zeros(len(unit))
+            found = (*found[:5], doubtful(Spikes(unit, sample, amplitude, shifts[step], gain, unit, none)))
         *found, n_changed = _improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, *found, sweep == 0)
         if not n_changed:
             break
@@ -373,8 +435,8 @@ def _improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, 
     """One sweep over the spikes (sorted by position) that are open: each, with those close to it, is taken out, and the set
     of spikes that raises the log posterior most takes their place.
 
-    open_: ignored in the first sweep, every spike is; later, those beside which something changed. Returns the spikes, which
-    of them are open now, and how many have changed in kind or place.
+    open_: in the first sweep crowded spikes are open too; later, only those beside which something changed. Returns the
+    spikes, which of them are open now, and how many places have changed.
     """
     n_shifts = kernel.shape[0]
     n_units, n_positions = correlation.shape
@@ -393,6 +455,9 @@ def _improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, 
         if not alive[i] or not (first_sweep or open_[i]):
             continue
         t = position[i]
+        crowded = (i > 0 and t - position[i - 1] <= close) or (i < n - 1 and position[i + 1] - t <= close)
+        if not (open_[i] or crowded):
+            continue
         n_old = 0
         j = i
         while j >= 0 and t - position[j] <= 4 * close and n_old < most - 1:
