@@ -133,4 +133,4 @@ class Excerpt:
 
     def log_posterior(self, model: SpikeSlab) -> float:
         """Of the spikes that the model finds here, scaled to all the spikes that the excerpt stands for."""
-        return log_posterior(self.signal, model, model.decode(self.signal)) / self.share
+        return log_posterior(self.signal, model, model.decode(self.signal, n_sweeps=2)) / self.share

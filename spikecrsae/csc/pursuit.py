@@ -23,6 +23,8 @@ from spikecrsae.csc.least_squares import subtract
 
 #: Half the length of the interpolator, samples.
 _SINC_REACH = 8
+#: Of what replaces some spikes, the first one gains at least this part of what they did.
+_LEAST_SHARE = 0.3
 #: Pieces decoded side by side have at least this many positions.
 _PIECE = 1 << 17
 #: Two spikes are tried in place of one where a template of theirs resembles that of the one (cosine at the best lag) so much.
@@ -260,8 +262,9 @@ def _read(row, kernel, position, step):
     reach = kernel.shape[1] // 2
     value = 0.0
     if position >= reach and position + reach < len(row):
-        for j in range(kernel.shape[1]):
-            value += kernel[step, j] * row[position + j - reach]
+        part = row[position - reach : position + reach + 1]
+        for j in range(len(part)):
+            value += kernel[step, j] * part[j]
         return value
     for j in range(kernel.shape[1]):
         value += kernel[step, j] * row[min(max(position + j - reach, 0), len(row) - 1)]
@@ -280,11 +283,16 @@ def _best(correlation, blocked, kernel, prior, first, last, only):
         precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
         # b must exceed this for the largest gain so far; between samples it can be larger than on them
         need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
-        low = 0.6 * need if need > 0 else need
+        low = 0.6 * need
         row = correlation[unit]
-        for position in range(first, last):
-            b = row[position]
-            if b <= low or b <= 0 or blocked[unit, position]:
+        part = row[first:last]
+        low = max(low, 0.0)
+        for i in range(len(part)):
+            b = part[i]
+            if b <= low:
+                continue
+            position = first + i
+            if blocked[unit, position]:
                 continue
             before = row[position - 1] if position > 0 else b
             after = row[position + 1] if position < n_positions - 1 else b
@@ -306,7 +314,7 @@ def _best(correlation, blocked, kernel, prior, first, last, only):
                 best_gain, best_unit, best_position, best_step = gain, unit, position, step
                 best_amplitude = (top + precision) / total
                 need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
-                low = 0.6 * need if need > 0 else need
+                low = max(0.6 * need, 0.0)
     return best_gain, best_unit, best_position, best_step, best_amplitude
 
 
@@ -319,10 +327,14 @@ def _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, s
     atom = unit * n_shifts + step
     scale = np.float32(sign * amplitude)
     for other in range(n_units):
-        for i in range(low, high):
-            correlation[other, i] -= scale * overlaps[other, atom, i - position + centre]
-    for i in range(max(0, position - refractory), min(n_positions, position + refractory + 1)):
-        blocked[unit, i] += sign
+        # views that begin at 0: the loop over them is compiled to vector instructions
+        changed = correlation[other, low:high]
+        shape = overlaps[other, atom, low - position + centre : high - position + centre]
+        for i in range(len(changed)):
+            changed[i] -= scale * shape[i]
+    near = blocked[unit, max(0, position - refractory) : min(n_positions, position + refractory + 1)]
+    for i in range(len(near)):
+        near[i] += sign
 
 
 @njit(cache=True, nogil=True)
@@ -486,6 +498,9 @@ def _improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, 
                 for k in range(n_old):
                     resembles |= rivals[start, old_places[k, 0]]
                 if not resembles:
+                    continue
+                # whatever explains as much, its largest spike explains a good part of it
+                if _best(correlation, blocked, kernel, prior, first, last, start)[0] < _LEAST_SHARE * old_total:
                     continue
             new_n, new_total = _rebuild(
                 correlation, blocked, overlaps, kernel, prior, refractory, first, last, start, n_old + 1, places, sizes
