@@ -11,7 +11,7 @@ import numpy as np
 from spikecrsae.csc.convolution import correlate, gram
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.least_squares import fit_amplitudes
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.csc.pursuit import SINC_REACH, Spikes, SpikeSlab
 from spikecrsae.preprocess import PreprocessedRecording
 from spikecrsae.progress import Observer
 
@@ -145,11 +145,13 @@ def decode_recording(
 
 
 def _seam(samples: np.ndarray, reach: int, chunk_size: int) -> int:
-    """The last position up to chunk_size, in its second half, over which no spike reaches; chunk_size where there is none."""
-    begins = samples[samples < chunk_size]
-    candidate = chunk_size
-    for begin in begins[::-1]:
-        if begin + reach <= candidate:
+    """The last position up to chunk_size, in its second half, over which no spike reaches, with room for interpolation before the
+    next spike; chunk_size where there is none."""
+    later = samples[samples >= chunk_size]
+    following = min(int(later[0]) if len(later) else chunk_size + SINC_REACH, chunk_size + SINC_REACH)
+    for begin in samples[samples < chunk_size][::-1]:
+        if begin + reach <= following:
             break
-        candidate = int(begin)
-    return candidate if candidate > chunk_size // 2 else chunk_size
+        following = int(begin)
+    seam = min(chunk_size, following - SINC_REACH)
+    return seam if seam > chunk_size // 2 else chunk_size

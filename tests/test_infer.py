@@ -92,10 +92,10 @@ def in_pieces(view: Whitened, decoder, chunk_size: int) -> Spikes:
             assert sample + N_TIMES <= len(chunk.highpassed)
         np.testing.assert_array_equal(chunk.highpassed, 7 * view.signal[chunk.start : chunk.start + len(chunk.highpassed)])
         position = chunk.stop
-        s = chunk.spikes
-        parts.append(Spikes(s.unit, s.sample + chunk.start, s.amplitude, s.shift, s.gain))
+        assert len(chunk.misfit) == len(chunk.spikes)
+        parts.append(chunk.spikes.later(chunk.start))
     assert position == view.n_samples
-    return Spikes(*(np.concatenate([getattr(p, f) for p in parts]) for f in Spikes.__dataclass_fields__))
+    return Spikes.joined(parts)
 
 
 def as_set(spikes) -> set[tuple[int, int]]:

@@ -22,7 +22,7 @@ from spikecrsae.csc.convolution import BlockSpectra, gram, in_threads
 from spikecrsae.csc.least_squares import subtract
 
 #: Half the length of the interpolator, samples.
-_SINC_REACH = 8
+SINC_REACH = 8
 #: Of what replaces some spikes, the first one gains at least this part of what they did.
 _LEAST_SHARE = 0.3
 #: Pieces decoded side by side have at least this many positions.
@@ -56,8 +56,8 @@ class SpikeSlab:
 
     @property
     def reach(self) -> int:
-        """Samples over which one spike bears on the next: template length or refractory period."""
-        return max(self.templates.shape[2], self.refractory + 1)
+        """Samples over which one spike bears on the next: template length, with what interpolation sees, or refractory period."""
+        return max(self.templates.shape[2], self.refractory + 1) + 2 * SINC_REACH
 
     def shifts(self) -> np.ndarray:
         """Sub-sample shifts of the copies, in samples, (n_shifts,)."""
@@ -198,8 +198,8 @@ def shift_in_time(waveforms: np.ndarray, shift: float) -> np.ndarray:
 
 def _interpolator(shifts: np.ndarray) -> np.ndarray:
     """Weights (n_shifts, 2 reach + 1) that read a sampled function `shift` samples later: a sinc under a Hann window."""
-    offset = np.arange(-_SINC_REACH, _SINC_REACH + 1) - shifts[:, None]
-    weights = np.sinc(offset) * np.cos(0.5 * np.pi * offset / (_SINC_REACH + 1)) ** 2
+    offset = np.arange(-SINC_REACH, SINC_REACH + 1) - shifts[:, None]
+    weights = np.sinc(offset) * np.cos(0.5 * np.pi * offset / (SINC_REACH + 1)) ** 2
     return weights / weights.sum(axis=1, keepdims=True)
 
 
