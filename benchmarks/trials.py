@@ -1,7 +1,7 @@
 """Recordings with truth, sorted in process and scored, several at a time; what is found is kept as JSON.
 
-What stability.py, drift.py and calibration.py share. A kept result is valid as long as neither the package's source nor the
-recording has changed, so that an interrupted benchmark goes on where it was when the same command is given again.
+What stability.py, drift.py and calibration.py share. A kept result is valid as long as neither the source of the package's
+sorting nor the recording has changed, so that an interrupted benchmark goes on where it was when the same command is given again.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from spikecrsae.units import s_to_samples
 
 DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+#: Rooms of the package that change no sorting.
+OUTSIDE = ("cli", "exports", "report")
 ESTIMATES = ("estimated_false_alarm", "estimated_miss")
 
 
@@ -136,7 +138,9 @@ def path_of(task: Task, folder: Path) -> Path:
 
 
 def validity(task: Task) -> str:
-    source = checksum(*sorted(Path(spikecrsae.__file__).parent.rglob("*.py")))
+    package = Path(spikecrsae.__file__).parent
+    files = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in OUTSIDE]
+    source = checksum(*sorted(files))
     return f"{source} {task.case.depends_on()} {task.values} {task.constants}"
 
 
@@ -218,16 +222,17 @@ def arguments_of(description: str, more: Callable[[argparse.ArgumentParser], Non
     return parser.parse_args()
 
 
-def publish(mark: str, title: str, lines: Sequence[str], docs: bool) -> None:
-    """Print the lines; with docs also replace the section between the mark's comments in docs/benchmarks.md, or append it."""
+def publish(mark: str, title: str, intro: str, lines: Sequence[str], docs: bool) -> None:
+    """Print the lines; with docs also put them, with the command and the intro, between the mark's comments in docs/benchmarks.md."""
     print(*lines, sep="\n")
     if not docs:
         return
     words = iter(sys.argv[1:])
-    shown = [word for word in words if not (word == "--folder" and next(words)) and word != "--docs"]
+    local = ("--folder", "--recordings-folder")  # of the machine, not of the benchmark
+    shown = [word for word in words if not (word in local and next(words)) and word != "--docs"]
     command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", "--folder", "DIR", *shown])
     begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
-    section = "\n".join([begin, f"## {title}", "", f"Printed by `{command}`.", "", *lines, end])
+    section = "\n".join([begin, f"## {title}", "", f"Printed by `{command}`. {intro}", "", *lines, end])
     text = DOCS.read_text()
     if begin in text and end in text:
         text = text[: text.index(begin)] + section + text[text.index(end) + len(end) :]
