@@ -34,7 +34,7 @@ def paths(folder: Path | None, names: list[str]) -> list[Path]:
     found = [Path(__file__).parents[1] / "sample_data" / "tetrode.h5"]
     found += [Path(os.environ["SPIKECRSAE_DATA"]) / name for name in DEVELOPMENT]
     found += sorted(folder.glob("*.h5")) if folder else []
-    return [path for path in found if not names or any(name in str(path) for name in names)]
+    return [path for path in found if not names or any(name in path.name for name in names)]
 
 
 def rows(path: Path) -> tuple[list[tuple], int]:
