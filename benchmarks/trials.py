@@ -230,7 +230,8 @@ def publish(mark: str, title: str, intro: str, lines: Sequence[str], docs: bool)
     words = iter(sys.argv[1:])
     local = ("--folder", "--recordings-folder")  # of the machine, not of the benchmark
     shown = [word for word in words if not (word in local and next(words)) and word != "--docs"]
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", "--folder", "DIR", *shown])
+    data = "SPIKECRSAE_DATA=<folder> " if "SPIKECRSAE_DATA" in os.environ else ""
+    command = data + shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", "--folder", "DIR", *shown])
     begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
     section = "\n".join([begin, f"## {title}", "", f"Printed by `{command}`. {intro}", "", *lines, end])
     text = DOCS.read_text()
