@@ -30,6 +30,9 @@ _SHOWN = {
     "amplitude": "amplitude {unit}",
     "snr": "SNR",
     "isi_violations": "ISI violations %",
+    "hybrid_recall": "hybrid recall",
+    "hybrid_precision": "hybrid precision",
+    "hybrid_injected": "injected",
 }
 
 

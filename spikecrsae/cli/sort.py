@@ -27,6 +27,7 @@ from spikecrsae.config import Config
 @output_option
 @overwrite_option
 @option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large).")
+@option("--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time.")
 @config_options(SORT_FIELDS)
 @option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @reader_options
@@ -39,6 +40,7 @@ def sort(
     output: Path | None,
     overwrite: bool,
     save_components: bool,
+    estimate_errors: bool,
     config: Config,
     dump_config: bool,
     reader: dict,
@@ -55,20 +57,21 @@ def sort(
     if recording is None:
         raise click.UsageError("Missing argument 'RECORDING'.", click.get_current_context())
 
-    from spikecrsae import pipeline
+    from spikecrsae import hybrid, pipeline
     from spikecrsae.cli.result import run_into_folder, show_outcome
     from spikecrsae.readers import open_recording
     from spikecrsae.results import default_result_path
+
+    def run(components_path: Path | None) -> pipeline.Outcome:
+        outcome = pipeline.sort(opened, config, narrator, components_path)
+        return hybrid.self_test(opened, outcome, narrator) if estimate_errors else outcome
 
     opened = open_recording(recording, **reader)
     folder = output or default_result_path(recording)
     try:
         for note in opened.notes:
             narrator.say(f"Note: {note}")
-        outcome = run_into_folder(
-            lambda components_path: pipeline.sort(opened, config, narrator, components_path),
-            opened, folder, overwrite, config, narrator, components=save_components,
-        )  # fmt: skip
+        outcome = run_into_folder(run, opened, folder, overwrite, config, narrator, components=save_components)
     finally:
         opened.close()
     return show_outcome(outcome, folder, as_json, narrator)

@@ -1,0 +1,287 @@
+"""Hybrid self-test: copies of each unit's template are added to the user's own recording at known times, it is sorted
+again with the same settings, and what became of the copies says how well each unit can be found there.
+
+The idea of a hybrid recording: Harris et al. 2000 (J. Neurophysiol. 84:401), Rossant et al. 2016 (Nat. Neurosci. 19:634);
+SpikeForest and SpikeInterface move the copies to other channels, where they are neurons of their own. A tetrode has no
+other channels, and the question is about this unit among these neighbours: the copies stay where the unit is, and join it.
+
+All units are copied in one recording, so there is one further sorting. The unit that a first unit has become is the one
+whose spikes agree best with the first unit's spikes and copies, one to one. With n_u spikes and c_u copies of unit u, each of
+its copies stands for w_u = n_u / c_u real spikes. Then
+
+    recall    = copies of u that the unit has, within TOLERANCE_MS, one to one, over c_u
+    precision = T / (T + F),  T = w_u * copies of u that it has,  F = what else it has that the first unit had not:
+                a spike next to a copy (of v) counts w_v: so many real spikes of v are taken for u;
+                a spike next to a spike of the first sorting counts 0: the copies speak for these, with known truth;
+                a spike next to neither counts 1: the signal there was nobody's spike before.
+
+What this cannot see: errors that both sortings make at the real spikes. Where two neurons are one unit, copies of their mean
+join it, and recall and precision are high; spikes of a distant neuron that both sortings give to the unit count as its own.
+Copies vary in amplitude as the model has it, and neither in shape nor with the last interval as bursts do; where real spikes
+do, recall is too high.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import signal as sps
+from scipy.linalg import toeplitz
+from scipy.stats import norm
+
+from spikecrsae import pipeline
+from spikecrsae.config import PreprocessConfig
+from spikecrsae.csc.pursuit import shift_in_time
+from spikecrsae.errors import InputError
+from spikecrsae.intervals import in_any, widened
+from spikecrsae.preprocess import design_filter
+from spikecrsae.progress import Observer
+from spikecrsae.recording import Recording
+from spikecrsae.score import agreement, label_spikes, match_counts, match_units_one_to_one
+from spikecrsae.sorting import Sorting
+from spikecrsae.units import ms_to_samples, tolerance_to_samples
+
+log = logging.getLogger(__name__)
+
+#: Copies of a unit: LEAST_COPIES, or this part of its spikes where that is more, but never more than it has spikes. 200 give
+#: a recall of 0.9 with a standard error of 0.02; more would crowd the recording, and fewer of a busy unit would each stand
+#: for too many spikes.
+LEAST_COPIES, COPIED_PART = 200, 0.2
+#: A copy keeps this distance from the unit's own spikes and from other copies of it.
+REST_MS = 2.0
+#: A spike and a copy are the same event within this time.
+TOLERANCE_MS = 0.4
+#: A spike is next to another event within this time, half a usual template.
+REACH_MS = 1.0
+#: A unit is lost where no unit of the second sorting agrees with it by so much.
+LEAST_AGREEMENT = 0.1
+#: Weight of the copies' energy against their misfit, where the high-pass filter is undone.
+RIDGE = 1e-3
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Copies of units' templates: sample (n,) int64 of the largest deflection, ascending; unit (n,), row of the unit table;
+    scale (n,), 1 for the template itself; shift (n,), samples by which it comes later than `sample`, from -0.5 to 0.5."""
+
+    sample: np.ndarray
+    unit: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sample)
+
+    def of(self, unit: int) -> np.ndarray:
+        """Samples of one unit's copies, ascending."""
+        return self.sample[self.unit == unit]
+
+
+def self_test(recording: Recording, outcome: pipeline.Outcome, observer: Observer | None = None) -> pipeline.Outcome:
+    """The outcome of sorting the recording, with the columns hybrid_recall, hybrid_precision and hybrid_injected per unit.
+
+    Sorts once more. Where the hybrid recording cannot be sorted, the columns are NaN and a warning says why.
+    """
+    observer, began = observer or Observer(), time.perf_counter()
+    sorting, config = outcome.sorting, outcome.config
+    copies = draw_copies(sorting, config.runtime.seed)
+    waveforms = unfiltered(sorting.templates, config.preprocess, sorting.sampling_frequency)
+    warnings = outcome.warnings
+    stage = _OneStage(observer, outcome.stage_seconds)
+    again = None
+    try:
+        if len(copies):
+            again = pipeline.sort(with_copies(recording, copies, waveforms, sorting.peak_index), config, stage).sorting
+    except InputError as error:
+        warnings = (*warnings, f"no self-test: {error}")
+    columns = judge(sorting, copies, again)
+    found = (columns["hybrid_recall"] * columns["hybrid_injected"])[columns["hybrid_injected"] > 0].sum()
+    observer.finish(f"{found:.0f} of {len(copies)} injected spikes found" if again else "not done")
+    return replace(
+        outcome,
+        sorting=replace(sorting, units=sorting.units | columns),
+        stage_seconds=outcome.stage_seconds | {"self-test": round(time.perf_counter() - began, 3)},
+        warnings=warnings,
+    )
+
+
+def draw_copies(sorting: Sorting, seed: int) -> Copies:
+    """Times, scales and shifts of the copies of every unit.
+
+    Times are uniform over the samples that keep REST_MS from the unit's own spikes and from each other, and a template from
+    what is left out and from the recording's ends, so that copies overlap with other units as often as chance has it. Scales
+    have the unit's learned spread about `unselected_scale`.
+    """
+    rng = np.random.default_rng([seed, 1])
+    rest, margin = ms_to_samples(REST_MS, sorting.sampling_frequency), sorting.templates.shape[2]
+    ends = [[0, 0], [sorting.n_samples, sorting.n_samples]]
+    closed = widened([*ends, *sorting.excluded], margin, sorting.n_samples)
+    usual, parts = unselected_scale(sorting.model), []
+    for row, unit in enumerate(sorting.unit_ids):
+        own = sorting.spike_samples(unit)
+        n_wanted = min(len(own), max(LEAST_COPIES, round(COPIED_PART * len(own))))
+        near_own = widened(np.stack([own, own + 1], axis=1), rest, sorting.n_samples)
+        # twenty draws for each copy leave enough also where a unit fires a hundred times per second
+        drawn = np.sort(rng.integers(0, sorting.n_samples, 20 * n_wanted))
+        drawn = drawn[~in_any(closed, drawn) & ~in_any(near_own, drawn)]
+        drawn = drawn[np.diff(drawn, prepend=-rest - 1) > rest]
+        sample = np.sort(rng.permutation(drawn)[:n_wanted])
+        scale = np.maximum(usual[row] * rng.normal(1.0, sorting.model["spread"][row], len(sample)), 0.1)
+        parts.append((sample, np.full(len(sample), row), scale, rng.uniform(-0.5, 0.5, len(sample))))
+    columns = [np.concatenate(c) for c in zip(*parts, strict=True)] if parts else [np.zeros(0, np.int64)] * 4
+    order = np.lexsort((columns[1], columns[0]))
+    return Copies(*(column[order] for column in columns))
+
+
+def unselected_scale(model: dict[str, np.ndarray]) -> np.ndarray:
+    """Mean amplitude (n_units,) of all spikes of each unit, where that of the spikes that were found is 1.
+
+    A weak unit's template is the mean of the spikes that noise has lifted over the threshold, and too large: copies of it
+    would be found too easily. The amplitude that the decoder sees is x ~ N(c, s^2 + 1 / ||h||^2), found where it exceeds the
+    threshold of csc.pursuit; c, from 0.5 to 1, is such that E[x | found] = 1. model: spread s, penalty, whitened_norm ||h||.
+    """
+    energy, precision = model["whitened_norm"] ** 2, 1 / model["spread"] ** 2
+    least_gain = precision / 2 + 0.5 * np.log1p(energy / precision) + model["penalty"]
+    threshold = (np.sqrt(2 * (energy + precision) * np.maximum(least_gain, 0)) - precision) / energy
+    deviation = np.sqrt(1 / precision + 1 / energy)
+    scale = np.linspace(0.5, 1.0, 501)[:, None]
+    above = (threshold - scale) / deviation
+    mean_of_found = scale + deviation * np.exp(norm.logpdf(above) - norm.logsf(above))
+    return scale[np.abs(mean_of_found - 1).argmin(axis=0), 0]
+
+
+def unfiltered(templates: np.ndarray, config: PreprocessConfig, sampling_frequency: float) -> np.ndarray:
+    """Waveforms (n_units, n_channels, n_times) that the zero-phase filter turns into the templates, float64.
+
+    Templates are high-passed; added as they are, they would be high-passed twice, which alters them by a tenth. Ridge
+    regression on the filter's response within the window, min ||F w - t||^2 + RIDGE ||w||^2.
+    """
+    n_times = templates.shape[2]
+    sos, margin = design_filter(config, sampling_frequency)
+    middle = max(margin, n_times)
+    pulse = np.zeros(2 * middle + 1)
+    pulse[middle] = 1.0
+    response = toeplitz(sps.sosfiltfilt(sos, pulse, padlen=0)[middle : middle + n_times])
+    undo = np.linalg.solve(response @ response + RIDGE * np.eye(n_times), response)
+    return templates.astype(np.float64) @ undo.T
+
+
+def with_copies(recording: Recording, copies: Copies, waveforms: np.ndarray, peak_index: np.ndarray) -> Recording:
+    """The recording with copies of waveforms (n_units, n_channels, n_times; in amplitude_unit) added as it is read.
+
+    A copy begins peak_index (n_units,) samples before its own. Stored whole numbers stay whole and in the range of their
+    type, as if the amplifier had digitised the sum; a stretch without a copy is read as it is.
+    """
+    n_times, columns = waveforms.shape[2], list(recording.channels)
+    first = copies.sample - peak_index[copies.unit]
+    order = np.argsort(first, kind="stable")
+    first = first[order]
+    stored = waveforms / recording.gain[:, None]
+
+    def read(start: int, stop: int) -> np.ndarray:
+        values = np.asarray(recording.read_raw(start, stop))
+        low, high = np.searchsorted(first, [start - n_times + 1, stop])
+        if low == high:
+            return values
+        added = np.zeros((stop - start + 2 * n_times, len(columns)))
+        for begin, k in zip(first[low:high] - start + n_times, order[low:high], strict=True):
+            copy = copies.scale[k] * shift_in_time(stored[copies.unit[k]], copies.shift[k])
+            added[begin : begin + n_times] += copy.T
+        values = values.copy()
+        values[:, columns] = _added(values[:, columns], added[n_times:-n_times])
+        return values
+
+    return replace(recording, read_raw=read)
+
+
+def _added(values: np.ndarray, added: np.ndarray) -> np.ndarray:
+    """values + added in the type of values; whole numbers rounded, and kept from wrapping round."""
+    if values.dtype.kind not in "iu":
+        return (values + added).astype(values.dtype)
+    limits = np.iinfo(values.dtype)
+    return np.clip(values.astype(np.int64) + np.rint(added).astype(np.int64), limits.min, limits.max).astype(values.dtype)
+
+
+def judge(sorting: Sorting, copies: Copies, again: Sorting | None) -> dict[str, np.ndarray]:
+    """The columns of the self-test, (n_units,) each, by the definitions of this module; `again` is the sorting of the hybrid
+    recording, None where there is none.
+
+    hybrid_recall is 0 and hybrid_precision NaN for a unit that was lost; both are NaN where nothing was injected.
+    """
+    injected = np.bincount(copies.unit, minlength=sorting.n_units).astype(np.int64)
+    recall = np.where(injected > 0, 0.0 if again else np.nan, np.nan)
+    precision = np.full(sorting.n_units, np.nan)
+    if again is not None:
+        fs = sorting.sampling_frequency
+        tolerance = tolerance_to_samples(TOLERANCE_MS, fs)
+        own = [sorting.spike_samples(unit) for unit in sorting.unit_ids]
+        weight = np.array([len(o) for o in own]) / np.maximum(injected, 1)
+        events = _Events.of(sorting, copies, weight)
+        known = {str(row): np.concatenate([own[row], copies.of(row)]) for row in range(sorting.n_units)}
+        trains = again.trains()
+        scores = agreement(
+            match_counts(known, trains, tolerance), [len(t) for t in known.values()], [len(t) for t in trains.values()]
+        )
+        for row, partner in match_units_one_to_one(scores, LEAST_AGREEMENT).items():
+            train = again.spike_samples(again.unit_ids[partner])
+            labels = label_spikes(known[str(row)], train, tolerance)
+            found = int(labels.truth_found[len(own[row]) :].sum())
+            false = events.weigh(train[~labels.test_right], ms_to_samples(REACH_MS, fs))
+            if injected[row]:
+                recall[row] = found / injected[row]
+            if found:
+                precision[row] = weight[row] * found / (weight[row] * found + false)
+    return {"hybrid_recall": recall, "hybrid_precision": precision, "hybrid_injected": injected}
+
+
+@dataclass(frozen=True)
+class _Events:
+    """All that is known to be in a hybrid recording: sample (n,), ascending, and how many false spikes one beside it is worth."""
+
+    sample: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, sorting: Sorting, copies: Copies, weight: np.ndarray) -> _Events:
+        sample = np.concatenate([sorting.spikes["sample"], copies.sample])
+        worth = np.concatenate([np.zeros(len(sorting.spikes)), weight[copies.unit]])
+        order = np.argsort(sample, kind="stable")
+        return cls(sample[order], worth[order])
+
+    def weigh(self, samples: np.ndarray, reach: int) -> float:
+        """What these spikes (n,) are worth together: each as the nearest event says, 1 where there is none within reach."""
+        after = np.clip(np.searchsorted(self.sample, samples), 1, max(len(self.sample) - 1, 1))
+        pair = np.minimum(np.stack([after - 1, after]), len(self.sample) - 1)
+        distance = np.abs(self.sample[pair] - samples)
+        nearest = np.take_along_axis(pair, distance.argmin(axis=0)[None], axis=0)[0]
+        return float(np.where(distance.min(axis=0) <= reach, self.weight[nearest], 1.0).sum())
+
+
+class _OneStage(Observer):
+    """The stages of the second sorting as one stage, self-test, whose work is the milliseconds that the first one took."""
+
+    def __init__(self, observer: Observer, seconds: dict[str, float]) -> None:
+        self._observer = observer
+        self._work = {stage: round(1000 * s) for stage, s in seconds.items()}
+        observer.start("self-test", max(1, sum(self._work.values())))
+
+    def start(self, stage: str, total: int | None = None) -> None:
+        self._stage, self._here, self._total = stage, self._work.get(stage, 0), total
+        self._done, self._told = 0, 0
+
+    def advance(self, n: int = 1) -> None:
+        self._done += n
+        if self._total:
+            self._tell(min(self._here, self._here * self._done // self._total))
+
+    def finish(self, summary: str = "") -> None:
+        log.info("second sorting, %s: %s", self._stage, summary)
+        self._tell(self._here)
+
+    def _tell(self, work: int) -> None:
+        if work > self._told:
+            self._observer.advance(work - self._told)
+            self._told = work
