@@ -217,7 +217,9 @@ def _lags(mine: np.ndarray, theirs: np.ndarray, reach: int) -> tuple[np.ndarray,
     """For every pair of spikes less than `reach` samples apart: the index in `mine`, and by how much it comes later."""
     low, high = np.searchsorted(theirs, mine - reach), np.searchsorted(theirs, mine + reach)
     index = np.repeat(np.arange(len(mine)), high - low)
-    partner = np.arange(len(index)) - np.repeat(np.cumsum(high - low) - (high - low), high - low) + np.repeat(low, high - low)
+    partner = (
+        np.arange(len(index)) - np.repeat(np.cumsum(high - low) - (high - low), high - low) + np.repeat(low, high - low)
+    )
     return index, mine[index] - theirs[partner]
 
 

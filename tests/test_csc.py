@@ -17,9 +17,9 @@ from spikecrsae.csc.least_squares import fit_amplitudes, fit_templates, subtract
 from spikecrsae.csc.objective import kkt_violation, objective
 from spikecrsae.csc.prox import shrink
 from spikecrsae.csc.pursuit import SpikeSlab, pursue, shift_in_time
-from spikecrsae.evidence import log_posterior as joint_log_posterior
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.errors import UsageError
+from spikecrsae.evidence import log_posterior as joint_log_posterior
 from spikecrsae.sparse_code import SparseCode
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 9))

@@ -214,11 +214,11 @@ def analyzer(simulation, outcome):
 
 
 def test_snr_of_a_sorting_is_that_of_spikeinterface(analyzer, outcome):
-    """Same spikes, signal and noise levels. float32 waveforms, and spikes at the recording's ends, of which the one takes
-    what is there and the other nothing, leave 1e-4."""
+    """Same signal and noise levels. The mean waveform is gathered before the few outliers among the spikes are known, so it
+    holds theirs too: 3e-3."""
     metrics = pytest.importorskip("spikeinterface.metrics")
     table = metrics.compute_quality_metrics(analyzer, metric_names=["snr"])
-    np.testing.assert_allclose(outcome.sorting.units["snr"], table["snr"].to_numpy(float), rtol=1e-4)
+    np.testing.assert_allclose(outcome.sorting.units["snr"], table["snr"].to_numpy(float), rtol=3e-3)
 
 
 def test_isolation_is_that_of_spikeinterface(analyzer):

@@ -437,13 +437,36 @@ def _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes
     for i in range(n):
         if places[i, 0] >= 0:
             _put(
-                correlation, blocked, overlaps, n_shifts, refractory,
-                places[i, 0], places[i, 1], places[i, 2], sizes[i, 0], sign,
+                correlation,
+                blocked,
+                overlaps,
+                n_shifts,
+                refractory,
+                places[i, 0],
+                places[i, 1],
+                places[i, 2],
+                sizes[i, 0],
+                sign,
             )
 
 
 @njit(cache=True, nogil=True)
-def _improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, unit, position, step, amplitude, gain, open_, first_sweep):
+def _improve(
+    correlation,
+    blocked,
+    overlaps,
+    kernel,
+    prior,
+    rivals,
+    refractory,
+    unit,
+    position,
+    step,
+    amplitude,
+    gain,
+    open_,
+    first_sweep,
+):
     """One sweep over the spikes (sorted by position) that are open: each, with those close to it, is taken out, and the set
     of spikes that raises the log posterior most takes their place.
 
