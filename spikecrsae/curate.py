@@ -16,6 +16,7 @@ from scipy.stats import poisson
 from spikecrsae.csc.convolution import BlockSpectra, gram
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.evidence import (
+    SPREAD_BOUNDS,
     Excerpt,
     add,
     expectation_maximisation,
@@ -334,9 +335,8 @@ def _merges(state: _State, cleaned: list[np.ndarray]) -> bool:
         two, distance, _ = are_two(*(without(x, nuisance[1:]) for x in flat), state.seed)
         if two:
             continue
-        # one mode; where it is too wide for one neuron the signal decides which model is the more probable
-        variance = are_two(*(without(x, nuisance) for x in flat), state.seed)[2]
-        if variance > allowed_variance(pooled) and not _is_better_merged(state, a, b, pooled.T):
+        # one mode is not enough, few spikes show no valley: the signal decides which model is the more probable
+        if not _is_better_merged(state, a, b, pooled.T, np.concatenate(flat)):
             continue
         smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
         state.decide("merge", [larger, smaller], distance, similarity)
@@ -347,13 +347,15 @@ def _merges(state: _State, cleaned: list[np.ndarray]) -> bool:
     return bool(gone)
 
 
-def _is_better_merged(state: _State, a: int, b: int, pooled: np.ndarray) -> bool:
+def _is_better_merged(state: _State, a: int, b: int, pooled: np.ndarray, windows: np.ndarray) -> bool:
     """Whether one unit with the pooled template (n_channels, n_times) in place of a and b has the higher log posterior, less
-    what templates cost."""
+    what templates cost. windows (n, n_times * n_channels): the cleaned waveforms of both, for the spread of amplitudes."""
     mine = [state.starts(a), state.starts(b)]
     excerpt = Excerpt.around(state.rest, state.model, state.spikes, np.sort(np.concatenate(mine)), state.seed)
     others = np.delete(np.arange(state.model.n_units), [a, b])
     merged = add(keep(state.model, others), pooled[None])
+    amplitudes = windows @ pooled.T.ravel() / (pooled**2).sum()
+    merged.spread[-1] = np.clip(np.sqrt(max(amplitudes.var() - 1 / (pooled**2).sum(), 0)), *SPREAD_BOUNDS)
     merged.penalty[-1] = -np.logaddexp(-state.model.penalty[a], -state.model.penalty[b])
     apart = excerpt.log_posterior(state.model) - sum(parameter_cost(pooled, len(m)) for m in mine)
     return excerpt.log_posterior(merged) - parameter_cost(pooled, sum(map(len, mine))) > apart
