@@ -52,7 +52,7 @@ def expectation_maximisation(
     """
     spectra = spectra or BlockSpectra.of(signal, model.templates.shape[2])
     for _ in range(n_rounds):
-        model = maximise(signal, model, model.decode(spectra, n_sweeps=0))
+        model = maximise(signal, model, model.decode(spectra, n_sweeps=2))
     return model, model.decode(spectra, n_sweeps=2)
 
 
