@@ -75,13 +75,22 @@ def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> SpikeSlab:
             templates[unit] = fitted[unit] * amplitudes.mean()
         energy, precision = model.energy[unit], 1 / model.spread[unit] ** 2
         unshrunk = amplitudes + (amplitudes - 1) * precision / max(energy, 1e-9)
-        # from the upper half: small spikes of other neurons must not widen the prior that lets more of them in
-        deviation = np.subtract(*np.percentile(unshrunk, [84, 50])) / amplitudes.mean()
-        noise_free = deviation**2 - 1 / max(energy, 1e-9)
-        variance = (counts[unit] * max(noise_free, 0.0) + SPREAD_COUNT * FIRST_SPREAD**2) / (counts[unit] + SPREAD_COUNT)
-        spread[unit] = np.clip(np.sqrt(variance), *SPREAD_BOUNDS)
+        spread[unit] = learned_spread(unshrunk / amplitudes.mean(), energy)
         penalty[unit] = np.log(n_positions / (counts[unit] + 1.0))
     return replace(model, templates=templates, spread=spread, penalty=penalty)
+
+
+def learned_spread(amplitudes: np.ndarray, energy: float) -> float:
+    """Spread of a unit's amplitudes (least squares, about 1) without what noise adds (1 / energy), within SPREAD_BOUNDS.
+
+    From the upper half: small spikes of other neurons must not widen the prior that lets more of them in. A conjugate prior
+    counts as much as SPREAD_COUNT spikes.
+    """
+    n = len(amplitudes)
+    deviation = np.subtract(*np.percentile(amplitudes, [84, 50]))
+    noise_free = max(deviation**2 - 1 / max(energy, 1e-9), 0.0)
+    variance = (n * noise_free + SPREAD_COUNT * FIRST_SPREAD**2) / (n + SPREAD_COUNT)
+    return float(np.clip(np.sqrt(variance), *SPREAD_BOUNDS))
 
 
 def log_posterior(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> float:

@@ -16,13 +16,19 @@ from spikecrsae.preprocess import PreprocessedRecording
 from spikecrsae.progress import Observer
 
 
-class Decoder(Protocol):
-    """What turns whitened signal (n_channels, n_samples) into Spikes: SpikeSlab, or Laplace below."""
+class Model(Protocol):
+    """What has a decoder for every place of a recording: SpikeSlab, Laplace below, or drift.DriftingSlab."""
 
     @property
     def reach(self) -> int:
         """Samples over which one spike bears on the next: template length or refractory period."""
         ...
+
+    def at(self, sample: int) -> Decoder: ...
+
+
+class Decoder(Protocol):
+    """What turns whitened signal (n_channels, n_samples) into Spikes."""
 
     def decode(self, signal: np.ndarray) -> Spikes: ...
 
@@ -76,6 +82,10 @@ class Laplace:
             if not len(sample):
                 return Spikes.none()
 
+    def at(self, sample: int) -> Laplace:
+        """The decoder at a sample of the recording: the same everywhere."""
+        return self
+
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """What each spike leaves in the signal, see SpikeSlab.misfit."""
         return self.prior.misfit(signal, spikes)
@@ -120,24 +130,25 @@ class DecodedChunk:
 
 
 def decode_recording(
-    view: PreprocessedRecording, decoder: Decoder, n_times: int, chunk_size: int, observer: Observer
+    view: PreprocessedRecording, model: Model, n_times: int, chunk_size: int, observer: Observer
 ) -> Iterator[DecodedChunk]:
-    """Decode a recording in order; chunks of about chunk_size samples, at least 16 times the decoder's reach.
+    """Decode a recording in order; chunks of about chunk_size samples, at least 16 times the model's reach.
 
     n_times: length of a template. A seam is laid where no spike bears on what follows, so both sides are independent and
     together they are what the whole would give. Where spikes leave no such place for a whole chunk it is laid anyway.
     """
-    margin = 8 * max(n_times, decoder.reach)
+    margin = 8 * max(n_times, model.reach)
     chunk_size = max(chunk_size, 2 * margin)
     start = 0
     while start < view.n_samples:
         stop = min(start + chunk_size + margin, view.n_samples)
         highpassed, whitened = view.both(start, stop)
         signal = np.ascontiguousarray(whitened.T)
+        decoder = model.at((start + stop) // 2)
         spikes = decoder.decode(signal)
         misfit = decoder.misfit(signal, spikes)
         last = stop == view.n_samples
-        seam = stop - start if last else _seam(spikes.sample, decoder.reach, chunk_size)
+        seam = stop - start if last else _seam(spikes.sample, model.reach, chunk_size)
         here = spikes.sample < seam
         yield DecodedChunk(start, start + seam, spikes.select(here), misfit[here], highpassed)
         observer.advance(seam)

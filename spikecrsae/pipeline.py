@@ -18,6 +18,7 @@ from spikecrsae.config import Config
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
 from spikecrsae.dictionary import Dictionary
+from spikecrsae.drift import DriftingSlab, fit_drift
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.infer import Laplace, decode_recording
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
@@ -75,7 +76,7 @@ class _Clock:
 class _Model:
     """What inference needs besides the preprocessor."""
 
-    slab: SpikeSlab
+    drifting: DriftingSlab
     dictionary: Dictionary
     lam: float
     sigma: float
@@ -83,9 +84,13 @@ class _Model:
     curation: tuple[dict, ...]
     reported: np.ndarray
 
-    def decoder(self, prior: str, one_sided: bool) -> SpikeSlab | Laplace:
+    @property
+    def slab(self) -> SpikeSlab:
+        return self.drifting.slab
+
+    def decoder(self, prior: str, one_sided: bool) -> DriftingSlab | Laplace:
         if prior == "spike-slab":
-            return self.slab
+            return self.drifting
         return Laplace(replace(self.slab, templates=self.dictionary.templates), self.lam, self.sigma, one_sided)
 
 
@@ -115,9 +120,9 @@ def sort(
     clock.lap("artefacts")
     view = PreprocessedRecording(used, preprocess.fit(used, config.preprocess, rng, observer, gaps), gaps)
     clock.lap("noise")
-    signal = _training_signal(view, config, rng)
+    training = _TrainingSignal.of(view, config, rng)
     clock.lap("whiten")
-    model = _learn(signal, view, window, config, device, observer, clock)
+    model = _learn(training, view, window, config, device, observer, clock)
     return _finish(recording, view, survey, model, window.n_times, config, device, observer, components_path, clock)
 
 
@@ -162,7 +167,9 @@ def apply(model_path: Path, recording: Recording, config: Config, observer: Obse
     clock.lap("artefacts")
     view = PreprocessedRecording(used, Preprocessor(**saved["preprocessor"]), gaps)
     dictionary = Dictionary(saved["dictionary"]["atoms"], saved["dictionary"]["scale"])
-    model = _Model(slab, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
+    # drift belongs to the recording that it was learnt from
+    still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), recording.n_samples)
+    model = _Model(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
     device = resolve_device(config.runtime.device)
     return _finish(recording, view, survey, model, slab.templates.shape[2], config, device, observer, None, clock)
 
@@ -206,24 +213,36 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def _training_signal(view: PreprocessedRecording, config: Config, rng: np.random.Generator) -> np.ndarray:
-    """Whitened signal (n_channels, n_samples) to learn from: the whole recording, or windows drawn at random, in order."""
-    fs = view.sampling_frequency
-    length = min(s_to_samples(config.train.window_s, fs), view.n_samples)
-    n_wanted = max(1, s_to_samples(config.initialise.max_signal_s, fs) // length)
-    if n_wanted * length >= view.n_samples:
-        starts, length = (
-            np.arange(0, view.n_samples, s_to_samples(config.infer.chunk_s, fs)),
-            s_to_samples(config.infer.chunk_s, fs),
-        )
-    else:
-        starts = np.sort(rng.choice(view.n_samples // length, n_wanted, replace=False)) * length
-    parts = [view.whitened(int(start), min(int(start) + length, view.n_samples)) for start in starts]
-    return np.ascontiguousarray(np.concatenate(parts).T)
+@dataclass(frozen=True)
+class _TrainingSignal:
+    """Whitened signal (n_channels, n_samples) to learn from: the whole recording, or windows drawn at random, in order, each of
+    `length` samples (the last may be shorter) from one of `starts`."""
+
+    signal: np.ndarray
+    starts: np.ndarray
+    length: int
+
+    @classmethod
+    def of(cls, view: PreprocessedRecording, config: Config, rng: np.random.Generator) -> _TrainingSignal:
+        fs = view.sampling_frequency
+        length = min(s_to_samples(config.train.window_s, fs), view.n_samples)
+        n_wanted = max(1, s_to_samples(config.initialise.max_signal_s, fs) // length)
+        if n_wanted * length >= view.n_samples:
+            length = s_to_samples(config.infer.chunk_s, fs)
+            starts = np.arange(0, view.n_samples, length)
+        else:
+            starts = np.sort(rng.choice(view.n_samples // length, n_wanted, replace=False)) * length
+        parts = [view.whitened(int(start), min(int(start) + length, view.n_samples)) for start in starts]
+        return cls(np.ascontiguousarray(np.concatenate(parts).T), starts, length)
+
+    def in_recording(self, samples: np.ndarray) -> np.ndarray:
+        """Where samples of the signal stand in the recording."""
+        return self.starts[samples // self.length] + samples % self.length
 
 
-def _learn(signal, view, window, config, device, observer, clock) -> _Model:
-    """First templates, then the set of units, then CRsAE's templates, lambda and sigma."""
+def _learn(data: _TrainingSignal, view, window, config, device, observer, clock) -> _Model:
+    """First templates, then the set of units and how they drift, then CRsAE's templates, lambda and sigma."""
+    signal = data.signal
     fs, initial, seed = view.sampling_frequency, config.initialise, config.runtime.seed
     dead_time = max(1, ms_to_samples(initial.dead_time_ms, fs))
     refractory = ms_to_samples(initial.refractory_ms, fs)
@@ -242,7 +261,9 @@ def _learn(signal, view, window, config, device, observer, clock) -> _Model:
     clock.lap("curate")
     if not slab.n_units:
         empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
-        return _Model(slab, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool))
+        still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), view.n_samples)
+        return _Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool))
+    drifting = fit_drift(signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
     # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
     settings = replace(config.train, annealing=0.0)
     if config.infer.prior != "laplace":
@@ -253,7 +274,7 @@ def _learn(signal, view, window, config, device, observer, clock) -> _Model:
     )  # fmt: skip
     clock.lap("train")
     return _Model(
-        slab, training.dictionary, training.lam, training.sigma, training.history, curated.decisions, ~curated.satellites
+        drifting, training.dictionary, training.lam, training.sigma, training.history, curated.decisions, ~curated.satellites
     )
 
 
@@ -279,7 +300,7 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
         channels=_channel_table(recording, view, survey), noise_level=view.preprocessor.noise_level,
         amplitude_unit=recording.amplitude_unit, start_time_s=recording.start_time_s,
         learned={"lambda": np.array(model.lam), "sigma": np.array(model.sigma)} | model.history, curation=model.curation,
-        excluded=view.excluded,
+        excluded=view.excluded, drift=model.drifting.extent(),
     )  # fmt: skip
     observer.finish(f"{len(sorting.spikes)} spikes")
     clock.lap("infer")

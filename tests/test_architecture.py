@@ -25,6 +25,7 @@ FLOORS = {
         "checkpoint",
         "train",
         "evidence",
+        "drift",
         "curate",
         "infer",
         "confidence",

@@ -73,6 +73,10 @@ class SpikeSlab:
         step = np.rint(spikes.shift * self.n_shifts + (self.n_shifts - 1) / 2).astype(np.int64)
         return spikes.unit * self.n_shifts + step
 
+    def at(self, sample: int) -> SpikeSlab:
+        """The model at a sample of the recording: the same everywhere (one that changes is drift.DriftingSlab)."""
+        return self
+
     def decode(self, signal: np.ndarray | BlockSpectra, n_sweeps: int = 4) -> Spikes:
         """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates.
 

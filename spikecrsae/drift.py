@@ -1,0 +1,94 @@
+"""Templates that follow slow changes of a recording: movement of the electrode, swelling, a cell that fades."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.evidence import learned_spread
+from spikecrsae.initialise import windows_at
+
+#: Templates are sums of Legendre polynomials of time up to this degree; a unit needs SPIKES_PER_TERM spikes for each.
+DEGREE, SPIKES_PER_TERM = 4, 20
+#: A change counts where its singular value is above the largest one that noise alone gives, by this margin.
+NOISE_MARGIN = 1.1
+
+
+@dataclass(frozen=True)
+class DriftingSlab:
+    """A spike-and-slab model whose templates are functions of time.
+
+    changes (DEGREE, n_units, n_channels, n_times): the template of a unit at time t of the recording is that of `slab` plus the
+    sum of changes[k - 1] P_k(x), with Legendre polynomials P_k and x from -1 at the first sample to 1 at the last.
+    """
+
+    slab: SpikeSlab
+    changes: np.ndarray
+    n_samples: int
+
+    @property
+    def reach(self) -> int:
+        """Samples over which one spike bears on the next."""
+        return self.slab.reach
+
+    def at(self, sample: int) -> SpikeSlab:
+        """The model at a sample of the recording."""
+        if not self.changes.any():
+            return self.slab
+        terms = _terms(np.array([sample]), self.n_samples, len(self.changes) + 1)[0, 1:]
+        return replace(self.slab, templates=self.slab.templates + np.tensordot(terms, self.changes, axes=1))
+
+
+    def extent(self) -> np.ndarray:
+        """How far each template moves from the first sample to the last, relative to its mean norm (n_units,)."""
+        moved = self.at(self.n_samples - 1).templates - self.at(0).templates
+        return np.sqrt((moved**2).sum(axis=(1, 2)) / np.maximum(self.slab.energy, 1e-9))
+
+
+def _terms(samples: np.ndarray, n_samples: int, n_terms: int) -> np.ndarray:
+    """Legendre polynomials of time, (n, n_terms)."""
+    return np.polynomial.legendre.legvander(2.0 * samples / max(n_samples - 1, 1) - 1, n_terms - 1)
+
+
+def fit_drift(
+    signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.ndarray, n_samples: int
+) -> DriftingSlab:
+    """How the templates change over the recording, from the spikes of whitened signal (n_channels, n_samples of it).
+
+    samples (n_spikes,): where each spike stands in the recording of n_samples. A unit's waveforms, every other spike taken
+    away, are regressed on polynomials that are orthonormal over its spikes: without drift, the coefficients beyond the
+    first are noise of variance 1. Of their singular values only those above what such noise reaches (square roots of the two
+    sides' lengths added up) are kept; most recordings keep none.
+    """
+    n_times = model.templates.shape[2]
+    changes = np.zeros((DEGREE, *model.templates.shape))
+    if not len(spikes):
+        return DriftingSlab(model, changes, n_samples)
+    rest = model.residual(signal, spikes).T
+    shifted, rows = model.shifted(), model.copy_of(spikes)
+    templates, spread = model.templates.astype(np.float64).copy(), model.spread.copy()
+    for unit in range(model.n_units):
+        mine = np.flatnonzero(spikes.unit == unit)
+        n_terms = min(DEGREE + 1, len(mine) // SPIKES_PER_TERM)
+        if n_terms < 2:
+            continue
+        windows = windows_at(rest, spikes.sample[mine], n_times)
+        windows = windows + shifted[rows[mine]].transpose(0, 2, 1) * spikes.amplitude[mine, None, None]
+        basis = _terms(samples[mine], n_samples, n_terms)
+        orthonormal, triangle = np.linalg.qr(basis)
+        coefficients = orthonormal.T @ windows.reshape(len(mine), -1)
+        left, size, right = np.linalg.svd(coefficients[1:], full_matrices=False)
+        bound = NOISE_MARGIN * (np.sqrt(coefficients.shape[1]) + np.sqrt(n_terms - 1))
+        kept = size > bound
+        if not kept.any():
+            continue
+        coefficients[1:] = (left[:, kept] * size[kept]) @ right[kept]
+        fitted = np.linalg.solve(triangle, coefficients).reshape(n_terms, n_times, -1).transpose(0, 2, 1)
+        templates[unit], changes[: n_terms - 1, unit] = fitted[0], fitted[1:]
+        expected = basis @ np.linalg.solve(triangle, coefficients)
+        energy = (expected**2).sum(axis=1)
+        amplitudes = (windows.reshape(len(mine), -1) * expected).sum(axis=1) / energy
+        spread[unit] = learned_spread(amplitudes, energy.mean())
+    return DriftingSlab(replace(model, templates=templates, spread=spread), changes, n_samples)
