@@ -11,7 +11,6 @@ import logging
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.stats import poisson
 
 from spikecrsae.csc.convolution import BlockSpectra, gram
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
@@ -25,7 +24,6 @@ from spikecrsae.evidence import (
     parameter_cost,
 )
 from spikecrsae.initialise import (
-    MODE_LEVEL,
     SMALLEST_CLUSTER,
     SpikeSubspace,
     TemplateWindow,
@@ -37,13 +35,10 @@ from spikecrsae.initialise import (
     windows_at,
     without,
 )
+from spikecrsae.satellites import SATELLITE_FRACTION, find_satellites
 
 log = logging.getLogger(__name__)
 
-#: A unit of which more spikes than this part come at fixed lags from those of stronger units, beyond chance, is no neuron.
-SATELLITE_FRACTION = 0.75
-#: Lags looked at, in template lengths: a strong spike's head and tail are still seen there.
-SATELLITE_REACH = 3
 #: Pairs of templates whose cosine at the best lag is above this are asked whether they are one.
 SIMILAR = 0.7
 #: Probability that a unit's spike of typical size is none of noise, at least.
@@ -56,7 +51,7 @@ class Curated:
     """The stable set of units with its prior, the spikes of the training signal, and the decisions that led there.
 
     ids (n_units,): the units' names in the decisions. satellites (n_units,) bool: templates that serve the decoder but are
-    no neuron, see `find_satellites`.
+    no neuron, see satellites.find_satellites.
     """
 
     model: SpikeSlab
@@ -183,45 +178,6 @@ class _State:
         row = {"decision": decision, "units": named, "statistic": float(statistic), "level": float(level), **more}
         self.decisions.append(row | {"round": self.round_number})
         log.info("%s", self.decisions[-1])
-
-
-def find_satellites(model: SpikeSlab, spikes: Spikes, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Units (bool, n_units) and the part of their spikes that is locked (n_units,): units whose spikes mostly come at fixed lags from those of stronger units: they stand for what the
-    stronger template misfits, or for its head or tail beyond the window.
-
-    A cross-correlogram with each stronger unit (energy above) over SATELLITE_REACH template lengths shows the lags at which
-    there are more spikes than chance gives (Poisson, Bonferroni); a satellite has more than SATELLITE_FRACTION of its spikes
-    there, chance taken off.
-    """
-    excess = np.zeros(model.n_units)
-    n_times = model.templates.shape[2] if model.n_units else 1
-    edges = np.arange(-SATELLITE_REACH * n_times, SATELLITE_REACH * n_times + 1, max(1, n_times // 8))
-    for unit in range(model.n_units):
-        mine = spikes.sample[spikes.unit == unit]
-        hosts = np.flatnonzero(model.energy > model.energy[unit])
-        locked = np.zeros(len(mine), bool)
-        chance = 0.0
-        for host in hosts:
-            theirs = spikes.sample[spikes.unit == host]
-            pairs, lags = _lags(mine, theirs, int(edges[-1]))
-            counts = np.histogram(lags, edges)[0]
-            expected = len(mine) * len(theirs) * (edges[1] - edges[0]) / n_samples
-            above = poisson.sf(counts - 1, expected) < MODE_LEVEL / (len(counts) * len(hosts))
-            locked[pairs[above[np.clip(np.searchsorted(edges, lags, "right") - 1, 0, len(counts) - 1)]]] = True
-            chance += above.sum() * expected / max(len(mine), 1)
-        if len(mine):
-            excess[unit] = (locked.mean() - chance) / max(1 - chance, 0.1)
-    return excess > SATELLITE_FRACTION, excess
-
-
-def _lags(mine: np.ndarray, theirs: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """For every pair of spikes less than `reach` samples apart: the index in `mine`, and by how much it comes later."""
-    low, high = np.searchsorted(theirs, mine - reach), np.searchsorted(theirs, mine + reach)
-    index = np.repeat(np.arange(len(mine)), high - low)
-    partner = (
-        np.arange(len(index)) - np.repeat(np.cumsum(high - low) - (high - low), high - low) + np.repeat(low, high - low)
-    )
-    return index, mine[index] - theirs[partner]
 
 
 def _redundant_clusters(state: _State, members: list[np.ndarray]) -> None:

@@ -40,7 +40,6 @@ class DriftingSlab:
         terms = _terms(np.array([sample]), self.n_samples, len(self.changes) + 1)[0, 1:]
         return replace(self.slab, templates=self.slab.templates + np.tensordot(terms, self.changes, axes=1))
 
-
     def extent(self) -> np.ndarray:
         """How far each template moves from the first sample to the last, relative to its mean norm (n_units,)."""
         moved = self.at(self.n_samples - 1).templates - self.at(0).templates
@@ -52,9 +51,7 @@ def _terms(samples: np.ndarray, n_samples: int, n_terms: int) -> np.ndarray:
     return np.polynomial.legendre.legvander(2.0 * samples / max(n_samples - 1, 1) - 1, n_terms - 1)
 
 
-def fit_drift(
-    signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.ndarray, n_samples: int
-) -> DriftingSlab:
+def fit_drift(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.ndarray, n_samples: int) -> DriftingSlab:
     """How the templates change over the recording, from the spikes of whitened signal (n_channels, n_samples of it).
 
     samples (n_spikes,): where each spike stands in the recording of n_samples. A unit's waveforms, every other spike taken

@@ -26,6 +26,7 @@ FLOORS = {
         "train",
         "evidence",
         "drift",
+        "satellites",
         "curate",
         "infer",
         "confidence",

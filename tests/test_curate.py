@@ -7,9 +7,9 @@ import pytest
 
 from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.curate import find_satellites
 from spikecrsae.evidence import expectation_maximisation
 from spikecrsae.initialise import are_two, divide
+from spikecrsae.satellites import find_satellites
 
 
 def trains(*samples) -> Spikes:

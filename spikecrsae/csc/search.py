@@ -1,0 +1,382 @@
+"""The search of csc.pursuit, compiled: the greedy solution, its local improvement, and what each spike is worth.
+
+Spikes are described by unit, position (first sample of the template), step (which of the shifted copies) and amplitude. The
+correlation of the residual with every template, (n_units, n_positions), is kept up to date as spikes come and go; `blocked`
+counts the spikes of a unit that keep it silent at a position. prior (3, n_units): 1 / s^2, g + 1 / s^2, and the part of
+the gain that does not depend on the data.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+#: Of what replaces some spikes, the first one gains at least this part of what they did.
+_LEAST_SHARE = 0.3
+
+
+@njit(cache=True, nogil=True)
+def _read(row, kernel, position, step):
+    """The correlation at a sub-sample position."""
+    reach = kernel.shape[1] // 2
+    value = 0.0
+    if position >= reach and position + reach < len(row):
+        part = row[position - reach : position + reach + 1]
+        for j in range(len(part)):
+            value += kernel[step, j] * part[j]
+        return value
+    for j in range(kernel.shape[1]):
+        value += kernel[step, j] * row[min(max(position + j - reach, 0), len(row) - 1)]
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _best(correlation, blocked, kernel, prior, first, last, only):
+    """The spike of the largest gain in [first, last): gain, unit (-1: none pays), position, step, amplitude. only: a unit, or -1."""
+    n_units, n_positions = correlation.shape
+    n_shifts = kernel.shape[0]
+    best_gain, best_unit, best_position, best_step, best_amplitude = 0.0, -1, -1, 0, 0.0
+    for unit in range(n_units):
+        if only >= 0 and unit != only:
+            continue
+        precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
+        # b must exceed this for the largest gain so far; between samples it can be larger than on them
+        need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
+        low = 0.6 * need
+        row = correlation[unit]
+        part = row[first:last]
+        low = max(low, 0.0)
+        for i in range(len(part)):
+            b = part[i]
+            if b <= low:
+                continue
+            position = first + i
+            if blocked[unit, position]:
+                continue
+            before = row[position - 1] if position > 0 else b
+            after = row[position + 1] if position < n_positions - 1 else b
+            if before > b or after > b or (after == b and position < n_positions - 1):
+                continue
+            # a parabola tells where between the samples, and whether it is worth the exact value
+            bend = 2.0 * b - before - after
+            vertex = 0.5 * (after - before) / bend if bend > 0 else 0.0
+            if 1.1 * (b + 0.25 * (after - before) * vertex) <= need:
+                continue
+            middle = int(np.rint(vertex * n_shifts + 0.5 * (n_shifts - 1)))
+            top, step = -np.inf, 0
+            for k in range(max(0, middle - 1), min(n_shifts, middle + 2)):
+                value = _read(row, kernel, position, k)
+                if value > top:
+                    top, step = value, k
+            gain = 0.5 * (top + precision) ** 2 / total + offset
+            if gain > best_gain:
+                best_gain, best_unit, best_position, best_step = gain, unit, position, step
+                best_amplitude = (top + precision) / total
+                need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
+                low = max(0.6 * need, 0.0)
+    return best_gain, best_unit, best_position, best_step, best_amplitude
+
+
+@njit(cache=True, nogil=True)
+def _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, sign):
+    """Subtract a spike from the correlation (sign 1) or give it back (sign -1), and block or free its unit around it."""
+    n_units, n_positions = correlation.shape
+    centre = (overlaps.shape[2] - 1) // 2
+    low, high = max(0, position - centre), min(n_positions, position + centre + 1)
+    atom = unit * n_shifts + step
+    scale = np.float32(sign * amplitude)
+    for other in range(n_units):
+        # views that begin at 0: the loop over them is compiled to vector instructions
+        changed = correlation[other, low:high]
+        shape = overlaps[other, atom, low - position + centre : high - position + centre]
+        for i in range(len(changed)):
+            changed[i] -= scale * shape[i]
+    near = blocked[unit, max(0, position - refractory) : min(n_positions, position + refractory + 1)]
+    for i in range(len(near)):
+        near[i] += sign
+
+
+@njit(cache=True, nogil=True)
+def search(correlation, blocked, overlaps, kernel, prior, refractory):
+    """The greedy solution: the spike of the largest gain in a segment and its two neighbours, until none gains. Unit, position, step,
+    amplitude and gain of each spike, and a mask of ones."""
+    n_positions = correlation.shape[1]
+    n_shifts = kernel.shape[0]
+    centre = (overlaps.shape[2] - 1) // 2
+    # a spike changes what interpolation sees a little beyond the overlap
+    touched = max(centre, refractory) + kernel.shape[1] // 2 + 1
+    length = 2 * touched + 1
+    n_segments = (n_positions + length - 1) // length
+    gains = np.zeros(n_segments)
+    amplitudes = np.zeros(n_segments)
+    units = np.full(n_segments, -1, np.int64)
+    positions = np.zeros(n_segments, np.int64)
+    steps = np.zeros(n_segments, np.int64)
+    stale = np.ones(n_segments, np.bool_)
+    found_unit, found_position, found_step, found_amplitude, found_gain = [0], [0], [0], [0.0], [0.0]
+    again = True
+    while again:
+        again = False
+        for segment in range(n_segments):
+            for near in range(max(0, segment - 1), min(n_segments, segment + 2)):
+                if stale[near]:
+                    gains[near], units[near], positions[near], steps[near], amplitudes[near] = _best(
+                        correlation, blocked, kernel, prior, near * length, min((near + 1) * length, n_positions), -1
+                    )
+                    stale[near] = False
+            if units[segment] < 0:
+                continue
+            if segment > 0 and gains[segment - 1] > gains[segment]:
+                continue
+            if segment < n_segments - 1 and gains[segment + 1] > gains[segment]:
+                again = True
+                continue
+            unit, position, step = units[segment], positions[segment], steps[segment]
+            _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitudes[segment], 1)
+            found_unit.append(unit)
+            found_position.append(position)
+            found_step.append(step)
+            found_amplitude.append(amplitudes[segment])
+            found_gain.append(gains[segment])
+            for near in range(max(0, position - touched) // length, min(n_positions - 1, position + touched) // length + 1):
+                stale[near] = True
+            again = True
+    return (
+        np.array(found_unit[1:], dtype=np.int64),
+        np.array(found_position[1:], dtype=np.int64),
+        np.array(found_step[1:], dtype=np.int64),
+        np.array(found_amplitude[1:], dtype=np.float64),
+        np.array(found_gain[1:], dtype=np.float64),
+        np.ones(len(found_unit) - 1, dtype=np.bool_),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _gain(correlation, kernel, prior, unit, position, step, amplitude):
+    """What a spike of given amplitude adds to the log posterior."""
+    b = _read(correlation[unit], kernel, position, step)
+    precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
+    best = (b + precision) / total
+    return 0.5 * total * (best**2 - (amplitude - best) ** 2) + offset
+
+
+@njit(cache=True, nogil=True)
+def _rebuild(correlation, blocked, overlaps, kernel, prior, refractory, first, last, start_unit, most, places, sizes):
+    """Spikes in [first, last) from nothing: the best of start_unit (-1: of any unit), then greedily, then each once more in the
+    presence of the others. Fills places (most, 3: unit, position, step) and sizes (most, 2: amplitude, gain) and leaves the
+    spikes subtracted. Returns their number and what they add to the log posterior."""
+    n_shifts = kernel.shape[0]
+    n, total = 0, 0.0
+    only = start_unit
+    while n < most:
+        gain, unit, position, step, amplitude = _best(correlation, blocked, kernel, prior, first, last, only)
+        if unit < 0:
+            break
+        only = -1
+        _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, 1)
+        places[n, 0], places[n, 1], places[n, 2] = unit, position, step
+        sizes[n, 0], sizes[n, 1] = amplitude, gain
+        total += gain
+        n += 1
+    if n < 2:
+        return n, total
+    for i in range(n):
+        unit, position, step, amplitude = places[i, 0], places[i, 1], places[i, 2], sizes[i, 0]
+        _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, -1)
+        total -= _gain(correlation, kernel, prior, unit, position, step, amplitude)
+        gain, unit, position, step, amplitude = _best(correlation, blocked, kernel, prior, first, last, -1)
+        if unit >= 0:
+            _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, 1)
+            total += gain
+        places[i, 0], places[i, 1], places[i, 2] = unit, position, step
+        sizes[i, 0], sizes[i, 1] = amplitude, gain
+    return n, total
+
+
+@njit(cache=True, nogil=True)
+def _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes, n, sign):
+    for i in range(n):
+        if places[i, 0] >= 0:
+            _put(
+                correlation,
+                blocked,
+                overlaps,
+                n_shifts,
+                refractory,
+                places[i, 0],
+                places[i, 1],
+                places[i, 2],
+                sizes[i, 0],
+                sign,
+            )
+
+
+@njit(cache=True, nogil=True)
+def improve(
+    correlation,
+    blocked,
+    overlaps,
+    kernel,
+    prior,
+    rivals,
+    refractory,
+    unit,
+    position,
+    step,
+    amplitude,
+    gain,
+    open_,
+    first_sweep,
+):
+    """One sweep over the spikes (sorted by position) that are open: each, with those close to it, is taken out, and the set
+    of spikes that raises the log posterior most takes their place.
+
+    open_: in the first sweep crowded spikes are open too; later, only those beside which something changed. Returns the
+    spikes, which of them are open now, and how many places have changed.
+    """
+    n_shifts = kernel.shape[0]
+    n_units, n_positions = correlation.shape
+    centre = (overlaps.shape[2] - 1) // 2
+    close = max(3, centre // 6)
+    n = len(unit)
+    alive, opened = np.ones(n, np.bool_), np.zeros(n, np.bool_)
+    n_changed = 0
+    most = 6
+    members = np.zeros(most, np.int64)
+    old_places, old_sizes = np.zeros((most, 3), np.int64), np.zeros((most, 2))
+    places, sizes = np.zeros((most, 3), np.int64), np.zeros((most, 2))
+    best_places, best_sizes = np.zeros((most, 3), np.int64), np.zeros((most, 2))
+    more_unit, more_position, more_step, more_amplitude, more_gain = [0], [0], [0], [0.0], [0.0]
+    for i in range(n):
+        if not alive[i] or not (first_sweep or open_[i]):
+            continue
+        t = position[i]
+        crowded = (i > 0 and t - position[i - 1] <= close) or (i < n - 1 and position[i + 1] - t <= close)
+        if not (open_[i] or crowded):
+            continue
+        n_old = 0
+        j = i
+        while j >= 0 and t - position[j] <= 4 * close and n_old < most - 1:
+            if alive[j] and abs(t - position[j]) <= close:
+                members[n_old] = j
+                n_old += 1
+            j -= 1
+        j = i + 1
+        while j < n and position[j] - t <= 4 * close and n_old < most - 1:
+            if alive[j] and abs(t - position[j]) <= close:
+                members[n_old] = j
+                n_old += 1
+            j += 1
+        old_total = 0.0
+        for k in range(n_old):
+            j = members[k]
+            old_places[k, 0], old_places[k, 1], old_places[k, 2] = unit[j], position[j], step[j]
+            old_sizes[k, 0], old_sizes[k, 1] = amplitude[j], gain[j]
+            _put(correlation, blocked, overlaps, n_shifts, refractory, unit[j], position[j], step[j], amplitude[j], -1)
+            old_total += _gain(correlation, kernel, prior, unit[j], position[j], step[j], amplitude[j])
+        first, last = max(0, t - 2 * close), min(n_positions, t + 2 * close + 1)
+        best_n, best_total = -1, old_total + 1e-6
+        for start in range(-1, n_units):
+            if start >= 0:
+                resembles = False
+                for k in range(n_old):
+                    resembles |= rivals[start, old_places[k, 0]]
+                if not resembles:
+                    continue
+                # whatever explains as much, its largest spike explains a good part of it
+                if _best(correlation, blocked, kernel, prior, first, last, start)[0] < _LEAST_SHARE * old_total:
+                    continue
+            new_n, new_total = _rebuild(
+                correlation, blocked, overlaps, kernel, prior, refractory, first, last, start, n_old + 1, places, sizes
+            )
+            if new_total > best_total:
+                best_n, best_total = new_n, new_total
+                best_places[:], best_sizes[:] = places, sizes
+            _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes, new_n, -1)
+        if best_n < 0:
+            _put_all(correlation, blocked, overlaps, n_shifts, refractory, old_places, old_sizes, n_old, 1)
+            continue
+        _put_all(correlation, blocked, overlaps, n_shifts, refractory, best_places, best_sizes, best_n, 1)
+        moved = best_total - old_total > 0.1
+        slot = 0
+        for k in range(best_n):
+            if best_places[k, 0] < 0:
+                continue
+            if slot < n_old:
+                j = members[slot]
+                unit[j], position[j], step[j] = best_places[k, 0], best_places[k, 1], best_places[k, 2]
+                amplitude[j], gain[j] = best_sizes[k, 0], best_sizes[k, 1]
+            else:
+                more_unit.append(best_places[k, 0])
+                more_position.append(best_places[k, 1])
+                more_step.append(best_places[k, 2])
+                more_amplitude.append(best_sizes[k, 0])
+                more_gain.append(best_sizes[k, 1])
+            slot += 1
+        for k in range(slot, n_old):
+            alive[members[k]] = False
+        if moved:
+            n_changed += 1
+            j = i
+            while j >= 0 and t - position[j] <= 2 * centre:
+                opened[j] = True
+                j -= 1
+            j = i
+            while j < n and position[j] - t <= 2 * centre:
+                opened[j] = True
+                j += 1
+    kept = np.flatnonzero(alive)
+    n_more = len(more_unit) - 1
+    return (
+        np.concatenate((unit[kept], np.array(more_unit, dtype=np.int64)[1:])),
+        np.concatenate((position[kept], np.array(more_position, dtype=np.int64)[1:])),
+        np.concatenate((step[kept], np.array(more_step, dtype=np.int64)[1:])),
+        np.concatenate((amplitude[kept], np.array(more_amplitude, dtype=np.float64)[1:])),
+        np.concatenate((gain[kept], np.array(more_gain, dtype=np.float64)[1:])),
+        np.concatenate((opened[kept], np.ones(n_more, dtype=np.bool_))),
+        n_changed,
+    )
+
+
+@njit(cache=True, nogil=True)
+def compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, position, step, amplitude):
+    """For every spike, with all others in place: its gain, and unit (or -1) and gain of the best spike of another unit there."""
+    n_shifts = kernel.shape[0]
+    n_units, n_positions = correlation.shape
+    close = max(3, (overlaps.shape[2] - 1) // 12)
+    gain, rival, rival_gain = np.zeros(len(unit)), np.full(len(unit), -1, np.int64), np.zeros(len(unit))
+    for i in range(len(unit)):
+        u, t, k, a = unit[i], position[i], step[i], amplitude[i]
+        _put(correlation, blocked, overlaps, n_shifts, refractory, u, t, k, a, -1)
+        gain[i] = _gain(correlation, kernel, prior, u, t, k, a)
+        for v in range(n_units):
+            if v != u:
+                g, w, _, _, _ = _best(
+                    correlation, blocked, kernel, prior, max(0, t - close), min(n_positions, t + close + 1), v
+                )
+                if w >= 0 and g > rival_gain[i]:
+                    rival[i], rival_gain[i] = v, g
+        _put(correlation, blocked, overlaps, n_shifts, refractory, u, t, k, a, 1)
+    return gain, rival, rival_gain
+
+
+@njit(cache=True, nogil=True)
+def cuts(correlation, enough, gap, piece):
+    """Bounds of pieces of at least `piece` positions; between two of them lies a gap in which no correlation is enough."""
+    n_units, n_positions = correlation.shape
+    bounds = [0]
+    quiet = 0
+    for position in range(n_positions):
+        loud = False
+        if position - bounds[-1] >= piece - gap:
+            for unit in range(n_units):
+                if correlation[unit, position] > enough[unit]:
+                    loud = True
+                    break
+            quiet = 0 if loud else quiet + 1
+            if quiet >= gap and position - bounds[-1] >= piece:
+                bounds.append(position - gap // 2)
+                quiet = 0
+    if bounds[-1] < n_positions:
+        bounds.append(n_positions)
+    return np.array(bounds)
