@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from spikecrsae.csc.convolution import BlockSpectra, gram
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
 from spikecrsae.evidence import (
     SPREAD_BOUNDS,
     Excerpt,
@@ -285,14 +285,13 @@ def _merges(state: _State, cleaned: list[np.ndarray]) -> bool:
         if a in gone or b in gone or min(len(cleaned[a]), len(cleaned[b])) < SMALLEST_CLUSTER:
             continue
         first, second = _aligned(cleaned[a], cleaned[b], shift, state.window.n_times)
-        pooled = (len(first) * first.mean(axis=0) + len(second) * second.mean(axis=0)) / (len(first) + len(second))
-        nuisance = nuisance_directions(pooled.T)
+        pooled, amplitudes = _pooled(first, second)
+        nuisance = nuisance_directions(pooled)
         flat = [part.reshape(len(part), -1) for part in (first, second)]
-        two, distance, _ = are_two(*(without(x, nuisance[1:]) for x in flat), state.seed)
-        if two:
-            continue
-        # one mode is not enough, few spikes show no valley: the signal decides which model is the more probable
-        if not _is_better_merged(state, a, b, pooled.T, np.concatenate(flat)):
+        two, distance, variance = are_two(*(without(x, nuisance[1:]) for x in flat), state.seed)
+        # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
+        wide = variance > allowed_variance(pooled)
+        if two or (wide and not _is_better_merged(state, a, b, pooled, amplitudes)):
             continue
         smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
         state.decide("merge", [larger, smaller], distance, similarity)
@@ -303,14 +302,24 @@ def _merges(state: _State, cleaned: list[np.ndarray]) -> bool:
     return bool(gone)
 
 
-def _is_better_merged(state: _State, a: int, b: int, pooled: np.ndarray, windows: np.ndarray) -> bool:
+def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The common template (n_channels, n_times) of two sets of windows (n, n_times, n_channels), the second moved by the part of a
+    sample that fits best, and the amplitudes of all windows relative to it."""
+    mean, other = first.mean(axis=0).T.astype(np.float64), second.mean(axis=0).T.astype(np.float64)
+    shift = max(np.linspace(-0.5, 0.5, 9), key=lambda by: np.vdot(mean, shift_in_time(other, by)))
+    pooled = (len(first) * mean + len(second) * shift_in_time(other, shift)) / (len(first) + len(second))
+    templates = pooled, shift_in_time(pooled, -shift)
+    amplitudes = [np.tensordot(w, h.T, axes=2) / (h**2).sum() for w, h in zip((first, second), templates, strict=True)]
+    return pooled, np.concatenate(amplitudes)
+
+
+def _is_better_merged(state: _State, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> bool:
     """Whether one unit with the pooled template (n_channels, n_times) in place of a and b has the higher log posterior, less
-    what templates cost. windows (n, n_times * n_channels): the cleaned waveforms of both, for the spread of amplitudes."""
+    what templates cost. amplitudes (n,): of both units' spikes relative to it."""
     mine = [state.starts(a), state.starts(b)]
     excerpt = Excerpt.around(state.rest, state.model, state.spikes, np.sort(np.concatenate(mine)), state.seed)
     others = np.delete(np.arange(state.model.n_units), [a, b])
     merged = add(keep(state.model, others), pooled[None])
-    amplitudes = windows @ pooled.T.ravel() / (pooled**2).sum()
     merged.spread[-1] = np.clip(np.sqrt(max(amplitudes.var() - 1 / (pooled**2).sum(), 0)), *SPREAD_BOUNDS)
     merged.penalty[-1] = -np.logaddexp(-state.model.penalty[a], -state.model.penalty[b])
     apart = excerpt.log_posterior(state.model) - sum(parameter_cost(pooled, len(m)) for m in mine)
