@@ -248,13 +248,13 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     refractory = ms_to_samples(initial.refractory_ms, fs)
     observer.start("initialise")
     subspace = SpikeSubspace.learn(signal.T, initial.detection_threshold, max(4, ms_to_samples(1.0, fs)), dead_time)
-    templates, members = first_templates(signal.T, subspace, window, initial, dead_time, seed)
+    events, templates, members = first_templates(signal.T, subspace, window, initial, dead_time, seed)
     observer.finish(f"{len(templates)} clusters")
     clock.lap("initialise")
     observer.start("curate")
     curated = curate(
-        signal, templates, members, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time, refractory=refractory,
-        fixed_number=initial.units is not None, seed=seed, observer=observer,
+        signal, events, templates, members, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time,
+        refractory=refractory, fixed_number=initial.units is not None, seed=seed, observer=observer,
     )  # fmt: skip
     slab = curated.model
     observer.finish(f"{np.sum(~curated.satellites)} units after {curated.rounds} rounds")

@@ -19,7 +19,7 @@ import numpy as np
 
 from spikecrsae.csc.convolution import BlockSpectra, gram, in_threads
 from spikecrsae.csc.least_squares import subtract
-from spikecrsae.csc.search import compare, cuts, improve, search
+from spikecrsae.csc.search import above_any, compare, cuts, improve, search
 
 #: Half the length of the interpolator, samples.
 SINC_REACH = 8
@@ -75,7 +75,13 @@ class SpikeSlab:
         """The model at a sample of the recording: the same everywhere (one that changes is drift.DriftingSlab)."""
         return self
 
-    def decode(self, signal: np.ndarray | BlockSpectra, n_sweeps: int = 4) -> Spikes:
+    def view(self, signal: np.ndarray | BlockSpectra) -> View:
+        """What decoding needs to know of signal (n_channels, n_samples), whitened."""
+        spectra = BlockSpectra.of(signal, self.templates.shape[2]) if isinstance(signal, np.ndarray) else signal
+        correlation = spectra.correlate(self.templates)
+        return View(spectra.signal, correlation, gram(self.templates, self.shifted()).astype(correlation.dtype))
+
+    def decode(self, signal: np.ndarray | BlockSpectra | View, n_sweeps: int = 4) -> Spikes:
         """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates.
 
         n_sweeps: of improvement over the greedy solution, at most. Pieces between which nothing looks like a spike are
@@ -84,16 +90,14 @@ class SpikeSlab:
         n_times = self.templates.shape[2]
         if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < n_times):
             return Spikes.none()
-        spectra = BlockSpectra.of(signal, n_times) if isinstance(signal, np.ndarray) else signal
-        correlation = spectra.correlate(self.templates)
-        overlaps = gram(self.templates, self.shifted()).astype(correlation.dtype)
-        bounds = cuts(correlation, _needed(self) / 1.2, 3 * n_times + self.refractory, _PIECE)
+        view = signal if isinstance(signal, View) else self.view(signal)
+        bounds = cuts(view.correlation, _needed(self) / 1.2, 3 * n_times + self.refractory, _PIECE)
 
         def piece(part: slice) -> Spikes:
             first, last = bounds[part.start], bounds[part.stop]
-            here = spectra.signal[:, first : last + n_times - 1]
+            here = view.signal[:, first : last + n_times - 1]
             found = pursue(
-                np.ascontiguousarray(correlation[:, first:last]), overlaps, self.spread, self.penalty, self.refractory,
+                np.ascontiguousarray(view.correlation[:, first:last]), view.overlaps, self.spread, self.penalty, self.refractory,
                 self.shifts(), n_sweeps, lambda spikes: self._doubtful(here, spikes),
             )  # fmt: skip
             return found.later(first)
@@ -123,6 +127,30 @@ class SpikeSlab:
         power = self._power()
         rest = (self.residual(signal, spikes) ** 2).sum(axis=0)
         return (rest[spikes.sample[:, None] + np.arange(power.shape[1])] * power[spikes.unit]).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class View:
+    """A signal as templates see it: signal (n_channels, n_samples), correlation (n_units, n_positions) with every template, and
+    overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted copies. It is used up by decoding."""
+
+    signal: np.ndarray
+    correlation: np.ndarray
+    overlaps: np.ndarray
+
+    def of(self, units) -> View:
+        """As some of the units (indices or mask) see it; a copy."""
+        n_units, n_copies, n_lags = self.overlaps.shape
+        overlaps = self.overlaps[units].reshape(-1, n_units, n_copies // n_units, n_lags)[:, units]
+        return View(self.signal, self.correlation[units], overlaps.reshape(len(overlaps), -1, n_lags))
+
+
+def may_hold_spikes(signal: np.ndarray, model: SpikeSlab) -> np.ndarray:
+    """Positions (bool, n_positions) of signal (n_channels, n_samples) where a spike of the model could gain, with a margin for
+    what lies between samples and for templates that still change."""
+    if signal.shape[1] < model.templates.shape[2]:
+        return np.zeros(0, bool)
+    return above_any(BlockSpectra.of(signal, model.templates.shape[2]).correlate(model.templates), _needed(model) / 1.2)
 
 
 def _needed(model: SpikeSlab) -> np.ndarray:
