@@ -85,7 +85,8 @@ def curate(
     state.focus()
     quiet_rounds, tried = 0, None
     for round_number in range(1, MAX_ROUNDS + 1):
-        state.update(n_rounds=1)
+        # what EM has not settled in one round goes on in the next
+        state.update(n_rounds=1 if round_number > 1 else 2)
         observer.advance(1)
         if fixed_number:
             break
@@ -106,7 +107,7 @@ def curate(
             break
     if not fixed_number:
         state.focus()
-        state.update(n_rounds=1)
+        state.update(n_rounds=2)
         _deaths(state)
     spikes = replace(state.spikes, sample=state.in_whole(state.spikes.sample))
     satellites = np.zeros(state.model.n_units, bool)

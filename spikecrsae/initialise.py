@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from scipy.linalg import eigh
 from scipy.stats import chi2, norm
 
 from spikecrsae.config import InitialiseConfig
@@ -112,13 +113,19 @@ def windows_at(signal: np.ndarray, starts: np.ndarray, n_times: int) -> np.ndarr
 
 def principal_components(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
     """Features (n, n_components) of windows (n, n_times, n_channels): their leading principal components."""
-    from sklearn.decomposition import PCA
-
     flat = windows.reshape(len(windows), -1)
     n_components = min(n_components, *flat.shape)
-    # the eigenvectors of the covariance are the cheap way as long as a window has few numbers
-    solver = "covariance_eigh" if flat.shape[1] <= 1000 else "randomized"
-    return PCA(n_components, svd_solver=solver, random_state=seed).fit_transform(flat)
+    if flat.shape[1] > 1000:
+        from sklearn.decomposition import PCA
+
+        return PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(flat)
+    # as long as a window has few numbers, the eigenvectors of the covariance are the cheap way
+    centred = flat - flat.mean(axis=0)
+    width = flat.shape[1]
+    vectors = eigh(centred.T @ centred, subset_by_index=[width - n_components, width - 1])[1][:, ::-1]
+    # the sign is free: the largest weight is positive
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(n_components)])
+    return centred @ vectors
 
 
 def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +16,7 @@ from spikecrsae import preprocess
 from spikecrsae.artefacts import find_artefacts
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
-from spikecrsae.config import Config
+from spikecrsae.config import Config, TrainConfig
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
 from spikecrsae.dictionary import Dictionary
@@ -34,8 +36,10 @@ from spikecrsae.units import ms_to_samples, s_to_samples
 log = logging.getLogger(__name__)
 
 EXAMPLE_S = 0.1
-#: Epochs in which lambda settles from curated templates.
-LAMBDA_EPOCHS = 4
+#: Epochs in which lambda settles from curated templates, and seconds of signal that it takes, where only lambda is asked for.
+LAMBDA_EPOCHS, LAMBDA_TRAINING_S = 4, 5.0
+#: Without one of these Linux has no GPU that torch could use.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,9 @@ def _gaps(
 
 def resolve_device(name: str) -> str:
     """The torch device for 'auto' or a name; UsageError where this machine does not have it."""
+    # to load torch takes as long as to sort half a minute: not only to learn that there is no GPU
+    if name == "cpu" or (name == "auto" and sys.platform == "linux" and not any(map(os.path.exists, _GPU_DRIVERS))):
+        return "cpu"
     import torch
 
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -267,9 +274,11 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
     settings = replace(config.train, annealing=0.0)
     if config.infer.prior != "laplace":
-        settings = replace(settings, epochs=min(settings.epochs, LAMBDA_EPOCHS))
+        settings = replace(
+            settings, epochs=min(settings.epochs, LAMBDA_EPOCHS), max_training_s=min(settings.max_training_s, LAMBDA_TRAINING_S)
+        )
     training = train(
-        _training_windows(signal, config, fs), Dictionary.from_templates(slab.templates), settings,
+        _training_windows(signal, settings, fs), Dictionary.from_templates(slab.templates), settings,
         sigma=1.0, seed=seed, device=device, observer=observer,
     )  # fmt: skip
     clock.lap("train")
@@ -278,12 +287,12 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     )
 
 
-def _training_windows(signal: np.ndarray, config: Config, fs: float) -> np.ndarray:
-    """(n_windows, n_channels, n_samples) of a signal (n_channels, n_samples), at most train.max_training_s, evenly spread."""
-    length = min(s_to_samples(config.train.window_s, fs), signal.shape[1])
+def _training_windows(signal: np.ndarray, config: TrainConfig, fs: float) -> np.ndarray:
+    """(n_windows, n_channels, n_samples) of a signal (n_channels, n_samples), at most config.max_training_s, evenly spread."""
+    length = min(s_to_samples(config.window_s, fs), signal.shape[1])
     n_windows = signal.shape[1] // length
     windows = signal[:, : n_windows * length].reshape(len(signal), n_windows, length).transpose(1, 0, 2)
-    n_wanted = max(1, int(config.train.max_training_s // config.train.window_s))
+    n_wanted = max(1, int(config.max_training_s // config.window_s))
     return windows if n_windows <= n_wanted else windows[np.linspace(0, n_windows - 1, n_wanted).astype(int)]
 
 
