@@ -46,6 +46,8 @@ class Candidates:
         self.next_id = len(self.ids)
         #: units that were merged, or whose parts died, are not split again
         self.whole_units: set[int] = set()
+        #: units that were found in the residual
+        self.born: set[int] = set()
         #: of units that came of a split, the unit that was split
         self.parent: dict[int, int] = {}
         self._passed: dict[tuple[str, int], tuple[int, int]] = {}
@@ -60,8 +62,12 @@ class Candidates:
         active = np.zeros(self.whole.shape[1], bool)
         active[self.events] = True
         for first in range(0, self.whole.shape[1] - n_times + 1, _PIECE):
-            found = may_hold_spikes(self.whole[:, first : first + _PIECE + n_times - 1], self.model)
+            found, strong = may_hold_spikes(self.whole[:, first : first + _PIECE + n_times - 1], self.model)
             active[first : first + len(found)] |= found
+            # strong spikes reach beyond their templates
+            strong = np.flatnonzero(strong) + first
+            active[np.maximum(strong - n_times, 0)] = True
+            active[np.minimum(strong + n_times, len(active) - n_times)] = True
         at = np.flatnonzero(active)
         new = np.flatnonzero(np.diff(at) > 2 * n_times)
         before, after = n_times // 2, n_times + n_times // 2

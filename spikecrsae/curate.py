@@ -97,8 +97,8 @@ def curate(
         if not _merges(state, cleaned):
             rest = state.rest
             _splits(state, cleaned)
-            # once a unit has died, or nothing came of it before, what the residual offers has been tried
-            if state.ids != tried and not any(d["decision"] == "death" and d["round"] for d in state.decisions):
+            # once one of those born has died, or nothing came of it before, what the residual offers has been tried
+            if state.ids != tried and state.born <= set(state.ids):
                 tried = list(state.ids)
                 _births(state, rest)
         # EM moves on between rounds, so a set is called stable when a second look finds nothing either
@@ -185,7 +185,7 @@ def _cleaned_waveforms(state: Candidates) -> list[np.ndarray]:
     n_times = state.window.n_times
     pad = n_times // 2
     rest = np.pad(state.rest.T, ((pad, pad), (0, 0)))
-    copies, rows = model.shifted(), model.copy_of(spikes)
+    copies, rows = model.shifted, model.copy_of(spikes)
     cleaned = []
     for unit in range(model.n_units):
         mine = _at_most(state.of(unit), 2000, state.seed)
@@ -324,7 +324,10 @@ def _splits(state: Candidates, cleaned: list[np.ndarray]) -> None:
 
 
 def _births(state: Candidates, residual: np.ndarray) -> None:
-    """Add templates for clusters of events that the residual (n_channels, n_samples) of the found spikes still holds."""
+    """Add templates for what the residual (n_channels, n_samples) of the found spikes still holds: heads and tails of strong spikes
+    beyond their template, and clusters of events."""
+    if _outer_waveforms(state, residual):
+        return
     rest, spikes, window = residual.T, state.spikes, state.window
     events = state.subspace.detect(rest, state.threshold, state.dead_time)
     starts = events - window.before
@@ -344,6 +347,30 @@ def _births(state: Candidates, residual: np.ndarray) -> None:
         found = trial.decode(np.ascontiguousarray(rest.T))
         gain, cost = float(found.gain.sum()), parameter_cost(template, len(found))
         if gain > cost and len(found) >= SMALLEST_CLUSTER:
-            state.add([template])
+            state.born |= set(state.add([template]))
             state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(found))
             rest = trial.residual(np.ascontiguousarray(rest.T), found).T
+
+
+def _outer_waveforms(state: Candidates, residual: np.ndarray) -> bool:
+    """Add a template for the mean of the residual before or after a unit's template where it pays, and would be found. Whether
+    there was one.
+
+    Such units ride on others and are not reported, but without them a strong spike's tail is taken for another neuron's spike.
+    """
+    n_times = state.window.n_times
+    certain, before = np.log(CERTAIN / (1 - CERTAIN)), len(state.ids)
+    for unit in range(before):
+        for side in (-n_times, n_times):
+            starts = state.starts(unit) + side
+            starts = starts[(starts >= 0) & (starts <= residual.shape[1] - n_times)]
+            if len(starts) < SMALLEST_CLUSTER or state.has_passed(f"outer {side}", unit, alone=True):
+                continue
+            state.passes(f"outer {side}", unit)
+            outer = windows_at(residual.T, starts, n_times).mean(axis=0).T
+            energy = float((outer.astype(np.float64) ** 2).sum()) - outer.size / len(starts)
+            gain, cost = 0.5 * len(starts) * energy, parameter_cost(outer, len(starts))
+            if gain > cost and 0.5 * energy - state.model.penalty[unit] > certain:
+                state.born |= set(state.add([outer]))
+                state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(starts), why="beyond another's template")
+    return len(state.ids) > before

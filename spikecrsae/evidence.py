@@ -139,7 +139,7 @@ class Excerpt:
         # between the pieces, silence in which no spike of one piece reaches the next
         offsets = np.r_[0, np.cumsum(last - first + n_times)]
         signal = np.zeros((len(rest), offsets[-1]), np.float32)
-        rows, shifted = model.copy_of(spikes), model.shifted()
+        rows, shifted = model.copy_of(spikes), model.shifted
         for start, stop, offset in zip(first, last, offsets[:-1], strict=True):
             signal[:, offset : offset + stop - start] = rest[:, start:stop]
             low, high = np.searchsorted(spikes.sample, [start, stop - n_times + 1])

@@ -74,8 +74,8 @@ def run_into_folder(
 
 
 def _load_libraries() -> None:
-    """Load what writing the result needs, beside the computation: it takes seconds. What is missing is told where it is used."""
-    for name in ("torch", "matplotlib.backends.backend_agg"):
+    """Load what is needed later beside the computation: it takes seconds. What is missing is told where it is used."""
+    for name in ("sklearn.cluster", "torch", "matplotlib.backends.backend_agg"):
         with contextlib.suppress(Exception):
             importlib.import_module(name)
 

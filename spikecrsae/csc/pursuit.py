@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class SpikeSlab:
 
     templates (n_units, n_channels, n_times); spread s and penalty p, (n_units,); refractory in samples. A spike stands at one
     of `n_shifts` positions within one sample (Fourier interpolation): jitter of a strong spike is no residual.
+    Templates are not to be changed in place: what follows from them is kept.
     """
 
     templates: np.ndarray
@@ -47,7 +49,7 @@ class SpikeSlab:
     def n_units(self) -> int:
         return len(self.templates)
 
-    @property
+    @cached_property
     def energy(self) -> np.ndarray:
         """||h||^2 per unit."""
         return (self.templates.astype(np.float64) ** 2).sum(axis=(1, 2))
@@ -61,10 +63,16 @@ class SpikeSlab:
         """Sub-sample shifts of the copies, in samples, (n_shifts,)."""
         return (np.arange(self.n_shifts) - (self.n_shifts - 1) / 2) / self.n_shifts
 
+    @cached_property
     def shifted(self) -> np.ndarray:
         """All copies (n_units * n_shifts, n_channels, n_times), float32; the copies of a unit stand together."""
         copies = np.stack([shift_in_time(self.templates, by) for by in self.shifts()], axis=1)
         return np.ascontiguousarray(copies.reshape(-1, *self.templates.shape[1:]), dtype=np.float32)
+
+    @cached_property
+    def overlaps(self) -> np.ndarray:
+        """csc.convolution.gram of the templates with their copies (n_units, n_units * n_shifts, 2 n_times - 1), float32."""
+        return gram(self.templates, self.shifted).astype(np.float32)
 
     def copy_of(self, spikes: Spikes) -> np.ndarray:
         """Row (int64) of `shifted` that each spike is a multiple of."""
@@ -79,7 +87,7 @@ class SpikeSlab:
         """What decoding needs to know of signal (n_channels, n_samples), whitened."""
         spectra = BlockSpectra.of(signal, self.templates.shape[2]) if isinstance(signal, np.ndarray) else signal
         correlation = spectra.correlate(self.templates)
-        return View(spectra.signal, correlation, gram(self.templates, self.shifted()).astype(correlation.dtype))
+        return View(spectra.signal, correlation, self.overlaps)
 
     def decode(self, signal: np.ndarray | BlockSpectra | View, n_sweeps: int = 4) -> Spikes:
         """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates.
@@ -118,7 +126,7 @@ class SpikeSlab:
     def residual(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """signal (n_channels, n_samples) less the spikes, float32."""
         rest = np.array(signal, dtype=np.float32, order="C")
-        subtract(rest, self.shifted(), self.copy_of(spikes), spikes.sample, spikes.amplitude)
+        subtract(rest, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude)
         return rest
 
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
@@ -145,12 +153,13 @@ class View:
         return View(self.signal, self.correlation[units], overlaps.reshape(len(overlaps), -1, n_lags))
 
 
-def may_hold_spikes(signal: np.ndarray, model: SpikeSlab) -> np.ndarray:
+def may_hold_spikes(signal: np.ndarray, model: SpikeSlab) -> tuple[np.ndarray, np.ndarray]:
     """Positions (bool, n_positions) of signal (n_channels, n_samples) where a spike of the model could gain, with a margin for
-    what lies between samples and for templates that still change."""
+    what lies between samples and for templates that still change; and those where it would gain very much."""
     if signal.shape[1] < model.templates.shape[2]:
-        return np.zeros(0, bool)
-    return above_any(BlockSpectra.of(signal, model.templates.shape[2]).correlate(model.templates), _needed(model) / 1.2)
+        return np.zeros(0, bool), np.zeros(0, bool)
+    correlation = BlockSpectra.of(signal, model.templates.shape[2]).correlate(model.templates)
+    return above_any(correlation, _needed(model) / 1.2), above_any(correlation, 3 * _needed(model))
 
 
 def _needed(model: SpikeSlab) -> np.ndarray:
