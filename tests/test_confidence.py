@@ -1,0 +1,240 @@
+"""What a unit's spikes say about its errors, against spikes that are known: outliers, thresholds, estimated error rates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from known_spikes import N_TIMES, fired, matched, rendered, slab, spikes_at, template
+
+from spikecrsae.confidence import OUTLIER_LEVEL, error_rates, find_outliers, thresholds
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.infer import decode_recording
+from spikecrsae.progress import Observer
+from spikecrsae.quality import ACCEPTED_ERROR
+from spikecrsae.spikes import Collector, build_sorting
+
+# ---- outliers
+
+
+def measured(amplitude: np.ndarray, model: SpikeSlab) -> Spikes:
+    """Spikes of unit 0 whose least-squares amplitudes are these; the decoder's are drawn towards 1."""
+    precision, energy = 1 / model.spread[0] ** 2, model.energy[0]
+    drawn = (energy * amplitude + precision) / (energy + precision)
+    return spikes_at(np.zeros(len(drawn), np.int64), 90 * np.arange(len(drawn)), drawn)
+
+
+def test_spikes_of_another_shape_are_found_and_the_units_own_stay():
+    own, other = template(20), template(20, (0.5, 1.0))
+    both, model = slab([own, other]), slab([own])
+    n_aliens = n_found = n_lost = 0
+    for seed in range(4):
+        signal, truth = fired(both, [300, 12], 90, seed)
+        found = model.decode(signal)
+        alien = np.array([truth.unit[np.abs(truth.sample - s).argmin()] == 1 for s in found.sample])
+        outlying = find_outliers(found, model.misfit(signal, found), model)
+        n_aliens += alien.sum()
+        n_found += np.sum(outlying & alien)
+        n_lost += np.sum(outlying & ~alien)
+    assert n_aliens > 40, "the decoder takes them for the unit's, or there is nothing to find"
+    assert n_found > 0.9 * n_aliens
+    assert n_lost <= 4
+
+
+def test_spikes_too_small_for_their_unit_are_found():
+    """Another neuron with the same waveform, at 0.45 of the size: more than five standard deviations of the unit's own."""
+    model, rng = slab([template(20)], spread=0.08), np.random.default_rng(0)
+    size = np.where(np.arange(420) % 21 == 10, 0.45, rng.normal(1.0, 0.08, 420))
+    truth = spikes_at(np.zeros(420, np.int64), 20 + 90 * np.arange(420), size)
+    signal = rendered(model, truth, 420 * 90 + 100, rng)
+    found = model.decode(signal)
+    assert len(found) > 415
+    outlying = find_outliers(found, model.misfit(signal, found), model)
+    alien = np.isin(np.rint((found.sample - 20) / 90), np.arange(10, 420, 21))
+    assert np.sum(outlying & alien) >= 0.9 * alien.sum() > 15
+    assert np.sum(outlying & ~alien) <= 2
+
+
+def test_clean_spikes_are_lost_no_more_often_than_the_level_says():
+    """Both statistics as the test supposes them: normal amplitudes, and misfits that are sums of squares. One in OUTLIER_LEVEL
+    of the units loses a spike to each."""
+    model, lost = slab([template(20)]), {"amplitude": 0, "misfit": 0}
+    n_units = 300
+    for seed in range(n_units):
+        rng = np.random.default_rng(seed)
+        seen = rng.normal(1.0, np.hypot(0.1, 1 / 20), 1000)
+        lost["amplitude"] += find_outliers(measured(seen, model), np.ones(1000), model).sum()
+        lost["misfit"] += find_outliers(measured(np.ones(1000), model), rng.chisquare(20, 1000), model).sum()
+    for name, n in lost.items():
+        assert n / n_units < 2 * OUTLIER_LEVEL, name
+    assert sum(lost.values()) > 0, "a test that never errs is not at its level"
+
+
+@pytest.mark.parametrize(("norm", "gains"), [(10, (1.0, 0.4)), (20, (1.0,)), (40, (1.0, 0.4, 0.2, 0.1))])
+def test_of_decoded_spikes_less_than_one_in_two_hundred_is_lost(norm, gains):
+    """Misfits after a fit to the noise are no longer quite sums of squares; it costs a unit about a quarter of a spike."""
+    model, lost, n = slab([template(norm, gains)]), 0, 0
+    for seed in range(10):
+        signal, _ = fired(model, [200], 90, seed)
+        found = model.decode(signal)
+        lost, n = lost + find_outliers(found, model.misfit(signal, found), model).sum(), n + len(found)
+    assert n > 1990
+    assert lost < n / 200
+
+
+def test_the_smaller_spikes_of_bursts_stay():
+    """Three of ten spikes are later ones of bursts, each 12 % smaller than the one before: a flank that no normal distribution
+    with the width of the upper one would allow."""
+    rng = np.random.default_rng(1)
+    model, n = slab([template(20)], spread=0.05), 1000
+    burst = np.where(np.arange(n) % 10 < 3, 0.88 ** rng.integers(1, 6, n), 1.0)
+    seen = burst * rng.normal(1.0, 0.05, n) + rng.standard_normal(n) / 20
+    low, middle, high = np.percentile(seen, [1, 50, 84])
+    assert low < middle - 5 * (high - middle)
+    assert find_outliers(measured(seen, model), np.ones(n), model).sum() == 0
+    steady = seen / burst
+    steady[:5] = low
+    assert find_outliers(measured(steady, model), np.ones(n), model)[:5].all()
+
+
+def test_without_spikes_there_is_no_outlier():
+    assert find_outliers(Spikes.none(), np.zeros(0), slab([template(20)])).shape == (0,)
+
+
+# ---- thresholds
+
+
+@pytest.mark.parametrize(("norm", "spread", "penalty"), [(8, 0.1, 6.0), (20, 0.05, 9.0), (20, 0.2, 9.0), (60, 0.1, 12.0)])
+def test_a_threshold_is_the_size_at_which_the_decoder_begins_to_find_a_spike(norm, spread, penalty):
+    model = SpikeSlab(template(norm)[None], np.array([spread]), np.array([penalty]), 20, n_shifts=1)
+    low, high = 0.0, 1.5
+    for _ in range(12):
+        middle = 0.5 * (low + high)
+        signal = np.zeros((2, 200), np.float32)
+        signal[:, 80 : 80 + N_TIMES] = middle * model.templates[0]
+        low, high = (low, middle) if len(model.decode(signal)) else (middle, high)
+    assert thresholds(model)[0] == pytest.approx(0.5 * (low + high), abs=2e-3)
+
+
+def test_a_rarer_unit_has_a_higher_threshold_and_a_stronger_one_a_lower():
+    model = SpikeSlab(np.stack([template(n) for n in (10, 10, 30)]), np.full(3, 0.1), np.array([6.0, 12.0, 6.0]), 20)
+    common, rare, strong = thresholds(model)
+    assert strong < common < rare
+
+
+# ---- estimated error rates
+
+
+def similar(distance: float, norm: float = 15.0) -> list[np.ndarray]:
+    """Two templates of one norm, `distance` standard deviations of the noise apart."""
+    first, other = template(norm), template(norm, (0.5, 1.0))
+    other = other - np.vdot(first, other) / np.vdot(first, first) * first
+    other *= norm / np.linalg.norm(other)
+    angle = 2 * np.arcsin(0.5 * distance / norm)
+    return [first, np.cos(angle) * first + np.sin(angle) * other]
+
+
+def estimated_and_true(templates, counts, seed: int) -> np.ndarray:
+    """(n_units, 2, 2): false alarm and miss of every unit, estimated by the model and counted."""
+    model, gap = slab(templates), 100
+    n_samples = gap * sum(counts)
+    model.penalty[:] = np.log(n_samples / np.array(counts))
+    signal, truth = fired(model, counts, gap, seed)
+    found = model.decode(signal)
+    counted = []
+    for unit in range(model.n_units):
+        mine, his = found.sample[found.unit == unit], truth.sample[truth.unit == unit]
+        hits = matched(mine, his)
+        counted.append((1 - hits / max(len(mine), 1), 1 - hits / len(his)))
+    return np.stack([np.transpose(error_rates(found, model)), counted], axis=2)
+
+
+@pytest.mark.parametrize(
+    ("templates", "counts"),
+    [
+        (similar(2.0), (2000, 2000)),
+        (similar(3.0), (2000, 2000)),
+        (similar(4.0), (2000, 2000)),
+        (similar(2.5), (4800, 1200)),
+    ],
+    ids=["2 apart", "3 apart", "4 apart", "unequal rates"],
+)
+def test_estimated_errors_of_similar_units_are_the_true_ones(templates, counts):
+    """Within 0.01 and a tenth of the rate; the deviation by chance of a rate of 0.15 of 1200 spikes is 0.01."""
+    estimated, true = estimated_and_true(templates, counts, seed=5).transpose(2, 0, 1)
+    assert true.max() > 0.02, "there is something to estimate"
+    np.testing.assert_array_less(np.abs(estimated - true), 0.01 + 0.1 * true)
+
+
+@pytest.mark.parametrize("norm", [4.5, 5.0, 6.0])
+def test_estimated_errors_of_a_weak_unit_err_on_the_side_of_caution(norm):
+    """Misses within half, or 0.01. Neighbouring samples are not independent, so noise has fewer chances than the prior gives it:
+    false alarms are fewer than estimated, by less than 0.04."""
+    estimated, true = estimated_and_true([template(norm)], (3000,), seed=5)[0].T
+    assert true[1] > 0.01
+    assert estimated[1] == pytest.approx(true[1], rel=0.5, abs=0.01)
+    assert true[0] <= estimated[0] < true[0] + 0.04
+
+
+def test_the_rarer_of_two_similar_units_has_the_larger_errors():
+    estimated, true = estimated_and_true(similar(2.5), (4800, 1200), seed=6).transpose(2, 0, 1)
+    for rates in (estimated, true):
+        assert rates[1].min() > 2 * rates[0].max()
+
+
+def test_a_strong_lone_unit_has_no_errors():
+    estimated, true = estimated_and_true([template(25.0)], (500,), seed=7).transpose(2, 0, 1)
+    assert estimated.max() < 1e-6
+    assert true.max() == 0
+
+
+def test_a_unit_without_a_spike_misses_nothing_that_is_known():
+    model = slab([template(20), template(20, (0.2, 1.0))])
+    for found in (Spikes.none(), spikes_at([0], [100])):
+        false_alarm, miss = error_rates(found, model)
+        assert false_alarm.shape == miss.shape == (2,)
+        assert np.all((miss >= 0) & (miss < 1e-6))
+
+
+# ---- from the estimate to the label
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """What decode_recording asks of a recording, over a signal (n_channels, n_samples)."""
+
+    signal: np.ndarray
+
+    @property
+    def n_samples(self) -> int:
+        return self.signal.shape[1]
+
+    def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        part = self.signal[:, start:stop].T
+        return part, part
+
+
+def test_units_that_cannot_be_told_apart_are_multi():
+    """Two similar units and a strong one that stands alone, from the signal to the table of units."""
+    gains = [np.r_[h, np.zeros_like(h)] for h in similar(2.0)]
+    model = slab([*gains, template(25.0, (0.0, 0.0, 1.0, 0.5))])
+    signal, _ = fired(model, (800, 800, 800), 100, seed=8)
+    model.penalty[:] = np.log(signal.shape[1] / 800)
+    collector = Collector(3, 4, N_TIMES)
+    for chunk in decode_recording(Whitened(signal), model, N_TIMES, 50_000, Observer()):
+        collector.add(chunk)
+    sorting = build_sorting(
+        collector, model, np.ones(3, bool), sampling_frequency=20000.0, n_samples=signal.shape[1], usable=np.ones(4, bool),
+        channels={}, noise_level=np.ones(4), amplitude_unit="uV", start_time_s=0.0, learned={}, curation=(),
+    )  # fmt: skip
+    units = sorting.units
+    alone = int(units["peak_channel"].tolist().index(2))
+    errors = np.maximum(units["estimated_false_alarm"], units["estimated_miss"])
+    assert errors[alone] < 0.01
+    assert np.delete(errors, alone).min() > ACCEPTED_ERROR
+    assert units["label"][alone] == "single"
+    assert np.delete(units["label"], alone).tolist() == ["multi", "multi"]
+    # the threshold of the table is that of the model, in the unit of the amplitudes
+    in_table = units["threshold"] / units["amplitude"]
+    np.testing.assert_allclose(np.sort(in_table), np.sort(thresholds(model)), rtol=1e-6)
