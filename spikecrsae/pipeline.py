@@ -6,11 +6,12 @@ import logging
 import os
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from spikecrsae import preprocess
 from spikecrsae.artefacts import find_artefacts
@@ -98,6 +99,11 @@ class _Model:
         return Laplace(replace(self.slab, templates=self.dictionary.templates), self.lam, self.sigma, one_sided)
 
 
+#: The threads are ours (csc.convolution.in_threads); those of the matrix library beside them would only wait for each other.
+_one_thread_for_matrices = threadpool_limits.wrap(limits=1, user_api="blas")
+
+
+@_one_thread_for_matrices
 def sort(
     recording: Recording, config: Config, observer: Observer | None = None, components_path: Path | None = None
 ) -> Outcome:
@@ -130,6 +136,7 @@ def sort(
     return _finish(recording, view, survey, model, window.n_times, config, device, observer, components_path, clock)
 
 
+@_one_thread_for_matrices
 def apply(model_path: Path, recording: Recording, config: Config, observer: Observer | None = None) -> Outcome:
     """Spikes of a recording with the filters, templates and priors of an earlier sorting; nothing is learned.
 
@@ -348,8 +355,8 @@ def _checkpoint(recording, view, survey, model, config) -> dict[str, Any]:
         "amplitude_unit": recording.amplitude_unit,
         "sampling_frequency": recording.sampling_frequency,
         "usable": survey.usable,
-        "preprocessor": vars(view.preprocessor).copy(),
-        "slab": vars(model.slab).copy(),
+        "preprocessor": _fields(view.preprocessor),
+        "slab": _fields(model.slab),
         "dictionary": {"atoms": model.dictionary.atoms, "scale": model.dictionary.scale},
         "reported": model.reported,
         "lambda": float(model.lam),
@@ -367,3 +374,8 @@ def _example(view: PreprocessedRecording, sorting: Sorting, survey: Survey) -> E
     traces = np.zeros((length, sorting.n_channels), np.float32)
     traces[:, survey.usable] = view.highpassed(start, start + length)
     return Example(start, traces, sorting.reconstruction(start, start + length))
+
+
+def _fields(value) -> dict[str, Any]:
+    """The fields of a dataclass, without what it has derived from them."""
+    return {f.name: getattr(value, f.name) for f in fields(value)}

@@ -50,7 +50,7 @@ def rendered(model: SpikeSlab, spikes: Spikes, n_samples: int, rng: np.random.Ge
     """The spikes as float32 signal (n_channels, n_samples), in white noise unless rng is None."""
     shape = (model.templates.shape[1], n_samples)
     signal = np.zeros(shape, np.float32) if rng is None else rng.standard_normal(shape).astype(np.float32)
-    subtract(signal, model.shifted(), model.copy_of(spikes), spikes.sample, -spikes.amplitude)
+    subtract(signal, model.shifted, model.copy_of(spikes), spikes.sample, -spikes.amplitude)
     return signal
 
 

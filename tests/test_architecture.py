@@ -25,6 +25,7 @@ FLOORS = {
         "checkpoint",
         "train",
         "evidence",
+        "candidates",
         "drift",
         "satellites",
         "curate",

@@ -149,14 +149,18 @@ class View:
     def of(self, units) -> View:
         """As some of the units (indices or mask) see it; a copy."""
         n_units, n_copies, n_lags = self.overlaps.shape
-        overlaps = self.overlaps[units].reshape(-1, n_units, n_copies // n_units, n_lags)[:, units]
-        return View(self.signal, self.correlation[units], overlaps.reshape(len(overlaps), -1, n_lags))
+        overlaps = self.overlaps.reshape(n_units, n_units, -1, n_lags)[units][:, units]
+        return View(
+            self.signal,
+            self.correlation[units],
+            overlaps.reshape(len(overlaps), len(overlaps) * (n_copies // n_units), n_lags),
+        )
 
 
 def may_hold_spikes(signal: np.ndarray, model: SpikeSlab) -> tuple[np.ndarray, np.ndarray]:
     """Positions (bool, n_positions) of signal (n_channels, n_samples) where a spike of the model could gain, with a margin for
     what lies between samples and for templates that still change; and those where it would gain very much."""
-    if signal.shape[1] < model.templates.shape[2]:
+    if signal.shape[1] < model.templates.shape[2] or not model.n_units:
         return np.zeros(0, bool), np.zeros(0, bool)
     correlation = BlockSpectra.of(signal, model.templates.shape[2]).correlate(model.templates)
     return above_any(correlation, _needed(model) / 1.2), above_any(correlation, 3 * _needed(model))
