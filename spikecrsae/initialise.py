@@ -77,7 +77,9 @@ class SpikeSubspace:
 
     def statistic(self, whitened: np.ndarray) -> np.ndarray:
         """Energy (n_samples,) of whitened (n_samples, n_channels) in the span, each sample the window's centre."""
-        return np.concatenate(list(energy_in_span(np.ascontiguousarray(whitened.T, np.float32), self.shapes.astype(np.float32))))
+        return np.concatenate(
+            list(energy_in_span(np.ascontiguousarray(whitened.T, np.float32), self.shapes.astype(np.float32)))
+        )
 
     def detect(self, whitened: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a

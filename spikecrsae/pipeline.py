@@ -88,6 +88,7 @@ class _Model:
     history: dict[str, np.ndarray]
     curation: tuple[dict, ...]
     reported: np.ndarray
+    ids: np.ndarray | None = None
 
     @property
     def slab(self) -> SpikeSlab:
@@ -276,13 +277,15 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     if not slab.n_units:
         empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
         still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), view.n_samples)
-        return _Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool))
+        return _Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
     drifting = fit_drift(signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
     # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
     settings = replace(config.train, annealing=0.0)
     if config.infer.prior != "laplace":
         settings = replace(
-            settings, epochs=min(settings.epochs, LAMBDA_EPOCHS), max_training_s=min(settings.max_training_s, LAMBDA_TRAINING_S)
+            settings,
+            epochs=min(settings.epochs, LAMBDA_EPOCHS),
+            max_training_s=min(settings.max_training_s, LAMBDA_TRAINING_S),
         )
     training = train(
         _training_windows(signal, settings, fs), Dictionary.from_templates(slab.templates), settings,
@@ -290,7 +293,14 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     )  # fmt: skip
     clock.lap("train")
     return _Model(
-        drifting, training.dictionary, training.lam, training.sigma, training.history, curated.decisions, ~curated.satellites
+        drifting,
+        training.dictionary,
+        training.lam,
+        training.sigma,
+        training.history,
+        curated.decisions,
+        ~curated.satellites,
+        curated.ids,
     )
 
 
@@ -316,7 +326,7 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
         channels=_channel_table(recording, view, survey), noise_level=view.preprocessor.noise_level,
         amplitude_unit=recording.amplitude_unit, start_time_s=recording.start_time_s,
         learned={"lambda": np.array(model.lam), "sigma": np.array(model.sigma)} | model.history, curation=model.curation,
-        excluded=view.excluded, drift=model.drifting.extent(),
+        excluded=view.excluded, drift=model.drifting.extent(), curation_id=model.ids,
     )  # fmt: skip
     observer.finish(f"{len(sorting.spikes)} spikes")
     clock.lap("infer")
