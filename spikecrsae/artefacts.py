@@ -64,15 +64,26 @@ def _bins(
     rms, stuck, kept = np.zeros((n_bins, recording.n_channels), np.float32), np.zeros(n_bins, bool), np.zeros(n_bins, bool)
     for first in range(0, n_bins, step):
         last = min(first + step, n_bins)
-        start, stop, shape = first * width, last * width, (last - first, width, -1)
+        start, stop = first * width, last * width
         high = filtered(recording, gaps, start, stop, sos, margin, config.common_reference)
-        rms[first:last] = np.sqrt(np.mean(high.reshape(shape) ** 2, axis=1))
-        stuck[first:last] = (np.ptp(recording.raw(start, stop).reshape(shape), axis=1) == 0).all(axis=1)
-        kept[first:last] = ~inside(gaps, start, stop).reshape(shape).any(axis=(1, 2))
+        for channel, values in enumerate(high.T):
+            bins = values.reshape(-1, width)
+            rms[first:last, channel] = np.sqrt(np.einsum("bt,bt->b", bins, bins) / width)
+        stuck[first:last] = _unchanged(recording.raw(start, stop), width)
+        kept[first:last] = ~inside(gaps, start, stop).reshape(-1, width).any(axis=1)
         observer.advance(stop - start)
     usual = np.median(rms[kept], axis=0) if kept.any() else np.ones(recording.n_channels)
     loudness = (rms / np.maximum(usual, np.finfo(np.float32).tiny)).min(axis=1)
     return np.where(kept, loudness, 1.0), stuck & kept
+
+
+def _unchanged(raw: np.ndarray, width: int) -> np.ndarray:
+    """Bins of `width` samples (bool, n_bins) in which no channel of raw (n_samples, n_channels) changes its value."""
+    flat, n_channels = raw.ravel(), raw.shape[1]
+    changes = np.zeros(raw.size, bool)
+    np.not_equal(flat[n_channels:], flat[:-n_channels], out=changes[:-n_channels])
+    # the last sample's change is into the next bin
+    return ~changes.reshape(-1, width * n_channels)[:, :-n_channels].any(axis=1)
 
 
 def _chance_level(statistic: np.ndarray) -> float:
