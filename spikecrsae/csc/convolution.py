@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import scipy.fft
-from numba import njit
+
+from spikecrsae.csc.compiled import compiled
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +72,7 @@ class BlockSpectra:
         return result[:, :n_positions]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _filtered(spectra, filters):
     n_channels, n_blocks, n_frequencies = spectra.shape
     out = np.zeros((len(filters), n_blocks, n_frequencies), spectra.dtype)
