@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy.linalg import eigh
 from scipy.stats import chi2, norm
 
 from spikecrsae.config import InitialiseConfig
+from spikecrsae.csc.compiled import compiled
 from spikecrsae.csc.convolution import energy_in_span
 from spikecrsae.units import ms_to_samples
 
@@ -88,7 +88,7 @@ class SpikeSubspace:
         return _peaks(self.statistic(whitened), level, dead_time)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
     """Samples above threshold that are the largest within dead_time each way; the first of equal neighbours."""
     peaks = [0]

@@ -85,7 +85,7 @@ def test_each_half_step_of_em_does_what_it_promises(simulation):
     events = _events(better, 18)
     residuals = []
     templates = fit_templates(joined, events, 18)
-    atoms, norms = _normalised(templates, better, state.atoms)
+    atoms, norms = _normalised(templates, events, state.atoms)
     for synthesis, amplitude in (
         (state.atoms, events.amplitude),
         (templates, events.amplitude),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import scipy.fft
-from numba import njit
+
+from spikecrsae.csc.compiled import compiled
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +75,7 @@ class BlockSpectra:
         return result[:, :n_positions]
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _filtered(spectra, filters):
     n_channels, n_blocks, n_frequencies = spectra.shape
     out = np.zeros((len(filters), n_blocks, n_frequencies), spectra.dtype)
@@ -94,7 +95,7 @@ def energy_in_span(signal: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
     return in_threads(lambda part: _energy(padded[:, part.start : part.stop + n_times - 1], shapes), signal.shape[1], _PIECE)
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _energy(signal, shapes):
     n_shapes, n_times = shapes.shape
     n_samples = signal.shape[1] - n_times + 1
@@ -113,7 +114,7 @@ def _energy(signal, shapes):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath=True, inline="always")
+@compiled(fastmath=True, inline="always")
 def _correlate_into(out, signal, shape):
     """Add the correlation of the signal with a shape, four of its samples at a time."""
     whole = len(shape) // 4 * 4
