@@ -159,10 +159,13 @@ def test_what_the_kernel_cannot_do_is_done_by_plain_torch(device, caplog, monkey
         raise RuntimeError("no C compiler")
 
     monkeypatch.setattr(fused, "_encode", failing)
+    monkeypatch.setattr(fused, "FAILED", set())
     with caplog.at_level(logging.WARNING):
-        found = fused_fista(signal, atoms, LAM, SIGMA, bound, 2, True)
-    assert torch.equal(found, fista(signal, atoms, LAM, SIGMA, bound, 2, True))
-    assert "no C compiler" in caplog.text
+        found = [fused_fista(signal, atoms, LAM, SIGMA, bound, 2, True) for _ in range(2)]
+    expected = fista(signal, atoms, LAM, SIGMA, bound, 2, True)
+    assert torch.equal(found[0], expected) and torch.equal(found[1], expected)
+    assert len(caplog.records) == 1 and "no C compiler" in caplog.text
+    assert "failed before" in obstacle(signal, atoms, LAM, None)
 
 
 def test_without_triton_or_a_gpu_plain_torch_computes(monkeypatch):
@@ -172,7 +175,7 @@ def test_without_triton_or_a_gpu_plain_torch_computes(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.delitem(sys.modules, KERNEL, raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
-    assert "Triton cannot be imported" in obstacle(signal, atoms, LAM, None)
+    assert "Triton cannot be used" in obstacle(signal, atoms, LAM, None)
     expected = fista(signal, atoms, LAM, SIGMA, bound, 4, True)
     assert torch.equal(fused_fista(signal, atoms, LAM, SIGMA, bound, 4, True), expected)
 

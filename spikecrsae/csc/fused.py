@@ -4,12 +4,13 @@ Plain torch runs some ten kernels per iteration, and each sends every code to th
 program owns one window. Its sums are in registers; the codes, the residual and the signal lie in a scratch area in global
 memory, because neighbouring threads need each other's values and Triton gives no access to shared memory. What is on the
 chip is therefore up to the caches: a window of 1000 samples with 4 channels and 4 units takes 67 KB, of which a few per
-multiprocessor are under way at a time, so that the area stays in L1 and L2 and global memory sees a window's signal and
-codes once, not once per iteration. A window longer than a tile is cut into tiles that overlap by as many samples as an
+multiprocessor are under way at a time, so that the area should stay in L1 and L2, and global memory see a window's signal
+and codes once, not once per iteration. A window longer than a tile is cut into tiles that overlap by as many samples as an
 error at the edge travels in `depth` iterations, n_times - 1 each; every `depth` iterations they exchange codes.
 
 The arithmetic is that of `fista` in float32, in another order. Tensor cores would not help at this precision: written as
 a matrix product, the banded H wastes at least every second multiplication, and float32 from tf32 takes three products.
+One launch holds all iterations, so a CUDA graph would save nothing. benchmarks/gpu.py counts and times.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ MOST_ROWS = 4
 OVERLAP = 1 / 8
 #: Bytes of scratch of one launch; more windows take several.
 SCRATCH_BYTES = 1 << 30
-#: NVIDIA GPUs that Triton supports.
+#: NVIDIA GPUs that Triton supports, and devices on which the kernel failed, which are not tried again.
 CAPABILITY = (8, 0)
+FAILED: set[torch.device] = set()
 
 
 def fused_fista(
@@ -57,6 +59,7 @@ def fused_fista(
             with torch.no_grad(), torch.cuda.device_of(signal):
                 return _encode(signal, atoms, float(lam), sigma, lipschitz, n_iterations, one_sided, start)
         except Exception as error:  # whatever a compiler may raise
+            FAILED.add(signal.device)
             log.warning("The GPU kernel failed (%s: %s); plain torch computes.", type(error).__name__, error)
     else:
         log.debug("FISTA in plain torch: %s.", reason)
@@ -75,12 +78,14 @@ def obstacle(signal: torch.Tensor, atoms: torch.Tensor, lam: torch.Tensor | floa
         return f"the signal is on the device {signal.device}"
     if signal.device.type == "cuda" and torch.cuda.get_device_capability(signal.device) < CAPABILITY:
         return f"the GPU is older than compute capability {CAPABILITY[0]}.{CAPABILITY[1]}"
+    if signal.device in FAILED:
+        return "the kernel failed before"
     if min(signal.shape[2], 4 * atoms.shape[2]) > PER_LANE * MOST_LANES:
         return f"windows of {signal.shape[2]} samples with atoms of {atoms.shape[2]} cannot be cut into tiles"
     try:
         import spikecrsae.csc.fused_kernel  # noqa: F401
-    except ImportError as error:
-        return f"Triton cannot be imported ({error})"
+    except Exception as error:  # no Triton, or one that does not know what the kernel asks for
+        return f"Triton cannot be used ({error})"
     return None
 
 
