@@ -115,8 +115,10 @@ class Scene:
 
 def curated(signal, truth, templates, members, fixed_number=False) -> Scene:
     subspace = SpikeSubspace.learn(signal.T, LEVEL, 20, DEAD_TIME)
+    events = subspace.detect(signal.T, LEVEL, DEAD_TIME) - WINDOW.before
+    events = events[(events >= 0) & (events <= signal.shape[1] - N_TIMES)]
     result = curate(
-        signal, np.stack(templates), members, subspace, WINDOW, threshold=LEVEL, dead_time=DEAD_TIME, refractory=REFRACTORY,
+        signal, events, np.stack(templates), members, subspace, WINDOW, threshold=LEVEL, dead_time=DEAD_TIME, refractory=REFRACTORY,
         fixed_number=fixed_number, seed=0, observer=Observer(),
     )  # fmt: skip
     return Scene(truth, result)
