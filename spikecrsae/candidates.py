@@ -4,7 +4,7 @@ stay, and the decisions."""
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -89,6 +89,10 @@ class Candidates:
         if self._rest is None:
             self._rest = self.model.residual(self.signal, self.spikes)
         return self._rest
+
+    def rest_of_whole(self) -> np.ndarray:
+        """The residual of the whole signal (n_channels, n_samples)."""
+        return self.model.residual(self.whole, replace(self.spikes, sample=self.in_whole(self.spikes.sample)))
 
     def update(self, n_rounds: int, model: SpikeSlab | None = None) -> None:
         """EM of the model (or of one put in its place), and its spikes."""

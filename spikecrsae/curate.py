@@ -95,12 +95,13 @@ def curate(
         _deaths(state)
         cleaned = _recentred_waveforms(state)
         if not _merges(state, cleaned):
-            rest = state.rest
-            _splits(state, cleaned)
             # once one of those born has died, or nothing came of it before, what the residual offers has been tried
-            if state.ids != tried and state.born <= set(state.ids):
+            try_births = state.ids != tried and state.born <= set(state.ids)
+            residuals = (state.rest, state.rest_of_whole()) if try_births else None
+            _splits(state, cleaned)
+            if residuals:
                 tried = list(state.ids)
-                _births(state, rest)
+                _births(state, *residuals)
         # EM moves on between rounds, so a set is called stable when a second look finds nothing either
         quiet_rounds = quiet_rounds + 1 if len(state.decisions) == before else 0
         if quiet_rounds == 2:
@@ -323,9 +324,10 @@ def _splits(state: Candidates, cleaned: list[np.ndarray]) -> None:
         state.parent |= dict(zip(state.add(extra), parents, strict=True))
 
 
-def _births(state: Candidates, residual: np.ndarray) -> None:
+def _births(state: Candidates, residual: np.ndarray, everywhere: np.ndarray) -> None:
     """Add templates for what the residual (n_channels, n_samples) of the found spikes still holds: heads and tails of strong spikes
-    beyond their template, and clusters of events."""
+    beyond their template, and clusters of events. everywhere: the residual of the whole signal, which may hold more spikes of
+    these than the stretches looked at."""
     if _outer_waveforms(state, residual):
         return
     rest, spikes, window = residual.T, state.spikes, state.window
@@ -341,15 +343,18 @@ def _births(state: Candidates, residual: np.ndarray) -> None:
     if len(starts) < SMALLEST_CLUSTER:
         return
     windows = windows_at(rest, _at_most(starts, 20000, state.seed), window.n_times)
-    labels = divide(windows, SMALLEST_CLUSTER, state.seed)
+    labels, refocus = divide(windows, SMALLEST_CLUSTER, state.seed), False
     for template in templates_from_labels(windows, labels, SMALLEST_CLUSTER):
         trial = first_model(template[None], state.model.refractory)
-        found = trial.decode(np.ascontiguousarray(rest.T))
+        found = trial.decode(everywhere)
         gain, cost = float(found.gain.sum()), parameter_cost(template, len(found))
         if gain > cost and len(found) >= SMALLEST_CLUSTER:
             state.born |= set(state.add([template]))
             state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(found))
-            rest = trial.residual(np.ascontiguousarray(rest.T), found).T
+            everywhere = trial.residual(everywhere, found)
+            refocus = True
+    if refocus:
+        state.focus()
 
 
 def _outer_waveforms(state: Candidates, residual: np.ndarray) -> bool:
