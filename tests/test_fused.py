@@ -153,7 +153,7 @@ def test_what_the_kernel_cannot_do_is_done_by_plain_torch(device, caplog, monkey
         assert reason in obstacle(*arrays, lam, None)
         expected = fista(*arrays, lam, SIGMA, 1000.0, 2, True)
         assert torch.equal(fused_fista(*arrays, lam, SIGMA, 1000.0, 2, True), expected)
-    assert not caplog.records
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
     def failing(*_):
         raise RuntimeError("no C compiler")
