@@ -247,8 +247,8 @@ class _TrainingSignal:
             starts = np.arange(0, view.n_samples, length)
         else:
             starts = np.sort(rng.choice(view.n_samples // length, n_wanted, replace=False)) * length
-        parts = [view.whitened(int(start), min(int(start) + length, view.n_samples)) for start in starts]
-        return cls(np.ascontiguousarray(np.concatenate(parts).T), starts, length)
+        parts = [view.whitened(int(start), min(int(start) + length, view.n_samples)).T for start in starts]
+        return cls(np.concatenate(parts, axis=1), starts, length)
 
     def in_recording(self, samples: np.ndarray) -> np.ndarray:
         """Where samples of the signal stand in the recording."""

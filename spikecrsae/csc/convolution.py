@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]
     slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
     if len(slices) < 2:
         return [work(part) for part in slices]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(work, slices))
 
 
