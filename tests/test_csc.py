@@ -119,26 +119,6 @@ def test_shrink_is_the_minimiser_of_its_problem():
         torch.testing.assert_close(shrink(values, 0.7, one_sided), allowed[cost.argmin(1)], atol=1e-4, rtol=0)
 
 
-@given(seeds, shapes, st.booleans())
-@settings(max_examples=10, deadline=None)
-def test_fista_and_coordinate_descent_reach_the_same_optimum(seed, shape, one_sided):
-    signal, atoms = random_problem(seed, *shape, one_sided)
-    lam, sigma = 2.0, 0.7
-    bias = lam * sigma**2
-    correlation, lags = correlate(signal.numpy(), atoms.numpy()), gram(atoms.numpy())
-    descent = torch.from_numpy(coordinate_descent(correlation, lags, bias, one_sided, 1e-9))
-    unrolled = fista(signal, atoms, lam, sigma, lipschitz_bound(atoms.numpy()), 3000, one_sided)
-    values = [objective(signal, codes, atoms, lam, sigma) for codes in (descent, unrolled)]
-    torch.testing.assert_close(*values, rtol=1e-6, atol=1e-6)
-    assert kkt_violation(signal, descent, atoms, lam, sigma, one_sided).max() < 1e-6
-    if one_sided:
-        assert descent.min() >= 0 and unrolled.min() >= 0
-    start = np.random.default_rng(seed).exponential(1, descent.shape)
-    warm = torch.from_numpy(coordinate_descent(correlation, lags, bias, one_sided, 1e-9, start))
-    torch.testing.assert_close(objective(signal, warm, atoms, lam, sigma), values[0], rtol=1e-9, atol=1e-9)
-    assert kkt_violation(signal, warm, atoms, lam, sigma, one_sided).max() < 1e-6
-
-
 def test_kkt_violation_sees_a_code_that_is_not_optimal():
     signal, atoms = random_problem(1, 2, 2, 7, one_sided=True)
     codes = torch.from_numpy(

@@ -3,12 +3,14 @@
 The coordinate that violates its optimality condition most is set to its optimum, until none violates it by more than the
 tolerance (Moreau, Oudre, Vayatis 2018, "DICOD"). Four things make it fast:
 
-- The search for that coordinate is confined to a segment of two template lengths, and only what an update has touched
+- The search for that coordinate is confined to a segment of one template length, and only what an update has touched
   is searched again. A segment in which every correlation stays below the bias is never entered: its code is zero.
-- Sweep by sweep the threshold falls by half. Settling one segment while its neighbour is far off would be in vain:
-  so there are hardly more updates than if the whole window were searched for each, and a fifth of those otherwise.
+- Sweep by sweep the threshold falls by half, because settling one segment while its neighbour is far off is in vain. So
+  there are hardly more updates than if the whole window were searched for each of them.
 - Correlations lie position by position, the units side by side: an update is one stretch of memory for all units.
 - `encode` correlates a window and solves it at once, while it is in the processor's cache.
+
+The search is in float64 whatever the signal is: rounding would drive the shares of two atoms that are much alike astray.
 """
 
 from __future__ import annotations
@@ -35,22 +37,20 @@ def encode(
     """Codes (n_windows, n_units, n_positions) of signal (n_windows, n_channels, n_samples), in its dtype.
 
     As `coordinate_descent` of the signal's correlations with the atoms (n_units, n_channels, n_times), which are taken in
-    the time domain, and several times faster on many short windows.
+    the time domain. Raises InputError for windows shorter than an atom.
     """
-    # no correlation is larger than the norm of what an atom covers
-    largest = np.sqrt(atoms[0].size) * _largest(signal)
-    arguments = _arguments(gram_of(atoms), bias, one_sided, tolerance, largest, signal.dtype.type)
-    signal, atoms = np.ascontiguousarray(signal), atoms.astype(signal.dtype, order="C")
-    shape = (len(signal), len(atoms), signal.shape[2] - atoms.shape[2] + 1)
-    if shape[2] < 1:
+    n_positions = signal.shape[2] - atoms.shape[2] + 1
+    if n_positions < 1:
         raise InputError(
             f"windows of {signal.shape[2]} samples are shorter than an atom of {atoms.shape[2]}; use longer windows."
         )
-
-    def work(part: slice, codes: np.ndarray, warm: bool) -> None:
-        _encode_windows(signal[part], atoms, codes, warm, *arguments)
-
-    return _solved(work, shape, signal.dtype, start)
+    # no correlation is larger than the norm of what an atom covers
+    largest = np.sqrt(atoms[0].size) * _largest(signal)
+    arguments = _arguments(gram_of(atoms), bias, one_sided, tolerance, max(largest, _largest(start)))
+    signal, atoms = np.ascontiguousarray(signal), atoms.astype(signal.dtype, order="C")
+    codes = _start(start, (len(signal), len(atoms), n_positions), signal.dtype)
+    in_threads(lambda part: _encode_windows(signal[part], atoms, codes[part], *arguments), *_shares(codes))
+    return codes
 
 
 def coordinate_descent(
@@ -65,55 +65,58 @@ def coordinate_descent(
 
     correlation: H^T y, (n_windows, n_units, n_positions), kept as it is. gram: csc.convolution.gram of the atoms, of unit
     norm. bias: lambda sigma^2. start: codes of a warm start. It ends when no optimality condition is violated by more than
-    `tolerance` (csc.objective.kkt_violation, in whitened units), or by what the dtype resolves: in float32, 5e-7 of the
-    largest correlation. Raises UsageError for atoms that are not of unit norm, InputError for values that are not finite.
+    `tolerance` (csc.objective.kkt_violation, in whitened units), or by 1e-12 of the largest correlation; the more alike two
+    atoms are, the later. Raises UsageError for atoms that are not of unit norm, InputError for values that are not finite.
     """
-    arguments = _arguments(gram, bias, one_sided, tolerance, _largest(correlation), correlation.dtype.type)
+    arguments = _arguments(gram, bias, one_sided, tolerance, max(_largest(correlation), _largest(start)))
     correlation = np.ascontiguousarray(correlation)
-
-    def work(part: slice, codes: np.ndarray, warm: bool) -> None:
-        _descend_windows(correlation[part], codes, warm, *arguments)
-
-    return _solved(work, correlation.shape, correlation.dtype, start)
-
-
-def _solved(work, shape, dtype, start) -> np.ndarray:
-    """Codes of this shape after `work` on all parts of them in threads, from the warm start if there is one."""
-    codes = np.zeros(shape, dtype) if start is None else np.array(start, dtype, order="C")
-    at_once = max(1, SAMPLES_AT_ONCE // max(1, shape[2]))
-    in_threads(lambda part: work(part, codes[part], start is not None), len(codes), at_once)
+    codes = _start(start, correlation.shape, correlation.dtype)
+    in_threads(lambda part: _descend_windows(correlation[part], codes[part], *arguments), *_shares(codes))
     return codes
 
 
-def _largest(values: np.ndarray) -> float:
-    largest = float(max(values.max(), -values.min())) if values.size else 0.0
-    if not np.isfinite(largest):
-        raise InputError("the signal holds values that are not finite; replace or leave them out before coding it.")
-    return largest
-
-
-def _arguments(gram, bias, one_sided, tolerance, largest, real) -> tuple:
+def _arguments(gram, bias, one_sided, tolerance, largest) -> tuple:
     """What the compiled functions take: lags (n_units, (2 n_times - 1) n_units), how one unit of code of an atom changes
     the correlations around it, position by position; bias, one_sided, tolerance."""
     energy = gram[range(len(gram)), range(len(gram)), (gram.shape[2] - 1) // 2]
     if not np.allclose(energy, 1, atol=1e-3):
         raise UsageError(f"atoms of squared norms {energy} cannot be coded; divide each by its norm.")
-    lags = np.ascontiguousarray(gram.transpose(1, 2, 0).reshape(len(gram), -1).astype(real))
-    return lags, real(bias), one_sided, real(max(tolerance, 4 * np.finfo(real).eps * largest))
+    lags = np.ascontiguousarray(gram.transpose(1, 2, 0).reshape(len(gram), -1), np.float64)
+    return lags, float(bias), one_sided, float(max(tolerance, 1e-12 * largest))
+
+
+def _largest(values: np.ndarray | None) -> float:
+    if values is None or not values.size:
+        return 0.0
+    largest = float(max(values.max(), -values.min()))
+    if not np.isfinite(largest):
+        raise InputError("the signal holds values that are not finite; replace or leave them out before coding it.")
+    return largest
+
+
+def _start(start: np.ndarray | None, shape: tuple, dtype: np.dtype) -> np.ndarray:
+    return np.zeros(shape, dtype) if start is None else np.array(start, dtype, order="C")
+
+
+def _shares(codes: np.ndarray) -> tuple[int, int]:
+    """How many windows there are, and how many a thread takes at a time."""
+    return len(codes), max(1, SAMPLES_AT_ONCE // max(1, codes.shape[2]))
 
 
 @compiled
-def _encode_windows(signal, atoms, codes, warm, lags, bias, one_sided, tolerance):
-    correlation = np.empty((codes.shape[2], len(atoms)), signal.dtype)
+def _encode_windows(signal, atoms, codes, lags, bias, one_sided, tolerance):
+    correlation = np.empty((codes.shape[2], len(atoms)))
     for window in range(len(codes)):
         _correlate(signal[window], atoms, correlation)
-        _solve(correlation, codes[window], warm, lags, bias, one_sided, tolerance)
+        _solve(correlation, codes[window], lags, bias, one_sided, tolerance)
 
 
 @compiled
-def _descend_windows(correlation, codes, warm, lags, bias, one_sided, tolerance):
+def _descend_windows(correlation, codes, lags, bias, one_sided, tolerance):
+    given = np.empty((codes.shape[2], codes.shape[1]))
     for window in range(len(codes)):
-        _solve(correlation[window].T.copy(), codes[window], warm, lags, bias, one_sided, tolerance)
+        given[:] = correlation[window].T
+        _solve(given, codes[window], lags, bias, one_sided, tolerance)
 
 
 @compiled(fastmath={"contract"})
@@ -145,17 +148,16 @@ def _add_four(to, values, factors):
 
 
 @compiled
-def _solve(correlation, codes, warm, lags, bias, one_sided, tolerance):
-    """codes (n_units, n_positions), a start where `warm`, become the optimum; correlation (n_positions, n_units) is spoilt."""
+def _solve(correlation, codes, lags, bias, one_sided, tolerance):
+    """codes (n_units, n_positions), a start, become the optimum; correlation (n_positions, n_units) is spoilt."""
     n_units, n_positions = codes.shape
-    flat, code = correlation.reshape(-1), np.zeros(n_units * n_positions, codes.dtype)
-    if warm:
-        for unit in range(n_units):
-            for position in range(n_positions):
-                if codes[unit, position] != 0:
-                    place = position * n_units + unit
-                    code[place] = codes[unit, position]
-                    _subtract(flat, lags, place, code[place])
+    flat, code = correlation.reshape(-1), np.zeros(n_units * n_positions)
+    for unit in range(n_units):
+        for position in range(n_positions):
+            if codes[unit, position] != 0:
+                place = position * n_units + unit
+                code[place] = codes[unit, position]
+                _subtract(flat, lags, place, code[place])
     _descend(flat, code, lags, bias, one_sided, tolerance)
     for unit in range(n_units):
         for position in range(n_positions):
@@ -164,9 +166,9 @@ def _solve(correlation, codes, warm, lags, bias, one_sided, tolerance):
 
 @compiled
 def _descend(correlation, code, lags, bias, one_sided, tolerance):
-    """The optimum of one window; correlation, of what the code leaves over, and code are changed in place."""
-    size = lags.shape[1] + len(lags)
-    worst = np.empty(-(-len(code) // size), code.dtype)
+    """The optimum of one window, in place in code and correlation, of what the code leaves over."""
+    size = (lags.shape[1] + len(lags)) // 2
+    worst = np.empty(-(-len(code) // size))
     for segment in range(len(worst)):
         first, last = segment * size, min((segment + 1) * size, len(code))
         place = first + _most_violated(correlation[first:last], code[first:last], bias, one_sided)
@@ -187,7 +189,7 @@ def _descend(correlation, code, lags, bias, one_sided, tolerance):
 @compiled
 def _settle(correlation, code, lags, worst, segment, threshold, bias, one_sided):
     """Update a segment until its largest violation, in worst, is at most the threshold; whether that touched an earlier one."""
-    size = lags.shape[1] + len(lags)
+    size = (lags.shape[1] + len(lags)) // 2
     first, last = segment * size, min((segment + 1) * size, len(code))
     earlier = False
     while True:
@@ -196,13 +198,9 @@ def _settle(correlation, code, lags, worst, segment, threshold, bias, one_sided)
         if worst[segment] <= threshold:
             return earlier
         now, best = code[place], _optimum(correlation[place] + code[place], bias, one_sided)
-        if best == now:
-            # so large an entry cannot change by so little
-            worst[segment] = 0
-            return earlier
         code[place] = best
         low, high = _subtract(correlation, lags, place, best - now)
-        # a segment is longer than an update reaches
+        # an update reaches as far as a segment is long, and no further
         if low < first:
             worst[segment - 1] = np.inf
             earlier = True
