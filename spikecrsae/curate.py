@@ -189,7 +189,7 @@ def _cleaned_waveforms(state: Candidates) -> list[np.ndarray]:
     copies, rows = model.shifted, model.copy_of(spikes)
     cleaned = []
     for unit in range(model.n_units):
-        mine = _at_most(state.of(unit), 2000, state.seed)
+        mine = _looked_at(state, unit)
         windows = windows_at(rest, spikes.sample[mine], n_times + 2 * pad)
         own = copies[rows[mine]].transpose(0, 2, 1) * spikes.amplitude[mine, None, None]
         windows[:, pad : pad + n_times] += own.astype(np.float32)
@@ -218,6 +218,11 @@ def _recentred_waveforms(state: Candidates) -> list[np.ndarray]:
     return _cleaned_waveforms(state)
 
 
+def _looked_at(state: Candidates, unit: int) -> np.ndarray:
+    """Indices of the spikes whose waveforms are looked at."""
+    return _at_most(state.of(unit), 2000, state.seed)
+
+
 def _at_most(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
     if len(indices) <= n:
         return indices
@@ -234,7 +239,9 @@ def _merges(state: Candidates, cleaned: list[np.ndarray]) -> bool:
         pooled, amplitudes = _pooled(first, second)
         nuisance = nuisance_directions(pooled)
         flat = [part.reshape(len(part), -1) for part in (first, second)]
-        two, distance, variance = are_two(*(without(x, nuisance[1:]) for x in flat), state.seed)
+        times = [state.in_whole(state.spikes.sample[_looked_at(state, unit)]) for unit in (a, b)]
+        steady = _at_equal_time([without(x, nuisance[1:]) for x in flat], times)
+        two, distance, variance = are_two(*steady, state.seed)
         # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
         wide = variance > allowed_variance(pooled)
         if two or (wide and not _is_better_merged(state, a, b, pooled, amplitudes)):
@@ -246,6 +253,19 @@ def _merges(state: Candidates, cleaned: list[np.ndarray]) -> bool:
     if gone:
         state.keep(np.array([u for u in range(state.model.n_units) if u not in gone]))
     return bool(gone)
+
+
+def _at_equal_time(parts: list[np.ndarray], times: list[np.ndarray]) -> list[np.ndarray]:
+    """Two sets of windows (n, n_features) as if all had been recorded at one time, where that brings them closer: the linear trend
+    within the sets is taken off (analysis of covariance). A neuron that drifts, known as two units in turn, becomes one."""
+    if min(map(len, parts)) < 2 * SMALLEST_CLUSTER:
+        return parts
+    clock = [t.astype(np.float64) - np.concatenate(times).mean() for t in times]
+    within = [t - t.mean() for t in clock]
+    trend = sum(t @ (x - x.mean(axis=0)) for t, x in zip(within, parts, strict=True)) / sum(t @ t for t in within)
+    moved = [x - t[:, None] * trend for x, t in zip(parts, clock, strict=True)]
+    apart, closer = (np.linalg.norm(x[1].mean(axis=0) - x[0].mean(axis=0)) for x in (parts, moved))
+    return moved if closer < apart else parts
 
 
 def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
