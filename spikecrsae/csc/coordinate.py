@@ -171,8 +171,7 @@ def _descend(correlation, code, lags, bias, one_sided, tolerance):
     worst = np.empty(-(-len(code) // size))
     for segment in range(len(worst)):
         first, last = segment * size, min((segment + 1) * size, len(code))
-        place = first + _most_violated(correlation[first:last], code[first:last], bias, one_sided)
-        worst[segment] = _violation(correlation[place], code[place], bias, one_sided)
+        worst[segment] = _largest_violation(correlation[first:last], code[first:last], bias, one_sided)
     threshold = worst.max()
     while threshold > tolerance:
         threshold = max(tolerance, threshold / 2)
@@ -193,10 +192,10 @@ def _settle(correlation, code, lags, worst, segment, threshold, bias, one_sided)
     first, last = segment * size, min((segment + 1) * size, len(code))
     earlier = False
     while True:
-        place = first + _most_violated(correlation[first:last], code[first:last], bias, one_sided)
-        worst[segment] = _violation(correlation[place], code[place], bias, one_sided)
+        worst[segment] = _largest_violation(correlation[first:last], code[first:last], bias, one_sided)
         if worst[segment] <= threshold:
             return earlier
+        place = first + _place_of(worst[segment], correlation[first:last], code[first:last], bias, one_sided)
         now, best = code[place], _optimum(correlation[place] + code[place], bias, one_sided)
         code[place] = best
         low, high = _subtract(correlation, lags, place, best - now)
@@ -227,22 +226,23 @@ def _optimum(value, bias, one_sided):
 
 
 @compiled
-def _most_violated(correlation, code, bias, one_sided):
-    """The place of the largest violation, the last of equals."""
+def _largest_violation(correlation, code, bias, one_sided):
+    """In single precision; 0 where every condition holds."""
     # The bits of a positive float rank as an integer, those of a negative one below 0: a maximum of integers is found
-    # eight or sixteen at a time.
+    # eight or sixteen at a time, one of floats one by one.
     largest = np.int32(0)
     for i in range(len(code)):
-        largest = max(largest, _bits(_violation(correlation[i], code[i], bias, one_sided)))
-    place = 0
-    for i in range(len(code)):
-        place = i if _bits(_violation(correlation[i], code[i], bias, one_sided)) >= largest else place
-    return place
+        largest = max(largest, np.float32(_violation(correlation[i], code[i], bias, one_sided)).view(np.int32))
+    return np.int32(largest).view(np.float32)
 
 
 @compiled
-def _bits(value):
-    return np.float32(value).view(np.int32)
+def _place_of(violation, correlation, code, bias, one_sided):
+    """The last place of this violation, in single precision."""
+    place = 0
+    for i in range(len(code)):
+        place = i if np.float32(_violation(correlation[i], code[i], bias, one_sided)) == violation else place
+    return place
 
 
 @compiled
