@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy.signal import sosfilt_zi
 
+from spikecrsae.csc.compiled import compiled
 from spikecrsae.csc.convolution import in_threads
 
 #: Samples that one thread filters at once; what it works on stays in its core's cache.
@@ -36,7 +36,7 @@ def zero_phase(traces: np.ndarray, sos: np.ndarray, margin: int) -> np.ndarray:
     return result
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _cascade(values, sos, state, step):
     """Filter values (n_samples, n_channels) in place, from the first to the last (step 1) or back (step -1). state (n_sections,
     2, n_channels): of the sections in transposed direct form II."""
@@ -72,7 +72,7 @@ def whiten(traces: np.ndarray, taps: np.ndarray, matrix: np.ndarray) -> np.ndarr
     return result.T
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _whiten(signal, taps, matrix, result, first, end):
     """Samples first to end of `whiten`'s result (n_out, n_samples), from signal (n_channels, n_taps - 1 + end - first)."""
     n_channels, n_taps = taps.shape

@@ -8,10 +8,10 @@ from typing import TypeVar
 
 import numpy as np
 import scipy.fft
-from numba import njit
 from scipy.linalg import solve_toeplitz
 
 from spikecrsae.config import PreprocessConfig
+from spikecrsae.csc.compiled import compiled
 from spikecrsae.csc.convolution import in_threads
 from spikecrsae.errors import InputError
 from spikecrsae.units import ms_to_samples
@@ -46,7 +46,7 @@ def quiet_samples(
     return quiet, level
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _quiet(block, kept, bound, margin):
     """Samples (bool) within `margin` of which none is loud, on any channel beyond `bound` (n_channels,), or not kept."""
     n_samples, n_channels = block.shape
@@ -69,7 +69,7 @@ def covariance(blocks: list[np.ndarray], quiet: list[np.ndarray]) -> np.ndarray:
     return products / n - np.outer(total, total) / n**2
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _moments(block, quiet):
     """Number of the quiet samples, their sum (n_channels,) and the sum of their products (n_channels, n_channels)."""
     n_samples, n_channels = block.shape

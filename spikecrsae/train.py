@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from spikecrsae.config import TrainConfig
-from spikecrsae.csc.convolution import correlate, gram
-from spikecrsae.csc.coordinate import coordinate_descent
+from spikecrsae.csc.coordinate import encode
 from spikecrsae.csc.least_squares import fit_templates, subtract
 from spikecrsae.csc.prior import LambdaPrior
 from spikecrsae.dictionary import Dictionary
@@ -20,15 +18,17 @@ from spikecrsae.sparse_code import SparseCode
 
 log = logging.getLogger(__name__)
 
-#: Coordinate descent ends when no code would move by more than this many noise levels.
+#: Coordinate descent ends when no optimality condition is violated by more than this many noise levels.
 CODE_TOLERANCE = 1e-2
 #: By this factor the excess of the penalty falls from epoch to epoch: slowly where an epoch is cheap (em; at 0.8 one start
 #: of six lost two similar templates), faster where it is many steps (unrolled).
 ANNEALING_RATE = {"em": 0.9, "unrolled": 0.8}
+#: By this factor where templates and lambda have already settled for the penalty as it is.
+SETTLED_RATE = 0.5
 #: Samples from which sigma is estimated at most, and at least.
 MOST_QUIET, LEAST_QUIET = 200_000, 1000
-#: Windows that FISTA codes at once, and the bytes of activations that back-propagation may keep.
-FISTA_BATCH, ACTIVATION_BYTES = 32, 1 << 30
+#: Windows that FISTA codes at once on a CPU and on a GPU (halved where its memory is full), and the bytes of activations that back-propagation may keep.
+FISTA_BATCH, GPU_BATCH, ACTIVATION_BYTES = 32, 512, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,14 @@ def _em(windows, dictionary, scale, config, device, observer) -> _State:
     state = _State.start(windows, dictionary, config)
     n_windows, n_channels, n_samples = windows.shape
     joined = np.ascontiguousarray(windows.transpose(1, 0, 2)).reshape(n_channels, n_windows * n_samples)
-    for excess in _annealing(state.lam, scale, config):
+    excess = _first_excess(state.lam, scale, config)
+    for _ in range(config.epochs):
         state.codes = _encode(windows, state.atoms, excess * state.lam, state.sigma, config, device, state.codes)
         events = _events(state.codes, dictionary.n_times)
         mean_l1 = float(np.abs(events.amplitude).sum(dtype=np.float64)) / n_windows
         objective = _objective(joined, events, state, mean_l1, n_windows)
         templates = fit_templates(joined, events, dictionary.n_times)
-        atoms, norms = _normalised(templates, state.codes, state.atoms)
+        atoms, norms = _normalised(templates, events, state.atoms)
         state.codes *= norms[:, None].astype(np.float32)
         state.sigma = _quiet_sigma(joined, events, dictionary.n_times, state.sigma)
         state.prior = LambdaPrior(dictionary.n_units, state.prior.n_positions, state.sigma, config.kappa)
@@ -148,43 +149,51 @@ def _em(windows, dictionary, scale, config, device, observer) -> _State:
         observer.advance()
         if settled and excess == 1:
             break
+        excess = max(1.0, excess * (SETTLED_RATE if settled else ANNEALING_RATE[config.method]))
     return state
 
 
-def _annealing(lam: float, scale: np.ndarray, config: TrainConfig) -> Iterator[float]:
-    """For every epoch the factor >= 1 on the penalty.
+def _first_excess(lam: float, scale: np.ndarray, config: TrainConfig) -> float:
+    """The factor >= 1 on the penalty in the first epoch.
 
     What the first templates leave of a spike is noise to the codes (Sec. VI-C), in proportion to its amplitude.
     """
-    excess = config.annealing * float(np.median(scale)) / lam
-    for _ in range(config.epochs):
-        yield max(1.0, excess)
-        excess *= ANNEALING_RATE[config.method]
+    return max(1.0, config.annealing * float(np.median(scale)) / lam)
 
 
 def _encode(windows, atoms, lam, sigma, config, device, start=None) -> np.ndarray:
     """E-step: codes (n_windows, n_units, n_positions) float32 by the configured solver, from a warm start if given."""
     one_sided = config.shrinkage == "one-sided"
     if config.solver == "coordinate" or (config.solver == "auto" and device == "cpu"):
-        bias = lam * sigma**2
-        return coordinate_descent(correlate(windows, atoms), gram(atoms), bias, one_sided, CODE_TOLERANCE * sigma, start)
+        return encode(windows, atoms, lam * sigma**2, one_sided, CODE_TOLERANCE * sigma, start)
     import torch
 
     from spikecrsae.model import CRsAE
 
     model = CRsAE(atoms, lam, sigma, config.n_iterations, one_sided).to(device)
     codes = np.empty((len(windows), len(atoms), windows.shape[2] - atoms.shape[2] + 1), np.float32)
-    with torch.no_grad():
-        for first in range(0, len(windows), FISTA_BATCH):
-            batch = slice(first, first + FISTA_BATCH)
-            warm = None if start is None else torch.from_numpy(start[batch]).to(device)
-            codes[batch] = model.encode(torch.from_numpy(windows[batch]).to(device), warm).cpu().numpy()
+    size, first = (FISTA_BATCH if device == "cpu" else GPU_BATCH), 0
+    while first < len(windows):
+        batch = slice(first, first + size)
+        try:
+            with torch.no_grad():
+                warm = None if start is None else torch.from_numpy(start[batch]).to(device)
+                codes[batch] = model.encode(torch.from_numpy(windows[batch]).to(device), warm).cpu().numpy()
+        except torch.cuda.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+            log.warning("the GPU's memory is full; it gets %d windows at a time from here on", size)
+            torch.cuda.empty_cache()
+            continue
+        first += size
     return codes
 
 
 def _events(codes: np.ndarray, n_times: int) -> SparseCode:
     """The non-zeros of all windows, laid end to end: atoms end inside their window, so none reaches into the next."""
-    window, unit, position = np.nonzero(codes)
+    # faster than np.nonzero of the codes, by far
+    window, unit, position = np.unravel_index(np.flatnonzero(codes != 0), codes.shape)
     n_samples = codes.shape[2] + n_times - 1
     n_positions = len(codes) * n_samples - n_times + 1
     return SparseCode.build(unit, window * n_samples + position, codes[window, unit, position], codes.shape[1], n_positions)
@@ -201,7 +210,7 @@ def _objective(joined, events, state, mean_l1, n_windows) -> float:
     return data + state.lam * (mean_l1 + prior.n_units * prior.delta) - weight * np.log(state.lam)
 
 
-def _normalised(templates, codes, old) -> tuple[np.ndarray, np.ndarray]:
+def _normalised(templates, events, old) -> tuple[np.ndarray, np.ndarray]:
     """Unit-norm atoms and the signed norms taken away; Hx stays as it is when the codes are multiplied by them.
 
     A template and its codes may change sign together (two-sided codes): the sign is the one with a positive sum of codes.
@@ -209,7 +218,7 @@ def _normalised(templates, codes, old) -> tuple[np.ndarray, np.ndarray]:
     """
     norms = np.sqrt((templates**2).sum(axis=(1, 2)))
     silent = norms <= 0
-    signs = np.where(codes.sum(axis=(0, 2), dtype=np.float64) < 0, -1.0, 1.0)
+    signs = np.where(np.bincount(events.unit, events.amplitude, len(norms)) < 0, -1.0, 1.0)
     signed = np.where(silent, 1.0, norms * signs)
     atoms = np.where(silent[:, None, None], old, templates / signed[:, None, None])
     return atoms.astype(np.float32), signed
@@ -265,7 +274,8 @@ def _unrolled(windows, dictionary, scale, config, device, observer, rng, rotate)
     ]
     # With a constant step Adam would hover around the optimum instead of settling.
     decays = [torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.epochs) for adam in adams]
-    for excess in _annealing(state.lam, scale, config):
+    excess = _first_excess(state.lam, scale, config)
+    for _ in range(config.epochs):
         # the encoder's bias is lambda sigma^2 / L
         model.sigma = excess**0.5
         order = rng.permutation(len(windows))
@@ -281,6 +291,7 @@ def _unrolled(windows, dictionary, scale, config, device, observer, rng, rotate)
         observer.advance()
         if settled and excess == 1:
             break
+        excess = max(1.0, excess * (SETTLED_RATE if settled else ANNEALING_RATE[config.method]))
     return state
 
 

@@ -26,6 +26,7 @@ FLOORS = {
         "checkpoint",
         "train",
         "evidence",
+        "candidates",
         "drift",
         "satellites",
         "curate",

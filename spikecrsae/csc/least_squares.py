@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy import sparse
 from scipy.sparse.linalg import spsolve
 
+from spikecrsae.csc.compiled import compiled
 from spikecrsae.sparse_code import SparseCode
 
 
@@ -26,7 +26,7 @@ def fit_templates(signal: np.ndarray, code: SparseCode, n_times: int, ridge: flo
     return solved.reshape(n_units, n_times, n_channels).transpose(0, 2, 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _code_statistics(signal, unit, sample, amplitude, n_units, n_times):
     """Code correlations lags[c, d, n_times - 1 + t] = sum_n x_c[n] x_d[n + t], and sums of the windows at the events."""
     n_channels = signal.shape[0]
@@ -68,7 +68,7 @@ def fit_amplitudes(
     return np.atleast_1d(spsolve(system + sparse.diags(extra, format="csc"), target + (0 if precision is None else extra)))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _overlaps(gram, unit, sample):
     centre = (gram.shape[2] - 1) // 2
     rows, columns, values = [0], [0], [0.0]
@@ -88,7 +88,7 @@ def _overlaps(gram, unit, sample):
     return np.array(rows[1:]), np.array(columns[1:]), np.array(values[1:])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def subtract(signal, templates, unit, sample, amplitude):
     """Take sum amplitude * template away from signal (n_channels, n_samples), in place; templates (n_units, n_channels,
     n_times). With negative amplitudes it adds: the synthesis of sparse events."""

@@ -9,13 +9,14 @@ the gain that does not depend on the data.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from spikecrsae.csc.compiled import compiled
 
 #: Of what replaces some spikes, the first one gains at least this part of what they did.
 _LEAST_SHARE = 0.3
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _read(row, kernel, position, step):
     """The correlation at a sub-sample position."""
     reach = kernel.shape[1] // 2
@@ -30,7 +31,7 @@ def _read(row, kernel, position, step):
     return value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _best(correlation, blocked, kernel, prior, first, last, only):
     """The spike of the largest gain in [first, last): gain, unit (-1: none pays), position, step, amplitude. only: a unit, or -1."""
     n_units, n_positions = correlation.shape
@@ -77,7 +78,7 @@ def _best(correlation, blocked, kernel, prior, first, last, only):
     return best_gain, best_unit, best_position, best_step, best_amplitude
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, sign):
     """Subtract a spike from the correlation (sign 1) or give it back (sign -1), and block or free its unit around it."""
     n_units, n_positions = correlation.shape
@@ -96,7 +97,7 @@ def _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, s
         near[i] += sign
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def search(correlation, blocked, overlaps, kernel, prior, refractory):
     """The greedy solution: the spike of the largest gain in a segment and its two neighbours, until none gains. Unit, position, step,
     amplitude and gain of each spike, and a mask of ones."""
@@ -151,7 +152,7 @@ def search(correlation, blocked, overlaps, kernel, prior, refractory):
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _gain(correlation, kernel, prior, unit, position, step, amplitude):
     """What a spike of given amplitude adds to the log posterior."""
     b = _read(correlation[unit], kernel, position, step)
@@ -160,7 +161,7 @@ def _gain(correlation, kernel, prior, unit, position, step, amplitude):
     return 0.5 * total * (best**2 - (amplitude - best) ** 2) + offset
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _rebuild(correlation, blocked, overlaps, kernel, prior, refractory, first, last, start_unit, most, places, sizes):
     """Spikes in [first, last) from nothing: the best of start_unit (-1: of any unit), then greedily, then each once more in the
     presence of the others. Fills places (most, 3: unit, position, step) and sizes (most, 2: amplitude, gain) and leaves the
@@ -193,7 +194,7 @@ def _rebuild(correlation, blocked, overlaps, kernel, prior, refractory, first, l
     return n, total
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes, n, sign):
     for i in range(n):
         if places[i, 0] >= 0:
@@ -211,7 +212,7 @@ def _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes
             )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def improve(
     correlation,
     blocked,
@@ -338,7 +339,7 @@ def improve(
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, position, step, amplitude):
     """For every spike, with all others in place: its gain, and unit (or -1) and gain of the best spike of another unit there."""
     n_shifts = kernel.shape[0]
@@ -360,7 +361,18 @@ def compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, pos
     return gain, rival, rival_gain
 
 
-@njit(cache=True, nogil=True)
+@compiled
+def above_any(correlation, enough):
+    """Positions (bool) where the correlation of some unit is more than enough for it."""
+    above = np.zeros(correlation.shape[1], np.bool_)
+    for unit in range(len(correlation)):
+        row = correlation[unit]
+        for position in range(len(row)):
+            above[position] |= row[position] > enough[unit]
+    return above
+
+
+@compiled
 def cuts(correlation, enough, gap, piece):
     """Bounds of pieces of at least `piece` positions; between two of them lies a gap in which no correlation is enough."""
     n_units, n_positions = correlation.shape
