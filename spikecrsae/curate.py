@@ -14,14 +14,7 @@ import numpy as np
 from spikecrsae.candidates import Candidates
 from spikecrsae.csc.convolution import gram
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
-from spikecrsae.evidence import (
-    SPREAD_BOUNDS,
-    Excerpt,
-    add,
-    first_model,
-    keep,
-    parameter_cost,
-)
+from spikecrsae.evidence import SPREAD_BOUNDS, Excerpt, add, first_model, keep, parameter_cost
 from spikecrsae.initialise import (
     SMALLEST_CLUSTER,
     SpikeSubspace,
@@ -36,7 +29,7 @@ from spikecrsae.initialise import (
 )
 from spikecrsae.satellites import SATELLITE_FRACTION, find_satellites
 
-#: Pairs of templates whose cosine at the best lag is above this are asked whether they are one.
+#: Pairs of templates with a cosine above this at the best lag are asked whether they are one.
 SIMILAR = 0.7
 #: Probability that a unit's spike of typical size is none of noise, at least.
 CERTAIN = 0.95
