@@ -1,6 +1,6 @@
 """A sorter of SpikeInterface with its default parameters; runs.py starts this in an environment of its own.
 
-    python benchmarks/other_sorters.py SORTER
+    python benchmarks/other_sorters.py SORTER JOBS
 
 reads folders from standard input, one per line. A folder holds traces.dat (float32, interleaved) and about.json
 (sampling_frequency, channel_positions); spikes.npz (one array of samples per unit) and outcome.json (status, error, seconds of
@@ -80,6 +80,6 @@ def serve(sorter: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    set_global_job_kwargs(n_jobs=1, progress_bar=False)
+    set_global_job_kwargs(n_jobs=int(sys.argv[2]), progress_bar=False)
     for line in sys.stdin:
         serve(sys.argv[1], Path(line.strip()))

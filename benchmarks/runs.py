@@ -117,11 +117,11 @@ class Runner:
 class Worker:
     """A process of other_sorters.py, which serves recording after recording until it is stopped or dies."""
 
-    def __init__(self, python: Path, sorter: str, log: Path) -> None:
+    def __init__(self, python: Path, sorter: str, log: Path, n_jobs: int = 1) -> None:
         script = Path(__file__).with_name("other_sorters.py")
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [str(python), str(script), sorter],
+                [str(python), str(script), sorter, str(n_jobs)],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,

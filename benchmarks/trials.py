@@ -228,7 +228,7 @@ def publish(mark: str, title: str, intro: str, lines: Sequence[str], docs: bool)
     if not docs:
         return
     words = iter(sys.argv[1:])
-    local = ("--folder", "--recordings-folder")  # of the machine, not of the benchmark
+    local = ("--folder", "--recordings-folder", "--others-python")  # of the machine, not of the benchmark
     shown = [word for word in words if not (word in local and next(words)) and word != "--docs"]
     data = "SPIKECRSAE_DATA=<folder> " if "SPIKECRSAE_DATA" in os.environ else ""
     command = data + shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", "--folder", "DIR", *shown])

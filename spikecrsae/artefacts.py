@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.ndimage import binary_opening, binary_propagation, rank_filter
 
@@ -16,6 +19,8 @@ from spikecrsae.units import ms_to_samples, s_to_samples
 BIN_MS, STRETCH_BINS = 1.0, 32
 #: The loudness of a stretch is that of the bin below which this part of its bins lie.
 QUIET_PART = 0.2
+#: What is usual is learnt from at most so much signal, in chunks evenly spread.
+USUAL_S = 600.0
 #: Chance of one false stretch in a recording whose loudness has a log-exponential upper tail.
 LEVEL = 1e-2
 #: A stretch whose quiet bins are not louder than this, in median bins, has pauses such as spikes leave.
@@ -38,49 +43,82 @@ def find_artefacts(
     fs = recording.sampling_frequency
     width = max(2, ms_to_samples(BIN_MS, fs))
     observer.start("artefacts", recording.n_samples)
-    loudness, stuck = _bins(recording, config, width, s_to_samples(chunk_s, fs), observer, gaps)
-    if len(loudness) < 2 * STRETCH_BINS:
+    n_bins = recording.n_samples // width
+    if n_bins < 2 * STRETCH_BINS:
         observer.finish("too short to look for any")
         return NONE
-    quiet_bins = rank_filter(loudness, int(QUIET_PART * STRETCH_BINS), size=STRETCH_BINS, mode="nearest")
-    chance = _chance_level(quiet_bins)
-    bad = binary_propagation(quiet_bins > max(chance, LEAST_LOUDNESS), mask=quiet_bins > chance)
-    bad |= binary_opening(stuck, np.ones(round(STUCK_MS / BIN_MS)))
-    edges = np.flatnonzero(np.diff(np.r_[0, bad, 0])).reshape(-1, 2)
+    step = max(1, s_to_samples(chunk_s, fs) // width)
+    starts = range(0, n_bins, step)
+    sos, margin = design_filter(config, fs)
+
+    def look(first: int) -> _Bins:
+        low, high = max(0, first - STRETCH_BINS), min(first + step + STRETCH_BINS, n_bins)
+        traces = filtered(recording, gaps, low * width, high * width, sos, margin, config.common_reference)
+        observer.advance((min(first + step, n_bins) - first) * width)
+        kept = ~inside(gaps, low * width, high * width).reshape(-1, width).any(axis=1)
+        stuck = kept & _unchanged(recording.raw(low * width, high * width), width)
+        return _Bins(_rms(traces, width), kept, stuck, slice(first - low, first - low + step))
+
+    seen = {first: look(first) for first in starts[:: -(-len(starts) * step * width // s_to_samples(USUAL_S, fs))]}
+    usual = _usual(seen.values())
+    chance = _chance_level(np.concatenate([bins.statistic(usual) for bins in seen.values()]), n_bins)
+    loud, disturbed, stuck = (np.zeros(n_bins, bool) for _ in range(3))
+    for first in starts:
+        bins, here = seen.pop(first, None) or look(first), slice(first, first + step)
+        statistic = bins.statistic(usual)
+        loud[here], disturbed[here] = statistic > chance, statistic > max(chance, LEAST_LOUDNESS)
+        stuck[here] = bins.stuck[bins.core]
+    bad = binary_propagation(disturbed, mask=loud) | binary_opening(stuck, np.ones(round(STUCK_MS / BIN_MS)))
+    edges = np.flatnonzero(np.diff(bad, prepend=False, append=False)).reshape(-1, 2)
     # a find stands for the stretch around it, and one more is left out on both sides
     found = widened(edges * width, STRETCH_BINS // 2 * width + STRETCH_BINS * width, recording.n_samples)
     observer.finish(f"{len(found)} stretches" if len(found) else "none")
     return found
 
 
-def _bins(
-    recording: Recording, config: PreprocessConfig, width: int, chunk_size: int, observer: Observer, gaps: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Per bin of `width` samples: loudness on the channel where it is least, in median bins of that channel (1 in a gap), and
-    whether no channel changes its value in it."""
-    sos, margin = design_filter(config, recording.sampling_frequency)
-    n_bins = recording.n_samples // width
-    step = max(1, chunk_size // width)
-    rms, stuck, kept = np.zeros((n_bins, recording.n_channels), np.float32), np.zeros(n_bins, bool), np.zeros(n_bins, bool)
-    for first in range(0, n_bins, step):
-        last = min(first + step, n_bins)
-        start, stop, shape = first * width, last * width, (last - first, width, -1)
-        high = filtered(recording, gaps, start, stop, sos, margin, config.common_reference)
-        rms[first:last] = np.sqrt(np.mean(high.reshape(shape) ** 2, axis=1))
-        stuck[first:last] = (np.ptp(recording.raw(start, stop).reshape(shape), axis=1) == 0).all(axis=1)
-        kept[first:last] = ~inside(gaps, start, stop).reshape(shape).any(axis=(1, 2))
-        observer.advance(stop - start)
-    usual = np.median(rms[kept], axis=0) if kept.any() else np.ones(recording.n_channels)
-    loudness = (rms / np.maximum(usual, np.finfo(np.float32).tiny)).min(axis=1)
-    return np.where(kept, loudness, 1.0), stuck & kept
+@dataclass(frozen=True)
+class _Bins:
+    """Bins of a chunk, `core`, and of a stretch more on both sides. rms (n_bins, n_channels): of the high-passed signal; kept:
+    bins (bool, n_bins) outside the gaps; stuck: those of them in which no channel changes its value."""
+
+    rms: np.ndarray
+    kept: np.ndarray
+    stuck: np.ndarray
+    core: slice
+
+    def statistic(self, usual: np.ndarray) -> np.ndarray:
+        """Loudness of the stretch around each bin of the core, in the `usual` bins (n_channels,); gaps count as usual."""
+        loudness = np.where(self.kept, (self.rms / usual).min(axis=1), 1.0)
+        return rank_filter(loudness, int(QUIET_PART * STRETCH_BINS), size=STRETCH_BINS, mode="nearest")[self.core]
 
 
-def _chance_level(statistic: np.ndarray) -> float:
-    """The value that LEVEL stretches of the recording would exceed by chance.
+def _usual(seen: Collection[_Bins]) -> np.ndarray:
+    """The median bin of each channel (n_channels,); ones where there is none outside the gaps."""
+    rms = np.concatenate([bins.rms[bins.core][bins.kept[bins.core]] for bins in seen])
+    return np.maximum(np.median(rms, axis=0), np.finfo(np.float32).tiny) if len(rms) else np.ones(rms.shape[1])
+
+
+def _rms(traces: np.ndarray, width: int) -> np.ndarray:
+    """Of bins of `width` samples of traces (n_samples, n_channels): (n_bins, n_channels)."""
+    channels = [values.reshape(-1, width) for values in traces.T]
+    return np.sqrt(np.stack([np.einsum("bt,bt->b", bins, bins) for bins in channels], axis=1) / width)
+
+
+def _unchanged(raw: np.ndarray, width: int) -> np.ndarray:
+    """Bins of `width` samples (bool, n_bins) in which no channel of raw (n_samples, n_channels) changes its value."""
+    flat, n_channels = raw.ravel(), raw.shape[1]
+    changes = np.zeros(raw.size, bool)
+    np.not_equal(flat[n_channels:], flat[:-n_channels], out=changes[:-n_channels])
+    # the last sample's change is into the next bin
+    return ~changes.reshape(-1, width * n_channels)[:, :-n_channels].any(axis=1)
+
+
+def _chance_level(statistic: np.ndarray, n_bins: int) -> float:
+    """The value that LEVEL stretches of a recording of n_bins would exceed by chance.
 
     The logarithm of the statistic is given an exponential upper tail, as wide as its lower quartile is away from the median:
     artefacts widen only the upper side. The tail of a normal distribution lies far within.
     """
     lower, median = np.log(np.maximum(np.quantile(statistic, [0.25, 0.5]), 1e-9))
     scale = (median - lower) / np.log(2)
-    return float(np.exp(median + scale * np.log(0.5 * len(statistic) / STRETCH_BINS / LEVEL)))
+    return float(np.exp(median + scale * np.log(0.5 * n_bins / STRETCH_BINS / LEVEL)))

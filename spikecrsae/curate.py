@@ -7,22 +7,14 @@ parameters (death), is two (split) or the same as another (merge), and of the re
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikecrsae.csc.convolution import BlockSpectra, gram
+from spikecrsae.candidates import Candidates
+from spikecrsae.csc.convolution import gram
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
-from spikecrsae.evidence import (
-    SPREAD_BOUNDS,
-    Excerpt,
-    add,
-    expectation_maximisation,
-    first_model,
-    keep,
-    parameter_cost,
-)
+from spikecrsae.evidence import SPREAD_BOUNDS, Excerpt, add, first_model, keep, parameter_cost
 from spikecrsae.initialise import (
     SMALLEST_CLUSTER,
     SpikeSubspace,
@@ -37,12 +29,12 @@ from spikecrsae.initialise import (
 )
 from spikecrsae.satellites import SATELLITE_FRACTION, find_satellites
 
-log = logging.getLogger(__name__)
-
-#: Pairs of templates whose cosine at the best lag is above this are asked whether they are one.
+#: Pairs of templates with a cosine above this at the best lag are asked whether they are one.
 SIMILAR = 0.7
 #: Probability that a unit's spike of typical size is none of noise, at least.
 CERTAIN = 0.95
+#: A test that was passed with a statistic of so many times its level is repeated only when something has changed.
+_CLEARLY = 2.0
 MAX_ROUNDS = 10
 
 
@@ -64,6 +56,7 @@ class Curated:
 
 def curate(
     signal: np.ndarray,
+    events: np.ndarray,
     templates: np.ndarray,
     members: list[np.ndarray],
     subspace: SpikeSubspace,
@@ -77,117 +70,55 @@ def curate(
     observer,
 ) -> Curated:
     """Alternate EM and decisions on signal (n_channels, n_samples), whitened, from first templates
-    (n_units, n_channels, n_times), until the set is stable. members: first samples of the events that each of these is the
-    mean of. fixed_number: only EM, no decision."""
-    state = _State(signal, subspace, window, threshold, dead_time, seed, first_model(templates, refractory))
+    (n_units, n_channels, n_times), until the set is stable. events: first samples of the windows that hold something; members:
+    those that each template is the mean of. fixed_number: only EM, no decision."""
+    state = Candidates(signal, events, subspace, window, threshold, dead_time, seed, first_model(templates, refractory))
     if not fixed_number:
         _redundant_clusters(state, members)
-    quiet_rounds = 0
+    state.focus()
+    quiet_rounds, tried = 0, None
     for round_number in range(1, MAX_ROUNDS + 1):
-        state.update(n_rounds=2)
+        # what EM has not settled in one round goes on in the next
+        state.update(n_rounds=1 if round_number > 1 else 2)
         observer.advance(1)
         if fixed_number:
             break
         before = len(state.decisions)
         state.round_number = round_number
         _deaths(state)
-        _recentre(state)
-        cleaned = _cleaned_waveforms(state)
+        cleaned = _recentred_waveforms(state)
         if not _merges(state, cleaned):
-            rest = state.rest
+            # once one of those born has died, or nothing came of it before, what the residual offers has been tried
+            try_births = state.ids != tried and state.born <= set(state.ids)
+            residuals = (state.rest, state.rest_of_whole()) if try_births else None
             _splits(state, cleaned)
-            # once a unit has died, what the residual offers has been tried
-            if not any(d["decision"] == "death" and d["round"] for d in state.decisions):
-                _births(state, rest)
+            if residuals:
+                tried = list(state.ids)
+                _births(state, *residuals)
         # EM moves on between rounds, so a set is called stable when a second look finds nothing either
         quiet_rounds = quiet_rounds + 1 if len(state.decisions) == before else 0
         if quiet_rounds == 2:
             break
-    satellites = np.zeros(state.model.n_units, bool)
     if not fixed_number:
+        state.focus()
         state.update(n_rounds=2)
         _deaths(state)
-        satellites = find_satellites(state.model, state.spikes, signal.shape[1])
-        for unit in np.flatnonzero(satellites[0]):
-            state.decide("satellite", [unit], satellites[1][unit], SATELLITE_FRACTION)
-        satellites = satellites[0]
-    return Curated(state.model, state.spikes, np.array(state.ids), tuple(state.decisions), round_number, satellites)
+    spikes = replace(state.spikes, sample=state.in_whole(state.spikes.sample))
+    satellites = np.zeros(state.model.n_units, bool)
+    if not fixed_number:
+        satellites, locked = find_satellites(state.model, spikes, signal.shape[1])
+        for unit in np.flatnonzero(satellites):
+            state.decide("satellite", [unit], locked[unit], SATELLITE_FRACTION)
+    return Curated(state.model, spikes, np.array(state.ids), tuple(state.decisions), round_number, satellites)
 
 
-@dataclass
-class _State:
-    """The model on its way, with its spikes and what is left of the signal. ids name units once and for all."""
-
-    signal: np.ndarray
-    subspace: SpikeSubspace
-    window: TemplateWindow
-    threshold: float
-    dead_time: int
-    seed: int
-    model: SpikeSlab
-    spikes: Spikes = field(default_factory=Spikes.none)
-    decisions: list[dict] = field(default_factory=list)
-    round_number: int = 0
-
-    def __post_init__(self) -> None:
-        self.ids = list(range(self.model.n_units))
-        self.next_id = len(self.ids)
-        #: units that were merged, or whose parts died, are not split again
-        self.whole: set[int] = set()
-        #: of units that came of a split, the unit that was split
-        self.parent: dict[int, int] = {}
-        self.spectra = BlockSpectra.of(self.signal, self.window.n_times)
-        self._rest: np.ndarray | None = None
-
-    @property
-    def rest(self) -> np.ndarray:
-        """The residual (n_channels, n_samples)."""
-        if self._rest is None:
-            self._rest = self.model.residual(self.signal, self.spikes)
-        return self._rest
-
-    def update(self, n_rounds: int, model: SpikeSlab | None = None) -> None:
-        """EM of the model (or of one put in its place), and its spikes."""
-        self.model, self.spikes = expectation_maximisation(self.signal, model or self.model, n_rounds, self.spectra)
-        self._rest = None
-
-    def keep(self, units: np.ndarray) -> None:
-        """Keep these units (indices) and decode again."""
-        self.ids = [self.ids[u] for u in units]
-        self.update(0, keep(self.model, units))
-
-    def add(self, templates: list[np.ndarray]) -> list[int]:
-        """Add units, without decoding; returns their ids."""
-        self.model = add(self.model, np.stack(templates))
-        new = list(range(self.next_id, self.next_id + len(templates)))
-        self.ids += new
-        self.next_id += len(new)
-        return new
-
-    def of(self, unit: int) -> np.ndarray:
-        """Indices of a unit's spikes."""
-        return np.flatnonzero(self.spikes.unit == unit)
-
-    def starts(self, unit: int) -> np.ndarray:
-        """First samples of a unit's spikes."""
-        return self.spikes.sample[self.spikes.unit == unit]
-
-    def decide(self, decision: str, units, statistic: float, level: float, **more) -> None:
-        """Keep a decision; units are indices of the model, and are named by their ids."""
-        named = [self.ids[u] for u in units]
-        row = {"decision": decision, "units": named, "statistic": float(statistic), "level": float(level), **more}
-        self.decisions.append(row | {"round": self.round_number})
-        log.info("%s", self.decisions[-1])
-
-
-def _redundant_clusters(state: _State, members: list[np.ndarray]) -> None:
+def _redundant_clusters(state: Candidates, members: list[np.ndarray]) -> None:
     """Before the first decoding of everything, drop clusters whose events the other templates explain: collisions of spikes
     gather in clusters too. As for deaths, on the signal around a cluster's events."""
     alive = np.ones(state.model.n_units, bool)
     for unit in np.argsort([len(m) for m in members]):
-        excerpt = Excerpt.around(state.signal, state.model, Spikes.none(), members[unit], state.seed)
-        others = alive & (np.arange(state.model.n_units) != unit)
-        loss = excerpt.log_posterior(keep(state.model, alive)) - excerpt.log_posterior(keep(state.model, others))
+        excerpt = Excerpt.around(state.whole, state.model, Spikes.none(), members[unit], state.seed)
+        loss = _loss_without(state, unit, alive, excerpt)
         cost = parameter_cost(state.model.templates[unit], len(members[unit]))
         if loss < cost:
             state.decide("death", [unit], loss, cost, n=len(members[unit]), why="explained by others")
@@ -196,7 +127,7 @@ def _redundant_clusters(state: _State, members: list[np.ndarray]) -> None:
     state.ids = [i for i, stays in zip(state.ids, alive, strict=True) if stays]
 
 
-def _deaths(state: _State) -> None:
+def _deaths(state: Candidates) -> None:
     """Remove, the weakest first, units that are probably noise, and those whose spikes the others explain so well that what is
     lost is less than the template costs.
 
@@ -207,7 +138,7 @@ def _deaths(state: _State) -> None:
         pass
 
 
-def _deaths_at_once(state: _State) -> bool:
+def _deaths_at_once(state: Candidates) -> bool:
     """One look at every unit; those found dead count no more for those that follow. Whether there was one."""
     model, spikes = state.model, state.spikes
     counts = np.bincount(spikes.unit, minlength=model.n_units)
@@ -217,37 +148,41 @@ def _deaths_at_once(state: _State) -> bool:
         if gain > level and counts[unit] >= SMALLEST_CLUSTER:
             level, why = parameter_cost(model.templates[unit], counts[unit]), "explained by others"
             gain = spikes.gain[spikes.unit == unit].sum()
+            if gain > level and state.has_passed("death", unit):
+                continue
             if gain > level:
-                gain = _loss_without(state, unit, alive)
+                around = Excerpt.around(state.rest, model, spikes, state.starts(unit), state.seed)
+                gain = _loss_without(state, unit, alive, around)
+            if gain > _CLEARLY * level:
+                state.passes("death", unit)
         if counts[unit] < SMALLEST_CLUSTER or gain < level:
             why = why if counts[unit] >= SMALLEST_CLUSTER else "too few spikes"
             state.decide("death", [unit], gain, level, n=int(counts[unit]), why=why)
             alive[unit] = False
             # a unit whose part was none is not split again
-            state.whole |= {state.parent[i] for i in (state.ids[unit],) if i in state.parent}
+            state.whole_units |= {state.parent[i] for i in (state.ids[unit],) if i in state.parent}
     if not alive.all():
         state.keep(np.flatnonzero(alive))
     return not alive.all()
 
 
-def _loss_without(state: _State, unit: int, alive: np.ndarray) -> float:
-    """Log posterior that a unit's spikes lose where the other living units (bool, n_units) have to explain them."""
-    excerpt = Excerpt.around(state.rest, state.model, state.spikes, state.starts(unit), state.seed)
-    others = alive & (np.arange(state.model.n_units) != unit)
-    return excerpt.log_posterior(keep(state.model, alive)) - excerpt.log_posterior(keep(state.model, others))
+def _loss_without(state: Candidates, unit: int, alive: np.ndarray, excerpt: Excerpt) -> float:
+    """Log posterior that is lost on the excerpt where the other living units (bool, n_units) have to do without one."""
+    with_it, without_it = excerpt.log_posteriors(state.model, [alive, alive & (np.arange(len(alive)) != unit)])
+    return with_it - without_it
 
 
-def _cleaned_waveforms(state: _State) -> list[np.ndarray]:
+def _cleaned_waveforms(state: Candidates) -> list[np.ndarray]:
     """Per unit, windows (n, n_times + 2 pad, n_channels) around its spikes, pad = n_times // 2, with every other spike taken
     away; they begin `pad` samples before the template."""
     model, spikes = state.model, state.spikes
     n_times = state.window.n_times
     pad = n_times // 2
     rest = np.pad(state.rest.T, ((pad, pad), (0, 0)))
-    copies, rows = model.shifted(), model.copy_of(spikes)
+    copies, rows = model.shifted, model.copy_of(spikes)
     cleaned = []
     for unit in range(model.n_units):
-        mine = _at_most(state.of(unit), 2000, state.seed)
+        mine = _looked_at(state, unit)
         windows = windows_at(rest, spikes.sample[mine], n_times + 2 * pad)
         own = copies[rows[mine]].transpose(0, 2, 1) * spikes.amplitude[mine, None, None]
         windows[:, pad : pad + n_times] += own.astype(np.float32)
@@ -255,12 +190,14 @@ def _cleaned_waveforms(state: _State) -> list[np.ndarray]:
     return cleaned
 
 
-def _recentre(state: _State) -> None:
-    """Move every template's window to where its unit's mean waveform has the most energy, if that is 2 % more; then decode."""
+def _recentred_waveforms(state: Candidates) -> list[np.ndarray]:
+    """The cleaned waveforms, once every template's window has been moved to where its unit's mean waveform has the most energy, if
+    that is 2 % more."""
     n_times = state.window.n_times
     pad = n_times // 2
     templates = state.model.templates.astype(np.float64).copy()
-    for unit, windows in enumerate(_cleaned_waveforms(state)):
+    cleaned = _cleaned_waveforms(state)
+    for unit, windows in enumerate(cleaned):
         if len(windows) < SMALLEST_CLUSTER:
             continue
         mean = windows.mean(axis=0)
@@ -268,8 +205,15 @@ def _recentre(state: _State) -> None:
         best = int(energy.argmax())
         if energy[best] > 1.02 * energy[pad]:
             templates[unit] = mean[best : best + n_times].T
-    if not np.array_equal(templates, state.model.templates):
-        state.update(1, replace(state.model, templates=templates))
+    if np.array_equal(templates, state.model.templates):
+        return cleaned
+    state.update(1, replace(state.model, templates=templates))
+    return _cleaned_waveforms(state)
+
+
+def _looked_at(state: Candidates, unit: int) -> np.ndarray:
+    """Indices of the spikes whose waveforms are looked at."""
+    return _at_most(state.of(unit), 2000, state.seed)
 
 
 def _at_most(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
@@ -278,7 +222,7 @@ def _at_most(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(indices, n, replace=False))
 
 
-def _merges(state: _State, cleaned: list[np.ndarray]) -> bool:
+def _merges(state: Candidates, cleaned: list[np.ndarray]) -> bool:
     """Merge the pairs whose cleaned waveforms, at the best shift, show one mode; whether there was such a pair."""
     gone: set[int] = set()
     for similarity, a, b, shift in _similar_pairs(state.model.templates):
@@ -288,7 +232,9 @@ def _merges(state: _State, cleaned: list[np.ndarray]) -> bool:
         pooled, amplitudes = _pooled(first, second)
         nuisance = nuisance_directions(pooled)
         flat = [part.reshape(len(part), -1) for part in (first, second)]
-        two, distance, variance = are_two(*(without(x, nuisance[1:]) for x in flat), state.seed)
+        times = [state.in_whole(state.spikes.sample[_looked_at(state, unit)]) for unit in (a, b)]
+        steady = _at_equal_time([without(x, nuisance[1:]) for x in flat], times)
+        two, distance, variance = are_two(*steady, state.seed)
         # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
         wide = variance > allowed_variance(pooled)
         if two or (wide and not _is_better_merged(state, a, b, pooled, amplitudes)):
@@ -296,10 +242,23 @@ def _merges(state: _State, cleaned: list[np.ndarray]) -> bool:
         smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
         state.decide("merge", [larger, smaller], distance, similarity)
         gone.add(smaller)
-        state.whole.add(state.ids[larger])
+        state.whole_units.add(state.ids[larger])
     if gone:
         state.keep(np.array([u for u in range(state.model.n_units) if u not in gone]))
     return bool(gone)
+
+
+def _at_equal_time(parts: list[np.ndarray], times: list[np.ndarray]) -> list[np.ndarray]:
+    """Two sets of windows (n, n_features) as if all had been recorded at one time, where that brings them closer: the linear trend
+    within the sets is taken off (analysis of covariance). A neuron that drifts, known as two units in turn, becomes one."""
+    if min(map(len, parts)) < 2 * SMALLEST_CLUSTER:
+        return parts
+    clock = [t.astype(np.float64) - np.concatenate(times).mean() for t in times]
+    within = [t - t.mean() for t in clock]
+    trend = sum(t @ (x - x.mean(axis=0)) for t, x in zip(within, parts, strict=True)) / sum(t @ t for t in within)
+    moved = [x - t[:, None] * trend for x, t in zip(parts, clock, strict=True)]
+    apart, closer = (np.linalg.norm(x[1].mean(axis=0) - x[0].mean(axis=0)) for x in (parts, moved))
+    return moved if closer < apart else parts
 
 
 def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -313,7 +272,7 @@ def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return pooled, np.concatenate(amplitudes)
 
 
-def _is_better_merged(state: _State, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> bool:
+def _is_better_merged(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> bool:
     """Whether one unit with the pooled template (n_channels, n_times) in place of a and b has the higher log posterior, less
     what templates cost. amplitudes (n,): of both units' spikes relative to it."""
     mine = [state.starts(a), state.starts(b)]
@@ -350,14 +309,15 @@ def _aligned(first: np.ndarray, second: np.ndarray, shift: int, n_times: int) ->
     return first[:, start : start + n_times], second[:, start + shift : start + shift + n_times]
 
 
-def _splits(state: _State, cleaned: list[np.ndarray]) -> None:
+def _splits(state: Candidates, cleaned: list[np.ndarray]) -> None:
     """Split the units whose cleaned waveforms, without jitter, divide into clusters that each pay for a template of their own.
     The largest part stays the unit."""
     n_times = state.window.n_times
     templates, extra, parents = state.model.templates.astype(np.float64).copy(), [], []
     for unit, padded in enumerate(cleaned):
-        if state.ids[unit] in state.whole:
+        if state.ids[unit] in state.whole_units or state.has_passed("split", unit, alone=True):
             continue
+        state.passes("split", unit)
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
         flat = without(windows.reshape(len(windows), -1), nuisance_directions(state.model.templates[unit])[1:])
         allowed = allowed_variance(state.model.templates[unit])
@@ -372,13 +332,17 @@ def _splits(state: _State, cleaned: list[np.ndarray]) -> None:
                 extra.append(mean)
                 parents.append(state.ids[unit])
                 state.decide("split", [unit], gain, cost, n=len(members))
-    state.model = replace(state.model, templates=templates)
     if extra:
+        state.model = replace(state.model, templates=templates)
         state.parent |= dict(zip(state.add(extra), parents, strict=True))
 
 
-def _births(state: _State, residual: np.ndarray) -> None:
-    """Add templates for clusters of events that the residual (n_channels, n_samples) of the found spikes still holds."""
+def _births(state: Candidates, residual: np.ndarray, everywhere: np.ndarray) -> None:
+    """Add templates for what the residual (n_channels, n_samples) of the found spikes still holds: heads and tails of strong spikes
+    beyond their template, and clusters of events. everywhere: the residual of the whole signal, which may hold more spikes of
+    these than the stretches looked at."""
+    if _outer_waveforms(state, residual):
+        return
     rest, spikes, window = residual.T, state.spikes, state.window
     events = state.subspace.detect(rest, state.threshold, state.dead_time)
     starts = events - window.before
@@ -392,12 +356,39 @@ def _births(state: _State, residual: np.ndarray) -> None:
     if len(starts) < SMALLEST_CLUSTER:
         return
     windows = windows_at(rest, _at_most(starts, 20000, state.seed), window.n_times)
-    labels = divide(windows, SMALLEST_CLUSTER, state.seed)
+    labels, refocus = divide(windows, SMALLEST_CLUSTER, state.seed), False
     for template in templates_from_labels(windows, labels, SMALLEST_CLUSTER):
         trial = first_model(template[None], state.model.refractory)
-        found = trial.decode(np.ascontiguousarray(rest.T))
+        found = trial.decode(everywhere)
         gain, cost = float(found.gain.sum()), parameter_cost(template, len(found))
         if gain > cost and len(found) >= SMALLEST_CLUSTER:
-            state.add([template])
+            state.born |= set(state.add([template]))
             state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(found))
-            rest = trial.residual(np.ascontiguousarray(rest.T), found).T
+            everywhere = trial.residual(everywhere, found)
+            refocus = True
+    if refocus:
+        state.focus()
+
+
+def _outer_waveforms(state: Candidates, residual: np.ndarray) -> bool:
+    """Add a template for the mean of the residual before or after a unit's template where it pays, and would be found. Whether
+    there was one.
+
+    Such units ride on others and are not reported, but without them a strong spike's tail is taken for another neuron's spike.
+    """
+    n_times = state.window.n_times
+    certain, before = np.log(CERTAIN / (1 - CERTAIN)), len(state.ids)
+    for unit in range(before):
+        for side in (-n_times, n_times):
+            starts = state.starts(unit) + side
+            starts = starts[(starts >= 0) & (starts <= residual.shape[1] - n_times)]
+            if len(starts) < SMALLEST_CLUSTER or state.has_passed(f"outer {side}", unit, alone=True):
+                continue
+            state.passes(f"outer {side}", unit)
+            outer = windows_at(residual.T, starts, n_times).mean(axis=0).T
+            energy = float((outer.astype(np.float64) ** 2).sum()) - outer.size / len(starts)
+            gain, cost = 0.5 * len(starts) * energy, parameter_cost(outer, len(starts))
+            if gain > cost and 0.5 * energy - state.model.penalty[unit] > certain:
+                state.born |= set(state.add([outer]))
+                state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(starts), why="beyond another's template")
+    return len(state.ids) > before

@@ -64,7 +64,7 @@ def fit_drift(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.
     if not len(spikes):
         return DriftingSlab(model, changes, n_samples)
     rest = model.residual(signal, spikes).T
-    shifted, rows = model.shifted(), model.copy_of(spikes)
+    shifted, rows = model.shifted, model.copy_of(spikes)
     templates, spread = model.templates.astype(np.float64).copy(), model.spread.copy()
     for unit in range(model.n_units):
         mine = np.flatnonzero(spikes.unit == unit)

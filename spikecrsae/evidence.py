@@ -8,7 +8,7 @@ import numpy as np
 
 from spikecrsae.csc.convolution import BlockSpectra
 from spikecrsae.csc.least_squares import fit_templates, subtract
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab, View
 from spikecrsae.sparse_code import SparseCode
 
 #: Bounds of the learned amplitude spread: below, a spike would have to fit its template better than any real one does;
@@ -44,29 +44,35 @@ def add(model: SpikeSlab, templates: np.ndarray) -> SpikeSlab:
 
 
 def expectation_maximisation(
-    signal: np.ndarray, model: SpikeSlab, n_rounds: int, spectra: BlockSpectra | None = None
+    signal: np.ndarray | BlockSpectra,
+    model: SpikeSlab,
+    n_rounds: int,
+    n_positions: int | None = None,
+    spikes: Spikes | None = None,
 ) -> tuple[SpikeSlab, Spikes]:
     """Decode, then update templates (joint least squares), spreads and penalties; ends with a decoding of the last model.
 
-    spectra: of the signal, where they are known already.
+    n_positions: among which spikes of a unit are counted for its rate; those of the signal unless given. spikes: what
+    decoding with the model gives, where that is known.
     """
-    spectra = spectra or BlockSpectra.of(signal, model.templates.shape[2])
+    spectra = BlockSpectra.of(signal, model.templates.shape[2]) if isinstance(signal, np.ndarray) else signal
     for _ in range(n_rounds):
-        model = maximise(signal, model, model.decode(spectra, n_sweeps=2))
-    return model, model.decode(spectra, n_sweeps=2)
+        found = model.decode(spectra, n_sweeps=2) if spikes is None else spikes
+        model, spikes = maximise(spectra.signal, model, found, n_positions), None
+    return model, model.decode(spectra, n_sweeps=2) if spikes is None else spikes
 
 
-def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> SpikeSlab:
+def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, n_positions: int | None = None) -> SpikeSlab:
     """The M-step for decoded spikes. Units without a spike keep what they have.
 
     Templates: joint least squares with the decoded amplitudes, rescaled so that the mean amplitude is 1. Spread: that
-    of the amplitudes (from the median to 84 %) less what noise adds (1 / ||h||^2). Penalty: minus the log of the rate per sample.
+    of the amplitudes (from the median to 84 %) less what noise adds (1 / ||h||^2). Penalty: minus the log of the rate per position.
     """
     if not len(spikes) or not model.n_units:
         return model
-    n_positions = signal.shape[1] - model.templates.shape[2] + 1
+    here = signal.shape[1] - model.templates.shape[2] + 1
     counts = np.bincount(spikes.unit, minlength=model.n_units)
-    code = SparseCode.build(spikes.unit, spikes.sample, spikes.amplitude, model.n_units, n_positions)
+    code = SparseCode.build(spikes.unit, spikes.sample, spikes.amplitude, model.n_units, here)
     fitted = fit_templates(signal, code, model.templates.shape[2])
     templates, spread, penalty = model.templates.astype(np.float64), model.spread.copy(), model.penalty.copy()
     for unit in np.flatnonzero(counts):
@@ -76,7 +82,7 @@ def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> SpikeSlab:
         energy, precision = model.energy[unit], 1 / model.spread[unit] ** 2
         unshrunk = amplitudes + (amplitudes - 1) * precision / max(energy, 1e-9)
         spread[unit] = learned_spread(unshrunk / amplitudes.mean(), energy)
-        penalty[unit] = np.log(n_positions / (counts[unit] + 1.0))
+        penalty[unit] = np.log((n_positions or here) / (counts[unit] + 1.0))
     return replace(model, templates=templates, spread=spread, penalty=penalty)
 
 
@@ -133,13 +139,22 @@ class Excerpt:
         # between the pieces, silence in which no spike of one piece reaches the next
         offsets = np.r_[0, np.cumsum(last - first + n_times)]
         signal = np.zeros((len(rest), offsets[-1]), np.float32)
-        rows, shifted = model.copy_of(spikes), model.shifted()
+        rows, shifted = model.copy_of(spikes), model.shifted
         for start, stop, offset in zip(first, last, offsets[:-1], strict=True):
             signal[:, offset : offset + stop - start] = rest[:, start:stop]
             low, high = np.searchsorted(spikes.sample, [start, stop - n_times + 1])
             subtract(signal, shifted, rows[low:high], spikes.sample[low:high] - start + offset, -spikes.amplitude[low:high])
         return cls(signal, len(starts) / max(n_starts, 1))
 
+    def log_posteriors(self, model: SpikeSlab, subsets) -> list[float]:
+        """Of the spikes that each subset of the model's units (indices or mask) finds here, scaled to all the spikes that the
+        excerpt stands for."""
+        view = model.view(self.signal)
+        return [self._log_posterior(keep(model, units), view.of(units)) for units in subsets]
+
     def log_posterior(self, model: SpikeSlab) -> float:
-        """Of the spikes that the model finds here, scaled to all the spikes that the excerpt stands for."""
-        return log_posterior(self.signal, model, model.decode(self.signal, n_sweeps=2)) / self.share
+        """Of the spikes that the model finds here, scaled likewise."""
+        return self._log_posterior(model, model.view(self.signal))
+
+    def _log_posterior(self, model: SpikeSlab, view: View) -> float:
+        return log_posterior(self.signal, model, model.decode(view, n_sweeps=2)) / self.share

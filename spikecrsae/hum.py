@@ -7,6 +7,8 @@ from scipy import signal as sps
 from scipy.ndimage import median_filter
 from scipy.stats import gamma
 
+from spikecrsae import noise
+
 #: Chance of finding a line in a recording that has none.
 LEVEL = 1e-3
 #: Lines that make up less than this part of the variance are let be: they move no detection.
@@ -34,19 +36,18 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
     whole = [(b[:length], q[:length]) for b, q in zip(blocks, quiet, strict=True) if len(b) >= length]
     if len(whole) < FEWEST_BLOCKS:
         return np.zeros((0, 3))
-    power = np.zeros((length // 2 + 1, blocks[0].shape[1]))
-    for block, mask in whole:
-        power += np.abs(np.fft.rfft(block * (mask * np.hanning(length))[:, None], axis=0)) ** 2
-    ratio = power / np.maximum(median_filter(power, (SURROUND_HZ, 1), mode="nearest"), np.finfo(float).tiny)
-    n = len(whole)
+    window, n = np.hanning(length), len(whole)
+    power = noise.power([block for block, _ in whole], [mask * window for _, mask in whole], length)
+    usual = np.stack([median_filter(channel, SURROUND_HZ, mode="nearest") for channel in power])
+    ratio = power / np.maximum(usual, np.finfo(float).tiny)
     bound = gamma.isf(LEVEL / ratio.size, n) / gamma.median(n)
-    found = (ratio > bound).any(axis=1)
+    found = (ratio > bound).any(axis=0)
     step = sampling_frequency / length
     lines = []
     for first, end in np.flatnonzero(np.diff(np.r_[0, found, 0])).reshape(-1, 2):
-        here = power[first:end]
-        part = (here.sum(axis=0) / power.sum(axis=0)).max()
-        centre = np.average(np.arange(first, end), weights=here.sum(axis=1))
+        here = power[:, first:end]
+        part = (here.sum(axis=1) / power.sum(axis=1)).max()
+        centre = np.average(np.arange(first, end), weights=here.sum(axis=0))
         lines.append((centre * step, (end - first) * step, part))
     lines = np.array(lines).reshape(-1, 3)
     return lines if lines[:, 2].sum() > LEAST_PART else lines[:0]

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import maximum_filter1d
-from scipy.signal import oaconvolve
+from scipy.linalg import eigh
 from scipy.stats import chi2, norm
 
 from spikecrsae.config import InitialiseConfig
+from spikecrsae.csc.compiled import compiled
+from spikecrsae.csc.convolution import energy_in_span
 from spikecrsae.units import ms_to_samples
 
 #: Level of the test for two modes.
@@ -76,10 +77,9 @@ class SpikeSubspace:
 
     def statistic(self, whitened: np.ndarray) -> np.ndarray:
         """Energy (n_samples,) of whitened (n_samples, n_channels) in the span, each sample the window's centre."""
-        energy = np.zeros(len(whitened), np.float32)
-        for shape in self.shapes.astype(np.float32):
-            energy += (oaconvolve(whitened, shape[::-1, None], mode="same", axes=0) ** 2).sum(axis=1)
-        return energy
+        return np.concatenate(
+            list(energy_in_span(np.ascontiguousarray(whitened.T, np.float32), self.shapes.astype(np.float32)))
+        )
 
     def detect(self, whitened: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
@@ -88,13 +88,24 @@ class SpikeSubspace:
         return _peaks(self.statistic(whitened), level, dead_time)
 
 
+@compiled
 def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
     """Samples above threshold that are the largest within dead_time each way; the first of equal neighbours."""
-    is_peak = (height > threshold) & (height == maximum_filter1d(height, 2 * dead_time + 1, mode="constant"))
-    peaks = np.flatnonzero(is_peak)
-    if len(peaks) > 1:
-        peaks = peaks[np.r_[True, np.diff(peaks) > dead_time]]
-    return peaks.astype(np.int64)
+    peaks = [0]
+    sample = 0
+    while sample < len(height):
+        value = height[sample]
+        largest = value > threshold
+        if largest:
+            for other in range(max(0, sample - dead_time), min(len(height), sample + dead_time + 1)):
+                if height[other] > value:
+                    largest = False
+                    break
+        if largest:
+            peaks.append(sample)
+            sample += dead_time
+        sample += 1
+    return np.array(peaks[1:], dtype=np.int64)
 
 
 def windows_at(signal: np.ndarray, starts: np.ndarray, n_times: int) -> np.ndarray:
@@ -104,13 +115,19 @@ def windows_at(signal: np.ndarray, starts: np.ndarray, n_times: int) -> np.ndarr
 
 def principal_components(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
     """Features (n, n_components) of windows (n, n_times, n_channels): their leading principal components."""
-    from sklearn.decomposition import PCA
-
     flat = windows.reshape(len(windows), -1)
     n_components = min(n_components, *flat.shape)
-    # the eigenvectors of the covariance are the cheap way as long as a window has few numbers
-    solver = "covariance_eigh" if flat.shape[1] <= 1000 else "randomized"
-    return PCA(n_components, svd_solver=solver, random_state=seed).fit_transform(flat)
+    if flat.shape[1] > 1000:
+        from sklearn.decomposition import PCA
+
+        return PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(flat)
+    # as long as a window has few numbers, the eigenvectors of the covariance are the cheap way
+    centred = flat - flat.mean(axis=0)
+    width = flat.shape[1]
+    vectors = eigh(centred.T @ centred, subset_by_index=[width - n_components, width - 1])[1][:, ::-1]
+    # the sign is free: the largest weight is positive
+    vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(n_components)])
+    return centred @ vectors
 
 
 def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:
@@ -274,16 +291,19 @@ def first_templates(
     config: InitialiseConfig,
     dead_time: int,
     seed: int,
-) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Templates (n_units, n_channels, n_times) of whitened (n_samples, n_channels), and the first samples (int64) of the windows
-    that each is the mean of: detection, windows, principal components, clusters. At most config.max_events events, drawn at
-    random, are clustered."""
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """Events, and templates (n_units, n_channels, n_times) of them, of whitened (n_samples, n_channels).
+
+    Detection, windows, principal components, clusters. Events are first samples (int64) of windows; the third result says
+    which events each template is the mean of. At most config.max_events events, drawn at random, are clustered.
+    """
     starts = subspace.detect(whitened, config.detection_threshold, dead_time) - window.before
     starts = starts[(starts >= 0) & (starts <= len(whitened) - window.n_times)]
+    events = starts
     if len(starts) > config.max_events:
         starts = np.sort(np.random.default_rng(seed).choice(starts, config.max_events, replace=False))
     if len(starts) < 2:
-        return np.zeros((0, whitened.shape[1], window.n_times)), []
+        return events, np.zeros((0, whitened.shape[1], window.n_times)), []
     windows = windows_at(whitened, starts, window.n_times)
     if config.units is None:
         labels = divide(windows, SMALLEST_CLUSTER, seed, config.n_components)
@@ -291,4 +311,4 @@ def first_templates(
         labels = cluster(_features(windows.reshape(len(windows), -1), config.n_components, seed), config.units, seed)
     smallest = SMALLEST_CLUSTER if config.units is None else 1
     members = [starts[labels == c] for c in np.unique(labels) if np.sum(labels == c) >= smallest]
-    return templates_from_labels(windows, labels, smallest), members
+    return events, templates_from_labels(windows, labels, smallest), members

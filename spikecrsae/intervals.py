@@ -56,9 +56,14 @@ def seconds(intervals: np.ndarray, sampling_frequency: float, start_time_s: floa
 def inside(intervals: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Which samples from start to stop (bool, stop - start) lie in one of the intervals [first, end), (n, 2)."""
     mask = np.zeros(stop - start, bool)
-    for first, end in intervals:
-        mask[max(0, first - start) : max(0, end - start)] = True
+    for first, end in within(intervals, start, stop) - start:
+        mask[first:end] = True
     return mask
+
+
+def within(intervals: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """The parts (n, 2) of the intervals that lie between start and stop."""
+    return np.clip(intervals[(intervals[:, 0] < stop) & (intervals[:, 1] > start)], start, stop)
 
 
 def in_any(intervals: np.ndarray, samples: np.ndarray) -> np.ndarray:

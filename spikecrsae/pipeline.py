@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from spikecrsae import preprocess
 from spikecrsae.artefacts import find_artefacts
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
-from spikecrsae.config import Config
+from spikecrsae.config import Config, TrainConfig
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
 from spikecrsae.dictionary import Dictionary
@@ -34,8 +37,10 @@ from spikecrsae.units import ms_to_samples, s_to_samples
 log = logging.getLogger(__name__)
 
 EXAMPLE_S = 0.1
-#: Epochs in which lambda settles from curated templates.
-LAMBDA_EPOCHS = 4
+#: Epochs in which lambda settles from curated templates, and seconds of signal that it takes, where only lambda is asked for.
+LAMBDA_EPOCHS, LAMBDA_TRAINING_S = 4, 5.0
+#: Without one of these Linux has no GPU that torch could use.
+_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class _Model:
     history: dict[str, np.ndarray]
     curation: tuple[dict, ...]
     reported: np.ndarray
+    ids: np.ndarray | None = None
 
     @property
     def slab(self) -> SpikeSlab:
@@ -94,6 +100,11 @@ class _Model:
         return Laplace(replace(self.slab, templates=self.dictionary.templates), self.lam, self.sigma, one_sided)
 
 
+#: The threads are ours (csc.convolution.in_threads); those of the matrix library beside them would only wait for each other.
+_one_thread_for_matrices = threadpool_limits.wrap(limits=1, user_api="blas")
+
+
+@_one_thread_for_matrices
 def sort(
     recording: Recording, config: Config, observer: Observer | None = None, components_path: Path | None = None
 ) -> Outcome:
@@ -126,6 +137,7 @@ def sort(
     return _finish(recording, view, survey, model, window.n_times, config, device, observer, components_path, clock)
 
 
+@_one_thread_for_matrices
 def apply(model_path: Path, recording: Recording, config: Config, observer: Observer | None = None) -> Outcome:
     """Spikes of a recording with the filters, templates and priors of an earlier sorting; nothing is learned.
 
@@ -201,6 +213,9 @@ def _gaps(
 
 def resolve_device(name: str) -> str:
     """The torch device for 'auto' or a name; UsageError where this machine does not have it."""
+    # to load torch takes as long as to sort half a minute: not only to learn that there is no GPU
+    if name == "cpu" or (name == "auto" and sys.platform == "linux" and not any(map(os.path.exists, _GPU_DRIVERS))):
+        return "cpu"
     import torch
 
     available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -232,8 +247,8 @@ class _TrainingSignal:
             starts = np.arange(0, view.n_samples, length)
         else:
             starts = np.sort(rng.choice(view.n_samples // length, n_wanted, replace=False)) * length
-        parts = [view.whitened(int(start), min(int(start) + length, view.n_samples)) for start in starts]
-        return cls(np.ascontiguousarray(np.concatenate(parts).T), starts, length)
+        parts = [view.whitened(int(start), min(int(start) + length, view.n_samples)).T for start in starts]
+        return cls(np.concatenate(parts, axis=1), starts, length)
 
     def in_recording(self, samples: np.ndarray) -> np.ndarray:
         """Where samples of the signal stand in the recording."""
@@ -248,13 +263,13 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     refractory = ms_to_samples(initial.refractory_ms, fs)
     observer.start("initialise")
     subspace = SpikeSubspace.learn(signal.T, initial.detection_threshold, max(4, ms_to_samples(1.0, fs)), dead_time)
-    templates, members = first_templates(signal.T, subspace, window, initial, dead_time, seed)
+    events, templates, members = first_templates(signal.T, subspace, window, initial, dead_time, seed)
     observer.finish(f"{len(templates)} clusters")
     clock.lap("initialise")
     observer.start("curate")
     curated = curate(
-        signal, templates, members, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time, refractory=refractory,
-        fixed_number=initial.units is not None, seed=seed, observer=observer,
+        signal, events, templates, members, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time,
+        refractory=refractory, fixed_number=initial.units is not None, seed=seed, observer=observer,
     )  # fmt: skip
     slab = curated.model
     observer.finish(f"{np.sum(~curated.satellites)} units after {curated.rounds} rounds")
@@ -262,28 +277,39 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     if not slab.n_units:
         empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
         still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), view.n_samples)
-        return _Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool))
+        return _Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
     drifting = fit_drift(signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
     # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
     settings = replace(config.train, annealing=0.0)
     if config.infer.prior != "laplace":
-        settings = replace(settings, epochs=min(settings.epochs, LAMBDA_EPOCHS))
+        settings = replace(
+            settings,
+            epochs=min(settings.epochs, LAMBDA_EPOCHS),
+            max_training_s=min(settings.max_training_s, LAMBDA_TRAINING_S),
+        )
     training = train(
-        _training_windows(signal, config, fs), Dictionary.from_templates(slab.templates), settings,
+        _training_windows(signal, settings, fs), Dictionary.from_templates(slab.templates), settings,
         sigma=1.0, seed=seed, device=device, observer=observer,
     )  # fmt: skip
     clock.lap("train")
     return _Model(
-        drifting, training.dictionary, training.lam, training.sigma, training.history, curated.decisions, ~curated.satellites
+        drifting,
+        training.dictionary,
+        training.lam,
+        training.sigma,
+        training.history,
+        curated.decisions,
+        ~curated.satellites,
+        curated.ids,
     )
 
 
-def _training_windows(signal: np.ndarray, config: Config, fs: float) -> np.ndarray:
-    """(n_windows, n_channels, n_samples) of a signal (n_channels, n_samples), at most train.max_training_s, evenly spread."""
-    length = min(s_to_samples(config.train.window_s, fs), signal.shape[1])
+def _training_windows(signal: np.ndarray, config: TrainConfig, fs: float) -> np.ndarray:
+    """(n_windows, n_channels, n_samples) of a signal (n_channels, n_samples), at most config.max_training_s, evenly spread."""
+    length = min(s_to_samples(config.window_s, fs), signal.shape[1])
     n_windows = signal.shape[1] // length
     windows = signal[:, : n_windows * length].reshape(len(signal), n_windows, length).transpose(1, 0, 2)
-    n_wanted = max(1, int(config.train.max_training_s // config.train.window_s))
+    n_wanted = max(1, int(config.max_training_s // config.window_s))
     return windows if n_windows <= n_wanted else windows[np.linspace(0, n_windows - 1, n_wanted).astype(int)]
 
 
@@ -300,7 +326,7 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
         channels=_channel_table(recording, view, survey), noise_level=view.preprocessor.noise_level,
         amplitude_unit=recording.amplitude_unit, start_time_s=recording.start_time_s,
         learned={"lambda": np.array(model.lam), "sigma": np.array(model.sigma)} | model.history, curation=model.curation,
-        excluded=view.excluded, drift=model.drifting.extent(),
+        excluded=view.excluded, drift=model.drifting.extent(), curation_id=model.ids,
     )  # fmt: skip
     observer.finish(f"{len(sorting.spikes)} spikes")
     clock.lap("infer")
@@ -339,8 +365,8 @@ def _checkpoint(recording, view, survey, model, config) -> dict[str, Any]:
         "amplitude_unit": recording.amplitude_unit,
         "sampling_frequency": recording.sampling_frequency,
         "usable": survey.usable,
-        "preprocessor": vars(view.preprocessor).copy(),
-        "slab": vars(model.slab).copy(),
+        "preprocessor": _fields(view.preprocessor),
+        "slab": _fields(model.slab),
         "dictionary": {"atoms": model.dictionary.atoms, "scale": model.dictionary.scale},
         "reported": model.reported,
         "lambda": float(model.lam),
@@ -358,3 +384,8 @@ def _example(view: PreprocessedRecording, sorting: Sorting, survey: Survey) -> E
     traces = np.zeros((length, sorting.n_channels), np.float32)
     traces[:, survey.usable] = view.highpassed(start, start + length)
     return Example(start, traces, sorting.reconstruction(start, start + length))
+
+
+def _fields(value) -> dict[str, Any]:
+    """The fields of a dataclass, without what it has derived from them."""
+    return {f.name: getattr(value, f.name) for f in fields(value)}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 from scipy import signal as sps
-from scipy.linalg import solve_toeplitz
 
+from spikecrsae import filters, noise
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.errors import InputError
 from spikecrsae.hum import find_lines, notches, part_to_leave
-from spikecrsae.intervals import NONE, bridged, inside, widened
+from spikecrsae.intervals import NONE, bridged, inside, widened, within
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
 from spikecrsae.units import ms_to_samples, s_to_samples
@@ -23,13 +25,8 @@ log = logging.getLogger(__name__)
 
 #: A channel is saturated where more than this part of its samples repeats its own extreme value.
 SATURATED_FRACTION = 0.01
-#: A direction across channels with less than this part of the largest noise power holds only rounding errors.
-LEAST_OWN_NOISE = 1e-4
 #: Numbers beyond this are no voltages, and their squares leave float32.
 LARGEST_SAMPLE = 1e18
-#: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
-#: removed everything there is nothing to whiten.
-STOP_BAND_FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -49,23 +46,28 @@ def survey(recording: Recording, chunk_size: int, observer: Observer, gaps: np.n
     """
     observer.start("check", recording.n_samples)
     digest = hashlib.blake2b(digest_size=16)
-    extremes = [_Extreme(recording.n_channels, sign) for sign in (1, -1)]
-    for start in range(0, recording.n_samples, chunk_size):
-        stop = min(start + chunk_size, recording.n_samples)
-        raw = np.ascontiguousarray(recording.raw(start, stop))
-        digest.update(raw.data)
-        refuse_impossible(recording, raw, start)
-        kept = raw[~inside(gaps, start, stop)]
-        for extreme in extremes if len(kept) else ():
-            extreme.add(kept)
-        observer.advance(stop - start)
-    highest, lowest = extremes
+    extremes = [(_Extreme(1), _Extreme(-1)) for _ in range(recording.n_channels)]
+    at_work: list[Future] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, recording.n_samples, chunk_size):
+            stop = min(start + chunk_size, recording.n_samples)
+            # read while the chunk before is worked on
+            raw = np.ascontiguousarray(recording.raw(start, stop))
+            refuse_impossible(recording, raw, start)
+            kept = raw[~inside(gaps, start, stop)] if len(within(gaps, start, stop)) else raw
+            _finish(at_work)
+            at_work = [pool.submit(digest.update, raw.data)]
+            if len(kept):
+                at_work += [pool.submit(_add, pair, samples) for pair, samples in zip(extremes, kept.T, strict=True)]
+            observer.advance(stop - start)
+        _finish(at_work)
     usable = np.ones(recording.n_channels, bool)
     problems = []
     for channel, name in enumerate(recording.channel_ids):
-        stuck = max(highest.repeated[channel], lowest.repeated[channel]) / recording.n_samples
-        if highest.value[channel] == lowest.value[channel]:
-            problems.append(f"channel {name} is flat (every sample is {highest.value[channel]}) and is left out")
+        highest, lowest = extremes[channel]
+        stuck = max(highest.repeated, lowest.repeated) / recording.n_samples
+        if highest.value == lowest.value:
+            problems.append(f"channel {name} is flat (every sample is {highest.value}) and is left out")
         elif stuck > SATURATED_FRACTION:
             problems.append(
                 f"channel {name} is saturated ({stuck:.0%} of its samples stay at an extreme value) and is left out"
@@ -81,11 +83,10 @@ def survey(recording: Recording, chunk_size: int, observer: Observer, gaps: np.n
 
 def refuse_impossible(recording: Recording, raw: np.ndarray, start: int) -> None:
     """Raise InputError where stored samples (n_samples, n_channels) from `start` on are not finite or too large for voltages."""
-    if raw.dtype.kind != "f":
+    # a NaN makes the comparison false
+    if raw.dtype.kind != "f" or not raw.size or (raw.min() > -LARGEST_SAMPLE and raw.max() < LARGEST_SAMPLE):
         return
     sound = np.isfinite(raw) & (np.abs(raw) < LARGEST_SAMPLE)
-    if sound.all():
-        return
     row, channel = np.argwhere(~sound)[0]
     raise InputError(
         f"{recording.source}: sample {start + row} of channel {recording.channel_ids[channel]} is {raw[row, channel]}; every sample "
@@ -93,21 +94,33 @@ def refuse_impossible(recording: Recording, raw: np.ndarray, start: int) -> None
     )
 
 
-class _Extreme:
-    """Running maximum (sign 1) or minimum (sign -1) per channel, and how many samples repeat it at once."""
+def _finish(jobs: list[Future]) -> None:
+    for job in jobs:
+        job.result()
 
-    def __init__(self, n_channels: int, sign: int) -> None:
-        self.value = np.full(n_channels, -np.inf * sign)
-        self.repeated = np.zeros(n_channels, np.int64)
+
+def _add(extremes: tuple[_Extreme, _Extreme], samples: np.ndarray) -> None:
+    samples = np.ascontiguousarray(samples)
+    for extreme in extremes:
+        extreme.add(samples)
+
+
+class _Extreme:
+    """Running maximum (sign 1) or minimum (sign -1) of a channel, and how many samples repeat it at once."""
+
+    def __init__(self, sign: int) -> None:
+        self.value = -np.inf * sign
+        self.repeated = 0
         self._pick = np.max if sign > 0 else np.min
 
-    def add(self, raw: np.ndarray) -> None:
-        here = self._pick(raw, axis=0)
-        beaten = self._pick([here, self.value], axis=0) != self.value
-        self.repeated[beaten] = 0
-        self.value[beaten] = here[beaten]
-        at = raw == self.value
-        self.repeated += (at[1:] & at[:-1]).sum(axis=0)
+    def add(self, samples: np.ndarray) -> None:
+        here = self._pick(samples)
+        if self._pick([here, self.value]) != here:
+            return
+        if here != self.value:
+            self.value, self.repeated = here, 0
+        at = samples == here
+        self.repeated += np.count_nonzero(at[1:] & at[:-1])
 
 
 @dataclass(frozen=True)
@@ -136,9 +149,7 @@ class Preprocessor:
 
     def whiten(self, highpassed: np.ndarray) -> np.ndarray:
         """Whiten high-passed traces (n_samples, n_channels) in time, then across channels, float32; zero before the start."""
-        taps = self.whitening_filter.T.astype(np.float32)
-        predicted = sps.oaconvolve(highpassed, taps, mode="full", axes=0)[: len(highpassed)]
-        return (predicted @ self.whitening_matrix.T.astype(np.float32)).astype(np.float32)
+        return filters.whiten(highpassed, self.whitening_filter, self.whitening_matrix)
 
 
 @dataclass(frozen=True)
@@ -175,7 +186,8 @@ class PreprocessedRecording:
     def highpassed(self, start: int, stop: int) -> np.ndarray:
         """High-passed traces, (stop - start, n_channels), in the recording's unit."""
         high = self._filtered(start, stop)
-        high[inside(self.excluded, start, stop)] = 0
+        for first, end in within(self.excluded, start, stop) - start:
+            high[first:end] = 0
         return high
 
     def whitened(self, start: int, stop: int) -> np.ndarray:
@@ -187,9 +199,10 @@ class PreprocessedRecording:
         reach = min(start, self.preprocessor.whitening_filter.shape[1] - 1)
         high = self._filtered(start - reach, stop)
         white = self.preprocessor.whiten(high)
-        blank = inside(self.excluded, start - reach, stop)
-        high[blank], white[blank] = 0, 0
-        return high[reach:], white[reach:]
+        high, white = high[reach:], white[reach:]
+        for first, end in within(self.excluded, start, stop) - start:
+            high[first:end], white[first:end] = 0, 0
+        return high, white
 
     def _filtered(self, start: int, stop: int) -> np.ndarray:
         p = self.preprocessor
@@ -205,9 +218,23 @@ def filtered(
     recording: Recording, gaps: np.ndarray, start: int, stop: int, sos: np.ndarray, margin: int, common_reference: str
 ) -> np.ndarray:
     """Zero-phase filter and common reference of a stretch with the gaps bridged, (stop - start, n_channels), float32."""
-    left, right = min(margin, start), min(margin, recording.n_samples - stop)
-    traces = bridged(recording, gaps, start - left, stop + right)
-    return _highpass(traces, sos, margin, common_reference)[left : left + stop - start]
+    return _filtered_blocks(recording, gaps, [(start, stop)], sos, margin, common_reference)[0]
+
+
+def _filtered_blocks(
+    recording: Recording,
+    gaps: np.ndarray,
+    places: list[tuple[int, int]],
+    sos: np.ndarray,
+    margin: int,
+    common_reference: str,
+) -> list[np.ndarray]:
+    """As `filtered`, of several places (start, stop). They are read one after the other: not every format can be read from
+    two threads."""
+    ends = [(max(0, start - margin), min(stop + margin, recording.n_samples)) for start, stop in places]
+    traces = [bridged(recording, gaps, first, end) for first, end in ends]
+    passed = noise.in_each(lambda block: _highpass(block, sos, margin, common_reference), traces)
+    return [high[min(margin, start) :][: stop - start] for high, (start, stop) in zip(passed, places, strict=True)]
 
 
 def fit(
@@ -231,17 +258,17 @@ def fit(
     observer.start("noise")
     places = list(_noise_blocks(recording, config, gaps, rng))
     settling, kept = 0, [~inside(gaps, start, stop) for start, stop in places]
-    blocks = [filtered(recording, gaps, start, stop, sos, margin, config.common_reference) for start, stop in places]
-    quiet, noise_level = _quiet_samples(blocks, kept, config, fs)
+    blocks = _filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
+    quiet, noise_level = noise.quiet_samples(blocks, kept, config, fs)
     lines = find_lines(blocks, quiet, fs) if config.remove_hum else ()
     if len(lines):
         log.warning("hum is filtered out at %s Hz", ", ".join(f"{centre:.0f}" for centre in lines[:, 0]))
         sos = np.concatenate([sos, notches(lines, fs)])
         margin, settling = _settling_samples(sos), _settling_samples(sos, part_to_leave(lines))
-        blocks = [filtered(recording, gaps, start, stop, sos, margin, config.common_reference) for start, stop in places]
+        blocks = _filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
         unsettled = widened(_with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
         kept = [~inside(unsettled, start, stop) for start, stop in places]
-        quiet, noise_level = _quiet_samples(blocks, kept, config, fs)
+        quiet, noise_level = noise.quiet_samples(blocks, kept, config, fs)
     n_quiet = sum(int(q.sum()) for q in quiet)
     fraction = n_quiet / sum(int(k.sum()) for k in kept)
     n_taps = ms_to_samples(config.whitening_ms, fs)
@@ -250,16 +277,15 @@ def fit(
             f"{recording.source}: only {n_quiet} quiet samples ({fraction:.1%} of the signal looked at) to learn the noise from; "
             f"{20 * (n_taps + recording.n_channels)} are needed. Give a longer recording or raise preprocess.quiet_threshold."
         )
-    rank = _rank(np.concatenate([b[q] for b, q in zip(blocks, quiet, strict=True)]))
-    if rank == recording.n_channels:
-        taps = np.stack([_prediction_filter([b[:, c] for b in blocks], quiet, n_taps) for c in range(rank)])
-    else:
+    rank = noise.rank(noise.covariance(blocks, quiet))
+    autocovariances = noise.autocovariances(blocks, quiet, n_taps + 1)
+    if rank < recording.n_channels:
         log.warning("the channels are linearly dependent: %d of %d have noise of their own", rank, recording.n_channels)
         # one filter for all, or what cancels across the channels would no longer cancel after it
-        pooled = [b[:, c] / noise_level[c] for c in range(recording.n_channels) for b in blocks]
-        taps = np.tile(_prediction_filter(pooled, quiet * recording.n_channels, n_taps), (recording.n_channels, 1))
-    predicted = [sps.oaconvolve(block, taps.T, mode="full", axes=0)[: len(block)] for block in blocks]
-    matrix = _whitening_matrix(np.concatenate([p[q] for p, q in zip(predicted, quiet, strict=True)]), rank)
+        autocovariances[:] = (autocovariances / noise_level[:, None] ** 2).mean(axis=0)
+    taps = np.stack([noise.prediction_filter(lags) for lags in autocovariances])
+    predicted = noise.in_each(lambda block: filters.whiten(block, taps, np.eye(recording.n_channels)), blocks)
+    matrix = noise.whitening_matrix(noise.covariance(predicted, quiet), rank)
     observer.finish(f"{fraction:.0%} of the signal is quiet")
     return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
 
@@ -300,8 +326,7 @@ def _settling_samples(sos: np.ndarray, left: float = 1e-8) -> int:
 
 
 def _highpass(traces: np.ndarray, sos: np.ndarray, margin: int, common_reference: str) -> np.ndarray:
-    pad = min(margin, len(traces) - 1)
-    filtered = sps.sosfiltfilt(sos, traces, axis=0, padlen=pad).astype(np.float32)
+    filtered = filters.zero_phase(traces, sos, margin)
     if common_reference == "median":
         filtered -= np.median(filtered, axis=1, keepdims=True)
     elif common_reference == "mean":
@@ -323,62 +348,3 @@ def _noise_blocks(recording: Recording, config: PreprocessConfig, gaps: np.ndarr
         start = int(rng.integers(low, max(low, high - block) + 1))
         start += int(lengths[: np.searchsorted(cuts, start, "right")].sum())
         yield start, min(start + block, recording.n_samples)
-
-
-def _quiet_samples(
-    blocks: list[np.ndarray], kept: list[np.ndarray], config: PreprocessConfig, fs: float
-) -> tuple[list[np.ndarray], np.ndarray]:
-    """Masks of quiet samples per block, and the noise level there; a few rounds, since each needs the other. Only samples
-    that are `kept` (bool, one mask per block) count."""
-    margin = ms_to_samples(config.quiet_margin_ms, fs)
-    level = np.median(np.abs(np.concatenate([b[k] for b, k in zip(blocks, kept, strict=True)])), axis=0) / 0.6745
-    if np.any(level <= 0):
-        raise InputError("a channel has no noise at all (its median deviation is 0); leave it out with --channels.")
-    for _ in range(3):
-        quiet = []
-        for block, keep in zip(blocks, kept, strict=True):
-            loud = (np.abs(block) > config.quiet_threshold * level).any(axis=1) | ~keep
-            spread = np.convolve(loud, np.ones(2 * margin + 1), mode="same")[: len(loud)] > 0.5
-            quiet.append(~spread)
-        pooled = np.concatenate([b[q] for b, q in zip(blocks, quiet, strict=True)])
-        if len(pooled) < 2:
-            break
-        level = np.maximum(pooled.std(axis=0), 1e-12).astype(np.float64)
-    return quiet, level
-
-
-def _rank(noise: np.ndarray) -> int:
-    """Number of directions across the channels of (n, n_channels) samples that have noise of their own."""
-    values = np.linalg.eigvalsh(np.atleast_2d(np.cov(noise.T)))
-    return int((values > LEAST_OWN_NOISE * values.max()).sum())
-
-
-def _whitening_matrix(noise: np.ndarray, rank: int) -> np.ndarray:
-    """Symmetric inverse square root (ZCA) of the noise covariance of (n, n_channels) samples, on its `rank` largest directions.
-
-    The others (channels that are sums of others, as after a common reference) are projected out: amplified to variance 1,
-    their rounding errors would look like spikes.
-    """
-    values, vectors = np.linalg.eigh(np.atleast_2d(np.cov(noise.T)))
-    values, vectors = values[-rank:], vectors[:, -rank:]
-    return (vectors / np.sqrt(values)) @ vectors.T
-
-
-def _prediction_filter(blocks: list[np.ndarray], quiet: list[np.ndarray], n_taps: int) -> np.ndarray:
-    """Prediction-error filter 1, -a_1, ..., -a_n_taps of a channel's noise (Yule-Walker equations).
-
-    The autocovariance counts only pairs of samples that are both quiet. Against the symmetric filter with the same gain
-    it whitens better at the same length, and it keeps the templates short (docs/log.md).
-    """
-    products, pairs = np.zeros(n_taps + 1), np.zeros(n_taps + 1)
-    for block, mask in zip(blocks, quiet, strict=True):
-        products += _autocorrelation(np.where(mask, block, 0.0), n_taps + 1)
-        pairs += _autocorrelation(mask.astype(np.float64), n_taps + 1)
-    covariance = products / np.maximum(pairs, 1.0)
-    covariance[0] *= 1 + STOP_BAND_FLOOR
-    return np.concatenate([[1.0], -solve_toeplitz(covariance[:-1], covariance[1:])])
-
-
-def _autocorrelation(values: np.ndarray, n_lags: int) -> np.ndarray:
-    size = 1 << int(np.ceil(np.log2(len(values) + n_lags)))
-    return np.fft.irfft(np.abs(np.fft.rfft(values, size)) ** 2, size)[:n_lags]

@@ -84,15 +84,16 @@ class Recording:
         return self.n_samples / self.sampling_frequency
 
     def raw(self, start: int, stop: int) -> np.ndarray:
-        """Stored numbers of the channels in use, (stop - start, n_channels), clipped to the recording."""
+        """Stored numbers of the channels in use, (stop - start, n_channels), clipped to the recording; not to be written to."""
         start, stop = max(0, start), min(self.n_samples, stop)
-        return np.asarray(self.read_raw(start, stop))[:, list(self.channels)]
+        stored = np.asarray(self.read_raw(start, stop))
+        return stored if self.channels == tuple(range(stored.shape[1])) else stored[:, list(self.channels)]
 
     def traces(self, start: int, stop: int) -> np.ndarray:
         """float32 traces (stop - start, n_channels) in `amplitude_unit`, clipped to the recording."""
         values = self.raw(start, stop).astype(np.float64)
-        values *= self.gain
-        values += self.offset
+        values *= _one_if_shared(self.gain)
+        values += _one_if_shared(self.offset)
         return values.astype(np.float32)
 
     def chunks(self, chunk_size: int, margin: int = 0) -> Iterator[Chunk]:
@@ -122,6 +123,11 @@ class Recording:
             offset=self.offset[picked],
             channel_positions=None if self.channel_positions is None else self.channel_positions[picked],
         )
+
+
+def _one_if_shared(values: np.ndarray) -> np.ndarray:
+    """The channels' value where it is the same for all, else their values: numpy is slow along an axis of few numbers."""
+    return values[0] if (values == values[0]).all() else values
 
 
 def recording_from_array(

@@ -128,12 +128,14 @@ def build_sorting(
     curation: tuple[dict, ...],
     excluded: np.ndarray = NONE,
     drift: np.ndarray | None = None,
+    curation_id: np.ndarray | None = None,
 ) -> Sorting:
     """The Sorting of the decoded spikes, the largest amplitude first; units without a spike, those that are not `reported`
     (bool, n_units), spikes in the `excluded` intervals (n, 2) and outliers (see confidence) are left out.
 
     usable (n_all_channels,) bool: channels that were sorted; templates are zero on the others. noise_level (n_channels,): of
     the sorted channels, in the recording's unit. drift (n_units,): how far each template moves (drift.DriftingSlab.extent).
+    curation_id (n_units,): the units' names in the decisions of `curation`.
     """
     spikes = collector.spikes()
     spikes = spikes.select(~find_outliers(spikes, np.concatenate([*collector.misfits, np.zeros(0)]), model))
@@ -170,6 +172,8 @@ def build_sorting(
         "estimated_miss": miss[order],
         "drift": np.zeros(len(order)) if drift is None else drift[order],
     }
+    if curation_id is not None:
+        columns["curation_id"] = curation_id[order]
     peak_channel = np.flatnonzero(usable)[np.abs(mean).max(axis=2).argmax(axis=1)]
     return Sorting(
         spikes=table,

@@ -29,8 +29,8 @@ SETTLED_RATE = 0.5
 ENOUGH_CODES = 600
 #: Samples from which sigma is estimated at most, and at least.
 MOST_QUIET, LEAST_QUIET = 200_000, 1000
-#: Windows that FISTA codes at once, and the bytes of activations that back-propagation may keep.
-FISTA_BATCH, ACTIVATION_BYTES = 32, 1 << 30
+#: Windows that FISTA codes at once on a CPU and on a GPU (halved where its memory is full), and the bytes of activations that back-propagation may keep.
+FISTA_BATCH, GPU_BATCH, ACTIVATION_BYTES = 32, 512, 1 << 30
 
 
 @dataclass(frozen=True)
@@ -188,11 +188,21 @@ def _encode(windows, atoms, lam, sigma, config, device, start=None) -> np.ndarra
 
     model = CRsAE(atoms, lam, sigma, config.n_iterations, one_sided).to(device)
     codes = np.empty((len(windows), len(atoms), windows.shape[2] - atoms.shape[2] + 1), np.float32)
-    with torch.no_grad():
-        for first in range(0, len(windows), FISTA_BATCH):
-            batch = slice(first, first + FISTA_BATCH)
-            warm = None if start is None else torch.from_numpy(start[batch]).to(device)
-            codes[batch] = model.encode(torch.from_numpy(windows[batch]).to(device), warm).cpu().numpy()
+    size, first = (FISTA_BATCH if device == "cpu" else GPU_BATCH), 0
+    while first < len(windows):
+        batch = slice(first, first + size)
+        try:
+            with torch.no_grad():
+                warm = None if start is None else torch.from_numpy(start[batch]).to(device)
+                codes[batch] = model.encode(torch.from_numpy(windows[batch]).to(device), warm).cpu().numpy()
+        except torch.cuda.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+            log.warning("the GPU's memory is full; it gets %d windows at a time from here on", size)
+            torch.cuda.empty_cache()
+            continue
+        first += size
     return codes
 
 

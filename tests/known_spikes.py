@@ -41,7 +41,7 @@ def fired(model: SpikeSlab, counts, gap: int, seed: int, spread: float | None = 
     unit = rng.permutation(np.repeat(np.arange(model.n_units), counts))
     n = len(unit)
     sample = 20 + np.arange(n) * gap + rng.integers(0, gap // 3, n)
-    amplitude = rng.normal(1.0, model.spread[unit] if spread is None else spread)
+    amplitude = rng.normal(1.0, model.spread[unit] if spread is None else spread, n)
     spikes = spikes_at(unit, sample, amplitude, model.shifts()[rng.integers(0, model.n_shifts, n)])
     return rendered(model, spikes, n * gap + 2 * N_TIMES, rng), spikes
 
@@ -50,7 +50,7 @@ def rendered(model: SpikeSlab, spikes: Spikes, n_samples: int, rng: np.random.Ge
     """The spikes as float32 signal (n_channels, n_samples), in white noise unless rng is None."""
     shape = (model.templates.shape[1], n_samples)
     signal = np.zeros(shape, np.float32) if rng is None else rng.standard_normal(shape).astype(np.float32)
-    subtract(signal, model.shifted(), model.copy_of(spikes), spikes.sample, -spikes.amplitude)
+    subtract(signal, model.shifted, model.copy_of(spikes), spikes.sample, -spikes.amplitude)
     return signal
 
 

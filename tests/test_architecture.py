@@ -15,9 +15,10 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 FLOORS = {
     0: {"errors", "units", "config", "progress"},
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
-    2: {"csc", "readers", "exports", "score", "simulate", "results", "components"},
+    2: {"csc", "readers", "exports", "score", "simulate", "results", "components", "filters"},
     3: {
         "preprocess",
+        "noise",
         "hum",
         "artefacts",
         "initialise",
@@ -25,6 +26,7 @@ FLOORS = {
         "checkpoint",
         "train",
         "evidence",
+        "candidates",
         "drift",
         "satellites",
         "curate",

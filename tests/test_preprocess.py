@@ -4,16 +4,20 @@ are found."""
 from __future__ import annotations
 
 import logging
+import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import signal as sps
 
+from spikecrsae import artefacts
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.errors import InputError
-from spikecrsae.preprocess import PreprocessedRecording, fit, survey
+from spikecrsae.filters import BLOCK, whiten, zero_phase
+from spikecrsae.preprocess import PreprocessedRecording, design_filter, fit, survey
 from spikecrsae.progress import Observer
-from spikecrsae.recording import recording_from_array
+from spikecrsae.recording import Recording, recording_from_array
 from spikecrsae.simulate import preset_config, simulate
 
 FS = 20000.0
@@ -48,6 +52,30 @@ def quiet(simulation):
     for sample in simulation.truth.spikes["sample"]:
         mask[max(0, sample - 40) : sample + 40 + 1] = False
     return mask
+
+
+# ---- filters
+
+
+@pytest.mark.parametrize(("n_samples", "n_channels"), [(2, 1), (300, 2), (5000, 1), (2 * BLOCK + 1000, 3)])
+def test_the_zero_phase_filter_is_that_of_scipy(rng, n_samples, n_channels):
+    traces = (300 + np.cumsum(rng.standard_normal((n_samples, n_channels)), axis=0)).astype(np.float32)
+    for config in (PreprocessConfig(), PreprocessConfig(lowpass_hz=6000.0, filter_order=4)):
+        sos, margin = design_filter(config, FS)
+        expected = sps.sosfiltfilt(sos, traces, axis=0, padlen=min(margin, n_samples - 1))
+        passed = zero_phase(traces, sos, margin)
+        assert passed.dtype == np.float32
+        # what is left of a filter's transients is 1e-8 of the signal
+        np.testing.assert_allclose(passed, expected, rtol=0, atol=3e-7 * np.abs(traces).max())
+
+
+@pytest.mark.parametrize("n_taps", [1, 4, 31, 90])
+@pytest.mark.parametrize("n_samples", [1, 50, 2 * BLOCK + 77])
+def test_whitening_is_a_causal_filter_of_each_channel_and_a_mixture_of_the_channels(rng, n_samples, n_taps):
+    traces = rng.standard_normal((n_samples, 3)).astype(np.float32)
+    taps, matrix = rng.standard_normal((3, n_taps)), rng.standard_normal((2, 3))
+    predicted = np.stack([np.convolve(x, h)[:n_samples] for x, h in zip(traces.T, taps, strict=True)], axis=1)
+    np.testing.assert_allclose(whiten(traces, taps, matrix), predicted @ matrix.T, rtol=0, atol=1e-4)
 
 
 # ---- chunks
@@ -255,3 +283,43 @@ def test_a_number_too_large_for_a_voltage_is_named():
     traces[700, 1] = 1e302
     with pytest.raises(InputError, match=r"sample 700 of channel 1 is 1e\+302"):
         survey(recording_from_array(traces, FS), 300, Observer())
+
+
+# ---- memory
+
+
+def endless(seconds: int) -> Recording:
+    """Noise on two channels at 10 kHz, made second by second as it is read."""
+
+    def read(start: int, stop: int) -> np.ndarray:
+        made = [
+            np.random.default_rng(second).integers(-500, 500, (10_000, 2))
+            for second in range(start // 10_000, stop // 10_000 + 1)
+        ]
+        return np.concatenate(made)[start % 10_000 :][: stop - start].astype(np.int16)
+
+    return replace(recording_from_array(np.zeros((10_000, 2)), 10_000.0), read_raw=read, n_samples=10_000 * seconds)
+
+
+def test_memory_does_not_grow_with_the_recording(monkeypatch):
+    """Survey, artefacts, noise, and every whitened stretch."""
+    monkeypatch.setattr(artefacts, "USUAL_S", 10.0)
+    config = PreprocessConfig(noise_sample_s=10.0)
+
+    def stages(seconds: int) -> None:
+        recording = endless(seconds)
+        survey(recording, 20_000, Observer())
+        gaps = artefacts.find_artefacts(recording, config, 2.0, Observer())
+        view = PreprocessedRecording(recording, fit(recording, config, np.random.default_rng(0), Observer(), gaps), gaps)
+        for start in range(0, view.n_samples, 20_000):
+            assert view.both(start, start + 20_000)[1].std() == pytest.approx(1, abs=0.3)
+
+    def peak(seconds: int) -> int:
+        tracemalloc.start()
+        stages(seconds)
+        highest = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return highest
+
+    stages(2)  # compiles
+    assert peak(200) < 1.2 * peak(20)

@@ -91,6 +91,28 @@ def test_while_the_penalty_falls_few_windows_do(simulation, monkeypatch):
     assert counts[-1] == 120 and np.isfinite(short.dictionary.scale).all()
 
 
+def test_a_full_gpu_gets_half_as_many_windows_and_the_codes_stay(simulation, monkeypatch):
+    """Memory runs out as it would on a card, by an encoder that refuses more than 20 windows."""
+    import torch
+
+    from spikecrsae.model import CRsAE
+
+    windows = np.ascontiguousarray(simulation.windows / simulation.sigma, np.float32)
+    config, atoms = TrainConfig(solver="fista", n_iterations=20), start_of(simulation).atoms
+    whole = _encode(windows, atoms, 5.0, 1.0, config, "cpu")
+    asked, encode = [], CRsAE.encode
+
+    def small(model, signal, start=None):
+        asked.append(len(signal))
+        if len(signal) > 20:
+            raise torch.cuda.OutOfMemoryError("full")
+        return encode(model, signal, start)
+
+    monkeypatch.setattr(CRsAE, "encode", small)
+    np.testing.assert_allclose(_encode(windows, atoms, 5.0, 1.0, config, "cpu"), whole, atol=1e-5)
+    assert asked[:3] == [32, 16, 16]
+
+
 def test_each_half_step_of_em_does_what_it_promises(simulation):
     """At fixed templates and lambda the codes lower the objective; at fixed codes least squares lowers the data term and
     the closed form the terms in lambda. Renormalising leaves Hx alone but changes ||x||_1: the sum is not promised."""

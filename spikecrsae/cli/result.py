@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import platform
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -57,6 +59,7 @@ def run_into_folder(
     check_folder(folder, overwrite)
     work = folder.with_name(folder.name + ".new") if folder.exists() else folder
     prepare_folder(work, overwrite=True)
+    threading.Thread(target=_load_libraries, daemon=True).start()
     with _discarded_on_failure(work), console.logging_to_file(work / _LOG):
         began = datetime.now(UTC)
         outcome = run(work / _COMPONENTS if components else None)
@@ -68,6 +71,13 @@ def run_into_folder(
     if work != folder:
         replace_result(folder, work)
     return outcome
+
+
+def _load_libraries() -> None:
+    """Load what is needed later beside the computation: it takes seconds. What is missing is told where it is used."""
+    for name in ("sklearn.cluster", "torch", "matplotlib.backends.backend_agg"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
 
 
 @contextlib.contextmanager

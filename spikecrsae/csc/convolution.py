@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+#: Samples that one thread works on at a time.
+_PIECE = 1 << 16
 
 
 def synthesis(codes: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
@@ -84,12 +88,54 @@ def _filtered(spectra, filters):
     return out
 
 
+def energy_in_span(signal: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
+    """Energy of a signal (n_channels, n_samples) in the span of orthonormal shapes (n_shapes, n_times) on every channel, around each
+    sample; zeros beyond the ends. In pieces, to be joined. float32."""
+    n_times = shapes.shape[1]
+    padded = np.pad(signal, ((0, 0), (n_times // 2, n_times - 1 - n_times // 2)))
+    return in_threads(lambda part: _energy(padded[:, part.start : part.stop + n_times - 1], shapes), signal.shape[1], _PIECE)
+
+
+@compiled(fastmath=True)
+def _energy(signal, shapes):
+    n_shapes, n_times = shapes.shape
+    n_samples = signal.shape[1] - n_times + 1
+    total = np.zeros(n_samples, np.float32)
+    size = 2048  # stays in the fastest cache
+    value = np.zeros(size, np.float32)
+    for first in range(0, n_samples, size):
+        here = total[first : first + size]
+        inner = value[: len(here)]
+        for channel in range(len(signal)):
+            for shape in range(n_shapes):
+                inner[:] = 0
+                _correlate_into(inner, signal[channel, first:], shapes[shape])
+                for i in range(len(inner)):
+                    here[i] += inner[i] * inner[i]
+    return total
+
+
+@compiled(fastmath=True, inline="always")
+def _correlate_into(out, signal, shape):
+    """Add the correlation of the signal with a shape, four of its samples at a time."""
+    whole = len(shape) // 4 * 4
+    for k in range(0, whole, 4):
+        a, b, c, d = shape[k], shape[k + 1], shape[k + 2], shape[k + 3]
+        moved = signal[k : k + len(out) + 3]
+        for i in range(len(out)):
+            out[i] += a * moved[i] + b * moved[i + 1] + c * moved[i + 2] + d * moved[i + 3]
+    for k in range(whole, len(shape)):
+        moved = signal[k : k + len(out)]
+        for i in range(len(out)):
+            out[i] += shape[k] * moved[i]
+
+
 def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
     """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores."""
     slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
     if len(slices) < 2:
         return [work(part) for part in slices]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(work, slices))
 
 

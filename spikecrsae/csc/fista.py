@@ -1,4 +1,4 @@
-"""FISTA, the unrolled encoder of CRsAE; the only place where its loop is written."""
+"""FISTA, the unrolled encoder of CRsAE, in torch; `fused` is the same loop as one kernel, where no gradient is needed."""
 
 from __future__ import annotations
 
@@ -29,11 +29,20 @@ def fista(
     bias = lam * sigma**2 / lipschitz
     correlation = analysis(signal, atoms)
     previous = correlation.new_zeros(correlation.shape) if start is None else start
-    point, momentum = previous, 1.0
-    for _ in range(n_iterations):
+    point = previous
+    for momentum in momenta(n_iterations):
         gradient = correlation - analysis(synthesis(point, atoms), atoms)
         codes = shrink(point + gradient / lipschitz, bias, one_sided)
-        next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        point = codes + ((momentum - 1) / next_momentum) * (codes - previous)
-        previous, momentum = codes, next_momentum
+        point = codes + momentum * (codes - previous)
+        previous = codes
     return previous
+
+
+def momenta(n_iterations: int) -> list[float]:
+    """(t_k - 1) / t_(k + 1) of every iteration, with t_1 = 1 and t_(k + 1) = (1 + sqrt(1 + 4 t_k^2)) / 2."""
+    weights, t = [], 1.0
+    for _ in range(n_iterations):
+        following = (1 + (1 + 4 * t**2) ** 0.5) / 2
+        weights.append((t - 1) / following)
+        t = following
+    return weights

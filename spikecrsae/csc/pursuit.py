@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import numpy as np
 
 from spikecrsae.csc.convolution import BlockSpectra, gram, in_threads
 from spikecrsae.csc.least_squares import subtract
-from spikecrsae.csc.search import compare, cuts, improve, search
+from spikecrsae.csc.search import above_any, compare, cuts, improve, search
 
 #: Half the length of the interpolator, samples.
 SINC_REACH = 8
@@ -35,6 +36,7 @@ class SpikeSlab:
 
     templates (n_units, n_channels, n_times); spread s and penalty p, (n_units,); refractory in samples. A spike stands at one
     of `n_shifts` positions within one sample (Fourier interpolation): jitter of a strong spike is no residual.
+    Templates are not to be changed in place: what follows from them is kept.
     """
 
     templates: np.ndarray
@@ -47,7 +49,7 @@ class SpikeSlab:
     def n_units(self) -> int:
         return len(self.templates)
 
-    @property
+    @cached_property
     def energy(self) -> np.ndarray:
         """||h||^2 per unit."""
         return (self.templates.astype(np.float64) ** 2).sum(axis=(1, 2))
@@ -61,10 +63,16 @@ class SpikeSlab:
         """Sub-sample shifts of the copies, in samples, (n_shifts,)."""
         return (np.arange(self.n_shifts) - (self.n_shifts - 1) / 2) / self.n_shifts
 
+    @cached_property
     def shifted(self) -> np.ndarray:
         """All copies (n_units * n_shifts, n_channels, n_times), float32; the copies of a unit stand together."""
         copies = np.stack([shift_in_time(self.templates, by) for by in self.shifts()], axis=1)
         return np.ascontiguousarray(copies.reshape(-1, *self.templates.shape[1:]), dtype=np.float32)
+
+    @cached_property
+    def overlaps(self) -> np.ndarray:
+        """csc.convolution.gram of the templates with their copies (n_units, n_units * n_shifts, 2 n_times - 1), float32."""
+        return gram(self.templates, self.shifted).astype(np.float32)
 
     def copy_of(self, spikes: Spikes) -> np.ndarray:
         """Row (int64) of `shifted` that each spike is a multiple of."""
@@ -75,7 +83,13 @@ class SpikeSlab:
         """The model at a sample of the recording: the same everywhere (one that changes is drift.DriftingSlab)."""
         return self
 
-    def decode(self, signal: np.ndarray | BlockSpectra, n_sweeps: int = 4) -> Spikes:
+    def view(self, signal: np.ndarray | BlockSpectra) -> View:
+        """What decoding needs to know of signal (n_channels, n_samples), whitened."""
+        spectra = BlockSpectra.of(signal, self.templates.shape[2]) if isinstance(signal, np.ndarray) else signal
+        correlation = spectra.correlate(self.templates)
+        return View(spectra.signal, correlation, self.overlaps)
+
+    def decode(self, signal: np.ndarray | BlockSpectra | View, n_sweeps: int = 4) -> Spikes:
         """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates.
 
         n_sweeps: of improvement over the greedy solution, at most. Pieces between which nothing looks like a spike are
@@ -84,16 +98,14 @@ class SpikeSlab:
         n_times = self.templates.shape[2]
         if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < n_times):
             return Spikes.none()
-        spectra = BlockSpectra.of(signal, n_times) if isinstance(signal, np.ndarray) else signal
-        correlation = spectra.correlate(self.templates)
-        overlaps = gram(self.templates, self.shifted()).astype(correlation.dtype)
-        bounds = cuts(correlation, _needed(self) / 1.2, 3 * n_times + self.refractory, _PIECE)
+        view = signal if isinstance(signal, View) else self.view(signal)
+        bounds = cuts(view.correlation, _needed(self) / 1.2, 3 * n_times + self.refractory, _PIECE)
 
         def piece(part: slice) -> Spikes:
             first, last = bounds[part.start], bounds[part.stop]
-            here = spectra.signal[:, first : last + n_times - 1]
+            here = view.signal[:, first : last + n_times - 1]
             found = pursue(
-                np.ascontiguousarray(correlation[:, first:last]), overlaps, self.spread, self.penalty, self.refractory,
+                np.ascontiguousarray(view.correlation[:, first:last]), view.overlaps, self.spread, self.penalty, self.refractory,
                 self.shifts(), n_sweeps, lambda spikes: self._doubtful(here, spikes),
             )  # fmt: skip
             return found.later(first)
@@ -114,7 +126,7 @@ class SpikeSlab:
     def residual(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """signal (n_channels, n_samples) less the spikes, float32."""
         rest = np.array(signal, dtype=np.float32, order="C")
-        subtract(rest, self.shifted(), self.copy_of(spikes), spikes.sample, spikes.amplitude)
+        subtract(rest, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude)
         return rest
 
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
@@ -123,6 +135,35 @@ class SpikeSlab:
         power = self._power()
         rest = (self.residual(signal, spikes) ** 2).sum(axis=0)
         return (rest[spikes.sample[:, None] + np.arange(power.shape[1])] * power[spikes.unit]).sum(axis=1)
+
+
+@dataclass(frozen=True)
+class View:
+    """A signal as templates see it: signal (n_channels, n_samples), correlation (n_units, n_positions) with every template, and
+    overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted copies. It is used up by decoding."""
+
+    signal: np.ndarray
+    correlation: np.ndarray
+    overlaps: np.ndarray
+
+    def of(self, units) -> View:
+        """As some of the units (indices or mask) see it; a copy."""
+        n_units, n_copies, n_lags = self.overlaps.shape
+        overlaps = self.overlaps.reshape(n_units, n_units, -1, n_lags)[units][:, units]
+        return View(
+            self.signal,
+            self.correlation[units],
+            overlaps.reshape(len(overlaps), len(overlaps) * (n_copies // n_units), n_lags),
+        )
+
+
+def may_hold_spikes(signal: np.ndarray, model: SpikeSlab) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (bool, n_positions) of signal (n_channels, n_samples) where a spike of the model could gain, with a margin for
+    what lies between samples and for templates that still change; and those where it would gain very much."""
+    if signal.shape[1] < model.templates.shape[2] or not model.n_units:
+        return np.zeros(0, bool), np.zeros(0, bool)
+    correlation = BlockSpectra.of(signal, model.templates.shape[2]).correlate(model.templates)
+    return above_any(correlation, _needed(model) / 1.2), above_any(correlation, 3 * _needed(model))
 
 
 def _needed(model: SpikeSlab) -> np.ndarray:

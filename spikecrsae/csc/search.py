@@ -362,6 +362,17 @@ def compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, pos
 
 
 @compiled
+def above_any(correlation, enough):
+    """Positions (bool) where the correlation of some unit is more than enough for it."""
+    above = np.zeros(correlation.shape[1], np.bool_)
+    for unit in range(len(correlation)):
+        row = correlation[unit]
+        for position in range(len(row)):
+            above[position] |= row[position] > enough[unit]
+    return above
+
+
+@compiled
 def cuts(correlation, enough, gap, piece):
     """Bounds of pieces of at least `piece` positions; between two of them lies a gap in which no correlation is enough."""
     n_units, n_positions = correlation.shape

@@ -1,0 +1,130 @@
+"""How long a whole sort takes, and how much memory: 120 s of tetrode against other sorters, and an hour against its own tenth.
+
+    SPIKECRSAE_DATA=<folder> python benchmarks/sort_speed.py --folder DIR [--others-python PATH] [--docs] [tetrodes] [long]
+
+tetrodes  mearec_tetrode6 and synth_tetrode5, every sorter in a process of its own, the second run counted: what had to be compiled
+          once is on disk by then. Seconds of the process from its start to the result, ours with report and all, those of the
+          others with as many jobs as there are cores, and of their run_sorter alone.
+long      six neurons of 15 Hz on a tetrode at 30 kHz, from spikecrsae.simulate: ten minutes, and an hour that repeats them six
+          times (864 MB). Seconds and peak resident memory of the process.
+
+The environment of the others is that of accuracy.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+from accuracy import SORTERS
+from runs import Case, Worker, hand_over
+from trials import publish
+
+from spikecrsae.simulate import preset_config, simulate
+
+TETRODES = {"mearec_tetrode6": "mearec_tetrode6.h5", "synth_tetrode5": "synth_tetrode5.nwb"}
+FASTEST = ("lupin", "spykingcircus2", "tridesclous2")
+
+
+def sort(path: Path, folder: Path) -> tuple[float, float, dict]:
+    """Seconds and peak memory in MB of `spikecrsae sort`, and seconds per stage."""
+    words = [sys.executable, "-m", "spikecrsae", "sort", str(path), "-o", str(folder / "out"), "--overwrite", "--quiet"]
+    began = time.perf_counter()
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - began
+    if process.returncode:
+        sys.exit(f"{' '.join(words)} ended with {process.returncode}")
+    memory = used.ru_maxrss / (1024 if sys.platform == "linux" else 1024**2)
+    return seconds, memory, json.loads((folder / "out" / "run.json").read_text())["stage_seconds"]
+
+
+def other(sorter: str, case: Case, python: Path, folder: Path) -> tuple[float, float]:
+    """Seconds of a process that sorts the case once, and of run_sorter in it."""
+    recording = case.open()
+    with tempfile.TemporaryDirectory() as name:
+        scratch, fs = Path(name), recording.sampling_frequency
+        hand_over(scratch, recording.traces(0, recording.n_samples), fs, fs, recording.channel_positions)
+        began = time.perf_counter()
+        worker = Worker(python, sorter, folder / f"{sorter}.log", n_jobs=os.cpu_count() or 1)
+        run = worker.serve(scratch, 600.0)
+        seconds = time.perf_counter() - began
+        worker.stop()
+    return (seconds, run["seconds"]) if run["status"] == "ok" else (np.nan, np.nan)
+
+
+def tetrodes(folder: Path, python: Path | None) -> list[str]:
+    """One table: the second run of every sorter on both recordings."""
+    data = os.environ.get("SPIKECRSAE_DATA")
+    if not data:
+        return ["SPIKECRSAE_DATA is not set: no development recording to sort."]
+    lines = ["| recording | sorter | s, whole process | s, run_sorter | times ours |", "| --- | --- | --- | --- | --- |"]
+    for name, file in TETRODES.items():
+        case = Case(name, Path(data) / file, (), True)
+        ours = [sort(case.path, folder) for _ in range(2)][1]
+        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in ours[2].items())
+        lines.append(f"| {name} | spikecrsae | {ours[0]:.1f} | - | 1 ({stages}) |")
+        for sorter in FASTEST if python else ():
+            whole, alone = [other(sorter, case, python, folder) for _ in range(2)][1]
+            lines.append(f"| {name} | {SORTERS[sorter]} | {whole:.1f} | {alone:.1f} | {whole / ours[0]:.2f} |")
+        return lines
+
+
+def long(folder: Path) -> list[str]:
+    """One table: ten minutes and an hour."""
+    config = preset_config("tetrode", n_units=6, rates_hz=(15.0,) * 6, sampling_frequency=30000.0, duration_s=600.0, seed=7)
+    paths = {minutes: folder / f"tetrode_{minutes}_minutes.h5" for minutes in (10, 60)}
+    if not all(path.exists() for path in paths.values()):
+        simulation = simulate(config)
+        for minutes, path in paths.items():
+            with h5py.File(path, "w") as file:
+                n, width = simulation.traces.shape
+                traces = file.create_dataset("traces", (minutes // 10 * n, width), np.int16, chunks=(30000, width))
+                traces.attrs.update({"sampling_frequency": 30000.0, "units": "uV", "gain": simulation.gain})
+                for k in range(minutes // 10):
+                    traces[k * n : (k + 1) * n] = simulation.traces
+    lines = ["| minutes | s | peak memory MB | stages, s |", "| --- | --- | --- | --- |"]
+    results = {}
+    for minutes, path in paths.items():
+        results[minutes] = sort(path, folder)
+        seconds, memory, stages = results[minutes]
+        words = ", ".join(f"{stage} {value:.1f}" for stage, value in stages.items())
+        lines.append(f"| {minutes} | {seconds:.1f} | {memory:.0f} | {words} |")
+    (short, little, _), (whole, much, _) = results[10], results[60]
+    lines += [
+        "",
+        f"Six times the length takes {whole / short:.1f} times as long, {(whole - short) / 50:.2f} s for each further minute, ",
+    ]
+    lines[-1] += f"and {100 * (much / little - 1):+.0f} % memory."
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", default=["tetrodes", "long"], help="tetrodes, long; both by default")
+    parser.add_argument("--folder", type=Path, required=True, help="recordings and results are kept here")
+    parser.add_argument("--others-python", type=Path, help="Python of an environment with the other sorters")
+    parser.add_argument("--docs", action="store_true", help="put what is printed into docs/benchmarks.md")
+    arguments = parser.parse_args()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    text: list[str] = []
+    if "tetrodes" in arguments.parts:
+        text += ["**120 s of tetrode**, second run", "", *tetrodes(arguments.folder, arguments.others_python), ""]
+    if "long" in arguments.parts:
+        text += ["**An hour**", "", *long(arguments.folder), ""]
+    intro = f"On {os.cpu_count()} cores ({platform.machine()}), no GPU."
+    publish("sort-speed", "Speed and memory of a whole sort", intro, text, arguments.docs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The units on their way through curation: the model with its spikes, the parts of the signal that are looked at, names that
+stay, and the decisions."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from spikecrsae.csc.convolution import BlockSpectra
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
+from spikecrsae.evidence import add, expectation_maximisation, keep
+from spikecrsae.initialise import SpikeSubspace, TemplateWindow
+
+log = logging.getLogger(__name__)
+
+#: A unit whose number of spikes has changed by more than this part is another one to a test that it has passed.
+_CHANGED = 0.1
+#: Samples that are searched at a time for stretches to look at.
+_PIECE = 1 << 19
+
+
+@dataclass
+class Candidates:
+    """The model on its way, with its spikes and what is left of the signal. ids name units once and for all.
+
+    whole (n_channels, n_samples) is the signal to explain, events (n,) first samples of windows in it that hold something.
+    Until `focus` is called, and between its calls, `signal` is the part of it that is looked at, in which spikes are counted.
+    """
+
+    whole: np.ndarray
+    events: np.ndarray
+    subspace: SpikeSubspace
+    window: TemplateWindow
+    threshold: float
+    dead_time: int
+    seed: int
+    model: SpikeSlab
+    spikes: Spikes = field(default_factory=Spikes.none)
+    decisions: list[dict] = field(default_factory=list)
+    round_number: int = 0
+
+    def __post_init__(self) -> None:
+        self.ids = list(range(self.model.n_units))
+        self.next_id = len(self.ids)
+        #: units that were merged, or whose parts died, are not split again
+        self.whole_units: set[int] = set()
+        #: units that were found in the residual
+        self.born: set[int] = set()
+        #: of units that came of a split, the unit that was split
+        self.parent: dict[int, int] = {}
+        self._passed: dict[tuple[str, int], tuple[int, int]] = {}
+        self._rest: np.ndarray | None = None
+        #: the model that the spikes are of
+        self._decoded: SpikeSlab | None = None
+
+    def focus(self) -> None:
+        """Look at the stretches where a template of the model may find a spike, and at those around the events; what lies
+        between them is noise. The spikes are found anew by the next `update`."""
+        n_times = self.window.n_times
+        active = np.zeros(self.whole.shape[1], bool)
+        active[self.events] = True
+        for first in range(0, self.whole.shape[1] - n_times + 1, _PIECE):
+            found, strong = may_hold_spikes(self.whole[:, first : first + _PIECE + n_times - 1], self.model)
+            active[first : first + len(found)] |= found
+            # strong spikes reach beyond their templates
+            strong = np.flatnonzero(strong) + first
+            active[np.maximum(strong - n_times, 0)] = True
+            active[np.minimum(strong + n_times, len(active) - n_times)] = True
+        at = np.flatnonzero(active)
+        new = np.flatnonzero(np.diff(at) > 2 * n_times)
+        before, after = n_times // 2, n_times + n_times // 2
+        self.first = np.maximum(at[np.r_[0, new + 1]] - before, 0) if len(at) else np.zeros(1, np.int64)
+        last = np.minimum(at[np.r_[new, len(at) - 1]] + after, self.whole.shape[1]) if len(at) else self.first + n_times
+        self.signal = np.concatenate([self.whole[:, a:b] for a, b in zip(self.first, last, strict=True)], axis=1)
+        self.begins = np.r_[0, np.cumsum(last - self.first)[:-1]]
+        self.spectra, self._decoded = BlockSpectra.of(self.signal, n_times), None
+        log.debug("looking at %.0f %% of the signal", 100 * self.signal.shape[1] / self.whole.shape[1])
+
+    def in_whole(self, samples: np.ndarray) -> np.ndarray:
+        """Where samples of `signal` stand in `whole`."""
+        stretch = np.searchsorted(self.begins, samples, "right") - 1
+        return self.first[stretch] + samples - self.begins[stretch]
+
+    @property
+    def rest(self) -> np.ndarray:
+        """The residual (n_channels, n_samples)."""
+        if self._rest is None:
+            self._rest = self.model.residual(self.signal, self.spikes)
+        return self._rest
+
+    def rest_of_whole(self) -> np.ndarray:
+        """The residual of the whole signal (n_channels, n_samples)."""
+        return self.model.residual(self.whole, replace(self.spikes, sample=self.in_whole(self.spikes.sample)))
+
+    def update(self, n_rounds: int, model: SpikeSlab | None = None) -> None:
+        """EM of the model (or of one put in its place), and its spikes."""
+        n_positions = self.whole.shape[1] - self.window.n_times + 1
+        model = model or self.model
+        known = self.spikes if model is self._decoded else None
+        self.model, self.spikes = expectation_maximisation(self.spectra, model, n_rounds, n_positions, known)
+        self._decoded = self.model
+        self._rest = None
+
+    def keep(self, units: np.ndarray) -> None:
+        """Keep these units (indices) and decode again."""
+        self.ids = [self.ids[u] for u in units]
+        self.update(0, keep(self.model, units))
+
+    def add(self, templates: list[np.ndarray]) -> list[int]:
+        """Add units, without decoding; returns their ids."""
+        self.model = add(self.model, np.stack(templates))
+        new = list(range(self.next_id, self.next_id + len(templates)))
+        self.ids += new
+        self.next_id += len(new)
+        return new
+
+    def of(self, unit: int) -> np.ndarray:
+        """Indices of a unit's spikes."""
+        return np.flatnonzero(self.spikes.unit == unit)
+
+    def starts(self, unit: int) -> np.ndarray:
+        """First samples of a unit's spikes."""
+        return self.spikes.sample[self.spikes.unit == unit]
+
+    def passes(self, test: str, unit: int) -> None:
+        """Remember that a unit has passed a test clearly."""
+        self._passed[test, self.ids[unit]] = len(self.starts(unit)), self.next_id
+
+    def has_passed(self, test: str, unit: int, alone: bool = False) -> bool:
+        """Whether a unit has passed a test and its number of spikes has hardly changed since; nor, unless it is judged `alone`,
+        has any unit come since that could explain its spikes."""
+        count, next_id = self._passed.get((test, self.ids[unit]), (0, -1))
+        same = abs(len(self.starts(unit)) - count) <= _CHANGED * count
+        return next_id >= 0 and same and (alone or next_id == self.next_id)
+
+    def decide(self, decision: str, units, statistic: float, level: float, **more) -> None:
+        """Keep a decision; units are indices of the model, and are named by their ids."""
+        named = [self.ids[u] for u in units]
+        row = {"decision": decision, "units": named, "statistic": float(statistic), "level": float(level), **more}
+        self.decisions.append(row | {"round": self.round_number})
+        log.info("%s", self.decisions[-1])

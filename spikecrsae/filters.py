@@ -1,0 +1,96 @@
+"""Filters of traces (n_samples, n_channels), block by block on all cores: zero-phase sections, and the whitening of noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.signal import sosfilt_zi
+
+from spikecrsae.csc.compiled import compiled
+from spikecrsae.csc.convolution import in_threads
+
+#: Samples that one thread filters at once; what it works on stays in its core's cache.
+BLOCK = 2**15
+#: Samples of one channel whitened at once, for the innermost cache.
+TILE = 2048
+
+
+def zero_phase(traces: np.ndarray, sos: np.ndarray, margin: int) -> np.ndarray:
+    """Second-order sections (n, 6) forwards and backwards over traces (n_samples, n_channels), float32, computed in float64.
+
+    What scipy's sosfiltfilt gives: beyond both ends the signal goes on as its own point reflection, for `margin` samples, the
+    time in which the filter's transients die away. Blocks begin and end as far outside of what they give.
+    """
+    pad = min(margin, len(traces) - 1)
+    before, after = 2 * traces[:1] - traces[pad:0:-1], 2 * traces[-1:] - traces[-2 : -pad - 2 : -1]
+    extended = np.concatenate([before, traces, after])
+    steady = sosfilt_zi(sos)
+    result = np.empty(traces.shape, np.float32)
+
+    def filter_block(part: slice) -> None:
+        work = extended[part.start : part.stop + 2 * pad].astype(np.float64)
+        _cascade(work, sos, np.multiply.outer(steady, work[0]), 1)
+        _cascade(work, sos, np.multiply.outer(steady, work[-1]), -1)
+        result[part] = work[pad : pad + part.stop - part.start]
+
+    in_threads(filter_block, len(traces), max(BLOCK, 4 * margin))
+    return result
+
+
+@compiled(fastmath=True)
+def _cascade(values, sos, state, step):
+    """Filter values (n_samples, n_channels) in place, from the first to the last (step 1) or back (step -1). state (n_sections,
+    2, n_channels): of the sections in transposed direct form II."""
+    n_samples, n_channels = values.shape
+    i = 0 if step > 0 else n_samples - 1
+    for _ in range(n_samples):
+        for s in range(len(sos)):
+            b0, b1, b2, a1, a2 = sos[s, 0], sos[s, 1], sos[s, 2], sos[s, 4], sos[s, 5]
+            for c in range(n_channels):
+                x = values[i, c]
+                y = b0 * x + state[s, 0, c]
+                state[s, 0, c] = b1 * x - a1 * y + state[s, 1, c]
+                state[s, 1, c] = b2 * x - a2 * y
+                values[i, c] = y
+        i += step
+
+
+def whiten(traces: np.ndarray, taps: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Causal filters taps (n_channels, n_taps) of the channels of traces (n_samples, n_channels), zero before their start,
+    mixed by matrix (n_out, n_channels): (n_samples, n_out), float32, laid out by channel."""
+    result = np.empty((len(matrix), len(traces)), np.float32)
+    # four taps at a time, as _whiten takes them
+    taps = np.pad(taps, ((0, 0), (0, -taps.shape[1] % 4))).astype(np.float32)
+    matrix, reach = matrix.astype(np.float32), taps.shape[1] - 1
+
+    def whiten_block(part: slice) -> None:
+        first = max(0, part.start - reach)
+        signal = np.zeros((traces.shape[1], part.stop - part.start + reach), np.float32)
+        signal[:, reach - (part.start - first) :] = traces[first : part.stop].T
+        _whiten(signal, taps, matrix, result, part.start, part.stop)
+
+    in_threads(whiten_block, len(traces), BLOCK)
+    return result.T
+
+
+@compiled(fastmath=True)
+def _whiten(signal, taps, matrix, result, first, end):
+    """Samples first to end of `whiten`'s result (n_out, n_samples), from signal (n_channels, n_taps - 1 + end - first)."""
+    n_channels, n_taps = taps.shape
+    predicted = np.empty((n_channels, TILE), np.float32)
+    for start in range(first, end, TILE):
+        n = min(TILE, end - start)
+        for channel in range(n_channels):
+            sums = predicted[channel]
+            sums[:] = 0
+            for k in range(n_taps - 4, -1, -4):
+                h0, h1, h2, h3 = taps[channel, k], taps[channel, k + 1], taps[channel, k + 2], taps[channel, k + 3]
+                x = signal[channel, start - first + n_taps - 4 - k :]
+                for i in range(n):
+                    sums[i] += h3 * x[i] + h2 * x[i + 1] + h1 * x[i + 2] + h0 * x[i + 3]
+        for out in range(len(matrix)):
+            mixed = result[out, start : start + n]
+            mixed[:] = 0
+            for channel in range(n_channels):
+                weight, sums = matrix[out, channel], predicted[channel]
+                for i in range(n):
+                    mixed[i] += weight * sums[i]

@@ -1,0 +1,136 @@
+"""Statistics of the noise in blocks of high-passed traces (n_samples, n_channels): where it is quiet, its level, its covariance in
+time and across channels, and what whitens it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import scipy.fft
+from scipy.linalg import solve_toeplitz
+
+from spikecrsae.config import PreprocessConfig
+from spikecrsae.csc.compiled import compiled
+from spikecrsae.csc.convolution import in_threads
+from spikecrsae.errors import InputError
+from spikecrsae.units import ms_to_samples
+
+T = TypeVar("T")
+
+#: A direction across channels with less than this part of the largest noise power holds only rounding errors.
+LEAST_OWN_NOISE = 1e-4
+#: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
+#: removed everything there is nothing to whiten.
+STOP_BAND_FLOOR = 1e-3
+#: The first guess of the noise level takes one of so many samples.
+SPARSE = 8
+
+
+def quiet_samples(
+    blocks: list[np.ndarray], kept: list[np.ndarray], config: PreprocessConfig, fs: float
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Masks of quiet samples per block, and the noise level there; a few rounds, since each needs the other. Only samples
+    that are `kept` (bool, one mask per block) count. Raises InputError for a channel without any noise."""
+    margin = ms_to_samples(config.quiet_margin_ms, fs)
+    sample = [b[::SPARSE][k[::SPARSE]] for b, k in zip(blocks, kept, strict=True)]
+    level = np.median(np.abs(np.concatenate(sample)), axis=0) / 0.6745
+    if np.any(level <= 0):
+        raise InputError("a channel has no noise at all (its median deviation is 0); leave it out with --channels.")
+    for _ in range(3):
+        bound = (config.quiet_threshold * level).astype(np.float32)
+        quiet = in_each(lambda block, keep, bound=bound: _quiet(block, keep, bound, margin), blocks, kept)
+        if sum(map(np.count_nonzero, quiet)) < 2:
+            break
+        level = np.maximum(np.sqrt(np.diag(covariance(blocks, quiet))), 1e-12)
+    return quiet, level
+
+
+@compiled
+def _quiet(block, kept, bound, margin):
+    """Samples (bool) within `margin` of which none is loud, on any channel beyond `bound` (n_channels,), or not kept."""
+    n_samples, n_channels = block.shape
+    quiet = np.ones(n_samples, np.bool_)
+    told = 0
+    for i in range(n_samples):
+        loud = not kept[i]
+        for c in range(n_channels):
+            loud |= abs(block[i, c]) > bound[c]
+        if loud:
+            end = min(i + margin + 1, n_samples)
+            quiet[max(i - margin, told) : end] = False
+            told = end
+    return quiet
+
+
+def covariance(blocks: list[np.ndarray], quiet: list[np.ndarray]) -> np.ndarray:
+    """Across channels (n_channels, n_channels), of the quiet samples."""
+    n, total, products = (sum(terms) for terms in zip(*in_each(_moments, blocks, quiet), strict=True))
+    return products / n - np.outer(total, total) / n**2
+
+
+@compiled
+def _moments(block, quiet):
+    """Number of the quiet samples, their sum (n_channels,) and the sum of their products (n_channels, n_channels)."""
+    n_samples, n_channels = block.shape
+    n, total, products = 0, np.zeros(n_channels), np.zeros((n_channels, n_channels))
+    for i in range(n_samples):
+        if quiet[i]:
+            n += 1
+            for c in range(n_channels):
+                value = np.float64(block[i, c])
+                total[c] += value
+                for d in range(n_channels):
+                    products[c, d] += value * block[i, d]
+    return n, total, products
+
+
+def rank(covariance: np.ndarray) -> int:
+    """Number of directions across the channels that have noise of their own."""
+    values = np.linalg.eigvalsh(covariance)
+    return int((values > LEAST_OWN_NOISE * values.max()).sum())
+
+
+def whitening_matrix(covariance: np.ndarray, rank: int) -> np.ndarray:
+    """Symmetric inverse square root (ZCA) of the noise's covariance (n_channels, n_channels), on its `rank` largest directions.
+
+    The others (channels that are sums of others, as after a common reference) are projected out: amplified to variance 1,
+    their rounding errors would look like spikes.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[-rank:], vectors[:, -rank:]
+    return (vectors / np.sqrt(values)) @ vectors.T
+
+
+def prediction_filter(autocovariance: np.ndarray) -> np.ndarray:
+    """Prediction-error filter 1, -a_1, ..., -a_n of noise with an autocovariance (n + 1,) (Yule-Walker equations).
+
+    Against the symmetric filter with the same gain it whitens better at the same length, and it keeps the templates short
+    (docs/log.md).
+    """
+    first = np.r_[autocovariance[0] * (1 + STOP_BAND_FLOOR), autocovariance[1:-1]]
+    return np.concatenate([[1.0], -solve_toeplitz(first, autocovariance[1:])])
+
+
+def autocovariances(blocks: list[np.ndarray], quiet: list[np.ndarray], n_lags: int) -> np.ndarray:
+    """Of each channel's quiet noise, (n_channels, n_lags). Only pairs of samples that are both quiet count."""
+    size = scipy.fft.next_fast_len(max(map(len, blocks)) + n_lags, real=True)
+    products = scipy.fft.irfft(power(blocks, quiet, size), size)[:, :n_lags]
+    pairs = scipy.fft.irfft(power([mask[:, None] for mask in quiet], quiet, size), size)[:, :n_lags]
+    return products / np.maximum(pairs, 1.0)
+
+
+def power(blocks: list[np.ndarray], weights: list[np.ndarray], size: int) -> np.ndarray:
+    """|FFT|^2 over `size` samples of the blocks times weights (n_samples,), summed over the blocks: (n_channels, n_frequencies)."""
+
+    def of_block(block: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        spectra = scipy.fft.rfft(np.multiply(block.T, weight, dtype=np.float32), size)
+        return spectra.real**2 + spectra.imag**2
+
+    return np.sum(in_each(of_block, blocks, weights), axis=0, dtype=np.float64)
+
+
+def in_each(work: Callable[..., T], *lists: Sequence) -> list[T]:
+    """What `work` gives for the first of each list, the second of each, and so on, on all cores."""
+    items = list(zip(*lists, strict=True))
+    return in_threads(lambda part: work(*items[part.start]), len(items), 1)

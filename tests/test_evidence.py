@@ -1,0 +1,251 @@
+"""The model against data: its log posterior by definition, excerpts on which models are compared, and EM."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from known_spikes import N_TIMES, REFRACTORY, fired, rendered, slab, spikes_at, template
+from scipy.stats import multivariate_normal
+
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
+from spikecrsae.evidence import (
+    COMPARED_SPIKES,
+    FIRST_PENALTY,
+    FIRST_SPREAD,
+    SPREAD_BOUNDS,
+    Excerpt,
+    add,
+    expectation_maximisation,
+    first_model,
+    keep,
+    learned_spread,
+    log_posterior,
+    maximise,
+    parameter_cost,
+)
+
+SHAPES = [((1.0, 0.3), 3.0), ((0.2, 1.0), 4.0), ((0.8, -0.5), 5.0)]
+
+
+def three(norms=(20.0, 14.0, 10.0), spread: float = 0.1) -> SpikeSlab:
+    return slab([template(n, gains, width) for n, (gains, width) in zip(norms, SHAPES, strict=True)], spread=spread)
+
+
+# ---- the log posterior
+
+
+@pytest.mark.parametrize("gap", [24, 90], ids=["overlapping", "alone"])
+def test_the_log_posterior_is_that_of_its_definition(gap):
+    """log N(y; sum of spikes, 1) - log N(y; 0, 1), and of every spike the log of what its prior gives up: the amplitude's
+    density over its value at the mode of a posterior with variance 1 / (g + 1 / s^2), and the penalty."""
+    model = three()
+    model.spread[:], model.penalty[:] = (0.05, 0.1, 0.2), (5.0, 7.0, 9.0)
+    signal, truth = fired(model, (8, 7, 6), gap, seed=0)
+    expected = np.zeros_like(signal, dtype=np.float64)
+    prior = 0.0
+    for u, t, a, d in zip(truth.unit, truth.sample, truth.amplitude, truth.shift, strict=True):
+        expected[:, t : t + N_TIMES] += a * shift_in_time(model.templates[u], d)
+        s, g = model.spread[u], (model.templates[u] ** 2).sum()
+        prior += (a - 1) ** 2 / (2 * s**2) + 0.5 * np.log(1 + s**2 * g) + model.penalty[u]
+    likelihood = -0.5 * ((signal - expected) ** 2).sum() + 0.5 * (signal.astype(np.float64) ** 2).sum()
+    assert log_posterior(signal, model, truth) == pytest.approx(likelihood - prior, rel=1e-5)
+
+
+def test_for_lone_spikes_it_is_the_evidence_with_the_amplitude_integrated_out():
+    """log N(window; h, 1 + s^2 h h^T) - log N(window; 0, 1) - p, by scipy, at the decoder's amplitudes."""
+    model = three()
+    model.spread[:], model.penalty[:] = (0.05, 0.1, 0.2), (5.0, 7.0, 9.0)
+    truth = spikes_at(np.arange(12) % 3, 20 + 90 * np.arange(12), np.random.default_rng(1).normal(1, 0.1, 12))
+    signal = rendered(model, truth, 1200, np.random.default_rng(2))
+    still = SpikeSlab(model.templates, model.spread, model.penalty, REFRACTORY, n_shifts=1)
+    found = still.decode(signal)
+    np.testing.assert_array_equal(found.unit, truth.unit)
+    expected = 0.0
+    for u, t in zip(found.unit, found.sample, strict=True):
+        window, h = signal[:, t : t + N_TIMES].ravel().astype(np.float64), model.templates[u].ravel()
+        covariance = np.eye(len(h)) + model.spread[u] ** 2 * np.outer(h, h)
+        expected += multivariate_normal.logpdf(window, h, covariance) - model.penalty[u]
+        expected -= multivariate_normal.logpdf(window, np.zeros(len(h)))
+    assert log_posterior(signal, still, found) == pytest.approx(expected, rel=1e-4)
+    assert found.gain.sum() == pytest.approx(expected, rel=1e-4)
+
+
+def test_no_spike_has_no_log_posterior_and_a_false_one_a_negative():
+    model = three()
+    noise = np.random.default_rng(3).standard_normal((2, 4000)).astype(np.float32)
+    assert log_posterior(noise, model, Spikes.none()) == 0
+    for place in (100, 1500, 3900):
+        assert log_posterior(noise, model, spikes_at([0], [place])) < -100
+
+
+# ---- excerpts
+
+
+def test_an_excerpt_is_the_signal_around_the_spikes_less_the_tails_of_others():
+    """Two template lengths before and after every spike, neighbours in one piece, silence between the pieces."""
+    model = three()
+    signal, truth = fired(model, (30, 30, 30), 70, seed=4)
+    starts = truth.sample[truth.unit == 1]
+    excerpt = Excerpt.around(model.residual(signal, truth), model, truth, starts, seed=0)
+    covered = np.zeros(signal.shape[1], bool)
+    for start in starts:
+        covered[max(start - 2 * N_TIMES, 0) : start + 3 * N_TIMES] = True
+    edges = np.flatnonzero(np.diff(np.r_[0, covered, 0]))
+    parts, n_cut = [], 0
+    for first, last in zip(edges[::2], edges[1::2], strict=True):
+        inside = (truth.sample >= first) & (truth.sample + N_TIMES <= last)
+        n_cut += np.sum(~inside & (truth.sample > first - N_TIMES) & (truth.sample < last))
+        tails = rendered(model, truth.select(~inside), signal.shape[1], None)
+        parts += [signal[:, first:last] - tails[:, first:last], np.zeros((2, N_TIMES))]
+    assert len(parts) > 10
+    assert n_cut > 5, "some spikes reach in from outside"
+    np.testing.assert_allclose(excerpt.signal, np.concatenate(parts, axis=1), atol=1e-4)
+    assert excerpt.share == 1
+
+
+def test_an_excerpt_of_many_spikes_holds_some_drawn_by_the_seed():
+    model = three()
+    signal, truth = fired(model, (4 * COMPARED_SPIKES, 40, 40), 150, seed=5)
+    rest, starts = model.residual(signal, truth), truth.sample[truth.unit == 0]
+    first, again, other = (Excerpt.around(rest, model, truth, starts, seed) for seed in (0, 0, 1))
+    assert first.share == 0.25
+    np.testing.assert_array_equal(first.signal, again.signal)
+    assert not np.array_equal(first.signal[:, :2000], other.signal[:, :2000])
+    found = model.decode(first.signal)
+    assert np.sum(found.unit == 0) == pytest.approx(2 * COMPARED_SPIKES, rel=0.5), "the chosen ones and their neighbours"
+
+
+def differences(norms, counts, other) -> tuple[float, float]:
+    """Log posterior of the model of all units less that of other(model), on the whole signal and on the excerpt around the last
+    unit's spikes; the number of parameters is charged to neither."""
+    model = three(norms)
+    signal, _ = fired(model, counts, 100, seed=6)
+    found = model.decode(signal, n_sweeps=2)
+    whole = [log_posterior(signal, m, m.decode(signal, n_sweeps=2)) for m in (model, other(model))]
+    starts = found.sample[found.unit == model.n_units - 1]
+    excerpt = Excerpt.around(model.residual(signal, found), model, found, starts, seed=0)
+    parts = [excerpt.log_posterior(m) for m in (model, other(model))]
+    return whole[0] - whole[1], parts[0] - parts[1]
+
+
+def without_the_last(model: SpikeSlab) -> SpikeSlab:
+    return keep(model, np.arange(model.n_units - 1))
+
+
+def with_a_worse_last(model: SpikeSlab) -> SpikeSlab:
+    """The last template a quarter larger than its spikes."""
+    templates = model.templates.copy()
+    templates[-1] *= 1.25
+    return SpikeSlab(templates, model.spread, model.penalty, REFRACTORY)
+
+
+@pytest.mark.parametrize("other", [without_the_last, with_a_worse_last])
+@pytest.mark.parametrize("n", [80, 500], ids=["all spikes", "a fifth of the spikes"])
+def test_a_comparison_on_an_excerpt_is_that_on_the_whole_signal(n, other):
+    whole, part = differences((20.0, 14.0, 10.0), (300, 300, n), other)
+    assert whole > 100
+    # a fifth of the spikes is a sample: its mean deviates by chance
+    assert part == pytest.approx(whole, rel=0.02 if n <= COMPARED_SPIKES else 0.25)
+
+
+def test_a_template_that_is_not_needed_is_worth_less_than_its_parameters_on_both():
+    """The last unit is the first once more, but for a little noise in its template: each takes a part of the spikes."""
+    two = keep(three(), [0, 1])
+    model = keep(two, [0, 1, 0])
+    model.templates[2] += 0.05 * np.random.default_rng(7).standard_normal(model.templates.shape[1:])
+    signal, _ = fired(two, (400, 200), 100, seed=7)
+    found = model.decode(signal, n_sweeps=2)
+    starts = found.sample[found.unit == 2]
+    assert 100 < len(starts) < 300
+    excerpt = Excerpt.around(model.residual(signal, found), model, found, starts, seed=0)
+    cost = parameter_cost(model.templates[2], len(starts))
+    assert abs(excerpt.log_posterior(model) - excerpt.log_posterior(two)) < 0.5 * cost
+    whole = log_posterior(signal, model, found) - log_posterior(signal, two, two.decode(signal, n_sweeps=2))
+    assert abs(whole) < 0.5 * cost
+
+
+# ---- models
+
+
+def test_units_are_kept_by_index_or_mask_and_added_with_the_first_prior():
+    model = three()
+    model.spread[:], model.penalty[:] = (0.05, 0.1, 0.2), (5.0, 7.0, 9.0)
+    for units in ([2, 0], np.array([2, 0])):
+        kept = keep(model, units)
+        np.testing.assert_array_equal(kept.templates, model.templates[[2, 0]])
+        assert kept.spread.tolist() == [0.2, 0.05]
+        assert kept.penalty.tolist() == [9.0, 5.0]
+    masked = keep(model, np.array([True, False, True]))
+    assert masked.penalty.tolist() == [5.0, 9.0]
+    more = add(masked, model.templates[1:2])
+    np.testing.assert_array_equal(more.templates, model.templates[[0, 2, 1]])
+    assert more.spread.tolist() == [0.05, 0.2, FIRST_SPREAD]
+    assert more.penalty.tolist() == [5.0, 9.0, FIRST_PENALTY]
+    assert more.refractory == first_model(model.templates, REFRACTORY).refractory == REFRACTORY
+    from_nothing = add(keep(model, np.zeros(3, bool)), model.templates)
+    np.testing.assert_array_equal(from_nothing.templates, model.templates)
+    assert model.n_units == 3, "the model itself is not changed"
+
+
+def test_a_template_costs_half_a_log_count_per_parameter():
+    """What the Bayesian information criterion charges: for a template of 80 numbers, 276 at 1000 spikes."""
+    assert parameter_cost(np.zeros((2, 40)), 1000) == pytest.approx(40 * np.log(1000))
+    assert parameter_cost(np.zeros((4, 40)), 1000) == pytest.approx(2 * parameter_cost(np.zeros((2, 40)), 1000))
+    assert parameter_cost(np.zeros((2, 40)), 0) == parameter_cost(np.zeros((2, 40)), 2) > 0
+
+
+@pytest.mark.parametrize(("spread", "n", "energy"), [(0.1, 3000, 400.0), (0.15, 3000, 100.0), (0.06, 3000, 1600.0)])
+def test_the_spread_is_learned_without_what_noise_adds(spread, n, energy):
+    rng = np.random.default_rng(8)
+    seen = rng.normal(1.0, spread, n) + rng.standard_normal(n) / np.sqrt(energy)
+    assert learned_spread(seen, energy) == pytest.approx(spread, rel=0.12)
+    # spikes of a smaller neuron among the unit's do not widen it
+    assert learned_spread(np.r_[seen, rng.normal(0.4, 0.1, n // 20)], energy) == pytest.approx(spread, rel=0.2)
+
+
+def test_the_spread_stays_in_its_bounds_and_few_spikes_leave_it_where_it_was():
+    rng = np.random.default_rng(9)
+    assert learned_spread(np.ones(5000), 400.0) == SPREAD_BOUNDS[0]
+    assert learned_spread(rng.normal(1, 0.6, 5000), 400.0) == SPREAD_BOUNDS[1]
+    assert learned_spread(rng.normal(1, 0.3, 3), 400.0) == pytest.approx(FIRST_SPREAD, rel=0.5)
+
+
+@pytest.mark.parametrize(
+    ("norms", "spread"), [((20.0, 14.0, 10.0), 0.1), ((12.0, 8.0, 7.0), 0.1), ((40.0, 30.0, 20.0), 0.05)]
+)
+def test_em_raises_the_log_posterior(norms, spread):
+    """From templates with an error of a third of their norm. Not every step is an ascent, since spreads are bounded and come from
+    quantiles: no round loses more than 0.02 per spike, and together they gain much."""
+    true = three(norms)
+    signal, truth = fired(true, (250, 200, 150), 45, seed=10, spread=spread)
+    error = np.random.default_rng(11).standard_normal(true.templates.shape)
+    error *= (0.3 * np.array(norms) / np.sqrt((error**2).sum(axis=(1, 2))))[:, None, None]
+    model, values = first_model(true.templates + error, REFRACTORY), []
+    for _ in range(5):
+        found = model.decode(signal, n_sweeps=2)
+        values.append(log_posterior(signal, model, found))
+        model = maximise(signal, model, found)
+    assert min(after - before for before, after in pairwise(values)) > -0.02 * len(truth)
+    assert values[-1] - values[0] > len(truth)
+    by_hand = log_posterior(signal, model, model.decode(signal, n_sweeps=2))
+    learned, spikes = expectation_maximisation(signal, first_model(true.templates + error, REFRACTORY), 5)
+    assert log_posterior(signal, learned, spikes) == pytest.approx(by_hand, rel=1e-6)
+    # a template is known up to a shift below one sample, which its spikes' shifts make good
+    for found, wanted, n in zip(learned.templates, true.templates, (250, 200, 150), strict=True):
+        away = min(np.linalg.norm(shift_in_time(found, by) - wanted) for by in np.linspace(-0.5, 0.5, 21))
+        assert away < 2 * np.sqrt(wanted.size / n) + 0.01 * np.linalg.norm(wanted)
+    # the true model is hardly better than what was learned
+    assert by_hand > log_posterior(signal, true, true.decode(signal)) - len(truth)
+
+
+def test_units_without_a_spike_keep_what_they_have():
+    model = three()
+    signal, _ = fired(keep(model, [0, 1]), (100, 100), 90, seed=12)
+    absent = add(keep(model, [0, 1]), template(30.0, (-1.0, 0.5), 3.0)[None])
+    learned = maximise(signal, absent, absent.decode(signal))
+    np.testing.assert_array_equal(learned.templates[2], absent.templates[2])
+    assert (learned.spread[2], learned.penalty[2]) == (FIRST_SPREAD, FIRST_PENALTY)
+    assert learned.penalty[0] == pytest.approx(np.log(signal.shape[1] / 100), abs=0.05)
+    assert maximise(signal, absent, Spikes.none()) is absent
