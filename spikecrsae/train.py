@@ -25,6 +25,8 @@ CODE_TOLERANCE = 1e-2
 ANNEALING_RATE = {"em": 0.9, "unrolled": 0.8}
 #: By this factor where templates and lambda have already settled for the penalty as it is.
 SETTLED_RATE = 0.5
+#: While the penalty falls, em learns from evenly spread windows, as many as hold this many codes of every unit.
+ENOUGH_CODES = 600
 #: Samples from which sigma is estimated at most, and at least.
 MOST_QUIET, LEAST_QUIET = 200_000, 1000
 #: Windows that FISTA codes at once on a CPU and on a GPU (halved where its memory is full), and the bytes of activations that back-propagation may keep.
@@ -39,7 +41,8 @@ class Training:
     penalised amplitude so that codes of noise do not count; a unit without a code keeps the scale it came with.
     lam, sigma: as at the end; lambda_0: the centre of lambda's prior. atoms_history (n_epochs + 1, n_units, n_channels,
     n_times): the atoms at the start and after every epoch. history: objective_history, lambda_history, sigma_history,
-    template_change_history, each (n_epochs,); the objective is Eq. 20 per window at the codes that the epoch found.
+    template_change_history, each (n_epochs,); the objective is Eq. 20 per window at the codes that the epoch found, of the
+    windows that it used.
     """
 
     dictionary: Dictionary
@@ -132,25 +135,33 @@ class _State:
 def _em(windows, dictionary, scale, config, device, observer) -> _State:
     """Closed-form EM: sparse codes, then templates, sigma and lambda for these codes."""
     state = _State.start(windows, dictionary, config)
-    n_windows, n_channels, n_samples = windows.shape
-    joined = np.ascontiguousarray(windows.transpose(1, 0, 2)).reshape(n_channels, n_windows * n_samples)
-    excess = _first_excess(state.lam, scale, config)
-    for _ in range(config.epochs):
-        state.codes = _encode(windows, state.atoms, excess * state.lam, state.sigma, config, device, state.codes)
-        events = _events(state.codes, dictionary.n_times)
-        mean_l1 = float(np.abs(events.amplitude).sum(dtype=np.float64)) / n_windows
-        objective = _objective(joined, events, state, mean_l1, n_windows)
-        templates = fit_templates(joined, events, dictionary.n_times)
-        atoms, norms = _normalised(templates, events, state.atoms)
-        state.codes *= norms[:, None].astype(np.float32)
-        state.sigma = _quiet_sigma(joined, events, dictionary.n_times, state.sigma)
-        state.prior = LambdaPrior(dictionary.n_units, state.prior.n_positions, state.sigma, config.kappa)
-        settled = state.settled(objective, atoms, state.prior.update(mean_l1), config.tolerance)
+    excess, every = _first_excess(state.lam, scale, config), 1
+    for epoch in range(config.epochs):
+        settled, n_least = _em_epoch(windows[::every] if excess > 1 else windows, state, excess, config, device)
         observer.advance()
         if settled and excess == 1:
             break
         excess = max(1.0, excess * (SETTLED_RATE if settled else ANNEALING_RATE[config.method]))
+        if epoch == 0:
+            every = max(1, n_least // ENOUGH_CODES)
     return state
+
+
+def _em_epoch(windows, state, excess, config, device) -> tuple[bool, int]:
+    """One epoch on these windows; whether templates and lambda have settled, and the fewest codes that any unit has."""
+    n_windows, n_channels, n_samples = windows.shape
+    n_units, _, n_times = state.atoms.shape
+    joined = np.ascontiguousarray(windows.transpose(1, 0, 2)).reshape(n_channels, n_windows * n_samples)
+    state.codes = _encode(windows, state.atoms, excess * state.lam, state.sigma, config, device, state.codes)
+    events = _events(state.codes, n_times)
+    mean_l1 = float(np.abs(events.amplitude).sum(dtype=np.float64)) / n_windows
+    objective = _objective(joined, events, state, mean_l1, n_windows)
+    atoms, norms = _normalised(fit_templates(joined, events, n_times), events, state.atoms)
+    state.codes *= norms[:, None].astype(np.float32)
+    state.sigma = _quiet_sigma(joined, events, n_times, state.sigma)
+    state.prior = LambdaPrior(n_units, state.prior.n_positions, state.sigma, config.kappa)
+    settled = state.settled(objective, atoms, state.prior.update(mean_l1), config.tolerance)
+    return settled, int(np.bincount(events.unit, minlength=n_units).min())
 
 
 def _first_excess(lam: float, scale: np.ndarray, config: TrainConfig) -> float:
@@ -162,7 +173,12 @@ def _first_excess(lam: float, scale: np.ndarray, config: TrainConfig) -> float:
 
 
 def _encode(windows, atoms, lam, sigma, config, device, start=None) -> np.ndarray:
-    """E-step: codes (n_windows, n_units, n_positions) float32 by the configured solver, from a warm start if given."""
+    """E-step: codes (n_windows, n_units, n_positions) float32 by the configured solver.
+
+    start: codes of a warm start; left aside where they are of other windows.
+    """
+    if start is not None and len(start) != len(windows):
+        start = None
     one_sided = config.shrinkage == "one-sided"
     if config.solver == "coordinate" or (config.solver == "auto" and device == "cpu"):
         return encode(windows, atoms, lam * sigma**2, one_sided, CODE_TOLERANCE * sigma, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -66,6 +67,28 @@ def test_the_start_is_annealed_because_bad_templates_are_noise(simulation):
 
     annealed = epochs(0.8)
     assert annealed <= 6 and 2 * annealed <= epochs(0.0)
+
+
+def test_while_the_penalty_falls_few_windows_do(simulation, monkeypatch):
+    start, config = start_of(simulation, -3.5), TrainConfig()
+    everything = train(simulation.windows, start, config, sigma=simulation.sigma, seed=0)
+    counts, module = [], sys.modules["spikecrsae.train"]
+
+    def counting(windows, *rest):
+        counts.append(len(windows))
+        return _encode(windows, *rest)
+
+    monkeypatch.setattr(module, "_encode", counting)
+    monkeypatch.setattr(module, "ENOUGH_CODES", 60)
+    result = train(simulation.windows, start, config, sigma=simulation.sigma, seed=0)
+    assert counts[0] == counts[-1] == counts[-2] == 120 and min(counts[1:3]) == max(counts[1:3]) <= 40
+    np.testing.assert_allclose(
+        errors_db(simulation, result.dictionary), errors_db(simulation, everything.dictionary), atol=0.5
+    )
+    assert result.lam == pytest.approx(everything.lam, rel=1e-2)
+    # the end comes while only some windows are in use
+    short = train(simulation.windows, start, TrainConfig(epochs=3), sigma=simulation.sigma, seed=0)
+    assert counts[-1] == 120 and np.isfinite(short.dictionary.scale).all()
 
 
 def test_a_full_gpu_gets_half_as_many_windows_and_the_codes_stay(simulation, monkeypatch):
