@@ -191,20 +191,30 @@ def _cleaned_waveforms(state: Candidates) -> list[np.ndarray]:
 
 
 def _recentred_waveforms(state: Candidates) -> list[np.ndarray]:
-    """The cleaned waveforms, once every template's window has been moved to where its unit's mean waveform has the most energy, if
-    that is 2 % more."""
+    """The cleaned waveforms, once the windows of new units are aligned with those of the others: spikes that collide are sought by the
+    distance of their windows. Where in these the waveforms peak is settled once, so that they keep most of their energy."""
     n_times = state.window.n_times
     pad = n_times // 2
-    templates = state.model.templates.astype(np.float64).copy()
     cleaned = _cleaned_waveforms(state)
-    for unit, windows in enumerate(cleaned):
-        if len(windows) < SMALLEST_CLUSTER:
-            continue
-        mean = windows.mean(axis=0)
-        energy = np.convolve((mean**2).sum(axis=1), np.ones(n_times), "valid")
-        best = int(energy.argmax())
-        if energy[best] > 1.02 * energy[pad]:
-            templates[unit] = mean[best : best + n_times].T
+    new = [unit for unit in range(len(cleaned)) if state.ids[unit] not in state.aligned]
+    units = [unit for unit in new if len(cleaned[unit]) >= SMALLEST_CLUSTER]
+    if not units:
+        return cleaned
+    state.aligned |= {state.ids[unit] for unit in units}
+    means = np.stack([cleaned[unit].mean(axis=0) for unit in units])
+    power = (means**2).sum(axis=2)
+    taper = np.hanning(state.subspace.shapes.shape[1] + 2)
+    peaks = np.array([int(np.convolve(one, taper, "same").argmax()) for one in power])
+    # energy of the windows by their beginning; that of all spikes together decides
+    energy = np.stack([np.convolve(one, np.ones(n_times), "valid") for one in power])
+    begins = np.clip(peaks[:, None] - np.arange(n_times), 0, 2 * pad)
+    if state.before is None:
+        counts = np.array([len(state.of(unit)) for unit in units])
+        state.before = int((counts @ np.take_along_axis(energy, begins, axis=1)).argmax())
+    templates = state.model.templates.astype(np.float64).copy()
+    for unit, mean, begin in zip(units, means, begins[:, state.before], strict=True):
+        if abs(begin - pad) > n_times // 8:
+            templates[unit] = mean[begin : begin + n_times].T
     if np.array_equal(templates, state.model.templates):
         return cleaned
     state.update(1, replace(state.model, templates=templates))
