@@ -32,7 +32,7 @@ from spikecrsae.satellites import SATELLITE_FRACTION, find_satellites
 #: Pairs of templates with a cosine above this at the best lag are asked whether they are one.
 SIMILAR = 0.7
 #: Probability that a unit's spike of typical size is none of noise, at least.
-CERTAIN = 0.95
+CERTAIN = 0.99
 #: A test that was passed with a statistic of so many times its level is repeated only when something has changed.
 _CLEARLY = 2.0
 MAX_ROUNDS = 10
