@@ -77,7 +77,7 @@ def tetrodes(folder: Path, python: Path | None) -> list[str]:
         for sorter in FASTEST if python else ():
             whole, alone = [other(sorter, case, python, folder) for _ in range(2)][1]
             lines.append(f"| {name} | {SORTERS[sorter]} | {whole:.1f} | {alone:.1f} | {whole / ours[0]:.2f} |")
-        return lines
+    return lines
 
 
 def long(folder: Path) -> list[str]:
