@@ -24,7 +24,7 @@ def main(given: str, out: str) -> None:
     def note(learner) -> None:
         if (learner.j + 1) % int(task["every"]) == 0:
             seconds.append(time.perf_counter() - began)
-            atoms.append(learner.getdict().squeeze().T)
+            atoms.append(learner.getdict().squeeze().T.copy())
 
     # Of Sporco's ways this is the one that gets there soonest; with its defaults (dmethod pgm, adaptive rho) it does not in 200.
     options = {
