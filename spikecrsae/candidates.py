@@ -40,12 +40,16 @@ class Candidates:
     spikes: Spikes = field(default_factory=Spikes.none)
     decisions: list[dict] = field(default_factory=list)
     round_number: int = 0
+    #: samples from the beginning of every template to where its energy peaks, once that is settled
+    before: int | None = None
 
     def __post_init__(self) -> None:
         self.ids = list(range(self.model.n_units))
         self.next_id = len(self.ids)
         #: units that were merged, or whose parts died, are not split again
         self.whole_units: set[int] = set()
+        #: units whose windows have been aligned
+        self.aligned: set[int] = set()
         #: units that were found in the residual
         self.born: set[int] = set()
         #: of units that came of a split, the unit that was split

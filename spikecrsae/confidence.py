@@ -8,35 +8,36 @@ from scipy.stats import norm
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 
-#: Chance that a unit loses one of its own spikes to the test for outliers.
+#: Nominal chance that a unit loses one of its own spikes to each test for outliers; decoded misfits have longer tails than
+#: normal ones, which makes it some 0.3.
 OUTLIER_LEVEL = 0.05
+#: Spikes that follow another of their unit within BURST_MS may be attenuated: they are compared with each other, and where
+#: they are fewer than LEAST_FOLLOWERS their size says nothing.
+BURST_MS, LEAST_FOLLOWERS = 20.0, 20
 
 
-def find_outliers(spikes: Spikes, misfit: np.ndarray, model: SpikeSlab) -> np.ndarray:
-    """Spikes (bool, n) that are none of their unit: too small for it, or of another shape.
+def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int) -> np.ndarray:
+    """Spikes (bool, n) that are none of their unit: too small for it, or of another shape. burst: BURST_MS in samples.
 
-    Among n spikes of one unit the smallest amplitude (as measured, without the prior's pull) and the largest misfit are what
+    Among n spikes of one unit the smallest amplitude and the largest misfit are what
     normal distributions allow at level OUTLIER_LEVEL / n each (Bonferroni; Grubbs 1950); misfit, a sum of squares, is nearly
     normal in its cube root (Wilson and Hilferty 1931). Location and scale are the median and the distance to a quantile at
-    one standard deviation, which outliers do not move: the larger of the two sides for amplitudes (bursts widen the lower
-    one), the upper side for misfits.
+    one standard deviation, which outliers do not move: the larger of the two sides for amplitudes, the upper side for misfits.
     """
     outlying = np.zeros(len(spikes), bool)
-    measured, root = _measured_amplitudes(spikes, model), np.cbrt(misfit)
+    root = np.cbrt(misfit)
     for unit in np.unique(spikes.unit):
         mine = np.flatnonzero(spikes.unit == unit)
         bound = norm.isf(OUTLIER_LEVEL / len(mine))
-        low, middle, high = np.percentile(measured[mine], [16, 50, 84])
         usual, upper = np.percentile(root[mine], [50, 84])
-        outlying[mine] = measured[mine] < middle - bound * max(high - middle, middle - low)
-        outlying[mine] |= root[mine] > usual + bound * (upper - usual)
+        outlying[mine] = root[mine] > usual + bound * (upper - usual)
+        follows = np.r_[False, np.diff(spikes.sample[mine]) <= burst]
+        for part in (mine[~follows], mine[follows]):
+            if len(part) == 0 or (part[0] != mine[0] and len(part) < LEAST_FOLLOWERS):
+                continue
+            low, middle, high = np.percentile(spikes.amplitude[part], [16, 50, 84])
+            outlying[part] |= spikes.amplitude[part] < middle - bound * max(high - middle, middle - low)
     return outlying
-
-
-def _measured_amplitudes(spikes: Spikes, model: SpikeSlab) -> np.ndarray:
-    """Least-squares amplitudes: the decoder's are drawn towards 1 by the prior (csc.pursuit)."""
-    weight = 1 / (model.spread**2 * np.maximum(model.energy, 1e-9))
-    return spikes.amplitude + (spikes.amplitude - 1) * weight[spikes.unit]
 
 
 def thresholds(model: SpikeSlab) -> np.ndarray:

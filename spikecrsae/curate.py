@@ -191,20 +191,29 @@ def _cleaned_waveforms(state: Candidates) -> list[np.ndarray]:
 
 
 def _recentred_waveforms(state: Candidates) -> list[np.ndarray]:
-    """The cleaned waveforms, once every template's window has been moved to where its unit's mean waveform has the most energy, if
-    that is 2 % more."""
+    """The cleaned waveforms, once the windows of new units are aligned with those of the others: spikes that collide are sought by the
+    distance of their windows. Where in these the waveforms peak is settled once, so that they keep most of their energy."""
     n_times = state.window.n_times
     pad = n_times // 2
-    templates = state.model.templates.astype(np.float64).copy()
     cleaned = _cleaned_waveforms(state)
-    for unit, windows in enumerate(cleaned):
-        if len(windows) < SMALLEST_CLUSTER:
-            continue
-        mean = windows.mean(axis=0)
-        energy = np.convolve((mean**2).sum(axis=1), np.ones(n_times), "valid")
-        best = int(energy.argmax())
-        if energy[best] > 1.02 * energy[pad]:
-            templates[unit] = mean[best : best + n_times].T
+    units = [u for u, w in enumerate(cleaned) if state.ids[u] not in state.aligned and len(w) >= SMALLEST_CLUSTER]
+    if not units:
+        return cleaned
+    state.aligned |= {state.ids[unit] for unit in units}
+    means = np.stack([cleaned[unit].mean(axis=0) for unit in units])
+    power = (means**2).sum(axis=2)
+    taper = np.hanning(state.subspace.shapes.shape[1] + 2)
+    peaks = np.array([np.convolve(one, taper, "same").argmax() for one in power])
+    # energy of the windows by their beginning; that of all spikes together decides
+    energy = np.stack([np.convolve(one, np.ones(n_times), "valid") for one in power])
+    begins = np.clip(peaks[:, None] - np.arange(n_times), 0, 2 * pad)
+    if state.before is None:
+        counts = np.array([len(state.of(unit)) for unit in units])
+        state.before = int((counts @ np.take_along_axis(energy, begins, axis=1)).argmax())
+    templates = state.model.templates.astype(np.float64).copy()
+    for unit, mean, begin in zip(units, means, begins[:, state.before], strict=True):
+        if abs(begin - pad) > n_times // 8:
+            templates[unit] = mean[begin : begin + n_times].T
     if np.array_equal(templates, state.model.templates):
         return cleaned
     state.update(1, replace(state.model, templates=templates))
@@ -217,9 +226,7 @@ def _looked_at(state: Candidates, unit: int) -> np.ndarray:
 
 
 def _at_most(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
-    if len(indices) <= n:
-        return indices
-    return np.sort(np.random.default_rng(seed).choice(indices, n, replace=False))
+    return indices if len(indices) <= n else np.sort(np.random.default_rng(seed).choice(indices, n, replace=False))
 
 
 def _merges(state: Candidates, cleaned: list[np.ndarray]) -> bool:
@@ -230,11 +237,10 @@ def _merges(state: Candidates, cleaned: list[np.ndarray]) -> bool:
             continue
         first, second = _aligned(cleaned[a], cleaned[b], shift, state.window.n_times)
         pooled, amplitudes = _pooled(first, second)
-        nuisance = nuisance_directions(pooled)
-        flat = [part.reshape(len(part), -1) for part in (first, second)]
+        nuisance = nuisance_directions(pooled)[1:]
+        flat = [without(part.reshape(len(part), -1), nuisance) for part in (first, second)]
         times = [state.in_whole(state.spikes.sample[_looked_at(state, unit)]) for unit in (a, b)]
-        steady = _at_equal_time([without(x, nuisance[1:]) for x in flat], times)
-        two, distance, variance = are_two(*steady, state.seed)
+        two, distance, variance = are_two(*_at_equal_time(flat, times), state.seed)
         # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
         wide = variance > allowed_variance(pooled)
         if two or (wide and not _is_better_merged(state, a, b, pooled, amplitudes)):
@@ -262,8 +268,8 @@ def _at_equal_time(parts: list[np.ndarray], times: list[np.ndarray]) -> list[np.
 
 
 def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The common template (n_channels, n_times) of two sets of windows (n, n_times, n_channels), the second moved by the part of a
-    sample that fits best, and the amplitudes of all windows relative to it."""
+    """The common template (n_channels, n_times) of two sets of windows, the second moved by the part of a sample that fits best, and
+    the amplitudes of all windows relative to it."""
     mean, other = first.mean(axis=0).T.astype(np.float64), second.mean(axis=0).T.astype(np.float64)
     shift = max(np.linspace(-0.5, 0.5, 9), key=lambda by: np.vdot(mean, shift_in_time(other, by)))
     pooled = (len(first) * mean + len(second) * shift_in_time(other, shift)) / (len(first) + len(second))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.stats import chi2
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.evidence import learned_spread
@@ -14,6 +15,8 @@ from spikecrsae.initialise import windows_at
 DEGREE, SPIKES_PER_TERM = 4, 20
 #: A change counts where its singular value is above the largest one that noise alone gives, by this margin.
 NOISE_MARGIN = 1.1
+#: Chance that what a steady unit varies by besides noise, its gain and jitter, passes for a change.
+STEADY_LEVEL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,10 @@ def fit_drift(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.
         coefficients = orthonormal.T @ windows.reshape(len(mine), -1)
         left, size, right = np.linalg.svd(coefficients[1:], full_matrices=False)
         bound = NOISE_MARGIN * (np.sqrt(coefficients.shape[1]) + np.sqrt(n_terms - 1))
-        kept = size > bound
+        # gain and jitter make some directions vary more than noise does
+        left_over = windows.reshape(len(mine), -1) @ right.T - orthonormal @ (coefficients @ right.T)
+        more = np.maximum(left_over.var(axis=0) - 1, 0)
+        kept = size**2 > bound**2 + more * chi2.isf(STEADY_LEVEL, n_terms - 1)
         if not kept.any():
             continue
         coefficients[1:] = (left[:, kept] * size[kept]) @ right[kept]

@@ -124,7 +124,8 @@ def power(blocks: list[np.ndarray], weights: list[np.ndarray], size: int) -> np.
     """|FFT|^2 over `size` samples of the blocks times weights (n_samples,), summed over the blocks: (n_channels, n_frequencies)."""
 
     def of_block(block: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        spectra = scipy.fft.rfft(np.multiply(block.T, weight, dtype=np.float32), size)
+        rows = np.ascontiguousarray(block.T, np.float32) * weight.astype(np.float32)
+        spectra = scipy.fft.rfft(rows, size)
         return spectra.real**2 + spectra.imag**2
 
     return np.sum(in_each(of_block, blocks, weights), axis=0, dtype=np.float64)

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spikecrsae.confidence import error_rates, find_outliers, thresholds
+from spikecrsae.confidence import BURST_MS, error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.infer import DecodedChunk
 from spikecrsae.initialise import windows_at
 from spikecrsae.intervals import NONE, in_any
 from spikecrsae.quality import Evidence, label_units, unit_columns
 from spikecrsae.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.units import ms_to_samples
 
 #: Waveforms of each unit that are kept for the quality columns.
 KEPT_WAVEFORMS = 500
@@ -138,7 +139,8 @@ def build_sorting(
     curation_id (n_units,): the units' names in the decisions of `curation`.
     """
     spikes = collector.spikes()
-    spikes = spikes.select(~find_outliers(spikes, np.concatenate([*collector.misfits, np.zeros(0)]), model))
+    misfit = np.concatenate([*collector.misfits, np.zeros(0)])
+    spikes = spikes.select(~find_outliers(spikes, misfit, ms_to_samples(BURST_MS, sampling_frequency)))
     false_alarm, miss = error_rates(spikes, model)
     mean, spread = collector.templates()
     peaks = spikes.sample - collector.margin + np.abs(mean).max(axis=1).argmax(axis=1)[spikes.unit]

@@ -125,3 +125,21 @@ def test_a_neuron_that_drifts_and_is_known_as_two_in_turn_becomes_one():
     in_turn = curated(signal_of((age < 0.5).astype(float)), halves)
     assert in_turn.model.n_units == 2
     assert [d for d in in_turn.decisions if d["decision"] == "merge"] == []
+
+
+def test_neurons_that_fire_together_are_both_found_though_their_first_windows_lie_apart():
+    """The second template peaks 12 samples later in its window; half of its spikes coincide with the first neuron's."""
+    rng = np.random.default_rng(7)
+    late = np.roll(SECOND, 12, axis=1)
+    late[:, :12] = 0
+    n = 160
+    first = 40 + 400 * np.arange(n) + rng.integers(0, 40, n)
+    second = np.where(np.arange(n) % 2 == 0, first - 12 + rng.integers(-3, 4, n), first + rng.integers(120, 300, n))
+    size = rng.normal(1.0, 0.05, 2 * n)
+    signal = rendered(slab([FIRST, late]), spikes_at(np.repeat([0, 1], n), np.r_[first, second], size), 400 * n + 200, rng)
+    result = curated(signal, [first[1::2], second[1::2]])
+    assert result.model.n_units == 2
+    peaks = [int((h**2).sum(axis=0).argmax()) for h in result.model.templates]
+    assert abs(peaks[0] - peaks[1]) <= N_TIMES // 8
+    found = np.bincount(result.spikes.unit, minlength=2)
+    np.testing.assert_allclose(found, n, atol=3)

@@ -147,6 +147,22 @@ def one_missing() -> Scene:
 
 
 @cache
+def two_missing() -> Scene:
+    signal, truth, members = recording([FIRST, SECOND, THIRD], (200, 140, 100), 9)
+    return curated(signal, truth, [FIRST], members[:1])
+
+
+@cache
+def long_tail() -> Scene:
+    """The first neuron's waveform goes on where its template ends."""
+    signal, truth, members = recording([FIRST, SECOND], (200, 140), 10)
+    tail = 10 * np.outer((0.8, 0.5, 0.3, 0.1), np.hanning(N_TIMES)) / np.sqrt(0.99 * 14.6)
+    for start in members[0][:-1]:
+        signal[:, start + N_TIMES : start + 2 * N_TIMES] += tail
+    return curated(signal, truth, [FIRST, SECOND], members)
+
+
+@cache
 def noise() -> Scene:
     """The last cluster holds eight places at random."""
     signal, truth, members = recording([FIRST, SECOND, THIRD], (200, 140, 100), 2)
@@ -222,7 +238,18 @@ def two_as_one() -> Scene:
     return curated(signal, truth, [mean_at(signal, both), SECOND], [both, members[2]])
 
 
-SCENES = [one_missing, noise, misfit, five_spikes, collisions, halves_by_size, halves_at_random, two_as_one]
+SCENES = [
+    one_missing,
+    two_missing,
+    long_tail,
+    noise,
+    misfit,
+    five_spikes,
+    collisions,
+    halves_by_size,
+    halves_at_random,
+    two_as_one,
+]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -244,6 +271,22 @@ def test_a_neuron_without_a_template_is_born():
     # its window may begin some samples earlier or later
     overlaps = [np.vdot(np.roll(scene.result.model.templates[2], by, axis=1), THIRD) / 144 for by in range(-8, 9)]
     assert max(overlaps) == pytest.approx(1, abs=0.05)
+
+
+def test_two_neurons_without_a_template_are_born_under_names_of_their_own():
+    scene = two_missing()
+    assert [(d["decision"], d["units"]) for d in scene.result.decisions] == [("birth", [1]), ("birth", [2])]
+    assert scene.accuracy().min() > 0.99
+
+
+def test_the_tail_of_a_strong_spike_gets_a_template_and_is_no_neuron():
+    scene = long_tail()
+    (birth,), (satellite,) = scene.decisions("birth"), scene.decisions("satellite")
+    assert birth["why"] == "beyond another's template"
+    assert birth["units"] == satellite["units"] == [scene.result.ids[2]]
+    assert satellite["statistic"] > satellite["level"]
+    assert scene.result.satellites.tolist() == [False, False, True]
+    assert scene.accuracy().min() > 0.98
 
 
 def test_a_template_of_noise_dies():

@@ -166,6 +166,16 @@ def test_a_template_that_is_not_needed_is_worth_less_than_its_parameters_on_both
     assert abs(whole) < 0.5 * cost
 
 
+def test_several_subsets_on_one_excerpt_are_what_each_gives_alone():
+    model = three()
+    signal, truth = fired(model, (60, 60, 60), 60, seed=13)
+    excerpt = Excerpt.around(model.residual(signal, truth), model, truth, truth.sample[truth.unit == 2], seed=0)
+    subsets = [np.ones(3, bool), np.array([True, True, False]), [2, 1]]
+    alone = [excerpt.log_posterior(keep(model, units)) for units in subsets]
+    np.testing.assert_allclose(excerpt.log_posteriors(model, subsets), alone, rtol=1e-4)
+    assert alone[0] > max(alone[1:]) + 1000
+
+
 # ---- models
 
 
@@ -201,8 +211,8 @@ def test_the_spread_is_learned_without_what_noise_adds(spread, n, energy):
     rng = np.random.default_rng(8)
     seen = rng.normal(1.0, spread, n) + rng.standard_normal(n) / np.sqrt(energy)
     assert learned_spread(seen, energy) == pytest.approx(spread, rel=0.12)
-    # spikes of a smaller neuron among the unit's do not widen it
-    assert learned_spread(np.r_[seen, rng.normal(0.4, 0.1, n // 20)], energy) == pytest.approx(spread, rel=0.2)
+    # spikes of a smaller neuron among the unit's hardly widen it
+    assert learned_spread(np.r_[seen, rng.normal(0.4, 0.1, n // 7)], energy) == pytest.approx(spread, rel=0.25)
 
 
 def test_the_spread_stays_in_its_bounds_and_few_spikes_leave_it_where_it_was():
@@ -238,6 +248,16 @@ def test_em_raises_the_log_posterior(norms, spread):
         assert away < 2 * np.sqrt(wanted.size / n) + 0.01 * np.linalg.norm(wanted)
     # the true model is hardly better than what was learned
     assert by_hand > log_posterior(signal, true, true.decode(signal)) - len(truth)
+
+
+def test_templates_are_scaled_to_a_mean_amplitude_of_one():
+    """From templates that are a fifth too small, in one step."""
+    true = three()
+    signal, _ = fired(true, (150, 150, 150), 90, seed=14)
+    small = SpikeSlab(0.8 * true.templates, true.spread, true.penalty, REFRACTORY)
+    found = small.decode(signal)
+    assert found.amplitude.mean() > 1.1
+    np.testing.assert_allclose(np.sqrt(maximise(signal, small, found).energy), np.sqrt(true.energy), rtol=0.04)
 
 
 def test_units_without_a_spike_keep_what_they_have():
