@@ -228,10 +228,11 @@ def publish(mark: str, title: str, intro: str, lines: Sequence[str], docs: bool)
     if not docs:
         return
     words = iter(sys.argv[1:])
-    local = ("--folder", "--recordings-folder", "--others-python")  # of the machine, not of the benchmark
+    local = ("--folder", "--recordings-folder", "--others-python", "--sporco-python")  # of the machine, not of the benchmark
     shown = [word for word in words if not (word in local and next(words)) and word != "--docs"]
+    folder = ["--folder", "DIR"] if "--folder" in sys.argv else []
     data = "SPIKECRSAE_DATA=<folder> " if "SPIKECRSAE_DATA" in os.environ else ""
-    command = data + shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", "--folder", "DIR", *shown])
+    command = data + shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *folder, *shown])
     begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
     section = "\n".join([begin, f"## {title}", "", f"Printed by `{command}`. {intro}", "", *lines, end])
     text = DOCS.read_text()

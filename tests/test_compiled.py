@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -61,3 +62,15 @@ def test_where_no_folder_can_be_written_it_runs_uncached(copy, tmp_path):
     result = outcome(copy, NUMBA_CACHE_DIR=file / "cache", HOME=file, XDG_CACHE_HOME=file)
     assert result[0] > 0 and result[1:] == [0, 1]
     assert not list(tmp_path.rglob("*.nbc"))
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_compiled_functions_call_none_of_another_file(path):
+    """numba keeps compiled code until its own file changes: it would go on with an old version of the other one."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imports = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.module.startswith("spikecrsae")]
+    foreign = {alias.asname or alias.name for node in imports for alias in node.names}
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        if any("compiled" in ast.unparse(decorator) for decorator in function.decorator_list):
+            names = {node.id for body in function.body for node in ast.walk(body) if isinstance(node, ast.Name)}
+            assert not names & foreign, f"{function.name} uses {names & foreign}"

@@ -65,8 +65,9 @@ def coordinate_descent(
 
     correlation: H^T y, (n_windows, n_units, n_positions), kept as it is. gram: csc.convolution.gram of the atoms, of unit
     norm. bias: lambda sigma^2. start: codes of a warm start. It ends when no optimality condition is violated by more than
-    `tolerance` (csc.objective.kkt_violation, in whitened units), or by 1e-12 of the largest correlation; the more alike two
-    atoms are, the later. Raises UsageError for atoms that are not of unit norm, InputError for values that are not finite.
+    `tolerance` (csc.objective.kkt_violation, in whitened units; to a thousandth of it), or by 1e-12 of the largest
+    correlation; the more alike two atoms are, the later. Raises UsageError for atoms that are not of unit norm, InputError
+    for values that are not finite.
     """
     arguments = _arguments(gram, bias, one_sided, tolerance, max(_largest(correlation), _largest(start)))
     correlation = np.ascontiguousarray(correlation)
@@ -170,8 +171,7 @@ def _descend(correlation, code, lags, bias, one_sided, tolerance):
     size = (lags.shape[1] + len(lags)) // 2
     worst = np.empty(-(-len(code) // size))
     for segment in range(len(worst)):
-        first, last = segment * size, min((segment + 1) * size, len(code))
-        worst[segment] = _largest_violation(correlation[first:last], code[first:last], bias, one_sided)
+        worst[segment] = _most_violated(correlation, code, segment * size, size, bias, one_sided)[1]
     threshold = worst.max()
     while threshold > tolerance:
         threshold = max(tolerance, threshold / 2)
@@ -189,22 +189,41 @@ def _descend(correlation, code, lags, bias, one_sided, tolerance):
 def _settle(correlation, code, lags, worst, segment, threshold, bias, one_sided):
     """Update a segment until its largest violation, in worst, is at most the threshold; whether that touched an earlier one."""
     size = (lags.shape[1] + len(lags)) // 2
-    first, last = segment * size, min((segment + 1) * size, len(code))
     earlier = False
     while True:
-        worst[segment] = _largest_violation(correlation[first:last], code[first:last], bias, one_sided)
+        place, worst[segment] = _most_violated(correlation, code, segment * size, size, bias, one_sided)
         if worst[segment] <= threshold:
             return earlier
-        place = first + _place_of(worst[segment], correlation[first:last], code[first:last], bias, one_sided)
         now, best = code[place], _optimum(correlation[place] + code[place], bias, one_sided)
         code[place] = best
         low, high = _subtract(correlation, lags, place, best - now)
         # an update reaches as far as a segment is long, and no further
-        if low < first:
+        if low < segment * size:
             worst[segment - 1] = np.inf
             earlier = True
-        if high > last:
+        if high > (segment + 1) * size:
             worst[segment + 1] = np.inf
+
+
+@compiled
+def _most_violated(correlation, code, first, size, bias, one_sided):
+    """Where, in the segment of this size that begins at first, the largest violation is, and how large.
+
+    Violations are compared with as many bits as the place leaves of a float's 32, to a thousandth or better.
+    """
+    # The bits of a positive float rank as an integer, those of a negative one below 0; the place takes the last ones. A
+    # maximum of integers is found eight or sixteen at a time, one of floats, or a place, one by one.
+    places = np.int32(1)
+    while places < size:
+        places *= np.int32(2)
+    places -= np.int32(1)
+    here, there = correlation[first : first + size], code[first : first + size]
+    best = np.int32(0)
+    for i in range(len(there)):
+        rank = np.float32(_violation(here[i], there[i], bias, one_sided)).view(np.int32)
+        best = max(best, rank & ~places | np.int32(i))
+    place = first + (best & places)
+    return place, _violation(correlation[place], code[place], bias, one_sided)
 
 
 @compiled
@@ -223,26 +242,6 @@ def _optimum(value, bias, one_sided):
     if value < -bias and not one_sided:
         return value + bias
     return value * 0
-
-
-@compiled
-def _largest_violation(correlation, code, bias, one_sided):
-    """In single precision; 0 where every condition holds."""
-    # The bits of a positive float rank as an integer, those of a negative one below 0: a maximum of integers is found
-    # eight or sixteen at a time, one of floats one by one.
-    largest = np.int32(0)
-    for i in range(len(code)):
-        largest = max(largest, np.float32(_violation(correlation[i], code[i], bias, one_sided)).view(np.int32))
-    return np.int32(largest).view(np.float32)
-
-
-@compiled
-def _place_of(violation, correlation, code, bias, one_sided):
-    """The last place of this violation, in single precision."""
-    place = 0
-    for i in range(len(code)):
-        place = i if np.float32(_violation(correlation[i], code[i], bias, one_sided)) == violation else place
-    return place
 
 
 @compiled
