@@ -222,7 +222,7 @@ def _recentred_waveforms(state: Candidates) -> list[np.ndarray]:
 
 def _looked_at(state: Candidates, unit: int) -> np.ndarray:
     """Indices of the spikes whose waveforms are looked at."""
-    return _at_most(state.of(unit), 2000, state.seed)
+    return _at_most(state.of(unit), 5000, state.seed)
 
 
 def _at_most(indices: np.ndarray, n: int, seed: int) -> np.ndarray:

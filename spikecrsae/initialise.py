@@ -28,6 +28,8 @@ VARIANCE_MARGIN = 1.3
 #: Among fewer windows than this no valley can be told from chance; there, two clusters are those that vary FEW_MARGIN times
 #: more along a line than one neuron may.
 FEW, FEW_MARGIN = 100, 3.0
+#: So many of the most distant windows are each asked whether those about them are another neuron's.
+GROUPS_TRIED = 50
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
 
@@ -197,16 +199,44 @@ def _halved(
     """Labels 0 and 1 of the two halves (k-means) of a part if they have two modes, or among few windows vary far more than one
     neuron's may; zeros otherwise. mean (n_channels, n_times): of the part."""
     one = np.zeros(len(flat), np.int64)
-    halves = cluster(_features(flat, n_components, seed), 2, seed)
-    if min(np.sum(halves == 0), np.sum(halves == 1)) < smallest:
-        return one
-    if are_two(flat[halves == 0], flat[halves == 1], seed)[0]:
+    features = _features(flat, n_components, seed)
+    halves = cluster(features, 2, seed)
+    if min(np.bincount(halves)) >= smallest and are_two(flat[halves == 0], flat[halves == 1], seed)[0]:
         return halves
+    # few among many are no half
+    for few in _groups_apart(features, smallest, seed):
+        if are_two(flat[few == 0], flat[few == 1], seed)[0]:
+            return few
+    if min(np.bincount(halves)) < smallest:
+        return one
     if len(flat) >= FEW:
         return one
     steady = without(flat, nuisance_directions(mean))
     variance = are_two(steady[halves == 0], steady[halves == 1], seed)[2]
     return halves if variance > FEW_MARGIN * (allowed_variance(mean) if allowed is None else allowed) else one
+
+
+def _groups_apart(features: np.ndarray, smallest: int, seed: int) -> Iterator[np.ndarray]:
+    """Labels 0 and 1 of features (n, n_components) where those about one of the most distant (1) seem to be a mode of their own:
+    2-means from the mean of all and that one. k-means from elsewhere does not find a hundredth of the whole."""
+    distance = ((features - features.mean(axis=0)) ** 2).sum(axis=1)
+    untried = np.argsort(distance)[::-1][:GROUPS_TRIED]
+    while len(untried):
+        labels = np.zeros(len(features), np.int64)
+        centres = np.stack([features.mean(axis=0), features[untried[0]]])
+        for _ in range(20):
+            middle = 0.5 * (centres[0] + centres[1])
+            moved = ((features - middle) @ (centres[1] - centres[0]) > 0).astype(np.int64)
+            if moved.all() or not moved.any() or np.array_equal(moved, labels):
+                break
+            labels = moved
+            centres = np.stack([features[labels == c].mean(axis=0) for c in (0, 1)])
+        if (
+            min(np.bincount(labels, minlength=2)) >= smallest
+            and are_two(features[labels == 0], features[labels == 1], seed)[0]
+        ):
+            yield labels
+        untried = untried[1:][labels[untried[1:]] == 0]
 
 
 def nuisance_directions(template: np.ndarray) -> np.ndarray:
@@ -248,11 +278,18 @@ def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, flo
             return False, 0.0, 0.0
         for score, x, o in zip(scores, (first, second), order, strict=True):
             score[o == half] = (x[o == half] - 0.5 * (other[0] + other[1])) @ line / length
-    spread = np.sqrt(0.5 * (scores[0].var() + scores[1].var()))
+    # a few windows of the one set among those of the other widen no quartile
+    spread = np.sqrt(0.5 * sum(_robust_deviation(score) ** 2 for score in scores))
     distance = float((scores[1].mean() - scores[0].mean()) / max(spread, 1e-9))
     together = 0.5 * (scores[0].var() + scores[1].var()) + 0.25 * (scores[1].mean() - scores[0].mean()) ** 2
     two = distance >= 1.0 and valley_p_value(scores[0], scores[1], spread) < MODE_LEVEL
     return two, distance, float(together)
+
+
+def _robust_deviation(values: np.ndarray) -> float:
+    """Standard deviation of the normal distribution with the same interquartile range."""
+    low, high = np.percentile(values, [25, 75])
+    return float(high - low) / (norm.ppf(0.75) - norm.ppf(0.25))
 
 
 def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> float:

@@ -62,6 +62,20 @@ def test_divide_finds_the_clusters_of_whitened_windows():
         assert len(np.unique(labels[truth == unit])) == 1
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_divide_finds_a_few_spikes_among_many(seed):
+    rng = np.random.default_rng(seed)
+    many, few = rng.standard_normal((2, 30, 2)) * 25 / np.sqrt(60)
+    few = many + 8 * few / np.linalg.norm(few)
+    gain = 1 + 0.05 * rng.standard_normal((2000, 1, 1))
+    truth = np.arange(2000) < 40
+    windows = gain * np.where(truth[:, None, None], few, many) + rng.standard_normal((2000, 30, 2))
+    labels = divide(windows, 6, 0)
+    assert labels.max() == 1
+    assert sorted(int(truth[labels == c].sum()) for c in (0, 1)) == [0, 40]
+    assert divide(windows[~truth], 6, 0).max() == 0
+
+
 def test_em_learns_the_rate_and_spread_of_a_unit():
     rng = np.random.default_rng(4)
     start = model([25.0])
