@@ -1,6 +1,6 @@
 """How well spikecrsae finds known neurons, against six other sorters, on the development recordings and a set of recordings.py.
 
-    SPIKECRSAE_DATA=<folder> python benchmarks/accuracy.py --folder DIR [--set first|second] [--others-python PYTHON]
+    SPIKECRSAE_DATA=<folder> python benchmarks/accuracy.py --folder DIR [--set first|second|third] [--others-python PYTHON]
                              [--only ours,lupin,...] [--timeout 600] [NAME ...]
 
 prints two tables (accuracy; seconds: ours of the whole process, the others' of run_sorter alone) and rewrites the set's section

@@ -1,9 +1,10 @@
 """The recordings of the accuracy benchmark, made with SpikeInterface 0.105's generator: thirteen simulated, two hybrid.
 
-    SPIKECRSAE_DATA=<folder of the recordings> python benchmarks/recordings.py --folder DIR [--set first|second] [NAME ...]
+    SPIKECRSAE_DATA=<folder of the recordings> python benchmarks/recordings.py --folder DIR [--set first|second|third] [NAME ...]
 
-writes DIR/<name>.h5, generic HDF5 with the truth inside, and prints one line for each; a file that exists is kept. The two
-sets are the same specifications with different seeds: development may look at the first, the second is for a final check.
+writes DIR/<name>.h5, generic HDF5 with the truth inside, and prints one line for each; a file that exists is kept. The
+sets are the same specifications with different seeds: development may look at the first, the second and third are for final
+checks.
 
 What is drawn, per neuron and always stratified so that a range is covered: SNR from 5 to 15, the peak of the template on
 its largest channel over the standard deviation of that channel's noise above 300 Hz; rates from 1 to 50 Hz (or as the
@@ -36,7 +37,7 @@ from spikeinterface.generation import NoiseGeneratorRecording
 
 MS_BEFORE, MS_AFTER = 1.0, 3.0
 NOISE_UV, GAIN_UV = 10.0, 0.195
-SETS = {"first": 1, "second": 2}
+SETS = {"first": 1, "second": 2, "third": 3}
 LOCUST, LOCUST_FS, LOCUST_CHANNELS = "locust_trial_01.raw", 15000.0, 4
 
 

@@ -56,19 +56,20 @@ def find_artefacts(
         traces = filtered(recording, gaps, low * width, high * width, sos, margin, config.common_reference)
         observer.advance((min(first + step, n_bins) - first) * width)
         kept = ~inside(gaps, low * width, high * width).reshape(-1, width).any(axis=1)
-        stuck = kept & _unchanged(recording.raw(low * width, high * width), width)
-        return _Bins(_rms(traces, width), kept, stuck, slice(first - low, first - low + step))
+        unchanged = kept & _unchanged(recording.raw(low * width, high * width), width)
+        stuck = binary_opening(unchanged, np.ones(round(STUCK_MS / BIN_MS)))
+        return _Bins(_rms(traces, width), kept & ~stuck, stuck, slice(first - low, first - low + step))
 
     seen = {first: look(first) for first in starts[:: -(-len(starts) * step * width // s_to_samples(USUAL_S, fs))]}
     usual = _usual(seen.values())
-    chance = _chance_level(np.concatenate([bins.statistic(usual) for bins in seen.values()]), n_bins)
+    chance = _chance_level(np.concatenate([bins.statistic(usual)[bins.kept[bins.core]] for bins in seen.values()]), n_bins)
     loud, disturbed, stuck = (np.zeros(n_bins, bool) for _ in range(3))
     for first in starts:
         bins, here = seen.pop(first, None) or look(first), slice(first, first + step)
         statistic = bins.statistic(usual)
         loud[here], disturbed[here] = statistic > chance, statistic > max(chance, LEAST_LOUDNESS)
         stuck[here] = bins.stuck[bins.core]
-    bad = binary_propagation(disturbed, mask=loud) | binary_opening(stuck, np.ones(round(STUCK_MS / BIN_MS)))
+    bad = binary_propagation(disturbed, mask=loud) | stuck
     edges = np.flatnonzero(np.diff(bad, prepend=False, append=False)).reshape(-1, 2)
     # a find stands for the stretch around it, and one more is left out on both sides
     found = widened(edges * width, STRETCH_BINS // 2 * width + STRETCH_BINS * width, recording.n_samples)
@@ -78,8 +79,8 @@ def find_artefacts(
 
 @dataclass(frozen=True)
 class _Bins:
-    """Bins of a chunk, `core`, and of a stretch more on both sides. rms (n_bins, n_channels): of the high-passed signal; kept:
-    bins (bool, n_bins) outside the gaps; stuck: those of them in which no channel changes its value."""
+    """Bins of a chunk, `core`, and of a stretch more on both sides. rms (n_bins, n_channels): of the high-passed signal; stuck
+    (bool, n_bins): bins outside the gaps in which, for STUCK_MS at least, no channel changes its value; kept: outside both."""
 
     rms: np.ndarray
     kept: np.ndarray
@@ -93,7 +94,7 @@ class _Bins:
 
 
 def _usual(seen: Collection[_Bins]) -> np.ndarray:
-    """The median bin of each channel (n_channels,); ones where there is none outside the gaps."""
+    """The median bin of each channel (n_channels,); ones where none is kept."""
     rms = np.concatenate([bins.rms[bins.core][bins.kept[bins.core]] for bins in seen])
     return np.maximum(np.median(rms, axis=0), np.finfo(np.float32).tiny) if len(rms) else np.ones(rms.shape[1])
 
@@ -119,6 +120,8 @@ def _chance_level(statistic: np.ndarray, n_bins: int) -> float:
     The logarithm of the statistic is given an exponential upper tail, as wide as its lower quartile is away from the median:
     artefacts widen only the upper side. The tail of a normal distribution lies far within.
     """
+    if not len(statistic):
+        return np.inf
     lower, median = np.log(np.maximum(np.quantile(statistic, [0.25, 0.5]), 1e-9))
     scale = (median - lower) / np.log(2)
     return float(np.exp(median + scale * np.log(0.5 * n_bins / STRETCH_BINS / LEVEL)))

@@ -11,13 +11,13 @@ from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 #: Nominal chance that a unit loses one of its own spikes to each test for outliers; decoded misfits have longer tails than
 #: normal ones, which makes it some 0.3.
 OUTLIER_LEVEL = 0.05
-#: Spikes that follow another of their unit within BURST_MS may be attenuated: they are compared with each other, and where
+#: Spikes that follow another of their unit within bursts.BURST_MS may be attenuated: they are compared with each other, and where
 #: they are fewer than LEAST_FOLLOWERS their size says nothing.
-BURST_MS, LEAST_FOLLOWERS = 20.0, 20
+LEAST_FOLLOWERS = 20
 
 
 def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int) -> np.ndarray:
-    """Spikes (bool, n) that are none of their unit: too small for it, or of another shape. burst: BURST_MS in samples.
+    """Spikes (bool, n) that are none of their unit: too small for it, or of another shape. burst: bursts.BURST_MS in samples.
 
     Among n spikes of one unit the smallest amplitude and the largest misfit are what
     normal distributions allow at level OUTLIER_LEVEL / n each (Bonferroni; Grubbs 1950); misfit, a sum of squares, is nearly

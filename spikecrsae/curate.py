@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from spikecrsae.bursts import LEVEL as BURST_LEVEL
+from spikecrsae.bursts import SAME_SHAPE, burst_p_value
 from spikecrsae.candidates import Candidates
 from spikecrsae.csc.convolution import gram
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
 from spikecrsae.evidence import SPREAD_BOUNDS, Excerpt, add, first_model, keep, parameter_cost
 from spikecrsae.initialise import (
+    MODE_LEVEL,
     SMALLEST_CLUSTER,
     SpikeSubspace,
     TemplateWindow,
@@ -65,13 +68,14 @@ def curate(
     threshold: float,
     dead_time: int,
     refractory: int,
+    burst: int,
     fixed_number: bool,
     seed: int,
     observer,
 ) -> Curated:
     """Alternate EM and decisions on signal (n_channels, n_samples), whitened, from first templates
     (n_units, n_channels, n_times), until the set is stable. events: first samples of the windows that hold something; members:
-    those that each template is the mean of. fixed_number: only EM, no decision."""
+    those that each template is the mean of. refractory, burst: in samples, see bursts. fixed_number: only EM, no decision."""
     state = Candidates(signal, events, subspace, window, threshold, dead_time, seed, first_model(templates, refractory))
     if not fixed_number:
         _redundant_clusters(state, members)
@@ -87,7 +91,7 @@ def curate(
         state.round_number = round_number
         _deaths(state)
         cleaned = _recentred_waveforms(state)
-        if not _merges(state, cleaned):
+        if not _merges(state, cleaned, burst):
             # once one of those born has died, or nothing came of it before, what the residual offers has been tried
             try_births = state.ids != tried and state.born <= set(state.ids)
             residuals = (state.rest, state.rest_of_whole()) if try_births else None
@@ -156,7 +160,8 @@ def _deaths_at_once(state: Candidates) -> bool:
             if gain > _CLEARLY * level:
                 state.passes("death", unit)
         if counts[unit] < SMALLEST_CLUSTER or gain < level:
-            why = why if counts[unit] >= SMALLEST_CLUSTER else "too few spikes"
+            if counts[unit] < SMALLEST_CLUSTER:
+                gain, level, why = counts[unit], SMALLEST_CLUSTER, "too few spikes"
             state.decide("death", [unit], gain, level, n=int(counts[unit]), why=why)
             alive[unit] = False
             # a unit whose part was none is not split again
@@ -229,7 +234,7 @@ def _at_most(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
     return indices if len(indices) <= n else np.sort(np.random.default_rng(seed).choice(indices, n, replace=False))
 
 
-def _merges(state: Candidates, cleaned: list[np.ndarray]) -> bool:
+def _merges(state: Candidates, cleaned: list[np.ndarray], burst: int) -> bool:
     """Merge the pairs whose cleaned waveforms, at the best shift, show one mode; whether there was such a pair."""
     gone: set[int] = set()
     for similarity, a, b, shift in _similar_pairs(state.model.templates):
@@ -240,13 +245,21 @@ def _merges(state: Candidates, cleaned: list[np.ndarray]) -> bool:
         nuisance = nuisance_directions(pooled)[1:]
         flat = [without(part.reshape(len(part), -1), nuisance) for part in (first, second)]
         times = [state.in_whole(state.spikes.sample[_looked_at(state, unit)]) for unit in (a, b)]
-        two, distance, variance = are_two(*_at_equal_time(flat, times), state.seed)
-        # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
-        wide = variance > allowed_variance(pooled)
-        if two or (wide and not _is_better_merged(state, a, b, pooled, amplitudes)):
-            continue
+        two, p, variance = are_two(*_at_equal_time(flat, times), state.seed)
         smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
-        state.decide("merge", [larger, smaller], distance, similarity)
+        if not two:
+            # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
+            wide = variance > allowed_variance(pooled)
+            gain = _gain_of_merging(state, a, b, pooled, amplitudes) if wide else 0.0
+            if wide and gain <= 0:
+                continue
+            statistic, level, why = (gain, 0.0, "better together") if wide else (p, MODE_LEVEL, "one mode")
+        else:
+            statistic, level, why = _burst_p_value(state, a, b, similarity, burst), BURST_LEVEL, "bursts"
+            if statistic >= level:
+                continue
+            smaller, larger = sorted((a, b), key=lambda u: state.model.energy[u])
+        state.decide("merge", [larger, smaller], statistic, level, why=why, similarity=similarity)
         gone.add(smaller)
         state.whole_units.add(state.ids[larger])
     if gone:
@@ -278,9 +291,18 @@ def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return pooled, np.concatenate(amplitudes)
 
 
-def _is_better_merged(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> bool:
-    """Whether one unit with the pooled template (n_channels, n_times) in place of a and b has the higher log posterior, less
-    what templates cost. amplitudes (n,): of both units' spikes relative to it."""
+def _burst_p_value(state: Candidates, a: int, b: int, similarity: float, burst: int) -> float:
+    """Probability that the weaker of two units does not hold the later spikes of the other's bursts, see bursts."""
+    if similarity < SAME_SHAPE:
+        return 1.0
+    weak, strong = sorted((a, b), key=lambda u: state.model.energy[u])
+    times = (np.sort(state.in_whole(state.starts(unit))) for unit in (strong, weak))
+    return burst_p_value(*times, burst, state.whole.shape[1])
+
+
+def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> float:
+    """Log posterior, less what templates cost, that one unit with the pooled template (n_channels, n_times) in place of a and b
+    gains. amplitudes (n,): of both units' spikes relative to it."""
     mine = [state.starts(a), state.starts(b)]
     excerpt = Excerpt.around(state.rest, state.model, state.spikes, np.sort(np.concatenate(mine)), state.seed)
     others = np.delete(np.arange(state.model.n_units), [a, b])
@@ -288,7 +310,7 @@ def _is_better_merged(state: Candidates, a: int, b: int, pooled: np.ndarray, amp
     merged.spread[-1] = np.clip(np.sqrt(max(amplitudes.var() - 1 / (pooled**2).sum(), 0)), *SPREAD_BOUNDS)
     merged.penalty[-1] = -np.logaddexp(-state.model.penalty[a], -state.model.penalty[b])
     apart = excerpt.log_posterior(state.model) - sum(parameter_cost(pooled, len(m)) for m in mine)
-    return excerpt.log_posterior(merged) - parameter_cost(pooled, sum(map(len, mine))) > apart
+    return excerpt.log_posterior(merged) - parameter_cost(pooled, sum(map(len, mine))) - apart
 
 
 def _similar_pairs(templates: np.ndarray) -> list[tuple[float, int, int, int]]:

@@ -265,8 +265,8 @@ def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, flo
     """Whether two sets of whitened windows (n, n_features) have two modes along the difference of their means.
 
     Each half of the sets is projected on the difference of the other half's means, so that noise alone shows no gap. Returns
-    the answer, the distance of the means in standard deviations of the sets, and the variance of both together along the
-    line (1 for noise alone).
+    the answer, the probability of such a gap with one mode (1 where the means are no deviation of the sets apart), and the
+    variance of both together along the line (1 for noise alone).
     """
     scores = [np.zeros(len(first)), np.zeros(len(second))]
     order = [np.random.default_rng(seed).permutation(len(x)) % 2 for x in (first, second)]
@@ -275,15 +275,15 @@ def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, flo
         line = other[1] - other[0]
         length = np.linalg.norm(line)
         if length == 0:
-            return False, 0.0, 0.0
+            return False, 1.0, 0.0
         for score, x, o in zip(scores, (first, second), order, strict=True):
             score[o == half] = (x[o == half] - 0.5 * (other[0] + other[1])) @ line / length
     # a few windows of the one set among those of the other widen no quartile
     spread = np.sqrt(0.5 * sum(_robust_deviation(score) ** 2 for score in scores))
     distance = float((scores[1].mean() - scores[0].mean()) / max(spread, 1e-9))
     together = 0.5 * (scores[0].var() + scores[1].var()) + 0.25 * (scores[1].mean() - scores[0].mean()) ** 2
-    two = distance >= 1.0 and valley_p_value(scores[0], scores[1], spread) < MODE_LEVEL
-    return two, distance, float(together)
+    p = valley_p_value(scores[0], scores[1], spread) if distance >= 1.0 else 1.0
+    return p < MODE_LEVEL, p, float(together)
 
 
 def _robust_deviation(values: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from spikecrsae import preprocess
 from spikecrsae.artefacts import find_artefacts
+from spikecrsae.bursts import BURST_MS
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
@@ -269,10 +270,12 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     observer.start("curate")
     curated = curate(
         signal, events, templates, members, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time,
-        refractory=refractory, fixed_number=initial.units is not None, seed=seed, observer=observer,
+        refractory=refractory, burst=ms_to_samples(BURST_MS, fs), fixed_number=initial.units is not None, seed=seed, observer=observer,
     )  # fmt: skip
     slab = curated.model
-    observer.finish(f"{np.sum(~curated.satellites)} units after {curated.rounds} rounds")
+    riding = int(curated.satellites.sum())
+    aside = f"; {riding} more ride on stronger ones and are not reported" if riding else ""
+    observer.finish(f"{slab.n_units - riding} units after {curated.rounds} rounds{aside}")
     clock.lap("curate")
     if not slab.n_units:
         empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))

@@ -31,6 +31,8 @@ BURST_MS = 4.0
 ISOLATION_COMPONENTS = 5
 #: Frequencies at which mains act, once or twice per cycle; their phase stays within a tenth of a cycle for MAINS_SEGMENT_S.
 MAINS_HZ, MAINS_SEGMENT_S, MAINS_LEVEL = (50.0, 60.0, 100.0, 120.0), 5.0, 1e-3
+#: Rhythms so many times slower than mains are looked at before mains are blamed.
+SLOWER = tuple(range(2, 13))
 #: Probability that the interval of the contamination holds the true value.
 CONFIDENCE = 0.95
 #: A single unit has at most this part of foreign spikes, and misses at most this part of its own.
@@ -178,23 +180,33 @@ def refractory_violations(
 
 def mains_locking(samples: np.ndarray, sampling_frequency: float) -> float:
     """Part of the pairs of a unit's spikes that mains keep in phase: the squared vector strength, without the bias of few
-    spikes, at the best of MAINS_HZ; 0 where chance explains it (Rayleigh test, MAINS_LEVEL over all frequencies).
+    spikes, at the best of MAINS_HZ; 0 where chance explains it (Rayleigh test, MAINS_LEVEL over all frequencies), or a slower
+    rhythm (SLOWER) does that keeps at least half as many in phase: a stimulus at 10 Hz, not the mains.
 
     The phase is compared within stretches of MAINS_SEGMENT_S, because the frequency of a grid wanders by some 0.02 Hz and
     the phase of a neuron that happens to fire at such a rate wanders faster.
     """
     seconds = samples / sampling_frequency
     segment = np.unique((seconds // MAINS_SEGMENT_S).astype(np.int64), return_inverse=True)[1]
+    locked = {frequency: _locking(seconds, segment, frequency) for frequency in MAINS_HZ}
+    beyond_chance = [(part, frequency) for frequency, (part, p) in locked.items() if p * len(MAINS_HZ) < MAINS_LEVEL]
+    if not beyond_chance:
+        return 0.0
+    best, frequency = max(beyond_chance)
+    slower = max(_locking(seconds, segment, frequency / k)[0] for k in SLOWER if frequency / k not in MAINS_HZ)
+    return best if slower < 0.5 * best else 0.0
+
+
+def _locking(seconds: np.ndarray, segment: np.ndarray, frequency: float) -> tuple[float, float]:
+    """Part of the pairs within segments (n_spikes,) that a frequency keeps in phase, and the probability of that by chance."""
     counts = np.bincount(segment)
     several = counts > 1
-    best = 0.0
-    for frequency in MAINS_HZ:
-        phase = 2 * np.pi * frequency * seconds
-        strength = np.bincount(segment, np.cos(phase)) ** 2 + np.bincount(segment, np.sin(phase)) ** 2
-        by_chance = gamma.sf((strength / np.maximum(counts, 1))[several].sum(), max(several.sum(), 1))
-        if several.any() and by_chance * len(MAINS_HZ) < MAINS_LEVEL:
-            best = max(best, float((strength - counts).sum() / (counts * (counts - 1)).sum()))
-    return best
+    if not several.any():
+        return 0.0, 1.0
+    phase = 2 * np.pi * frequency * seconds
+    strength = np.bincount(segment, np.cos(phase)) ** 2 + np.bincount(segment, np.sin(phase)) ** 2
+    by_chance = gamma.sf((strength / np.maximum(counts, 1))[several].sum(), several.sum())
+    return float((strength - counts).sum() / (counts * (counts - 1)).sum()), float(by_chance)
 
 
 def amplitude_cutoff(amplitudes: np.ndarray) -> float:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spikecrsae.confidence import BURST_MS, error_rates, find_outliers, thresholds
+from spikecrsae.bursts import BURST_MS
+from spikecrsae.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.infer import DecodedChunk
 from spikecrsae.initialise import windows_at

@@ -29,6 +29,7 @@ FLOORS = {
         "candidates",
         "drift",
         "satellites",
+        "bursts",
         "curate",
         "infer",
         "confidence",

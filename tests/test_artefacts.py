@@ -305,3 +305,18 @@ def test_a_recording_that_is_all_artefact_is_refused():
     traces[::5000] += 1.0
     with pytest.raises(InputError, match=r"saturated|nothing is left"):
         pipeline.sort(recorded(traces), QUICK)
+
+
+def test_a_recording_that_is_mostly_switched_off_is_sorted_where_it_is_not(tmp_path):
+    import h5py
+
+    rng = np.random.default_rng(8)
+    fs, n = 20_000, 10 * 20_000
+    traces = np.zeros((3 * n, 2), np.int16)
+    traces[n : 2 * n] = np.round(30 * rng.standard_normal((n, 2)))
+    path = tmp_path / "off.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("traces", data=traces).attrs.update(sampling_frequency=fs, units="uV", gain=0.2)
+    recording = open_recording(path)
+    found = find_artefacts(recording, PreprocessConfig(), 5.0, Observer())
+    assert found.tolist() == [[0, pytest.approx(n, abs=0.1 * fs)], [pytest.approx(2 * n, abs=0.1 * fs), 3 * n]]

@@ -12,7 +12,7 @@ from spikecrsae.initialise import SpikeSubspace, TemplateWindow, windows_at
 from spikecrsae.progress import Observer
 
 WINDOW = TemplateWindow(N_TIMES, PEAK)
-LEVEL, DEAD_TIME = 4.5, 10
+LEVEL, DEAD_TIME, BURST = 4.5, 10, 400
 FIRST = template(20, (1.0, 0.4, 0.1, 0.0))
 SECOND = template(15, (0.0, 0.1, 1.0, 0.5), width=5.0)
 
@@ -29,7 +29,7 @@ def curated(signal: np.ndarray, members: list[np.ndarray]):
     templates = np.stack([windows_at(signal.T, starts, N_TIMES).mean(axis=0).T for starts in members])
     return curate(
         signal, np.sort(np.concatenate(members)), templates, members, subspace, WINDOW, threshold=LEVEL, dead_time=DEAD_TIME,
-        refractory=REFRACTORY, fixed_number=False, seed=0, observer=Observer(),
+        refractory=REFRACTORY, burst=BURST, fixed_number=False, seed=0, observer=Observer(),
     )  # fmt: skip
 
 

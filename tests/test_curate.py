@@ -95,7 +95,7 @@ def test_em_learns_the_rate_and_spread_of_a_unit():
 # ---- decisions, through curate itself
 
 WINDOW = TemplateWindow(N_TIMES, PEAK)
-LEVEL, DEAD_TIME = 4.5, 10
+LEVEL, DEAD_TIME, BURST = 4.5, 10, 400
 #: Three neurons on four channels, and one that resembles the first (cosine 0.83).
 FIRST = template(20, (1.0, 0.4, 0.1, 0.0))
 SECOND = template(15, (0.0, 0.1, 1.0, 0.5), width=5.0)
@@ -132,7 +132,7 @@ def curated(signal, truth, templates, members, fixed_number=False) -> Scene:
     events = subspace.detect(signal.T, LEVEL, DEAD_TIME) - WINDOW.before
     events = events[(events >= 0) & (events <= signal.shape[1] - N_TIMES)]
     result = curate(
-        signal, events, np.stack(templates), members, subspace, WINDOW, threshold=LEVEL, dead_time=DEAD_TIME, refractory=REFRACTORY,
+        signal, events, np.stack(templates), members, subspace, WINDOW, threshold=LEVEL, dead_time=DEAD_TIME, refractory=REFRACTORY, burst=BURST,
         fixed_number=fixed_number, seed=0, observer=Observer(),
     )  # fmt: skip
     return Scene(truth, result)
@@ -343,7 +343,9 @@ def test_the_large_and_the_small_spikes_of_one_neuron_are_merged():
     (merge,) = scene.result.decisions
     assert merge["decision"] == "merge"
     assert sorted(merge["units"]) == [0, 1]
-    assert merge["level"] > 0.99, "the cosine of templates that differ in gain alone"
+    assert merge["why"] == "better together"
+    assert merge["statistic"] > merge["level"] == 0
+    assert merge["similarity"] > 0.99, "the cosine of templates that differ in gain alone"
     assert scene.result.ids.tolist() == [merge["units"][0], 2], "the one with more spikes keeps its name"
     assert scene.accuracy().min() > 0.98
 

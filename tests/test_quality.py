@@ -341,6 +341,16 @@ def test_spikes_in_phase_with_the_mains_are_noise(frequency, part):
     assert labels(evidence([train], int(60 * FS))) == ["noise"]
 
 
+@pytest.mark.parametrize("frequency", [2.0, 10.0, 15.0, 20.0])
+def test_spikes_in_phase_with_a_slow_stimulus_are_a_neurons(frequency):
+    """Every multiple of 10 Hz is a multiple of the stimulus' rhythm, 50 Hz as well."""
+    times = np.arange(0.1, 60, 1 / frequency)
+    times += 0.0005 * np.random.default_rng(0).standard_normal(len(times))
+    train = np.rint(times * FS).astype(np.int64)
+    assert mains_locking(train, FS) == 0.0
+    assert labels(evidence([train], int(60 * FS))) == ["single"]
+
+
 def test_neurons_are_not_taken_for_mains():
     """Poisson trains, and one that fires fifty times a second at nearly equal intervals."""
     rng = np.random.default_rng(0)
