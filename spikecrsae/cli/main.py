@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import os
 import signal
 import sys
@@ -103,5 +105,14 @@ for command in (sort, score, simulate, info, apply):
 
 
 def main() -> None:
-    """The console script."""
-    cli(prog_name="spikecrsae")
+    """The console script. Everything is written by the end, so it leaves at once: to take torch and compiled code apart, which
+    nobody needs any more, costs the interpreter one to two seconds."""
+    try:
+        cli(prog_name="spikecrsae")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)

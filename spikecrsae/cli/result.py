@@ -75,7 +75,7 @@ def run_into_folder(
 
 def _load_libraries() -> None:
     """Load what is needed later beside the computation: it takes seconds. What is missing is told where it is used."""
-    for name in ("sklearn.cluster", "torch", "matplotlib.backends.backend_agg"):
+    for name in ("matplotlib.backends.backend_agg", "torch"):
         with contextlib.suppress(Exception):
             importlib.import_module(name)
 
