@@ -27,6 +27,7 @@ from spikecrsae.errors import InputError, UsageError
 from spikecrsae.infer import Laplace, decode_recording
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
 from spikecrsae.intervals import parse_intervals, widened
+from spikecrsae.memory import within_limit
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
@@ -115,6 +116,7 @@ def sort(
     be sorted; a recording without any unit is no error, its sorting is empty.
     """
     observer = observer or Observer()
+    config = within_limit(config, recording.n_channels, recording.sampling_frequency)
     device = resolve_device(config.runtime.device)
     rng = np.random.default_rng(config.runtime.seed)
     clock = _Clock()

@@ -17,6 +17,7 @@ FLOORS = {
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {"csc", "readers", "exports", "score", "simulate", "results", "components", "filters"},
     3: {
+        "memory",
         "preprocess",
         "noise",
         "hum",

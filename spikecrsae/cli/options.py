@@ -32,6 +32,7 @@ SORT_FIELDS = (
     "infer.chunk_s",
     "runtime.seed",
     "runtime.device",
+    "runtime.memory_limit",
 )
 #: What is left to choose once the templates are known.
 APPLY_FIELDS = ("preprocess.exclude_s", "preprocess.find_artefacts", "infer.chunk_s", "runtime.device")
