@@ -29,9 +29,11 @@ from spikecrsae.report.tables import (
     decision_table,
     label_of,
     number,
+    percent,
     quality_lists,
     score_table,
     table,
+    trimmed,
     unit_table,
 )
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names, unit_pictures, value_of
@@ -59,7 +61,7 @@ def report_html(sorting: Sorting, run: Mapping, truth: Truth | None = None) -> s
     sections = {
         "Summary": _summary(sorting, run),
         "Signal": _signal(sorting),
-        "Units": _units(sorting),
+        "Units": _units(sorting, run),
         "Pairs": _pairs(sorting),
         "Training": _training(sorting),
         "Curation": _curation(sorting),
@@ -86,7 +88,7 @@ def report_html(sorting: Sorting, run: Mapping, truth: Truth | None = None) -> s
 
 def _subtitle(sorting: Sorting, run: Mapping) -> str:
     made = [f"sorted by spikecrsae {run['spikecrsae']}"] if "spikecrsae" in run else []
-    made += [str(run["began"]).replace("T", " ")] if "began" in run else []
+    made += [str(run["began"]).replace("T", " ").replace("+00:00", " UTC")] if "began" in run else []
     return escape(" · ".join(made))
 
 
@@ -113,16 +115,17 @@ def _summary(sorting: Sorting, run: Mapping) -> str:
     labels = [label_of(sorting, index) for index in range(sorting.n_units)]
     kinds = ", ".join(f"{labels.count(kind)} {kind}" for kind in ("single", "multi", "noise") if kind in labels)
     left_out = float((sorting.excluded[:, 1] - sorting.excluded[:, 0]).sum()) / sorting.sampling_frequency
+    places = "1 place" if len(sorting.excluded) == 1 else f"{len(sorting.excluded)} places"
     facts = {
-        "units": f"{sorting.n_units}" + (f" ({kinds})" if kinds else ""),
+        f"units: {kinds}" if kinds else "units": f"{sorting.n_units}",
         "spikes": f"{len(sorting.spikes):,}",
-        "duration": f"{number(sorting.duration_s, 4)} s",
+        "duration": f"{trimmed(sorting.duration_s)} s",
         "channels": f"{sorting.n_channels}",
-        "sampling frequency": f"{number(sorting.sampling_frequency / 1000, 4)} kHz",
-        "left out": f"{number(left_out)} s in {len(sorting.excluded)} intervals" if len(sorting.excluded) else "nothing",
+        "sampling frequency": f"{trimmed(sorting.sampling_frequency / 1000)} kHz",
+        f"left out, in {places}" if left_out else "left out": f"{trimmed(left_out, 3)} s",
     }
     if "seconds" in run:
-        facts["computing"] = f"{number(float(run['seconds']))} s on {run.get('device', 'cpu')}"
+        facts[f"computing, on {run.get('device', 'cpu')}"] = f"{trimmed(run['seconds'], 3)} s"
     rows = [
         (word, str(recording[key]))
         for word, key in (("file", "path"), ("format", "format"), ("checksum", "checksum"))
@@ -155,11 +158,13 @@ def _signal(sorting: Sorting) -> str:
     return _figure(picture) if picture else '<p class="none">This sorting holds no example of its signal.</p>'
 
 
-def _units(sorting: Sorting) -> str:
+def _units(sorting: Sorting, run: Mapping) -> str:
     if not sorting.n_units:
         return '<p class="none">No unit was found.</p>'
     most = min(MOST_POINTS, MOST_POINTS_IN_ALL // sorting.n_units)
-    return unit_table(sorting) + _chooser(sorting) + "".join(_unit(sorting, index, most) for index in range(sorting.n_units))
+    prior = ((run.get("config") or {}).get("infer") or {}).get("prior")
+    units = "".join(_unit(sorting, index, most, prior == "spike-slab") for index in range(sorting.n_units))
+    return unit_table(sorting) + _chooser(sorting) + units
 
 
 def _chooser(sorting: Sorting) -> str:
@@ -178,9 +183,9 @@ def _chooser(sorting: Sorting) -> str:
     )
 
 
-def _unit(sorting: Sorting, index: int, most_points: int) -> str:
+def _unit(sorting: Sorting, index: int, most_points: int, shrunk: bool) -> str:
     unit, label = int(sorting.unit_ids[index]), label_of(sorting, index)
-    pictures = unit_pictures(sorting, index, most_points)
+    pictures = unit_pictures(sorting, index, most_points, shrunk)
     figures = "".join(_figure(picture, "template" if picture.title == "Template" else "") for picture in pictures)
     return (
         f'<article class="unit {color_class(index)}" id="unit-{unit}" data-unit="{unit}" data-label="{escape(label)}" tabindex="-1">'
@@ -192,7 +197,7 @@ def _unit(sorting: Sorting, index: int, most_points: int) -> str:
 def _headline(sorting: Sorting, index: int) -> str:
     """The few numbers of a unit that are read first."""
     count = len(sorting.spike_samples(sorting.unit_ids[index]))
-    facts = [f"{count:,} spikes", f"{number(count / sorting.duration_s)} Hz"]
+    facts = [f"{count:,} spikes", f"{trimmed(count / sorting.duration_s, 3)} Hz"]
     if "peak_channel" in sorting.units:
         facts.append(channel_names(sorting)[int(sorting.units["peak_channel"][index])])
     if "amplitude" in sorting.units:
@@ -205,7 +210,8 @@ def _headline(sorting: Sorting, index: int) -> str:
         "hybrid_recall": "self-test recall",
         "hybrid_precision": "self-test precision",
     }
-    facts += [f"{word} {number(100 * value_of(sorting, name, index), 2)} %" for name, word in errors.items() if name in sorting.units]
+    parts = {word: value_of(sorting, name, index) for name, word in errors.items()}
+    facts += [f"{word} {percent(part)} %" for word, part in parts.items() if part == part]
     return " · ".join(facts)
 
 
@@ -218,8 +224,8 @@ def _pairs(sorting: Sorting) -> str:
 def _training(sorting: Sorting) -> str:
     figures = "".join(map(_figure, training_pictures(sorting.model)))
     words = {"lambda": "lambda", "sigma": "sigma"}
-    facts = {word: number(sorting.model[name]) for name, word in words.items() if name in sorting.model}
-    course = f'<div class="figures">{figures}</div>' if figures else '<p class="none">No training was recorded.</p>'
+    facts = {word: trimmed(sorting.model[name]) for name, word in words.items() if name in sorting.model}
+    course = f'<div class="figures small">{figures}</div>' if figures else '<p class="none">No training was recorded.</p>'
     return (_facts(facts) if facts else "") + course
 
 

@@ -18,7 +18,7 @@ N_COLORS = 8
 #: Units of the matrices at most: of correlograms, and of similarities.
 MOST_CROSSED, MOST_COMPARED = 12, 40
 CROSS_MS, CROSS_BIN_MS = 25, 1.0
-_TRACES_WIDTH, _NAMES = 1100, 84
+_TRACES_WIDTH, _NAMES = 1228, 84
 
 
 def color_class(index: int) -> str:
@@ -58,7 +58,7 @@ def traces_picture(sorting: Sorting) -> Picture | None:
     panel.scale_bar(bar, f"{bar:g} {amplitude_unit(sorting)}")
     note = (
         f"high-passed signal, the {1000 * len(traces) / fs:.0f} ms in which most units fire: {len(spikes):,} spikes of {len(firing)} "
-        "units; in a unit's colour where its template lies; thin dark line: reconstruction from templates and amplitudes"
+        "units; in a unit's colour where its template lies; thin line over it: reconstruction from templates and amplitudes"
     )
     label = f"Traces of {traces.shape[1]} channels with {len(spikes)} spikes and their reconstruction"
     return Picture("Signal, spikes and reconstruction", drawing.render(label), note, wide=True)
@@ -101,7 +101,7 @@ def cross_correlogram_picture(sorting: Sorting) -> Picture | None:
     bin_size = max(1, ms_to_samples(CROSS_BIN_MS, sorting.sampling_frequency))
     n_half = round(CROSS_MS / CROSS_BIN_MS)
     counts = correlograms(spikes["sample"], which, len(rows), bin_size, n_half)
-    cell = float(np.clip(900 / len(rows), 74, 150))
+    cell = float(np.clip(700 / len(rows), 74, 144))
     drawing = Drawing(70 + cell * len(rows), 40 + 0.75 * cell * len(rows))
     edges = np.arange(-n_half, n_half + 1) * bin_size / sorting.sampling_frequency * 1000
     for i in range(len(rows)):
@@ -119,7 +119,7 @@ def cross_correlogram_picture(sorting: Sorting) -> Picture | None:
             if j == 0:
                 drawing.text(58, panel.top + panel.height / 2 + 3.5, f"unit {a}", "t-right")
             if i == len(rows) - 1:
-                panel.x_axis(at=[-CROSS_MS, 0] if j else [-CROSS_MS, 0, CROSS_MS])
+                panel.x_axis(at=[-CROSS_MS, 0] if j < i else [-CROSS_MS, 0, CROSS_MS])
                 drawing.text(panel.left + panel.width / 2, panel.bottom + 30, f"unit {b}", "t-middle")
     left_out = f"the {len(rows)} of {sorting.n_units} units with the most spikes; " if len(rows) < sorting.n_units else ""
     note = (
@@ -135,7 +135,7 @@ def similarity_picture(sorting: Sorting) -> Picture | None:
     if n < 2:
         return None
     similarity = template_similarity(sorting.templates[:n])
-    cell, numbers = float(np.clip(560 / n, 18, 64)), n <= 16
+    cell, numbers = float(np.clip((340 if n <= 8 else 560) / n, 18, 60)), n <= 16
     drawing = Drawing(70 + n * cell, 34 + n * cell)
     for i in range(n):
         a = sorting.unit_ids[i]
@@ -149,7 +149,7 @@ def similarity_picture(sorting: Sorting) -> Picture | None:
             drawing.rect(x, y, cell - 2, cell - 2, "heat", value)
             if numbers:
                 text = f"{similarity[i, j]:.2f}".replace("-", "−")
-                drawing.text(x + cell / 2 - 1, y + cell / 2 + 3, text, "t-middle" + " on-heat" * (value > 0.6))
+                drawing.text(x + cell / 2 - 1, y + cell / 2 + 3, text, "t-middle label")
             drawing.close()
     left_out = f"the {n} largest of {sorting.n_units} units; " if n < sorting.n_units else ""
     note = f"{left_out}cosine of two templates over all channels, at the lag where it is largest"
@@ -170,8 +170,8 @@ def training_pictures(model: Mapping[str, np.ndarray]) -> list[Picture]:
         if not history.size:
             continue
         epochs = np.arange(1, len(history) + 1)
-        drawing, panel = axes(380, 220, (0.5, len(history) + 0.5), span_of(history, room=0.08), (12, 14, 40, 66))
-        panel.y_axis(label, away=54)
+        drawing, panel = axes(380, 220, (0.5, len(history) + 0.5), span_of(history, room=0.08), (12, 14, 40, 84))
+        panel.y_axis(label, away=72)
         for row, values in enumerate(history.reshape(len(history), -1).T):
             drawing.open(color_class(row))
             panel.line(epochs, values, "line")
@@ -188,7 +188,8 @@ def tradeoff_picture(curve: Tradeoff, truth: str, unit: str, row: int, miss: flo
     right = float(np.clip(115 * max([*curve.false_alarm, false_alarm]), 5, 102))
     # the corner is what matters
     top = float(np.clip(max(300 * miss, 10.0), 10, 102))
-    drawing, panel = axes(380, 300, (0, right), (0, top))
+    # zero lies a little inside, so that a curve along an axis is seen whole
+    drawing, panel = axes(380, 300, (-0.02 * right, right), (-0.02 * top, top))
     panel.y_axis("misses (% of the true spikes)")
     drawing.open(color_class(row))
     kept = 100 * curve.miss <= top
@@ -197,5 +198,5 @@ def tradeoff_picture(curve: Tradeoff, truth: str, unit: str, row: int, miss: flo
     drawing.close()
     panel.points([100 * false_alarm], [100 * miss], "here")
     panel.x_axis("false alarms (% of the unit's spikes)")
-    note = f"ringed: this sorting, {100 * miss:.1f} % missed, {100 * false_alarm:.1f} % false; along the curve the threshold rises"
+    note = f"large dot: this sorting, {100 * miss:.1f} % missed, {100 * false_alarm:.1f} % false; along the curve the threshold rises"
     return Picture(f"Truth {truth}, unit {unit}", drawing.render(f"Misses against false alarms, truth {truth}"), note)

@@ -16,21 +16,23 @@ from spikecrsae.sorting import Sorting
 
 #: Rows of the table of decisions at most.
 MOST_DECISIONS = 1000
-#: Columns of the unit table that stand in the overview: heading, factor, unit. The rest stands with each unit.
+#: Columns of the unit table that stand in the overview, with their headings; the rest stands with each unit.
 _OVERVIEW = {
-    "n_spikes": ("spikes", 1, ""),
-    "firing_rate": ("rate", 1, "Hz"),
-    "peak_channel": ("channel", 1, ""),
-    "amplitude": ("amplitude", 1, "{unit}"),
-    "snr": ("SNR", 1, ""),
-    "isi_violations": ("ISI violations", 1, "%"),
-    "contamination_high": ("contaminated at most", 100, "%"),
-    "estimated_false_alarm": ("estimated false alarms", 100, "%"),
-    "estimated_miss": ("estimated misses", 100, "%"),
-    "drift": ("drift", 100, "%"),
-    "hybrid_recall": ("self-test recall", 100, "%"),
-    "hybrid_precision": ("self-test precision", 100, "%"),
+    "n_spikes": "spikes",
+    "firing_rate": "rate (Hz)",
+    "peak_channel": "channel",
+    "amplitude": "amplitude ({unit})",
+    "snr": "SNR",
+    "isi_violations": "ISI violations (%)",
+    "contamination_high": "contaminated at most (%)",
+    "estimated_false_alarm": "estimated false alarms (%)",
+    "estimated_miss": "estimated misses (%)",
+    "drift": "drift (%)",
+    "hybrid_recall": "self-test recall (%)",
+    "hybrid_precision": "self-test precision (%)",
 }
+#: Columns that are parts of 1.
+PARTS = ("contamination_high", "estimated_false_alarm", "estimated_miss", "drift", "hybrid_recall", "hybrid_precision")
 #: How the quality columns stand together; a column that is in none of these stands under the last heading.
 _GROUPS = {
     "Errors, estimated": ("estimated_false_alarm", "estimated_miss", "hybrid_recall", "hybrid_precision", "hybrid_injected"),
@@ -65,11 +67,29 @@ def number(value, digits: int = 3) -> str:
     return f"{value:,.{decimals}f}".replace("-", "−")
 
 
+def trimmed(value: float, digits: int = 4) -> str:
+    """A number for reading without zeros at its end."""
+    text = number(float(value), digits)
+    return text.rstrip("0").rstrip(".") if "." in text and "e" not in text else text
+
+
+def percent(part: float) -> str:
+    """A part of 1 in per cent, to a hundredth."""
+    if math.isnan(part):
+        return "–"
+    return "< 0.01" if 0 < part < 0.00005 else trimmed(100 * part, 3) if part >= 0.1 else f"{100 * part:.2f}"
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence], label: str, classes: str = "", order: bool = False) -> str:
-    """A table that scrolls within its frame. Cells are values, or HTML where they are of type `Markup`; order: its headings are
-    buttons that put its rows in order."""
+    """A table that scrolls within its frame. Cells are values, texts, or HTML (`Markup`); order: its headings are buttons that
+    put its rows in order."""
     button = '<button type="button" class="order">{}</button>' if order else "{}"
-    head = "".join(f'<th scope="col">{button.format(escape(heading))}</th>' for heading in headings)
+    rows = list(rows)
+    numeric = [not isinstance(cell, str) for cell in rows[0]] if rows else [False] * len(headings)
+    head = "".join(
+        f'<th scope="col"{" class=n" * right}>{button.format(escape(heading))}</th>'
+        for heading, right in zip(headings, numeric, strict=True)
+    )
     body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     return (
         f'<div class="scroll {classes}" role="region" tabindex="0" aria-label="{escape(label)}">'
@@ -83,6 +103,12 @@ class Markup(str):
     __slots__ = ()
 
 
+class Part(float):
+    """A part of 1 that is shown in per cent."""
+
+    __slots__ = ()
+
+
 def _cell(value) -> str:
     if isinstance(value, Markup):
         return f"<td>{value}</td>"
@@ -90,7 +116,8 @@ def _cell(value) -> str:
         return f"<td>{escape(value)}</td>"
     exact = value.item() if hasattr(value, "item") else value
     known = exact is not None and exact == exact
-    return f'<td class="n" data-value="{escape(exact) if known else ""}">{escape(number(value))}</td>'
+    shown = percent(value) if isinstance(value, Part) else number(value)
+    return f'<td class="n" data-value="{escape(exact) if known else ""}">{escape(shown)}</td>'
 
 
 def unit_name(sorting: Sorting, index: int) -> Markup:
@@ -111,14 +138,11 @@ def badge(label: str) -> Markup:
 def unit_table(sorting: Sorting) -> str:
     """One row per unit: what it is, how much there is of it, and how far it can be trusted."""
     shown = [name for name in _OVERVIEW if name in sorting.units]
-    headings = ["unit", "label"]
-    for name in shown:
-        word, _, unit = _OVERVIEW[name]
-        headings.append(word + (f" ({unit.format(unit=amplitude_unit(sorting))})" if unit else ""))
+    headings = ["unit", "label", *(_OVERVIEW[name].format(unit=amplitude_unit(sorting)) for name in shown)]
     names = channel_names(sorting)
     rows = []
     for index in range(sorting.n_units):
-        cells = [sorting.units[name][index] * _OVERVIEW[name][1] for name in shown]
+        cells = [Part(sorting.units[name][index]) if name in PARTS else sorting.units[name][index] for name in shown]
         if "peak_channel" in shown:
             cells[shown.index("peak_channel")] = names[int(sorting.units["peak_channel"][index])]
         rows.append([unit_name(sorting, index), badge(label_of(sorting, index)), *cells])
@@ -168,8 +192,8 @@ def score_table(comparison: Comparison) -> str:
     """Every truth unit against its best match."""
     headings = ["truth", "spikes", "unit", "found", "accuracy", "precision", "recall", "miss (%)", "false alarm (%)"]
     rows = [
-        [r.truth, r.n_truth, r.test or "–", r.tp, r.accuracy, r.precision, r.recall, 100 * r.miss,
-         100 * r.false_alarm if r.test is not None else None]
+        [r.truth, r.n_truth, r.test or "–", r.tp, r.accuracy, r.precision, r.recall, Part(r.miss),
+         Part(r.false_alarm if r.test is not None else math.nan)]
         for r in comparison.best_rows
     ]  # fmt: skip
     return table(headings, rows, "Scores against the truth", order=True)

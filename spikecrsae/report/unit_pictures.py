@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from spikecrsae.quality import REFRACTORY_MS
@@ -19,17 +21,57 @@ INTERVALS_MS, INTERVAL_BIN_MS = 50, 0.5
 AMPLITUDE_BINS = 60
 
 
-def unit_pictures(sorting: Sorting, index: int, most_points: int) -> list[Picture]:
-    """All pictures of the unit in row `index` of the unit table; of its amplitudes at most `most_points` are drawn over time."""
+@dataclass(frozen=True)
+class AmplitudeModel:
+    """What the decoder expects of a unit's amplitudes; NaN where it is not known.
+
+    size: the template's largest deflection. noise: standard deviation of the amplitude that the template's matched filter finds in
+    noise alone, size / ||h||, h whitened. spread: that of the spikes' true amplitudes, s size. threshold: what the matched
+    filter must find for a spike to be more probable than noise. shrunk: reported amplitudes are posterior means, drawn from what the
+    filter finds towards `size`, as the spike-and-slab prior does.
+    """
+
+    size: float
+    noise: float
+    spread: float
+    threshold: float
+    shrunk: bool
+
+    @classmethod
+    def of(cls, sorting: Sorting, index: int, shrunk: bool) -> AmplitudeModel:
+        size = float(np.abs(sorting.templates[index]).max()) if len(sorting.templates) else np.nan
+        norm, spread = value_of(sorting, "whitened_norm", index), np.asarray(sorting.model.get("spread", ()))
+        relative = float(spread[index]) if len(spread) == sorting.n_units else np.nan
+        noise = size / norm if norm > 0 else np.nan
+        return cls(size, noise, size * relative, value_of(sorting, "threshold", index), shrunk and relative > 0)
+
+    @property
+    def weight(self) -> float:
+        """Share of what the matched filter finds in a reported amplitude; the rest is the unit's own."""
+        return self.spread**2 / (self.spread**2 + self.noise**2) if self.shrunk else 1.0
+
+    def found(self, reported: np.ndarray) -> np.ndarray:
+        """What the matched filter found, from reported amplitudes (exact where spikes do not overlap)."""
+        return self.size + (reported - self.size) / self.weight
+
+    @property
+    def reported_threshold(self) -> float:
+        """The threshold on the scale of reported amplitudes."""
+        return self.size + (self.threshold - self.size) * self.weight if self.shrunk else self.threshold
+
+
+def unit_pictures(sorting: Sorting, index: int, most_points: int, shrunk: bool = False) -> list[Picture]:
+    """All pictures of the unit in row `index` of the unit table; of its amplitudes at most `most_points` are drawn over time.
+    shrunk: see AmplitudeModel."""
     spikes = sorting.spikes[sorting.spikes["unit"] == sorting.unit_ids[index]]
-    threshold = value_of(sorting, "threshold", index)
+    model = AmplitudeModel.of(sorting, index, shrunk)
     pictures = [
         auto_correlogram_picture(spikes["sample"], sorting),
         interval_picture(spikes["sample"], sorting),
-        amplitude_picture(spikes, sorting, threshold, most_points),
+        amplitude_picture(spikes, sorting, model.reported_threshold, most_points),
     ]
     if len(sorting.templates):
-        pictures = [template_picture(sorting, index), *pictures, threshold_picture(spikes["amplitude"], sorting, index)]
+        pictures = [template_picture(sorting, index), *pictures, threshold_picture(spikes["amplitude"], sorting, model)]
     return pictures
 
 
@@ -69,7 +111,7 @@ def template_picture(sorting: Sorting, index: int) -> Picture:
         panel.upright(0.0, "grid")
         panel.band(times, template[channel] - spread[channel], template[channel] + spread[channel], "band")
         panel.line(times, template[channel], "line")
-        drawing.text(panel.left + 3, panel.top + 11, names[channel], "t-left strong" if channel == loudest else "t-left")
+        drawing.text(panel.left + 3, panel.bottom - 5, names[channel], "t-left strong" if channel == loudest else "t-left")
         if place + n_columns >= len(shown):
             _time_axis(panel, column, n_columns)
     count = f"{len(shown)} of {len(template)} channels, those where it is largest; " if len(shown) < len(template) else ""
@@ -116,8 +158,8 @@ def interval_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
     panel.x_axis("interval between spikes (ms)")
     total, violations = max(len(samples) - 1, 0), int(counts[early].sum())
     part = f" ({100 * violations / total:.2g} %)" if total else ""
-    rest = f"; {total - counts.sum():,} are longer than {INTERVALS_MS} ms" if total else ""
-    note = f"{violations:,} of {total:,} intervals{part} violate {REFRACTORY_MS:g} ms{rest}"
+    rest = f"; {total - counts.sum():,} last longer than is drawn" if total else ""
+    note = f"{violations:,} of {total:,} intervals{part} are shorter than {REFRACTORY_MS:g} ms{rest}"
     return Picture("Intervals between spikes", drawing.render("Histogram of the intervals between spikes"), note)
 
 
@@ -141,20 +183,19 @@ def amplitude_picture(spikes: np.ndarray, sorting: Sorting, threshold: float, mo
     return Picture("Amplitude over time", drawing.render("Amplitude of each spike against time"), "; ".join(said))
 
 
-def threshold_picture(amplitudes: np.ndarray, sorting: Sorting, index: int) -> Picture:
-    """The threshold between two distributions: of the spikes' amplitudes, and of the amplitude that noise alone seems to have.
+def threshold_picture(amplitudes: np.ndarray, sorting: Sorting, model: AmplitudeModel) -> Picture:
+    """The threshold between two distributions of what the unit's matched filter finds: at its spikes, and in noise alone.
 
-    The matched filter of a template h, with amplitude A in the recording's unit, gives on noise alone a normal distribution of
-    standard deviation A / ||h||, h whitened; on the unit's spikes N(A, A^2 (s^2 + 1 / ||h||^2)), s the spread of the prior.
+    By the model noise alone gives N(0, noise^2), the unit's spikes N(size, spread^2 + noise^2).
     """
-    size = float(np.abs(sorting.templates[index]).max())
-    norm, threshold = value_of(sorting, "whitened_norm", index), value_of(sorting, "threshold", index)
-    noise = size / norm if norm > 0 else np.nan
-    counts, edges = np.histogram(amplitudes, AMPLITUDE_BINS) if len(amplitudes) else (np.zeros(1), np.array([0.0, size or 1.0]))
+    size, threshold, noise = model.size, model.threshold, model.noise
+    counts, edges = np.zeros(1), np.array([0.0, size or 1.0])
+    if len(amplitudes):
+        counts, edges = np.histogram(model.found(amplitudes.astype(np.float64)), AMPLITUDE_BINS)
     density = counts / max(len(amplitudes), 1) / np.diff(edges)
     x = span_of(edges, [threshold, -3.5 * noise, 3.5 * noise], room=0.02)
     grid = np.linspace(*x, 240)
-    curves = {"noise": _normal(grid, 0.0, noise), "model": _normal(grid, size, noise * _widening(sorting, index, norm))}
+    curves = {"noise": _normal(grid, 0.0, noise), "model": _normal(grid, size, np.hypot(noise, model.spread))}
     known = {name: curve for name, curve in curves.items() if np.isfinite(curve).all()}
     drawing, panel = axes(WIDTH, HEIGHT, x, span_of(density, *known.values(), least=(0.0, 0.0), room=0.12))
     panel.y_axis(f"density (1/{amplitude_unit(sorting)})")
@@ -163,19 +204,13 @@ def threshold_picture(amplitudes: np.ndarray, sorting: Sorting, index: int) -> P
     panel.bars(edges, density, "bars pale")
     if "model" in known:
         panel.line(grid, known["model"], "line")
-    panel.x_axis(f"amplitude ({amplitude_unit(sorting)})")
+    panel.x_axis(f"amplitude by the matched filter ({amplitude_unit(sorting)})")
     if np.isfinite(threshold):
         panel.upright(threshold, "rule")
         drawing.text(panel.across(threshold) + 4, panel.top + 9, f"{threshold:.3g}", "t-left")
     said = ["bars: spikes"] + ["curve: the model of them"] * ("model" in known)
     said += ["grey: noise alone, by the model"] * ("noise" in known) + ["dashed: threshold"] * bool(np.isfinite(threshold))
     return Picture("Threshold", drawing.render("Distributions of spike amplitudes and of noise, with the threshold"), "; ".join(said))
-
-
-def _widening(sorting: Sorting, index: int, norm: float) -> float:
-    """By what factor the spikes' amplitudes vary more than noise alone, sqrt(1 + s^2 ||h||^2); NaN where s is not known."""
-    spread = np.asarray(sorting.model.get("spread", ()))
-    return float(np.sqrt(1 + (spread[index] * norm) ** 2)) if len(spread) == sorting.n_units else np.nan
 
 
 def _normal(x: np.ndarray, mean: float, deviation: float) -> np.ndarray:
