@@ -16,7 +16,11 @@ _REPORT = "report.html"
 @click.command(cls=Command, short_help="The page with pictures of a sorting.")
 @click.argument("sorting", type=click.Path(path_type=Path))
 @option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Where the page goes; into the result folder otherwise."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where the page goes; into the result folder otherwise.",
 )
 @option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
 @option("--truth", type=click.Path(path_type=Path), metavar="FILE", help="Known spikes, or a recording that holds them.")
@@ -42,8 +46,8 @@ def report(
     from spikecrsae.report.html import report_html
     from spikecrsae.results import read_run, read_sorting
 
-    target = _target(sorting, output, overwrite)
     found, run = read_sorting(sorting), read_run(sorting)
+    target = _target(sorting, output, overwrite)
     page = report_html(found, run, _truth(found, truth, tolerance_ms) if truth else None).encode()
     _write(target, page, in_result=output is None)
     if as_json:
@@ -54,11 +58,13 @@ def report(
 
 def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
     """Where the page goes. Raises UsageError where that is not said, OutputError where a file of other origin is there."""
+    from spikecrsae.results import is_listed
+
     if output is None:
         if not sorting.is_dir():
             raise UsageError(f"{sorting} is no result folder, which the page could go to; give its place with -o.")
         target = sorting / _REPORT
-        if target.exists() and not _is_listed(target):
+        if target.exists() and not is_listed(target):
             raise OutputError(f"{target} is not of this result and is not overwritten; choose another place with -o.")
         return target
     if output.is_dir():
@@ -66,16 +72,6 @@ def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists and is not overwritten; give --overwrite, or another name with -o.")
     return output
-
-
-def _is_listed(path: Path) -> bool:
-    """Whether the manifest beside a file lists it."""
-    import json
-
-    from spikecrsae.results import MANIFEST
-
-    manifest = path.with_name(MANIFEST)
-    return manifest.is_file() and path.name in json.loads(manifest.read_text(encoding="utf-8"))["files"]
 
 
 def _truth(sorting, path: Path, tolerance_ms: float):

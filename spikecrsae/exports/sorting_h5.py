@@ -92,7 +92,11 @@ def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
 def _read(file: h5py.File) -> Sorting:
     attributes = {name: file.attrs[name] for name in _ATTRIBUTES}
     # results of earlier versions hold no example
-    example = {"example": file["example"][:], "example_start": int(file["example"].attrs["start_sample"])} if "example" in file else {}
+    example = (
+        {"example": file["example"][:], "example_start": int(file["example"].attrs["start_sample"])}
+        if "example" in file
+        else {}
+    )
     units, channels, model = ({name: _column(values) for name, values in file[table].items()} for table in _TABLES)
     return Sorting(
         spikes=file["spikes"][:].astype(SPIKE_DTYPE),

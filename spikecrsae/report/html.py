@@ -17,8 +17,8 @@ from spikecrsae.report.pictures import (
     color_class,
     cross_correlogram_picture,
     similarity_picture,
-    tradeoff_picture,
     traces_picture,
+    tradeoff_picture,
     training_pictures,
 )
 from spikecrsae.report.svg import Picture, escape
@@ -70,7 +70,9 @@ def report_html(sorting: Sorting, run: Mapping, truth: Truth | None = None) -> s
     }
     present = {title: content for title, content in sections.items() if content}
     links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title in present)
-    body = "".join(f'<section id="{title.lower()}"><h2>{title}</h2>{content}</section>' for title, content in present.items())
+    body = "".join(
+        f'<section id="{title.lower()}"><h2>{title}</h2>{content}</section>' for title, content in present.items()
+    )
     style, script = (Path(__file__).with_name(file).read_text(encoding="utf-8") for file in ("page.css", "page.js"))
     own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{own}'"
@@ -99,9 +101,7 @@ def _figure(picture: Picture, classes: str = "") -> str:
         classes += " wide"
         drawing = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(picture.title)}">{drawing}</div>'
     note = f"<p>{escape(picture.note)}</p>" if picture.note else ""
-    return (
-        f'<figure class="{classes.strip()}"><figcaption><h4>{escape(picture.title)}</h4></figcaption>{drawing}{note}</figure>'
-    )
+    return f'<figure class="{classes.strip()}"><figcaption><h4>{escape(picture.title)}</h4></figcaption>{drawing}{note}</figure>'
 
 
 def _facts(facts: Mapping[str, str]) -> str:
@@ -234,22 +234,22 @@ def _curation(sorting: Sorting) -> str:
         return '<p class="none">No decision was recorded.</p>'
     n = len(sorting.curation)
     rest = f" The first {MOST_DECISIONS:,} are shown, all are in sorting.h5." if n > MOST_DECISIONS else ""
-    return (
-        f"<p>{n:,} decisions about which units there are; an arrow leads to what became of a unit.{rest}</p>{decision_table(sorting)}"
-    )
+    return f"<p>{n:,} decisions about which units there are; an arrow leads to what became of a unit.{rest}</p>{decision_table(sorting)}"
 
 
 def _truth(sorting: Sorting, truth: Truth) -> str:
     rows = {str(unit): row for row, unit in enumerate(sorting.unit_ids)}
     found = {row.truth: row for row in truth.comparison.best_rows}
     figures = "".join(
-        _figure(tradeoff_picture(curve, name, found[name].test, rows[found[name].test], found[name].miss, found[name].false_alarm))
+        _figure(
+            tradeoff_picture(
+                curve, name, found[name].test, rows[found[name].test], found[name].miss, found[name].false_alarm
+            )
+        )
         for name, curve in truth.curves.items()
     )
     tolerance = 1000 * truth.comparison.tolerance / truth.comparison.sampling_frequency
-    intro = (
-        f"Known spikes from {truth.source}; each truth unit with the unit that agrees best; spikes match within {tolerance:.2g} ms."
-    )
+    intro = f"Known spikes from {truth.source}; each truth unit with the unit that agrees best; spikes match within {tolerance:.2g} ms."
     none = "" if figures else '<p class="none">No unit matches the truth.</p>'
     return f'<p>{escape(intro)}</p>{score_table(truth.comparison)}{none}<div class="figures">{figures}</div>'
 

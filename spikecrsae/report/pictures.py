@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from spikecrsae.report.correlograms import correlograms, template_similarity
-from spikecrsae.report.svg import Drawing, Panel, Picture, axes, round_length, span_of
+from spikecrsae.report.svg import Drawing, Panel, Picture, axes, round_length, span_of, with_minus
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
 from spikecrsae.score import Tradeoff
 from spikecrsae.sorting import Sorting
@@ -108,9 +108,13 @@ def cross_correlogram_picture(sorting: Sorting) -> Picture | None:
         for j in range(i + 1):
             chance = counted[rows[i]] * counted[rows[j]] * bin_size / sorting.n_samples
             top = max(counts[i, j].max(), chance, 1)
-            panel = drawing.panel(64 + j * cell, 6 + i * 0.75 * cell, cell - 8, 0.75 * cell - 8, (edges[0], edges[-1]), (0, top))
+            panel = drawing.panel(
+                64 + j * cell, 6 + i * 0.75 * cell, cell - 8, 0.75 * cell - 8, (edges[0], edges[-1]), (0, top)
+            )
             a, b = sorting.unit_ids[rows[i]], sorting.unit_ids[rows[j]]
-            drawing.open(color_class(int(rows[i])) if i == j else "pair", f"unit {a} after unit {b}: {counts[i, j].sum():,} pairs")
+            drawing.open(
+                color_class(int(rows[i])) if i == j else "pair", f"unit {a} after unit {b}: {counts[i, j].sum():,} pairs"
+            )
             drawing.rect(panel.left, panel.top, panel.width, panel.height, "cell")
             panel.bars(edges, counts[i, j], "bars")
             panel.upright(0.0, "grid")
@@ -148,7 +152,7 @@ def similarity_picture(sorting: Sorting) -> Picture | None:
             drawing.rect(x, y, cell - 2, cell - 2, "cell")
             drawing.rect(x, y, cell - 2, cell - 2, "heat", value)
             if numbers:
-                text = f"{similarity[i, j]:.2f}".replace("-", "−")
+                text = with_minus(f"{similarity[i, j]:.2f}")
                 drawing.text(x + cell / 2 - 1, y + cell / 2 + 3, text, "t-middle label")
             drawing.close()
     left_out = f"the {n} largest of {sorting.n_units} units; " if n < sorting.n_units else ""

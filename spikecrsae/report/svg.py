@@ -25,6 +25,11 @@ def escape(text) -> str:
     return html.escape(_FORBIDDEN.sub("\ufffd", str(text)), quote=True)
 
 
+def with_minus(number: str) -> str:
+    """A number's text with a true minus sign, as wide as a plus, in place of the hyphen."""
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
 def ticks(low: float, high: float, n_wanted: int = 5) -> np.ndarray:
     """Round numbers (steps of 1, 2 or 5 times a power of ten) from low to high, about n_wanted of them."""
     span = high - low
@@ -40,7 +45,7 @@ def tick_labels(values: np.ndarray) -> list[str]:
     """Numbers with as many decimals as tell neighbours apart, and a true minus sign."""
     step = np.diff(values).min() if len(values) > 1 else abs(values[0]) if len(values) and values[0] else 1.0
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return [f"{value + 0.0:,.{decimals}f}".replace("-", "−") for value in np.round(values, decimals + 1)]
+    return [with_minus(f"{value + 0.0:,.{decimals}f}") for value in np.round(values, decimals + 1)]
 
 
 def round_length(length: float) -> float:

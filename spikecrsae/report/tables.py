@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from spikecrsae.report.pictures import color_class
-from spikecrsae.report.svg import escape
+from spikecrsae.report.svg import escape, with_minus
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
 from spikecrsae.score import Comparison
 from spikecrsae.sorting import Sorting
 
+#: What stands in place of a number that is not known.
+UNKNOWN = "\N{EN DASH}"
 #: Rows of the table of decisions at most.
 MOST_DECISIONS = 1000
 #: Columns of the unit table that stand in the overview, with their headings; the rest stands with each unit.
@@ -56,15 +58,15 @@ def number(value, digits: int = 3) -> str:
         return value
     value = value.item() if hasattr(value, "item") else value
     if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
+        return UNKNOWN
     if isinstance(value, (bool, int)):
-        return f"{value:,}".replace("-", "−") if not isinstance(value, bool) else ("yes" if value else "no")
+        return with_minus(f"{value:,}") if not isinstance(value, bool) else ("yes" if value else "no")
     if not math.isfinite(value):
-        return "∞" if value > 0 else "−∞"
+        return "∞" if value > 0 else with_minus("-∞")
     if value and not 1e-4 <= abs(value) < 1e6:
-        return f"{value:.{digits - 1}e}".replace("-", "−")
+        return with_minus(f"{value:.{digits - 1}e}")
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:,.{decimals}f}".replace("-", "−")
+    return with_minus(f"{value:,.{decimals}f}")
 
 
 def trimmed(value: float, digits: int = 4) -> str:
@@ -76,7 +78,7 @@ def trimmed(value: float, digits: int = 4) -> str:
 def percent(part: float) -> str:
     """A part of 1 in per cent, to a hundredth."""
     if math.isnan(part):
-        return "–"
+        return UNKNOWN
     return "< 0.01" if 0 < part < 0.00005 else trimmed(100 * part, 3) if part >= 0.1 else f"{100 * part:.2f}"
 
 
@@ -192,7 +194,7 @@ def score_table(comparison: Comparison) -> str:
     """Every truth unit against its best match."""
     headings = ["truth", "spikes", "unit", "found", "accuracy", "precision", "recall", "miss (%)", "false alarm (%)"]
     rows = [
-        [r.truth, r.n_truth, r.test or "–", r.tp, r.accuracy, r.precision, r.recall, Part(r.miss),
+        [r.truth, r.n_truth, r.test or UNKNOWN, r.tp, r.accuracy, r.precision, r.recall, Part(r.miss),
          Part(r.false_alarm if r.test is not None else math.nan)]
         for r in comparison.best_rows
     ]  # fmt: skip

@@ -178,7 +178,11 @@ def amplitude_picture(spikes: np.ndarray, sorting: Sorting, threshold: float, mo
     if np.isfinite(threshold):
         panel.level(threshold, "rule")
     panel.x_axis("time (s)")
-    said = [f"{len(drawn):,} of {len(spikes):,} spikes, drawn at random" if len(drawn) < len(spikes) else f"{len(spikes):,} spikes"]
+    said = [
+        f"{len(drawn):,} of {len(spikes):,} spikes, drawn at random"
+        if len(drawn) < len(spikes)
+        else f"{len(spikes):,} spikes"
+    ]
     said += ["dashed: threshold"] * bool(np.isfinite(threshold)) + ["grey: left out"] * bool(len(sorting.excluded))
     return Picture("Amplitude over time", drawing.render("Amplitude of each spike against time"), "; ".join(said))
 
@@ -210,7 +214,9 @@ def threshold_picture(amplitudes: np.ndarray, sorting: Sorting, model: Amplitude
         drawing.text(panel.across(threshold) + 4, panel.top + 9, f"{threshold:.3g}", "t-left")
     said = ["bars: spikes"] + ["curve: the model of them"] * ("model" in known)
     said += ["grey: noise alone, by the model"] * ("noise" in known) + ["dashed: threshold"] * bool(np.isfinite(threshold))
-    return Picture("Threshold", drawing.render("Distributions of spike amplitudes and of noise, with the threshold"), "; ".join(said))
+    return Picture(
+        "Threshold", drawing.render("Distributions of spike amplitudes and of noise, with the threshold"), "; ".join(said)
+    )
 
 
 def _normal(x: np.ndarray, mean: float, deviation: float) -> np.ndarray:
