@@ -126,6 +126,7 @@ class _Sorted:
             raise UsageError(f"{path} does not say at what rate its samples count; give --sampling-frequency.")
         return cls(read_truth(path, rate), rate)
 
+
 def _curves(comparison, known: dict, sorted_: _Sorted) -> dict[str, Any]:
     """Trade-off curve per truth unit that some unit matches, by the name of the truth unit."""
     from spikecrsae.score import best_match_curves
