@@ -271,12 +271,12 @@ def test_the_template_is_drawn_at_scale():
 
 def test_many_amplitudes_are_drawn_in_part():
     sorting = make_sorting(1, 1, spikes_per_unit=5000)
-    picture = amplitude_picture(sorting.spikes, sorting, 40.0, 2000)
+    picture = amplitude_picture(sorting.spikes["sample"], sorting.spikes["amplitude"], sorting, 40.0, 2000)
     assert paths(picture.svg, "dots")[0].count("h0") == 2000
     assert "2,000 of 5,000 spikes" in picture.note
 
 
-def test_amplitudes_and_threshold_are_brought_to_one_scale():
+def test_what_the_prior_does_to_amplitudes_is_undone():
     energy, spread, size = 49.0, 0.2, 60.0
     precision = 1 / spread**2
     template = np.zeros((1, 1, 30), np.float32)
@@ -289,10 +289,11 @@ def test_amplitudes_and_threshold_are_brought_to_one_scale():
     posterior_mean = (found * energy + precision) / (energy + precision)
     np.testing.assert_allclose(model.found(size * posterior_mean), size * found)
     assert model.noise == pytest.approx(size / np.sqrt(energy))
-    at_threshold = (model.threshold / size * energy + precision) / (energy + precision)
-    assert model.reported_threshold == pytest.approx(size * at_threshold)
-    unshrunk = AmplitudeModel.of(sorting, 0, shrunk=False)
-    assert unshrunk.reported_threshold == unshrunk.threshold and unshrunk.found(3.0) == 3.0
+    # at the threshold a spike adds nothing to the log posterior
+    at = model.threshold / size
+    gain = 0.5 * (at * energy + precision) ** 2 / (energy + precision) - 0.5 * precision
+    assert gain == pytest.approx(0.5 * np.log1p(energy / precision) + slab.penalty[0])
+    np.testing.assert_array_equal(AmplitudeModel.of(sorting, 0, shrunk=False).found(found), found)
 
 
 # ---- the page

@@ -43,21 +43,15 @@ class AmplitudeModel:
         norm, spread = value_of(sorting, "whitened_norm", index), np.asarray(sorting.model.get("spread", ()))
         relative = float(spread[index]) if len(spread) == sorting.n_units else np.nan
         noise = size / norm if norm > 0 else np.nan
-        return cls(size, noise, size * relative, value_of(sorting, "threshold", index), shrunk and relative > 0)
-
-    @property
-    def weight(self) -> float:
-        """Share of what the matched filter finds in a reported amplitude; the rest is the unit's own."""
-        return self.spread**2 / (self.spread**2 + self.noise**2) if self.shrunk else 1.0
+        known = bool(noise > 0 and relative > 0)
+        return cls(size, noise, size * relative, value_of(sorting, "threshold", index), shrunk and known)
 
     def found(self, reported: np.ndarray) -> np.ndarray:
         """What the matched filter found, from reported amplitudes (exact where spikes do not overlap)."""
-        return self.size + (reported - self.size) / self.weight
-
-    @property
-    def reported_threshold(self) -> float:
-        """The threshold on the scale of reported amplitudes."""
-        return self.size + (self.threshold - self.size) * self.weight if self.shrunk else self.threshold
+        if not self.shrunk:
+            return reported.astype(np.float64)
+        weight = self.spread**2 / (self.spread**2 + self.noise**2)
+        return self.size + (reported - self.size) / weight
 
 
 def unit_pictures(sorting: Sorting, index: int, most_points: int, shrunk: bool = False) -> list[Picture]:
@@ -65,13 +59,14 @@ def unit_pictures(sorting: Sorting, index: int, most_points: int, shrunk: bool =
     shrunk: see AmplitudeModel."""
     spikes = sorting.spikes[sorting.spikes["unit"] == sorting.unit_ids[index]]
     model = AmplitudeModel.of(sorting, index, shrunk)
+    found = model.found(spikes["amplitude"])
     pictures = [
         auto_correlogram_picture(spikes["sample"], sorting),
         interval_picture(spikes["sample"], sorting),
-        amplitude_picture(spikes, sorting, model.reported_threshold, most_points),
+        amplitude_picture(spikes["sample"], found, sorting, model.threshold, most_points),
     ]
     if len(sorting.templates):
-        pictures = [template_picture(sorting, index), *pictures, threshold_picture(spikes["amplitude"], sorting, model)]
+        pictures = [template_picture(sorting, index), *pictures, threshold_picture(found, sorting, model)]
     return pictures
 
 
@@ -163,40 +158,36 @@ def interval_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
     return Picture("Intervals between spikes", drawing.render("Histogram of the intervals between spikes"), note)
 
 
-def amplitude_picture(spikes: np.ndarray, sorting: Sorting, threshold: float, most: int) -> Picture:
-    """Amplitude of the spikes over the recording, with the threshold and what was left out."""
-    drawn = spikes
-    if len(spikes) > most:
-        drawn = spikes[np.sort(np.random.default_rng(0).choice(len(spikes), most, replace=False))]
+def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: Sorting, threshold: float, most: int) -> Picture:
+    """Amplitude of the spikes (n,), as the matched filter finds it, over the recording, with the threshold and what was left out."""
+    n, drawn = len(samples), np.arange(len(samples))
+    if n > most:
+        drawn = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
     fs, start = sorting.sampling_frequency, sorting.start_time_s
-    limits = span_of(spikes["amplitude"], [threshold], least=(0.0, 0.0))
+    limits = span_of(found, [threshold], least=(0.0, 0.0))
     drawing, panel = axes(WIDTH, HEIGHT, (start, start + sorting.duration_s), limits)
     for first, end in sorting.excluded / fs + start:
         panel.shade(first, end, "gap")
-    panel.y_axis(f"amplitude ({amplitude_unit(sorting)})")
-    panel.points(start + drawn["sample"] / fs, drawn["amplitude"], "dots")
+    panel.y_axis(f"amplitude found ({amplitude_unit(sorting)})")
+    panel.points(start + samples[drawn] / fs, found[drawn], "dots")
     if np.isfinite(threshold):
         panel.level(threshold, "rule")
     panel.x_axis("time (s)")
-    said = [
-        f"{len(drawn):,} of {len(spikes):,} spikes, drawn at random"
-        if len(drawn) < len(spikes)
-        else f"{len(spikes):,} spikes"
-    ]
+    said = [f"{len(drawn):,} of {n:,} spikes, drawn at random" if len(drawn) < n else f"{n:,} spikes"]
     said += ["dashed: threshold"] * bool(np.isfinite(threshold)) + ["grey: left out"] * bool(len(sorting.excluded))
     return Picture("Amplitude over time", drawing.render("Amplitude of each spike against time"), "; ".join(said))
 
 
-def threshold_picture(amplitudes: np.ndarray, sorting: Sorting, model: AmplitudeModel) -> Picture:
+def threshold_picture(found: np.ndarray, sorting: Sorting, model: AmplitudeModel) -> Picture:
     """The threshold between two distributions of what the unit's matched filter finds: at its spikes, and in noise alone.
 
     By the model noise alone gives N(0, noise^2), the unit's spikes N(size, spread^2 + noise^2).
     """
     size, threshold, noise = model.size, model.threshold, model.noise
     counts, edges = np.zeros(1), np.array([0.0, size or 1.0])
-    if len(amplitudes):
-        counts, edges = np.histogram(model.found(amplitudes.astype(np.float64)), AMPLITUDE_BINS)
-    density = counts / max(len(amplitudes), 1) / np.diff(edges)
+    if len(found):
+        counts, edges = np.histogram(found, AMPLITUDE_BINS)
+    density = counts / max(len(found), 1) / np.diff(edges)
     x = span_of(edges, [threshold, -3.5 * noise, 3.5 * noise], room=0.02)
     grid = np.linspace(*x, 240)
     curves = {"noise": _normal(grid, 0.0, noise), "model": _normal(grid, size, np.hypot(noise, model.spread))}
@@ -208,12 +199,16 @@ def threshold_picture(amplitudes: np.ndarray, sorting: Sorting, model: Amplitude
     panel.bars(edges, density, "bars pale")
     if "model" in known:
         panel.line(grid, known["model"], "line")
-    panel.x_axis(f"amplitude by the matched filter ({amplitude_unit(sorting)})")
+    panel.x_axis(f"amplitude found ({amplitude_unit(sorting)})")
     if np.isfinite(threshold):
         panel.upright(threshold, "rule")
         drawing.text(panel.across(threshold) + 4, panel.top + 9, f"{threshold:.3g}", "t-left")
-    said = ["bars: spikes"] + ["curve: the model of them"] * ("model" in known)
-    said += ["grey: noise alone, by the model"] * ("noise" in known) + ["dashed: threshold"] * bool(np.isfinite(threshold))
+    said = ["amplitude found: by the unit's matched filter; bars: spikes"] + ["curve: the model of them"] * (
+        "model" in known
+    )
+    said += ["grey: what it finds in noise alone"] * ("noise" in known) + ["dashed: threshold"] * bool(
+        np.isfinite(threshold)
+    )
     return Picture(
         "Threshold", drawing.render("Distributions of spike amplitudes and of noise, with the threshold"), "; ".join(said)
     )
