@@ -454,11 +454,13 @@ def page(tmp_path_factory) -> Path:
 
 BOXES = """[...document.querySelectorAll("svg")].map((svg) => {
   const inner = svg.getBBox(), outer = svg.getBoundingClientRect();
-  const shapes = [...svg.querySelectorAll("path, rect")].filter((path) => {
-    const box = path.getBBox(), style = getComputedStyle(path);
-    return (box.width > 0 || box.height > 0) && (style.stroke !== "none" || style.fill !== "none");
+  const shapes = [...svg.querySelectorAll("path, rect")];
+  const bare = shapes.filter((shape) => {
+    const style = getComputedStyle(shape);
+    return style.stroke === "none" && style.fill === "none";
   });
-  return [inner.width, inner.height, outer.width, outer.height, shapes.length, svg.getAttribute("aria-label")];
+  const shown = shapes.filter((shape) => shape.getBBox().width > 0 || shape.getBBox().height > 0);
+  return [inner.width, inner.height, outer.width, outer.height, shown.length, bare.length, svg.getAttribute("aria-label")];
 })"""
 
 
@@ -468,8 +470,9 @@ def test_every_figure_is_drawn_and_the_console_is_silent(chromium, page, tmp_pat
     chromium.open(page, width, dark)
     boxes = chromium.evaluate(BOXES)
     assert len(boxes) == text_count(page)
-    for *sizes, shapes, label in boxes:
-        assert min(sizes) > 50 and shapes > 0, label
+    for *sizes, n_shown, n_bare, label in boxes:
+        assert min(sizes) > 50 and n_shown > 0, label
+        assert n_bare == 0, f"{label}: shapes without a colour"
     assert chromium.errors == []
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width, "only frames within the page scroll sideways"
     back = chromium.evaluate("getComputedStyle(document.body).backgroundColor")
