@@ -46,15 +46,6 @@ _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True)
-class Example:
-    """A stretch for the picture: high-passed traces (n_samples, n_channels) and what the spikes say they are."""
-
-    start_sample: int
-    traces: np.ndarray
-    reconstruction: np.ndarray
-
-
-@dataclass(frozen=True)
 class Outcome:
     """All that a run gives: the sorting, the model for `apply`, and the facts about the run."""
 
@@ -62,7 +53,6 @@ class Outcome:
     checkpoint: dict[str, Any]
     stage_seconds: dict[str, float]
     device: str
-    example: Example
     warnings: tuple[str, ...]
     input_checksum: str
     config: Config
@@ -339,11 +329,10 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
         ComponentWriter(sorting).write(components_path, observer)
         clock.lap("components")
     return Outcome(
-        sorting=sorting,
+        sorting=_with_example(sorting, view, survey),
         checkpoint=_checkpoint(recording, view, survey, model, config),
         stage_seconds=clock.seconds,
         device=device,
-        example=_example(view, sorting, survey),
         warnings=survey.problems,
         input_checksum=survey.checksum,
         config=config,
@@ -380,15 +369,15 @@ def _checkpoint(recording, view, survey, model, config) -> dict[str, Any]:
     }
 
 
-def _example(view: PreprocessedRecording, sorting: Sorting, survey: Survey) -> Example:
-    """The stretch of EXAMPLE_S in which most units fire, and what templates and amplitudes say about it."""
+def _with_example(sorting: Sorting, view: PreprocessedRecording, survey: Survey) -> Sorting:
+    """The sorting with the stretch of EXAMPLE_S of high-passed traces in which most units fire."""
     length = min(s_to_samples(EXAMPLE_S, view.sampling_frequency), view.n_samples)
     bins = sorting.spikes["sample"] // length
     pairs = np.unique(np.stack([bins, sorting.spikes["unit"]], axis=1), axis=0) if len(bins) else np.zeros((1, 2), np.int64)
     start = min(int(np.bincount(pairs[:, 0]).argmax()) * length, view.n_samples - length)
     traces = np.zeros((length, sorting.n_channels), np.float32)
     traces[:, survey.usable] = view.highpassed(start, start + length)
-    return Example(start, traces, sorting.reconstruction(start, start + length))
+    return replace(sorting, example=traces, example_start=start)
 
 
 def _fields(value) -> dict[str, Any]:

@@ -167,6 +167,11 @@ def add_to_manifest(path: str | Path, names: Iterable[str | Path]) -> None:
         _write_manifest(path, listed, complete=listed.get(SORTING) is not None)
 
 
+def is_listed(file: Path) -> bool:
+    """Whether the manifest beside a file lists it as part of a result. Raises OutputError where the manifest is damaged."""
+    return (file.parent / MANIFEST).is_file() and file.name in _read_manifest(file.parent)
+
+
 def read_sorting(path: str | Path) -> Sorting:
     """The sorting of a result folder, or of a sorting.h5.
 

@@ -24,6 +24,7 @@ class Sorting:
     model: lambda, sigma, their histories, the objective per epoch, priors and thresholds per unit.
     curation: rows (decision, units, statistic, level).
     excluded (n, 2): intervals [first, end) in samples that were left out; there is no spike in them.
+    example (n, n_channels): a stretch of the high-passed traces, in amplitude_unit, from sample example_start on; may be empty.
     """
 
     spikes: np.ndarray
@@ -42,6 +43,8 @@ class Sorting:
     curation: tuple[dict, ...] = ()
     start_time_s: float = 0.0
     excluded: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    example: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    example_start: int = 0
 
     def __post_init__(self) -> None:
         if self.spikes.dtype != SPIKE_DTYPE:

@@ -15,6 +15,7 @@ import click
 
 from spikecrsae.cli.apply import apply
 from spikecrsae.cli.info import info
+from spikecrsae.cli.report import report
 from spikecrsae.cli.score import score
 from spikecrsae.cli.simulate import simulate
 from spikecrsae.cli.sort import sort
@@ -100,7 +101,7 @@ def cli() -> None:
     """
 
 
-for command in (sort, score, simulate, info, apply):
+for command in (sort, score, report, simulate, info, apply):
     cli.add_command(command)
 
 

@@ -126,22 +126,12 @@ class _Sorted:
             raise UsageError(f"{path} does not say at what rate its samples count; give --sampling-frequency.")
         return cls(read_truth(path, rate), rate)
 
-    def amplitudes(self, unit: str):
-        """Amplitudes of one unit's spikes, in the order of its train."""
-        spikes = self.sorting.spikes
-        return spikes["amplitude"][spikes["unit"] == int(unit)]
-
 
 def _curves(comparison, known: dict, sorted_: _Sorted) -> dict[str, Any]:
     """Trade-off curve per truth unit that some unit matches, by the name of the truth unit."""
-    from spikecrsae.score import tradeoff_curve
+    from spikecrsae.score import best_match_curves
 
-    if sorted_.sorting is None:
-        return {}
-    return {
-        name: tradeoff_curve(known[name], sorted_.trains[unit], sorted_.amplitudes(unit), comparison.tolerance)
-        for name, unit in comparison.best_match.items()
-    }
+    return {} if sorted_.sorting is None else best_match_curves(comparison, known, sorted_.sorting)
 
 
 def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:

@@ -39,6 +39,8 @@ def sorting_to_hdf5(sorting: Sorting, provenance: str) -> memoryview:
         for name, columns in tables.items():
             _write_table(file.create_group(name, track_order=True), columns)
         file["excluded"] = sorting.excluded
+        file["example"] = sorting.example
+        file["example"].attrs["start_sample"] = sorting.example_start
         file["curation"] = _curation_rows(sorting.curation)
         file["provenance"] = provenance
     return buffer.getbuffer()
@@ -89,6 +91,12 @@ def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
 
 def _read(file: h5py.File) -> Sorting:
     attributes = {name: file.attrs[name] for name in _ATTRIBUTES}
+    # results of earlier versions hold no example
+    example = (
+        {"example": file["example"][:], "example_start": int(file["example"].attrs["start_sample"])}
+        if "example" in file
+        else {}
+    )
     units, channels, model = ({name: _column(values) for name, values in file[table].items()} for table in _TABLES)
     return Sorting(
         spikes=file["spikes"][:].astype(SPIKE_DTYPE),
@@ -104,6 +112,7 @@ def _read(file: h5py.File) -> Sorting:
         excluded=file["excluded"][:],
         curation=tuple(_curation_row(row) for row in file["curation"][:]),
         **{name: file[name][:] for name in _ARRAYS},
+        **example,
     )
 
 
