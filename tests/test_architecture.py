@@ -24,6 +24,7 @@ FLOORS = {
         "initialise",
         "model",
         "checkpoint",
+        "curated",
         "train",
         "evidence",
         "candidates",
@@ -36,7 +37,7 @@ FLOORS = {
         "quality",
         "spikes",
     },
-    4: {"pipeline", "hybrid", "report"},
+    4: {"pipeline", "hybrid", "export", "report"},
     5: {"batch", "spikeinterface"},
     6: {"cli"},
 }

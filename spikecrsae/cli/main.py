@@ -12,6 +12,7 @@ from importlib.metadata import version
 import click
 
 from spikecrsae.cli.apply import apply
+from spikecrsae.cli.export import export
 from spikecrsae.cli.info import info
 from spikecrsae.cli.score import score
 from spikecrsae.cli.simulate import simulate
@@ -98,7 +99,7 @@ def cli() -> None:
     """
 
 
-for command in (sort, score, simulate, info, apply):
+for command in (sort, score, export, simulate, info, apply):
     cli.add_command(command)
 
 

@@ -1,0 +1,186 @@
+"""A sorting that was curated by hand in Phy: merges, splits and labels, read back from the folder that was written for it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from spikecrsae.config import Config
+from spikecrsae.errors import InputError
+from spikecrsae.exports.phy import GROUP_OF_LABEL, ORIGINAL
+from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
+from spikecrsae.exports.waveforms import peak_channels
+from spikecrsae.quality import Evidence, unit_columns
+from spikecrsae.results import read_run, read_sorting
+from spikecrsae.sorting import Sorting
+from spikecrsae.units import ms_to_samples
+
+_LABEL_OF_GROUP = {group: label for label, group in GROUP_OF_LABEL.items()}
+#: Facts about single units in Sorting.model.
+_OF_UNITS = ("spread", "penalty", "whitened_norm")
+
+
+def is_phy_folder(path: str | Path) -> bool:
+    """Whether `path` is a Phy folder that this program wrote."""
+    return (Path(path) / ORIGINAL).is_file()
+
+
+def open_sorting(path: str | Path) -> tuple[Sorting, dict]:
+    """The sorting at `path` and what its run.json holds: a result folder, its sorting.h5, or a Phy folder of ours, as it is
+    curated now. Raises InputError where there is none, or it is damaged."""
+    if is_phy_folder(path):
+        return read_curated(path)
+    return read_sorting(path), read_run(path)
+
+
+def read_curated(folder: str | Path) -> tuple[Sorting, dict]:
+    """The sorting of a Phy folder as it stands after curation, and the run.json of the sorting before.
+
+    The units are Phy's clusters, under their numbers, with the label that their group says: good is single, mua multi. Their
+    spikes keep sample and amplitude. A cluster's template is the mean of the original templates, each weighted by the
+    cluster's spikes that it found, and brought to the place of the one with most spikes. A cluster that is still one original
+    unit keeps its columns; of another those that need waveforms are not known.
+
+    Raises InputError where the folder is damaged.
+    """
+    folder = Path(folder)
+    original, provenance = sorting_from_hdf5(folder / ORIGINAL)
+    run = json.loads(provenance)
+    clusters = _clusters(folder, original)
+    ids, rows = np.unique(clusters, return_inverse=True)
+    counts = np.zeros((len(ids), original.n_units), np.int64)
+    np.add.at(counts, (rows, original.unit_rows), 1)
+    best = counts.argmax(axis=1) if len(ids) else np.zeros(0, np.int64)
+    same = np.all(counts == np.bincount(original.unit_rows, minlength=original.n_units) * np.eye(original.n_units)[best], axis=1)
+    spikes = original.spikes.copy()
+    spikes["unit"] = clusters
+    merged = replace(
+        original,
+        spikes=spikes,
+        unit_ids=ids.astype(np.int32),
+        units={},
+        peak_index=original.peak_index[best],
+        curation=(*original.curation, *_decisions(original, ids, counts, same)),
+        **_templates(original, counts, best),
+    )
+    groups = _groups(folder)
+    columns = _columns(original, merged, best, same, run)
+    before = original.units.get("label", np.full(original.n_units, "single"))[best]
+    columns["label"] = np.array([_LABEL_OF_GROUP.get(groups.get(i), old) for i, old in zip(ids, before, strict=True)], dtype=str)
+    names = [name for name in original.units if name in columns]
+    model = {name: value for name, value in original.model.items() if name not in _OF_UNITS}
+    model |= {name: _kept(original.model[name], best, same) for name in _OF_UNITS if name in original.model}
+    units = {name: columns[name] for name in ("label", *names)}
+    return replace(merged, units=units, model=model), run
+
+
+def _clusters(folder: Path, original: Sorting) -> np.ndarray:
+    """Cluster of every original spike, (n_spikes,) int32; placeholders are left out."""
+    arrays = []
+    for name in ("spike_times", "spike_templates", "spike_clusters"):
+        try:
+            arrays.append(np.load(folder / f"{name}.npy", allow_pickle=False).reshape(-1))
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{folder / name}.npy cannot be read ({error}); the folder is damaged, export it again.") from error
+    times, templates, clusters = arrays
+    if not len(times) == len(templates) == len(clusters) or clusters.dtype.kind not in "iu":
+        raise InputError(f"{folder}: {len(times)} spike times and {len(clusters)} clusters; the folder is damaged.")
+    real = templates < original.n_units
+    if not np.array_equal(times[real], original.spikes["sample"]):
+        raise InputError(f"{folder}: spike_times.npy does not belong to {ORIGINAL}; the folder is damaged, export it again.")
+    return clusters[real].astype(np.int32)
+
+
+def _groups(folder: Path) -> dict[int, str]:
+    """Group of every cluster that has one."""
+    path = folder / "cluster_group.tsv"
+    if not path.is_file():
+        return {}
+    try:
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t")
+        return {int(row["cluster_id"]): row["group"] for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); its columns must be cluster_id and group.") from error
+
+
+def _templates(original: Sorting, counts: np.ndarray, best: np.ndarray) -> dict[str, np.ndarray]:
+    """Templates of the clusters, of each kind, and the spread that the spikes of all their units have together."""
+    templates = original.templates
+    # a sorting that was not made by this program may have one kind of templates only
+    spreads, whitened = (
+        kind if len(kind) == len(templates) else np.zeros_like(templates)
+        for kind in (original.templates_std, original.templates_whitened)
+    )
+    mean, squares, white = (np.zeros((len(counts), *kind.shape[1:])) for kind in (templates, spreads, whitened))
+    for cluster, unit in np.argwhere(counts):
+        weight = counts[cluster, unit] / counts[cluster].sum()
+        lag = int(original.peak_index[best[cluster]] - original.peak_index[unit])
+        template, spread = _later(templates[unit], lag), _later(spreads[unit], lag)
+        mean[cluster] += weight * template
+        squares[cluster] += weight * (spread**2 + template**2)
+        white[cluster] += weight * _later(whitened[unit], lag)
+    return {
+        "templates": mean.astype(np.float32),
+        "templates_std": np.sqrt(np.maximum(squares - mean**2, 0)).astype(np.float32),
+        "templates_whitened": white.astype(np.float32),
+    }
+
+
+def _later(template: np.ndarray, lag: int) -> np.ndarray:
+    """A template (n_channels, n_times) moved by `lag` samples, float64, with zeros where it had none."""
+    n_times, moved = template.shape[1], np.zeros(template.shape)
+    if abs(lag) < n_times:
+        moved[:, max(lag, 0) : n_times + min(lag, 0)] = template[:, max(-lag, 0) : n_times - max(lag, 0)]
+    return moved
+
+
+def _columns(original: Sorting, merged: Sorting, best: np.ndarray, same: np.ndarray, run: dict) -> dict[str, np.ndarray]:
+    """The unit table of the clusters: kept where the unit is the same, else computed from spikes and templates."""
+    config = Config().with_values(run.get("config", {}), origin=ORIGINAL)
+    trains = [merged.spikes[merged.spikes["unit"] == unit] for unit in merged.unit_ids]
+    nothing = np.zeros((0, merged.templates.shape[2], merged.n_channels), np.float32)
+    fresh = unit_columns(
+        Evidence(
+            samples=[train["sample"] for train in trains],
+            amplitudes=[train["amplitude"].astype(np.float64) for train in trains],
+            waveforms=[nothing] * len(trains),
+            waveform_samples=[np.zeros(0, np.int64)] * len(trains),
+            templates=merged.templates,
+            templates_std=merged.templates_std,
+            noise_level=np.asarray(original.channels.get("noise_level", np.full(merged.n_channels, np.nan)), float),
+            whitened_norm=np.linalg.norm(merged.templates_whitened, axis=(1, 2)),
+            sampling_frequency=merged.sampling_frequency,
+            n_samples=merged.n_samples,
+            dead_time=ms_to_samples(config.initialise.refractory_ms, merged.sampling_frequency),
+            excluded=merged.excluded,
+        )
+    )
+    fresh["peak_channel"] = peak_channels(merged)
+    columns = {}
+    for name, values in original.units.items():
+        columns[name] = np.where(same, values[best], fresh[name]) if name in fresh else _kept(values, best, same)
+    return fresh | columns
+
+
+def _kept(values: np.ndarray, best: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """Values of the original units for the clusters that are the same; of the others nothing is known."""
+    if same.all():
+        return values[best]
+    if values.dtype.kind in "UO":
+        return np.where(same, values[best], "")
+    return np.where(same, values[best].astype(np.float64), np.nan)
+
+
+def _decisions(original: Sorting, ids: np.ndarray, counts: np.ndarray, same: np.ndarray) -> list[dict]:
+    """A row of the curation for each cluster that is no longer one original unit."""
+    names = original.units.get("curation_id", original.unit_ids)
+    return [
+        {"decision": "phy", "units": names[np.flatnonzero(count)].tolist(), "statistic": None, "level": None,
+         "reason": "curated by hand", "cluster": int(cluster), "n_spikes": count[count > 0].tolist()}
+        for cluster, count, unchanged in zip(ids, counts, same, strict=True)
+        if not unchanged
+    ]  # fmt: skip
