@@ -162,6 +162,8 @@ def _columns(original: Sorting, merged: Sorting, best: np.ndarray, same: np.ndar
     fresh["peak_channel"] = peak_channels(merged)
     columns = {}
     for name, values in original.units.items():
+        if name == "group":
+            fresh[name] = values[best]
         columns[name] = np.where(same, values[best], fresh[name]) if name in fresh else _kept(values, best, same)
     return fresh | columns
 

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Format:
-    """Name of the file or folder that a format makes inside a result, and what it takes from the recording."""
+    """Name of the file or folder that a format makes inside a result, and what it lacks without the recording."""
 
     name: str
     without_recording: str = ""
@@ -51,6 +51,13 @@ FORMATS = {
     "neo": Format("sorting_neo.mat"),
     "klusters": Format("klusters", "no features (.fet) and waveforms (.spk), which Klusters needs"),
 }
+
+
+def _lacks(kind: str, run: dict) -> str:
+    """What a format lacks without the recording."""
+    if kind == "nwb" and run.get("recording", {}).get("format") == "NWB":
+        return "no time at which the session began"
+    return FORMATS[kind].without_recording
 
 
 def default_place(source: str | Path, kind: str) -> Path:
@@ -76,23 +83,26 @@ def check_place(place: str | Path, kind: str, overwrite: bool = False) -> None:
         raise OutputError(f"{place} exists and is not overwritten; give --overwrite, or another name with -o.")
 
 
-def find_recording(source: str | Path, run: dict, **options) -> Recording | None:
-    """Open the recording that was sorted, where run.json says it was, or beside the sorting at `source`.
+def find_recording(source: str | Path, sorting: Sorting, run: dict, kind: str, options: dict) -> Recording | None:
+    """The recording that was sorted, for a format that takes something from it: where run.json says it was, or beside the
+    sorting at `source`.
 
     `options` go before those that run.json holds. None, with a warning, where it is not there or cannot be opened.
     """
     told = run.get("recording", {})
-    if not told.get("path"):
+    if not _lacks(kind, run) or not told.get("path"):
         return None
-    places = [Path(told["path"]), *(folder / Path(told["path"]).name for folder in list(Path(source).absolute().parents)[:2])]
-    path = next((place for place in places if place.exists()), None)
+    name, folders = Path(told["path"]), list(Path(source).absolute().parents)[:2]
+    path = next((place for place in (name, *(folder / name.name for folder in folders)) if place.exists()), None)
     if path is None:
-        logger.warning("the recording %s is not there; give it with --recording", told["path"])
+        logger.warning("the recording %s is not there; give it with --recording", name)
         return None
     try:
-        return open_recording(path, **{**told.get("options", {}), **options})
+        recording = open_recording(path, **{**told.get("read_options", {}), **options})
+        _check_recording(sorting, recording)
+        return recording
     except SpikeCRsAEError as error:
-        logger.warning("the recording cannot be opened, give it with --recording: %s", error)
+        logger.warning("the recording cannot be used, give it with --recording: %s", error)
         return None
 
 
@@ -109,8 +119,8 @@ def export(
     check_place(place, kind, overwrite)
     if recording is not None:
         _check_recording(sorting, recording)
-    elif FORMATS[kind].without_recording:
-        logger.warning("without the recording: %s", FORMATS[kind].without_recording)
+    elif _lacks(kind, run):
+        logger.warning("without the recording: %s", _lacks(kind, run))
     if FORMATS[kind].is_folder:
         return write_export(place, _files(sorting, run, kind, place, recording), overwrite)
     if recording is not None and place.exists() and place.samefile(recording.source):

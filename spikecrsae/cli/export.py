@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -45,7 +46,7 @@ def export(
     found, run = open_sorting(sorting)
     place = output or default_place(sorting, kind)
     check_place(place, kind, overwrite)
-    opened = open_recording(recording, **reader) if recording else find_recording(sorting, run, **reader)
+    opened = open_recording(recording, **reader) if recording else find_recording(sorting, found, run, kind, reader)
     narrator.start("export")
     try:
         write(found, run, kind, place, opened, overwrite)
@@ -57,3 +58,27 @@ def export(
         console.print_json({"sorting": sorting, "format": kind, "path": place, "n_units": found.n_units, "n_spikes": len(found.spikes)})
     else:
         click.echo(place)
+
+
+def check_exports(folder: Path, kinds: tuple[str, ...], overwrite: bool) -> None:
+    """Before a run: whether its result could be written in these formats. Raises OutputError as export does."""
+    from spikecrsae.export import FORMATS, check_place
+
+    for kind in kinds:
+        check_place(folder / FORMATS[kind].name, kind, overwrite)
+
+
+def export_result(folder: Path, kinds: tuple[str, ...], reopen: Callable, overwrite: bool, narrator) -> None:
+    """Write a finished result in further formats into its folder; reopen() gives the recording."""
+    from spikecrsae.curated import open_sorting
+    from spikecrsae.export import default_place
+    from spikecrsae.export import export as write
+
+    for kind in dict.fromkeys(kinds):
+        narrator.start("export")
+        opened = reopen()
+        try:
+            place = write(*open_sorting(folder), kind, default_place(folder, kind), opened, overwrite)
+        finally:
+            opened.close()
+        narrator.finish(str(place))

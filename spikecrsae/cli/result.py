@@ -73,25 +73,6 @@ def run_into_folder(
     return outcome
 
 
-def check_exports(folder: Path, formats: tuple[str, ...], overwrite: bool) -> None:
-    """Before a run: whether its result could be written in these formats. Raises OutputError as export does."""
-    from spikecrsae.export import FORMATS, check_place
-
-    for kind in formats:
-        check_place(folder / FORMATS[kind].name, kind, overwrite)
-
-
-def export_result(folder: Path, formats: tuple[str, ...], recording, overwrite: bool, narrator) -> None:
-    """Write a finished result in further formats, into its folder."""
-    from spikecrsae.curated import open_sorting
-    from spikecrsae.export import default_place, export
-
-    for kind in dict.fromkeys(formats):
-        narrator.start("export")
-        place = export(*open_sorting(folder), kind, default_place(folder, kind), recording, overwrite)
-        narrator.finish(str(place))
-
-
 def _load_libraries() -> None:
     """Load what is needed later beside the computation: it takes seconds. What is missing is told where it is used."""
     for name in ("sklearn.cluster", "torch", "matplotlib.backends.backend_agg"):

@@ -67,7 +67,8 @@ def sort(
         raise click.UsageError("Missing argument 'RECORDING'.", click.get_current_context())
 
     from spikecrsae import hybrid, pipeline
-    from spikecrsae.cli.result import check_exports, export_result, run_into_folder, show_outcome
+    from spikecrsae.cli.export import check_exports, export_result
+    from spikecrsae.cli.result import run_into_folder, show_outcome
     from spikecrsae.readers import open_recording
     from spikecrsae.results import default_result_path
 
@@ -82,7 +83,7 @@ def sort(
         for note in opened.notes:
             narrator.say(f"Note: {note}")
         outcome = run_into_folder(run, opened, folder, overwrite, config, narrator, components=save_components)
-        export_result(folder, formats, opened, overwrite, narrator)
     finally:
         opened.close()
+    export_result(folder, formats, lambda: open_recording(recording, **reader), overwrite, narrator)
     return show_outcome(outcome, folder, as_json, narrator)

@@ -65,7 +65,7 @@ def _step(sorting: Sorting) -> float:
 
 def _features(components: np.ndarray, samples: np.ndarray) -> bytes:
     """Rows of whole numbers: the components (n, n_components, n_channels), channel by channel, then the sample."""
-    rows = components.transpose(0, 2, 1).reshape(len(components), -1)
+    rows = components.transpose(0, 2, 1).reshape(len(components), N_COMPONENTS * components.shape[2])
     scale = _FULL_SCALE / max(np.abs(rows).max(initial=0), 1e-12)
     table = np.column_stack([np.round(rows * scale).astype(np.int64), samples])
     return (f"{table.shape[1]}\n" + "".join(" ".join(map(str, row)) + "\n" for row in table.tolist())).encode()

@@ -131,8 +131,10 @@ def _flat_file(sorting: Sorting, signal: Signal | None, used: np.ndarray, folder
         return {**columns, "channel_map": used.astype(np.int32)}, None
     recording = signal.recording
     source = Path(os.path.abspath(recording.source))
-    if recording.format == "raw binary" and source.suffix.lower() in _FLAT:
-        stored = recording.read_raw(0, 1).shape[1]
+    stored, size = recording.read_raw(0, 1).shape[1], np.dtype(recording.dtype).itemsize
+    # several files may be one recording, of which Phy would see the first only
+    whole = source.is_file() and source.stat().st_size == recording.n_samples * stored * size
+    if recording.format == "raw binary" and source.suffix.lower() in _FLAT and whole:
         columns = {"dat_path": os.path.relpath(source, folder), "n_channels_dat": stored, "dtype": recording.dtype}
         return {**columns, "channel_map": np.asarray(recording.channels, np.int32)[used]}, None
     kind = np.dtype(np.float32) if np.dtype(recording.dtype).kind == "f" else np.dtype(recording.dtype).newbyteorder("<")
@@ -151,6 +153,8 @@ def _cluster_tables(sorting: Sorting, placeholders: list[int]) -> dict[str, list
     """cluster_group.tsv, cluster_KSLabel.tsv and one file for each column of units.csv that Phy does not count by itself."""
     columns = {name: [cell(v) for v in values] for name, values in sorting.units.items() if name not in _OWN_OF_PHY}
     groups = [GROUP_OF_LABEL.get(label, "unsorted") for label in sorting.units.get("label", [""] * sorting.n_units)]
+    # Phy says group for good, mua or noise
+    columns = {"channel_group" if name == "group" else name: texts for name, texts in columns.items()}
     columns |= {"group": groups, "KSLabel": ["good" if group == "good" else "mua" for group in groups]}
     clusters = [*sorting.unit_ids.tolist(), *placeholders]
     tables = {}

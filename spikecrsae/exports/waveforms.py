@@ -34,8 +34,8 @@ def used_channels(sorting: Sorting) -> np.ndarray:
 
 
 def channel_groups(sorting: Sorting) -> np.ndarray:
-    """Group of every channel (n_channels,), 0 where there is one group only."""
-    return np.asarray(sorting.channels.get("groups", np.zeros(sorting.n_channels, np.int64)), np.int64)
+    """Number of every channel's group (n_channels,), from 0 in the order of their names."""
+    return np.unique(sorting.channels.get("groups", np.zeros(sorting.n_channels)), return_inverse=True)[1]
 
 
 def peak_channels(sorting: Sorting) -> np.ndarray:
@@ -85,16 +85,17 @@ def waveforms(sorting: Sorting, signal: Signal, chunks: slice = slice(None)) -> 
 
 def features(sorting: Sorting, signal: Signal) -> np.ndarray:
     """First principal components (n_spikes, N_COMPONENTS, n_used) of every spike's waveform on each channel, float32. All
-    channels and units share the components, which are learnt from stretches all over the recording."""
+    channels and units share the components, which are learnt from stretches all over the recording. The mean is not taken off,
+    and the components point along it: the first is large and positive for a spike, as Phy needs it to find its depth."""
     n_chunks = -(-sorting.n_samples // s_to_samples(_CHUNK_S, sorting.sampling_frequency))
-    n_times, total, mean, n = 2 * half_window(sorting), 0.0, 0.0, 0
+    n_times = 2 * half_window(sorting)
+    products, mean = np.zeros((n_times, n_times)), np.zeros(n_times)
     for _, windows in waveforms(sorting, signal, slice(None, None, -(-n_chunks // _LEARNING_CHUNKS))):
         rows = windows.transpose(0, 2, 1).reshape(-1, n_times).astype(np.float64)
-        total, mean, n = total + rows.T @ rows, mean + rows.sum(axis=0), n + len(rows)
+        products, mean = products + rows.T @ rows, mean + rows.sum(axis=0)
+    components = np.linalg.eigh(products)[1][:, : -N_COMPONENTS - 1 : -1]
+    components = components * np.where(mean @ components < 0, -1, 1)
     found = np.zeros((len(sorting.spikes), N_COMPONENTS, len(used_channels(sorting))), np.float32)
-    if n:
-        mean = mean / n
-        components = np.linalg.eigh(total / n - np.outer(mean, mean))[1][:, : -N_COMPONENTS - 1 : -1]
-        for rows, windows in waveforms(sorting, signal):
-            found[rows] = np.einsum("stc,tk->skc", windows - mean[:, None], components)
+    for rows, windows in waveforms(sorting, signal):
+        found[rows] = np.einsum("stc,tk->skc", windows, components)
     return found
