@@ -55,7 +55,9 @@ def read_curated(folder: str | Path) -> tuple[Sorting, dict]:
     counts = np.zeros((len(ids), original.n_units), np.int64)
     np.add.at(counts, (rows, original.unit_rows), 1)
     best = counts.argmax(axis=1) if len(ids) else np.zeros(0, np.int64)
-    same = np.all(counts == np.bincount(original.unit_rows, minlength=original.n_units) * np.eye(original.n_units)[best], axis=1)
+    same = np.all(
+        counts == np.bincount(original.unit_rows, minlength=original.n_units) * np.eye(original.n_units)[best], axis=1
+    )
     spikes = original.spikes.copy()
     spikes["unit"] = clusters
     merged = replace(
@@ -70,7 +72,9 @@ def read_curated(folder: str | Path) -> tuple[Sorting, dict]:
     groups = _groups(folder)
     columns = _columns(original, merged, best, same, run)
     before = original.units.get("label", np.full(original.n_units, "single"))[best]
-    columns["label"] = np.array([_LABEL_OF_GROUP.get(groups.get(i), old) for i, old in zip(ids, before, strict=True)], dtype=str)
+    columns["label"] = np.array(
+        [_LABEL_OF_GROUP.get(groups.get(i), old) for i, old in zip(ids, before, strict=True)], dtype=str
+    )
     names = [name for name in original.units if name in columns]
     model = {name: value for name, value in original.model.items() if name not in _OF_UNITS}
     model |= {name: _kept(original.model[name], best, same) for name in _OF_UNITS if name in original.model}
@@ -85,7 +89,9 @@ def _clusters(folder: Path, original: Sorting) -> np.ndarray:
         try:
             arrays.append(np.load(folder / f"{name}.npy", allow_pickle=False).reshape(-1))
         except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{folder / name}.npy cannot be read ({error}); the folder is damaged, export it again.") from error
+            raise InputError(
+                f"{folder / name}.npy cannot be read ({error}); the folder is damaged, export it again."
+            ) from error
     times, templates, clusters = arrays
     if not len(times) == len(templates) == len(clusters) or clusters.dtype.kind not in "iu":
         raise InputError(f"{folder}: {len(times)} spike times and {len(clusters)} clusters; the folder is damaged.")

@@ -131,9 +131,7 @@ def export(
     return place
 
 
-def _files(
-    sorting: Sorting, run: dict, kind: str, place: Path, recording: Recording | None
-) -> dict[str, Iterable[bytes]]:
+def _files(sorting: Sorting, run: dict, kind: str, place: Path, recording: Recording | None) -> dict[str, Iterable[bytes]]:
     if kind == "csv":
         return {"spikes.csv": spikes_csv(sorting), "units.csv": [units_csv(sorting)]}
     signal = None if recording is None else _signal(sorting, run, recording)

@@ -170,8 +170,9 @@ def test_phy_knows_groups_without_positions(tmp_path):
 # ---- NWB
 
 
-@pytest.mark.parametrize(("n_units", "n_spikes"), [(3, 90), (1, 1), (0, 0), (2, 0)])
-@pytest.mark.parametrize("unit", ["uV", "ADC"])
+@pytest.mark.parametrize(
+    ("n_units", "n_spikes", "unit"), [(3, 90, "uV"), (1, 1, "uV"), (0, 0, "uV"), (2, 0, "uV"), (3, 90, "ADC")]
+)
 def test_nwb_is_valid(tmp_path, n_units, n_spikes, unit):
     pynwb = pytest.importorskip("pynwb")
     made = write_sorted(tmp_path, make_sorting(n_units, n_spikes, unit=unit))
@@ -293,7 +294,11 @@ def test_klusters_files_say_what_its_manual_asks_for(tmp_path):
     assert skipped == ["4"]
     groups = root.findall("spikeDetection/channelGroups/group")
     assert [[c.text for c in group.find("channels")] for group in groups] == [["0", "1"], ["2", "3"]]
-    gain = float(root.findtext("acquisitionSystem/voltageRange")) / 2**16 / float(root.findtext("acquisitionSystem/amplification"))
+    gain = (
+        float(root.findtext("acquisitionSystem/voltageRange"))
+        / 2**16
+        / float(root.findtext("acquisitionSystem/amplification"))
+    )
     sections = butter(3, 400, "highpass", fs=FS, output="sos")
     highpassed = sosfiltfilt(sections, 0.5 * made.stored, axis=0)
     for number, units in ((1, [0, 1]), (2, [2, 3])):
@@ -369,7 +374,14 @@ def test_a_failure_leaves_what_was_there(made, monkeypatch):
         export(sorting, run, "klusters", made.folder / "klusters", replace(recording, read_raw=broken))
     recording.close()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert {path.name for path in made.folder.iterdir()} == {"manifest.json", "run.json", "sorting.h5", "spikes.csv", "units.csv", "phy"}
+    assert {path.name for path in made.folder.iterdir()} == {
+        "manifest.json",
+        "run.json",
+        "sorting.h5",
+        "spikes.csv",
+        "units.csv",
+        "phy",
+    }
 
 
 def test_foreign_files_and_places_are_left_alone(tmp_path, made):

@@ -17,7 +17,9 @@ from spikecrsae.cli.options import EXPORT_FORMATS, Command, json_option, option,
     "--to", "kind", type=click.Choice(EXPORT_FORMATS), default="phy", show_default=True, help="The format to be written."
 )
 @option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where it goes; into the result otherwise.")
-@option("--recording", type=click.Path(path_type=Path), metavar="FILE", help="The recording that was sorted, if it has moved.")
+@option(
+    "--recording", type=click.Path(path_type=Path), metavar="FILE", help="The recording that was sorted, if it has moved."
+)
 @option("--overwrite", is_flag=True, help="Replace what is there, unless it was worked on since.")
 @reader_options
 @json_option
@@ -55,7 +57,9 @@ def export(
             opened.close()
     narrator.finish(f"{len(found.spikes)} spikes of {found.n_units} units")
     if as_json:
-        console.print_json({"sorting": sorting, "format": kind, "path": place, "n_units": found.n_units, "n_spikes": len(found.spikes)})
+        console.print_json(
+            {"sorting": sorting, "format": kind, "path": place, "n_units": found.n_units, "n_spikes": len(found.spikes)}
+        )
     else:
         click.echo(place)
 

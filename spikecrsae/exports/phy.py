@@ -54,7 +54,7 @@ def phy_files(sorting: Sorting, provenance: str, folder: Path, signal: Signal | 
     spike_templates = sorting.unit_rows
     arrays = {
         "spike_times": _after(missing, 0, sorting.spikes["sample"]),
-        "spike_templates": _after(missing, len(templates) - 1, spike_templates).astype(np.int32),
+        "spike_templates": _after(missing, sorting.n_units, spike_templates).astype(np.int32),
         "spike_clusters": _after(missing, placeholder, sorting.spikes["unit"]).astype(np.int32),
         "amplitudes": _after(missing, 0, sorting.spikes["amplitude"]).astype(np.float64),
         "templates": templates,
@@ -65,7 +65,9 @@ def phy_files(sorting: Sorting, provenance: str, folder: Path, signal: Signal | 
         "whitening_mat_inv": np.eye(len(used)),
     }
     if missing:
-        logger.warning("Phy cannot open fewer than %d spikes: %d of cluster %d are placeholders", _LEAST, missing, placeholder)
+        logger.warning(
+            "Phy cannot open fewer than %d spikes: %d of cluster %d are placeholders", _LEAST, missing, placeholder
+        )
     columns, pieces = _flat_file(sorting, signal, used, folder)
     arrays["channel_map"] = columns.pop("channel_map")
     if signal is not None:
