@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,12 +52,7 @@ def read_curated(folder: str | Path) -> tuple[Sorting, dict]:
     run = json.loads(provenance)
     clusters = _clusters(folder, original)
     ids, rows = np.unique(clusters, return_inverse=True)
-    counts = np.zeros((len(ids), original.n_units), np.int64)
-    np.add.at(counts, (rows, original.unit_rows), 1)
-    best = counts.argmax(axis=1) if len(ids) else np.zeros(0, np.int64)
-    same = np.all(
-        counts == np.bincount(original.unit_rows, minlength=original.n_units) * np.eye(original.n_units)[best], axis=1
-    )
+    origin = _Origin.of(original, rows, len(ids))
     spikes = original.spikes.copy()
     spikes["unit"] = clusters
     merged = replace(
@@ -65,21 +60,39 @@ def read_curated(folder: str | Path) -> tuple[Sorting, dict]:
         spikes=spikes,
         unit_ids=ids.astype(np.int32),
         units={},
-        peak_index=original.peak_index[best],
-        curation=(*original.curation, *_decisions(original, ids, counts, same)),
-        **_templates(original, counts, best),
+        peak_index=original.peak_index[origin.best],
+        curation=(*original.curation, *_decisions(original, ids, origin)),
+        model={name: origin.kept(values) if name in _OF_UNITS else values for name, values in original.model.items()},
+        **_templates(original, origin),
     )
-    groups = _groups(folder)
-    columns = _columns(original, merged, best, same, run)
-    before = original.units.get("label", np.full(original.n_units, "single"))[best]
-    columns["label"] = np.array(
-        [_LABEL_OF_GROUP.get(groups.get(i), old) for i, old in zip(ids, before, strict=True)], dtype=str
-    )
-    names = [name for name in original.units if name in columns]
-    model = {name: value for name, value in original.model.items() if name not in _OF_UNITS}
-    model |= {name: _kept(original.model[name], best, same) for name in _OF_UNITS if name in original.model}
-    units = {name: columns[name] for name in ("label", *names)}
-    return replace(merged, units=units, model=model), run
+    columns = _columns(original, merged, origin, run)
+    return replace(merged, units={"label": _labels(folder, original, ids, origin), **columns}), run
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where the clusters' spikes come from: how many from each original unit, counts (n_clusters, n_units); the unit that most
+    come from, best (n_clusters,); whether they are just those of one unit, same (n_clusters,)."""
+
+    counts: np.ndarray
+    best: np.ndarray
+    same: np.ndarray
+
+    @classmethod
+    def of(cls, original: Sorting, rows: np.ndarray, n_clusters: int) -> _Origin:
+        """rows (n_spikes,): the cluster of each original spike."""
+        counts = np.zeros((n_clusters, original.n_units), np.int64)
+        np.add.at(counts, (rows, original.unit_rows), 1)
+        best = counts.argmax(axis=1) if n_clusters else np.zeros(0, np.int64)
+        whole = counts.max(axis=1, initial=0) == counts.sum(axis=0)[best]
+        return cls(counts, best, whole & (np.count_nonzero(counts, axis=1) == 1))
+
+    def kept(self, values: np.ndarray) -> np.ndarray:
+        """Values of the original units for the clusters that are the same; of the others nothing is known."""
+        values = np.asarray(values)[self.best]
+        if self.same.all():
+            return values
+        return np.where(self.same, values, "") if values.dtype.kind in "UO" else np.where(self.same, values * 1.0, np.nan)
 
 
 def _clusters(folder: Path, original: Sorting) -> np.ndarray:
@@ -101,6 +114,14 @@ def _clusters(folder: Path, original: Sorting) -> np.ndarray:
     return clusters[real].astype(np.int32)
 
 
+def _labels(folder: Path, original: Sorting, ids: np.ndarray, origin: _Origin) -> np.ndarray:
+    """Label of every cluster, by its group; without one, that of the unit that most of its spikes come from."""
+    groups = _groups(folder)
+    before = original.units.get("label", np.full(original.n_units, "single"))[origin.best]
+    labels = [_LABEL_OF_GROUP.get(groups.get(unit), old) for unit, old in zip(ids.tolist(), before, strict=True)]
+    return np.array(labels, dtype=str)
+
+
 def _groups(folder: Path) -> dict[int, str]:
     """Group of every cluster that has one."""
     path = folder / "cluster_group.tsv"
@@ -113,9 +134,9 @@ def _groups(folder: Path) -> dict[int, str]:
         raise InputError(f"{path} cannot be read ({error}); its columns must be cluster_id and group.") from error
 
 
-def _templates(original: Sorting, counts: np.ndarray, best: np.ndarray) -> dict[str, np.ndarray]:
+def _templates(original: Sorting, origin: _Origin) -> dict[str, np.ndarray]:
     """Templates of the clusters, of each kind, and the spread that the spikes of all their units have together."""
-    templates = original.templates
+    templates, counts = original.templates, origin.counts
     # a sorting that was not made by this program may have one kind of templates only
     spreads, whitened = (
         kind if len(kind) == len(templates) else np.zeros_like(templates)
@@ -124,7 +145,7 @@ def _templates(original: Sorting, counts: np.ndarray, best: np.ndarray) -> dict[
     mean, squares, white = (np.zeros((len(counts), *kind.shape[1:])) for kind in (templates, spreads, whitened))
     for cluster, unit in np.argwhere(counts):
         weight = counts[cluster, unit] / counts[cluster].sum()
-        lag = int(original.peak_index[best[cluster]] - original.peak_index[unit])
+        lag = int(original.peak_index[origin.best[cluster]] - original.peak_index[unit])
         template, spread = _later(templates[unit], lag), _later(spreads[unit], lag)
         mean[cluster] += weight * template
         squares[cluster] += weight * (spread**2 + template**2)
@@ -144,8 +165,9 @@ def _later(template: np.ndarray, lag: int) -> np.ndarray:
     return moved
 
 
-def _columns(original: Sorting, merged: Sorting, best: np.ndarray, same: np.ndarray, run: dict) -> dict[str, np.ndarray]:
-    """The unit table of the clusters: kept where the unit is the same, else computed from spikes and templates."""
+def _columns(original: Sorting, merged: Sorting, origin: _Origin, run: dict) -> dict[str, np.ndarray]:
+    """The unit table of the clusters without labels: kept where the unit is the same, else computed from spikes and
+    templates."""
     config = Config().with_values(run.get("config", {}), origin=ORIGINAL)
     trains = [merged.spikes[merged.spikes["unit"] == unit] for unit in merged.unit_ids]
     nothing = np.zeros((0, merged.templates.shape[2], merged.n_channels), np.float32)
@@ -165,30 +187,20 @@ def _columns(original: Sorting, merged: Sorting, best: np.ndarray, same: np.ndar
             excluded=merged.excluded,
         )
     )
-    fresh["peak_channel"] = peak_channels(merged)
-    columns = {}
-    for name, values in original.units.items():
-        if name == "group":
-            fresh[name] = values[best]
-        columns[name] = np.where(same, values[best], fresh[name]) if name in fresh else _kept(values, best, same)
-    return fresh | columns
+    fresh |= {"peak_channel": peak_channels(merged), "group": original.units.get("group", origin.best)[origin.best]}
+    return {
+        name: np.where(origin.same, values[origin.best], fresh[name]) if name in fresh else origin.kept(values)
+        for name, values in original.units.items()
+        if name != "label"
+    }
 
 
-def _kept(values: np.ndarray, best: np.ndarray, same: np.ndarray) -> np.ndarray:
-    """Values of the original units for the clusters that are the same; of the others nothing is known."""
-    if same.all():
-        return values[best]
-    if values.dtype.kind in "UO":
-        return np.where(same, values[best], "")
-    return np.where(same, values[best].astype(np.float64), np.nan)
-
-
-def _decisions(original: Sorting, ids: np.ndarray, counts: np.ndarray, same: np.ndarray) -> list[dict]:
+def _decisions(original: Sorting, ids: np.ndarray, origin: _Origin) -> list[dict]:
     """A row of the curation for each cluster that is no longer one original unit."""
     names = original.units.get("curation_id", original.unit_ids)
     return [
         {"decision": "phy", "units": names[np.flatnonzero(count)].tolist(), "statistic": None, "level": None,
          "reason": "curated by hand", "cluster": int(cluster), "n_spikes": count[count > 0].tolist()}
-        for cluster, count, unchanged in zip(ids, counts, same, strict=True)
-        if not unchanged
+        for cluster, count, same in zip(ids, origin.counts, origin.same, strict=True)
+        if not same
     ]  # fmt: skip

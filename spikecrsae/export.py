@@ -25,7 +25,7 @@ from spikecrsae.exports.phy import phy_files
 from spikecrsae.exports.waveforms import Signal, used_channels
 from spikecrsae.readers import open_recording
 from spikecrsae.recording import Recording
-from spikecrsae.results import SORTING, add_to_manifest, check_export, write_atomic, write_export
+from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, check_export, write_atomic, write_export
 from spikecrsae.sorting import Sorting
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,7 @@ def export(
     if recording is not None and place.exists() and place.samefile(recording.source):
         raise OutputError(f"{place} is the recording, which is not overwritten; choose another name with -o.")
     write_atomic(place, [_file(sorting, run, kind, recording)])
-    if (place.parent / SORTING).is_file():
+    if all((place.parent / name).is_file() for name in (SORTING, MANIFEST)):
         add_to_manifest(place.parent, [place.name])
     return place
 

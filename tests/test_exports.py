@@ -458,7 +458,7 @@ def test_the_command_says_what_is_missing(made, tmp_path):
 def test_sort_exports_too(tmp_path):
     made = write_sorted(tmp_path, n_units=2, n_spikes=90)
     out = tmp_path / "out"
-    words = ("sort", made.recording, "-o", out, "--export", "phy", "--export", "mat", "--no-find-artefacts")
+    words = ("sort", made.recording, "-o", out, "--export", "phy", "--export", "mat", "--no-find-artefacts", "--epochs", 1)
     result = spikecrsae(*words)
     assert result.exit_code == 0, result.stderr
     assert (out / "phy" / "pc_features.npy").is_file() and (out / "sorting.mat").is_file()

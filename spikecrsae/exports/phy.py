@@ -75,7 +75,7 @@ def phy_files(sorting: Sorting, provenance: str, folder: Path, signal: Signal | 
         near = np.take_along_axis(features(sorting, signal), local[spike_templates][:, None], axis=2)
         arrays["pc_features"] = np.concatenate([np.zeros((missing, *near.shape[1:]), np.float32), near])
         arrays["pc_feature_ind"] = local.astype(np.uint32)
-    facts = {**columns, "offset": 0, "sample_rate": sorting.sampling_frequency, "hp_filtered": False}
+    facts = {**columns, "offset": 0, "sample_rate": float(sorting.sampling_frequency), "hp_filtered": False}
     return {
         "params.py": ["".join(f"{name} = {value!r}\n" for name, value in facts.items()).encode()],
         **{f"{name}.npy": [_npy(array)] for name, array in arrays.items()},
