@@ -169,30 +169,38 @@ def _columns(original: Sorting, merged: Sorting, origin: _Origin, run: dict) -> 
     """The unit table of the clusters without labels: kept where the unit is the same, else computed from spikes and
     templates."""
     config = Config().with_values(run.get("config", {}), origin=ORIGINAL)
-    trains = [merged.spikes[merged.spikes["unit"] == unit] for unit in merged.unit_ids]
-    nothing = np.zeros((0, merged.templates.shape[2], merged.n_channels), np.float32)
-    fresh = unit_columns(
-        Evidence(
-            samples=[train["sample"] for train in trains],
-            amplitudes=[train["amplitude"].astype(np.float64) for train in trains],
-            waveforms=[nothing] * len(trains),
-            waveform_samples=[np.zeros(0, np.int64)] * len(trains),
-            templates=merged.templates,
-            templates_std=merged.templates_std,
-            noise_level=np.asarray(original.channels.get("noise_level", np.full(merged.n_channels, np.nan)), float),
-            whitened_norm=np.linalg.norm(merged.templates_whitened, axis=(1, 2)),
-            sampling_frequency=merged.sampling_frequency,
-            n_samples=merged.n_samples,
-            dead_time=ms_to_samples(config.initialise.refractory_ms, merged.sampling_frequency),
-            excluded=merged.excluded,
-        )
-    )
+    evidence = _evidence(original, merged, ms_to_samples(config.initialise.refractory_ms, merged.sampling_frequency))
+    fresh = unit_columns(evidence)
+    # the decoder's dead time hides the short intervals within each of several units, not those between them
+    open_to_all = unit_columns(replace(evidence, dead_time=0))
+    several = np.count_nonzero(origin.counts, axis=1) > 1
+    fresh = {name: np.where(several, open_to_all[name], values) for name, values in fresh.items()}
     fresh |= {"peak_channel": peak_channels(merged), "group": original.units.get("group", origin.best)[origin.best]}
     return {
         name: np.where(origin.same, values[origin.best], fresh[name]) if name in fresh else origin.kept(values)
         for name, values in original.units.items()
         if name != "label"
     }
+
+
+def _evidence(original: Sorting, merged: Sorting, dead_time: int) -> Evidence:
+    """What is known of the clusters without their waveforms."""
+    trains = [merged.spikes[merged.spikes["unit"] == unit] for unit in merged.unit_ids]
+    nothing = np.zeros((0, merged.templates.shape[2], merged.n_channels), np.float32)
+    return Evidence(
+        samples=[train["sample"] for train in trains],
+        amplitudes=[train["amplitude"].astype(np.float64) for train in trains],
+        waveforms=[nothing] * len(trains),
+        waveform_samples=[np.zeros(0, np.int64)] * len(trains),
+        templates=merged.templates,
+        templates_std=merged.templates_std,
+        noise_level=np.asarray(original.channels.get("noise_level", np.full(merged.n_channels, np.nan)), float),
+        whitened_norm=np.linalg.norm(merged.templates_whitened, axis=(1, 2)),
+        sampling_frequency=merged.sampling_frequency,
+        n_samples=merged.n_samples,
+        dead_time=dead_time,
+        excluded=merged.excluded,
+    )
 
 
 def _decisions(original: Sorting, ids: np.ndarray, origin: _Origin) -> list[dict]:

@@ -8,6 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from spikecrsae.curated import open_sorting
+from spikecrsae.export import default_place, export
+from spikecrsae.readers import open_recording
 from spikecrsae.results import prepare_folder, write_result
 from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 
@@ -103,3 +106,13 @@ def write_sorted(folder: Path, sorting: Sorting | None = None, **choices) -> Sor
     run = {"spikecrsae": "test", "recording": {"path": str(path), "format": "HDF5", "checksum": "0f"}}
     result = write_result(prepare_folder(folder / "recording.h5.sorted"), sorting, run)
     return Sorted(path, stored, sorting, result)
+
+
+def exported(made, kind: str, with_recording: bool = True, place: Path | None = None) -> Path:
+    """A result in a further format, with its recording."""
+    sorting, run = open_sorting(made.folder)
+    recording = open_recording(made.recording) if with_recording else None
+    path = export(sorting, run, kind, place or default_place(made.folder, kind), recording)
+    if recording is not None:
+        recording.close()
+    return path

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from sorted_recordings import FS, START_S, make_sorting, write_sorted
+from sorted_recordings import FS, START_S, exported, make_sorting, write_sorted
 
 from spikecrsae.cli.main import cli
 from spikecrsae.curated import open_sorting, read_curated
 from spikecrsae.errors import InputError, OutputError
-from spikecrsae.export import default_place, export
-from spikecrsae.readers import open_recording, read_truth
+from spikecrsae.export import export
+from spikecrsae.readers import read_truth
 
 
 def spikecrsae(*arguments):
     return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
-
-
-def phy_folder(made) -> Path:
-    recording = open_recording(made.recording)
-    folder = export(*open_sorting(made.folder), "phy", default_place(made.folder, "phy"), recording)
-    recording.close()
-    return folder
 
 
 def curate(folder: Path, clusters: np.ndarray, groups: dict[int, str]) -> None:
@@ -44,7 +38,7 @@ def made(tmp_path):
 @pytest.fixture
 def folder(made):
     """Units 0 and 2 are merged into 4 (three spikes of 0 are gone to 5 before), unit 3 is split into 6 and 7, 1 stays."""
-    folder = phy_folder(made)
+    folder = exported(made, "phy")
     clusters = made.sorting.spikes["unit"].copy()
     of_0, of_3 = (np.flatnonzero(clusters == unit) for unit in (0, 3))
     clusters[np.isin(clusters, [0, 2])] = 4
@@ -55,7 +49,7 @@ def folder(made):
 
 
 def test_an_untouched_folder_is_the_sorting(made):
-    sorting, run = open_sorting(phy_folder(made))
+    sorting, run = open_sorting(exported(made, "phy"))
     original, told = open_sorting(made.folder)
     assert run == told
     np.testing.assert_array_equal(sorting.spikes, original.spikes)
@@ -119,12 +113,20 @@ def test_columns_are_kept_or_computed_or_unknown(made, folder):
     assert decisions[4]["units"] == [10, 12] and decisions[4]["n_spikes"] == [15, 20]
 
 
-def test_merging_within_the_refractory_period_shows(tmp_path):
+def test_refractory_violations_of_a_merged_unit_know_no_dead_time(tmp_path):
+    from spikecrsae.quality import refractory_violations
+
     sorting = make_sorting(2, 80)
-    sorting.spikes["sample"] = np.repeat(300 + 800 * np.arange(40), 2) + np.tile([0, 20], 40)
-    folder = phy_folder(write_sorted(tmp_path, sorting))
+    sorting.spikes["sample"] = np.repeat(300 + 800 * np.arange(40), 2) + np.tile([0, 5], 40)
+    ratios = {"isi_violations_ratio": np.zeros(2), "rp_contamination": np.zeros(2)}
+    folder = exported(write_sorted(tmp_path, replace(sorting, units=sorting.units | ratios)), "phy")
     curate(folder, np.full(80, 2), {2: "good"})
-    assert read_curated(folder)[0].units["isi_violations"] == pytest.approx([100 * 40 / 79])
+    units = read_curated(folder)[0].units
+    # 0.25 ms apart, within the 0.7 ms after a spike in which the decoder finds no other of the same unit
+    assert units["isi_violations"] == pytest.approx([100 * 40 / 79])
+    expected = refractory_violations(sorting.spikes["sample"], FS, 39_000, dead_time=0)
+    for name in ratios:
+        assert units[name] == pytest.approx([expected[name]])
 
 
 def test_score_sees_the_curation(made, folder, tmp_path):
@@ -204,13 +206,13 @@ def test_truth_from_a_phy_folder(tmp_path, folder):
     other = tmp_path / "one"
     other.mkdir()
     single = write_sorted(other, n_units=2, n_spikes=1)
-    trains = read_truth(phy_folder(single), FS)  # the placeholder that phylib needs is no spike
+    trains = read_truth(exported(single, "phy"), FS)  # the placeholder that phylib needs is no spike
     assert {name: train.tolist() for name, train in trains.items()} == {"0": [300]}
 
 
 @pytest.mark.parametrize("n_units", [0, 2])
 def test_a_folder_without_spikes(tmp_path, n_units):
-    folder = phy_folder(write_sorted(tmp_path, n_units=n_units, n_spikes=0))
+    folder = exported(write_sorted(tmp_path, n_units=n_units, n_spikes=0), "phy")
     sorting = open_sorting(folder)[0]
     assert len(sorting.spikes) == sorting.n_units == 0
     assert spikecrsae("export", folder, "--to", "nwb").exit_code == 0
