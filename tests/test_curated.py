@@ -184,6 +184,34 @@ def test_phylib_opens_what_it_saved_and_what_is_exported_again(made, folder):
     assert again.metadata["group"] == {1: "mua", 4: "good", 5: "good", 8: "good"}
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_phy_itself_merges_splits_and_saves(made, tmp_path, monkeypatch):
+    pytest.importorskip("phy.apps.template", reason="Phy is not installed (pip install phy PyQtWebEngine)")
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    from phy.apps.template import TemplateController
+    from phy.gui.qt import create_app
+    from phylib.io.model import load_model
+
+    folder = exported(made, "phy")
+    create_app()
+    model = load_model(folder / "params.py")
+    controller = TemplateController(model=model, dir_path=folder, config_dir=tmp_path / "config")
+    for unit in range(4):
+        assert controller._get_template_waveforms(unit).data.shape[0] == 1
+        assert controller._get_waveforms(unit).data.shape[2] == 4
+        # amplitudes are in uV
+        assert controller.get_mean_spike_template_amplitudes(unit) == pytest.approx(100 + 20 * unit, rel=0.02)
+    supervisor = controller.supervisor
+    supervisor.merge([0, 2])
+    supervisor.clustering.split(np.flatnonzero(supervisor.clustering.spike_clusters == 1)[:7])
+    supervisor.label("group", "noise", cluster_ids=[3])
+    supervisor.save()
+    sorting = read_curated(folder)[0]
+    assert sorting.unit_ids.tolist() == [3, 4, 5, 6]
+    assert sorting.units["n_spikes"].tolist() == [20, 40, 7, 13]
+    assert sorting.units["label"][0] == "noise"
+
+
 def test_spikeinterface_reads_the_curated_folder(folder):
     extractors = pytest.importorskip("spikeinterface.extractors")
     read, sorting = extractors.read_phy(folder), read_curated(folder)[0]
