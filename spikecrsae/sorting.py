@@ -72,6 +72,12 @@ class Sorting:
     def duration_s(self) -> float:
         return self.n_samples / self.sampling_frequency
 
+    @property
+    def unit_rows(self) -> np.ndarray:
+        """Row of the unit table (n_spikes,) that each spike belongs to."""
+        order = np.argsort(self.unit_ids)
+        return order[np.searchsorted(self.unit_ids, self.spikes["unit"], sorter=order)]
+
     def spike_samples(self, unit_id: int) -> np.ndarray:
         """Samples (int64) of one unit's spikes, ascending."""
         return self.spikes["sample"][self.spikes["unit"] == unit_id]

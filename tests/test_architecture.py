@@ -25,6 +25,7 @@ FLOORS = {
         "initialise",
         "model",
         "checkpoint",
+        "curated",
         "train",
         "evidence",
         "candidates",
@@ -37,7 +38,7 @@ FLOORS = {
         "quality",
         "spikes",
     },
-    4: {"pipeline", "hybrid", "report"},
+    4: {"pipeline", "hybrid", "export", "report"},
     5: {"batch", "spikeinterface"},
     6: {"cli"},
 }

@@ -14,6 +14,7 @@ from importlib.metadata import version
 import click
 
 from spikecrsae.cli.apply import apply
+from spikecrsae.cli.export import export
 from spikecrsae.cli.info import info
 from spikecrsae.cli.report import report
 from spikecrsae.cli.score import score
@@ -101,7 +102,7 @@ def cli() -> None:
     """
 
 
-for command in (sort, score, report, simulate, info, apply):
+for command in (sort, score, report, export, simulate, info, apply):
     cli.add_command(command)
 
 

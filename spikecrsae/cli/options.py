@@ -37,6 +37,9 @@ SORT_FIELDS = (
 #: What is left to choose once the templates are known.
 APPLY_FIELDS = ("preprocess.exclude_s", "preprocess.find_artefacts", "infer.chunk_s", "runtime.device")
 
+#: Formats of other programs, as spikecrsae.export.FORMATS has them; known here without loading what writes them.
+EXPORT_FORMATS = ("phy", "nwb", "csv", "mat", "neo", "klusters")
+
 #: Options that say how a recording is read, by the names that readers.open_recording knows them under.
 READER_NAMES = (
     "sampling_frequency", "n_channels", "dtype", "gain", "offset", "dataset", "axis", "series", "stream", "segment",

@@ -38,18 +38,18 @@ def report(
     as_json: bool,
     narrator: console.Narrator,
 ) -> None:
-    """Write the page with the pictures of SORTING, a result folder or its sorting.h5.
+    """Write the page with the pictures of SORTING, a result folder, its sorting.h5, or a folder curated in Phy.
 
     The page is one file and needs no network: recording, units, pairs, training, decisions, and with --truth the scores and
     the trade-off curves.
     """
+    from spikecrsae.curated import open_sorting
     from spikecrsae.report.html import report_html
-    from spikecrsae.results import read_run, read_sorting
 
-    found, run = read_sorting(sorting), read_run(sorting)
+    found, run = open_sorting(sorting)
     target = _target(sorting, output, overwrite)
     page = report_html(found, run, _truth(found, truth, tolerance_ms) if truth else None).encode()
-    _write(target, page, in_result=output is None)
+    _write(target, page)
     if as_json:
         console.print_json({"sorting": sorting, "report": target, "bytes": len(page), "n_units": found.n_units})
     else:
@@ -58,8 +58,12 @@ def report(
 
 def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
     """Where the page goes. Raises UsageError where that is not said, OutputError where a file of other origin is there."""
+    from spikecrsae.curated import is_phy_folder
+    from spikecrsae.export import place_of_exports
     from spikecrsae.results import is_listed
 
+    if output is None and is_phy_folder(sorting):
+        output = place_of_exports(sorting) / _REPORT
     if output is None:
         if not sorting.is_dir():
             raise UsageError(f"{sorting} is no result folder, which the page could go to; give its place with -o.")
@@ -85,9 +89,10 @@ def _truth(sorting, path: Path, tolerance_ms: float):
     return Truth(path.name, comparison, best_match_curves(comparison, known, sorting))
 
 
-def _write(target: Path, page: bytes, in_result: bool) -> None:
-    from spikecrsae.results import MANIFEST, add_to_manifest, write_atomic
+def _write(target: Path, page: bytes) -> None:
+    from spikecrsae.results import SORTING, add_to_manifest, write_atomic
 
+    target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, [page])
-    if in_result and target.with_name(MANIFEST).is_file():
+    if target.name == _REPORT and target.with_name(SORTING).is_file():
         add_to_manifest(target.parent, [target.name])

@@ -58,7 +58,7 @@ def score(
 ) -> None:
     """Compare SORTING with known spikes: accuracy, misses, false alarms.
 
-    SORTING is a result folder, its sorting.h5, or spike times in any form that --truth takes. The trade-off curve of
+    SORTING is a result folder, its sorting.h5, a Phy folder, or spike times in any form that --truth takes. The trade-off curve of
     misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
     """
     from spikecrsae.readers import ReadOptions, read_truth
@@ -76,7 +76,7 @@ def score(
         options=ReadOptions(**reader) if truth_channel is not None else None,
     )
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
-    folder = output or (sorting if sorting.is_dir() and sorted_.sorting else None)
+    folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
     curves = _curves(comparison, known, sorted_)
     written = _write_curves(folder, curves, comparison) if folder and curves else []
     if as_json:
@@ -110,12 +110,12 @@ class _Sorted:
 
     @classmethod
     def read(cls, path: Path, reader: dict) -> _Sorted:
-        """A result of ours, or spike times in a form that read_truth knows."""
+        """A result of ours, a Phy folder of ours as it is curated now, or spike times in a form that read_truth knows."""
+        from spikecrsae.curated import is_phy_folder, open_sorting
         from spikecrsae.readers import read_truth
-        from spikecrsae.results import read_sorting
 
-        if (path / "sorting.h5").is_file() or path.name == "sorting.h5":
-            sorting = read_sorting(path)
+        if is_phy_folder(path) or (path / "sorting.h5").is_file() or path.name == "sorting.h5":
+            sorting = open_sorting(path)[0]
             return cls(sorting.trains(), sorting.sampling_frequency, sorting)
         if not path.exists():
             raise InputError(f"{path} does not exist; give the result folder of a sorting, or a file of spike times.")

@@ -8,6 +8,7 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import (
+    EXPORT_FORMATS,
     SORT_FIELDS,
     Command,
     config_options,
@@ -28,6 +29,13 @@ from spikecrsae.config import Config
 @overwrite_option
 @option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large).")
 @option("--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time.")
+@option(
+    "--export",
+    "formats",
+    type=click.Choice(EXPORT_FORMATS),
+    multiple=True,
+    help="Also write this format into the result, as the command export does. May be given several times.",
+)
 @config_options(SORT_FIELDS)
 @option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @reader_options
@@ -41,6 +49,7 @@ def sort(
     overwrite: bool,
     save_components: bool,
     estimate_errors: bool,
+    formats: tuple[str, ...],
     config: Config,
     dump_config: bool,
     reader: dict,
@@ -58,6 +67,7 @@ def sort(
         raise click.UsageError("Missing argument 'RECORDING'.", click.get_current_context())
 
     from spikecrsae import hybrid, pipeline
+    from spikecrsae.cli.export import check_exports, export_result
     from spikecrsae.cli.result import run_into_folder, show_outcome
     from spikecrsae.readers import open_recording
     from spikecrsae.results import default_result_path
@@ -69,9 +79,11 @@ def sort(
     opened = open_recording(recording, **reader)
     folder = output or default_result_path(recording)
     try:
+        check_exports(folder, formats, overwrite)
         for note in opened.notes:
             narrator.say(f"Note: {note}")
         outcome = run_into_folder(run, opened, folder, overwrite, config, narrator, components=save_components)
     finally:
         opened.close()
+    export_result(folder, formats, lambda: open_recording(recording, **reader), overwrite, narrator)
     return show_outcome(outcome, folder, as_json, narrator)
