@@ -171,7 +171,8 @@ def decision_table(sorting: Sorting) -> str:
     """The decisions about the set of units, in their order; units by curation_id, and what became of them."""
     became = {}
     if "curation_id" in sorting.units:
-        became = {int(old): index for index, old in enumerate(sorting.units["curation_id"])}
+        # a unit that was merged by hand has no name of its own there
+        became = {int(old): index for index, old in enumerate(sorting.units["curation_id"]) if np.isfinite(old)}
     own = ("round", "decision", "units", "statistic", "level", "n", "why", "similarity")
     rows = []
     for row in sorting.curation[:MOST_DECISIONS]:
