@@ -296,10 +296,9 @@ def test_several_streams_are_listed(tmp_path):
         assert open_recording(path, stream=stream).n_channels == files.N_CHANNELS
 
 
-def test_several_segments_are_listed(tmp_path):
+def test_a_segment_is_chosen_from_the_list(tmp_path):
     path = files.open_ephys(tmp_path, recordings=2).path
-    files.refused(UsageError, path, "--segment", "3.000 s from 2.000 s", "from 4.000 s")
-    files.refused(UsageError, path, "no segment 2", segment=2)
+    files.refused(UsageError, path, "no segment 2", "--segment", "3.000 s from 2.000 s", "from 4.000 s", segment=2)
     assert open_recording(path, segment=1).start_time_s == pytest.approx(4.0)
 
 

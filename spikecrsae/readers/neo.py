@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble, microvolts, one_line
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
 from spikecrsae.readers.options import ReadOptions, parse_channels
-from spikecrsae.recording import Recording
+from spikecrsae.recording import Recording, joined
 
 logger = logging.getLogger(__name__)
 
@@ -40,10 +41,10 @@ Candidate = tuple[str, dict[str, Any]]
 
 
 def read_neo(path: Path, options: ReadOptions) -> Recording:
-    """A Recording over one signal stream and one segment of what neo finds at `path` (a file or a folder).
+    """A Recording over one signal stream of what neo finds at `path` (a file or a folder): one segment, or all of them as parts.
 
     Raises InputError where no reader of neo opens it, or only detected waveforms are in it; UsageError where there are
-    several streams or segments and no choice.
+    several streams and no choice, or the segment does not exist.
     """
     possible = neo_candidates(path)
     if not possible:
@@ -57,7 +58,7 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
         except Exception as error:
             failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
             continue
-        return assemble(_find(reader, name.removesuffix("RawIO"), path, options), options)
+        return _all_segments(reader, name.removesuffix("RawIO"), path, options)
     raise InputError(f"{path} cannot be read by neo ({'; '.join(failures)}).")
 
 
@@ -158,9 +159,22 @@ def _open(name: str, arguments: dict[str, Any]) -> Any:
     return reader
 
 
-def _find(reader: Any, format: str, path: Path, options: ReadOptions) -> Found:
+def _all_segments(reader: Any, format: str, path: Path, options: ReadOptions) -> Recording:
+    """The segment that is wanted, or all that hold samples, one after the other."""
     stream = _choose_stream(reader, path, options.stream)
-    block, segment = _choose_segment(reader, stream, path, options.segment)
+    segments = _choose_segments(reader, stream, path, options.segment)
+    if len(segments) == 1:
+        return assemble(_find(reader, format, path, options, stream, *segments[0][1:]), options)
+    parts = replace(options, start_s=None, stop_s=None)
+    recordings = [assemble(_find(reader, format, path, options, stream, *place), parts) for _, *place in segments]
+    recording = joined(recordings, [f"{path}, segment {number}" for number, *_ in segments])
+    note = (
+        f"{len(segments)} segments are read one after the other, {_listing(reader, stream, segments)}; --segment chooses one"
+    )
+    return replace(recording, notes=(*recording.notes, note)).between(options.start_s, options.stop_s)
+
+
+def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: int, block: int, segment: int) -> Found:
     stream_id = reader.header["signal_streams"][stream]["id"]
     channels = reader.header["signal_channels"]
     channels = channels[channels["stream_id"] == stream_id]
@@ -229,18 +243,24 @@ def _stream_listing(reader: Any) -> str:
     return ", ".join(parts)
 
 
-def _choose_segment(reader: Any, stream: int, path: Path, wanted: int | None) -> tuple[int, int]:
-    """(block, segment); segments are counted through all blocks."""
-    segments = [(b, s) for b in range(reader.block_count()) for s in range(reader.segment_count(b))]
-    if wanted is None and len(segments) == 1:
-        return segments[0]
+def _choose_segments(reader: Any, stream: int, path: Path, wanted: int | None) -> list[tuple[int, int, int]]:
+    """(number, block, segment) of the segment of that number, counted through all blocks, or of all that hold samples."""
+    places = [(b, s) for b in range(reader.block_count()) for s in range(reader.segment_count(b))]
+    segments = [(number, b, s) for number, (b, s) in enumerate(places)]
     if wanted is not None and 0 <= wanted < len(segments):
-        return segments[wanted]
+        return [segments[wanted]]
+    if wanted is not None:
+        raise UsageError(f"{path} has no segment {wanted}: {_listing(reader, stream, segments)}; choose one with --segment.")
+    full = [(number, b, s) for number, b, s in segments if reader.get_signal_size(b, s, stream)]
+    if not full:
+        raise InputError(f"{path} holds no sample.")
+    return full
+
+
+def _listing(reader: Any, stream: int, segments: list[tuple[int, int, int]]) -> str:
     rate = reader.get_signal_sampling_rate(stream)
     shown = ", ".join(
-        f"{i} ({reader.get_signal_size(b, s, stream) / rate:.3f} s from {reader.get_signal_t_start(b, s, stream):.3f} s)"
-        for i, (b, s) in enumerate(segments[:20])
+        f"{number} ({reader.get_signal_size(b, s, stream) / rate:.3f} s from {reader.get_signal_t_start(b, s, stream):.3f} s)"
+        for number, b, s in segments[:20]
     )
-    more = f" and {len(segments) - 20} more" if len(segments) > 20 else ""
-    problem = "holds several segments" if wanted is None else f"has no segment {wanted}"
-    raise UsageError(f"{path} {problem}: {shown}{more}; choose one with --segment.")
+    return shown + (f" and {len(segments) - 20} more" if len(segments) > 20 else "")
