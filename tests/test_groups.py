@@ -5,6 +5,10 @@ from __future__ import annotations
 import functools
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -286,3 +290,31 @@ def test_a_recording_that_is_not_reopened_is_sorted_here():
     assert isinstance(recording, Recording)
     with pytest.raises(InputError, match="too short"):
         groups.sort(recording, CONFIG, jobs=4)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists a process's children")
+def test_stopping_the_sort_ends_its_processes(path, tmp_path):
+    folder = tmp_path / "stopped"
+    words = ["sort", path, "--groups", "0-3,4-7", "--jobs", 2, "-o", folder, "--units", 40, "--epochs", 1000]
+    process = subprocess.Popen([sys.executable, "-m", "spikecrsae", *map(str, words)], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    children: list[str] = []
+    while len(children) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(process.pid, signal.SIGTERM)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 143, errors
+    assert len(children) >= 2
+    while any(map(_is_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_is_alive, children))
+    assert not folder.exists()
+
+
+def _is_alive(process: str) -> bool:
+    """A process that has ended may stand in the list until it is collected."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
