@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import multiprocessing
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -114,7 +115,9 @@ def apply(
 def _run(groups: list[Group], recording: Recording, observer: Observer, reopen: Reopen | None, jobs: int | None) -> Outcome:
     """The groups' outcomes as one."""
     observer.start("groups", STAGES * len(groups))
-    n_processes = 1 if reopen is None else min(jobs or os.cpu_count() or 1, len(groups))
+    # a process that ends with its parent, as those of a cluster do, may have none of its own
+    alone = reopen is None or multiprocessing.current_process().daemon
+    n_processes = 1 if alone else min(jobs or os.cpu_count() or 1, len(groups))
     if n_processes > 1:
         tasks = [functools.partial(_reopened, group, reopen) for group in groups]
         results = in_processes(tasks, n_processes, observer.advance)

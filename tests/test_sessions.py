@@ -217,6 +217,24 @@ def test_a_range_keeps_samples_and_times_of_the_whole(whole, simulation, tmp_pat
         assert not file["components"][:, :39_000].any() and file["components"][:, 40_000:140_000].any()
 
 
+def test_score_and_apply_know_the_range(simulation, whole, tmp_path):
+    with h5py.File(whole, "r+") as file:
+        for name, samples in simulation.truth.trains().items():
+            file.require_dataset(f"truth/{name}/spike_samples", samples.shape, samples.dtype, data=samples)
+    words = ("--start-s", 11.0, "--stop-s", 16.0, "--device", "cpu", "--quiet")
+    assert spikecrsae("sort", whole, "-o", tmp_path / "part", *words).exit_code == 0
+    result = spikecrsae("score", tmp_path / "part", "--truth", whole, "--json")
+    assert "from 11 to 16 s" in result.stderr
+    rows = json.loads(result.stdout)["one_to_one"]
+    assert min(row["recall"] for row in rows) > 0.85  # of all known spikes it would be 0.6
+    inside = sum(int(((t >= 20_000) & (t < 120_000)).sum()) for t in simulation.truth.trains().values())
+    assert sum(row["n_truth"] for row in rows) == inside
+    assert spikecrsae("apply", tmp_path / "part", whole, "-o", tmp_path / "again", *words).exit_code == 0
+    assert (tmp_path / "again" / "spikes.csv").read_bytes() == (tmp_path / "part" / "spikes.csv").read_bytes()
+    assert spikecrsae("apply", tmp_path / "part", whole, "-o", tmp_path / "all", *words[4:]).exit_code == 0
+    assert len(read_sorting(tmp_path / "all").spikes) > 1.3 * len(read_sorting(tmp_path / "part").spikes)
+
+
 def test_a_range_is_sorted_as_the_part_alone(simulation):
     recording = replace(recording_from_array(simulation.traces, FS), start_time_s=3.0)
     part = recording_from_array(simulation.traces[30_000:130_000], FS)

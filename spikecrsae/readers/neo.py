@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from spikecrsae.errors import InputError, UsageError
-from spikecrsae.readers.assemble import Found, assemble, microvolts, one_line
-from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
-from spikecrsae.readers.options import ReadOptions, parse_channels
-from spikecrsae.recording import Recording, joined
+from spikecrsae.errors import InputError
+from spikecrsae.readers.assemble import one_line
+from spikecrsae.readers.neo_signals import recording_over
+from spikecrsae.readers.options import ReadOptions
+from spikecrsae.recording import Recording
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +55,7 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
         except Exception as error:
             failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
             continue
-        return _all_segments(reader, name.removesuffix("RawIO"), path, options)
+        return recording_over(reader, name.removesuffix("RawIO"), path, options)
     raise InputError(f"{path} cannot be read by neo ({'; '.join(failures)}).")
 
 
@@ -157,110 +154,3 @@ def _open(name: str, arguments: dict[str, Any]) -> Any:
     for warning in caught:
         logger.info("neo: %s", warning.message)
     return reader
-
-
-def _all_segments(reader: Any, format: str, path: Path, options: ReadOptions) -> Recording:
-    """The segment that is wanted, or all that hold samples, one after the other."""
-    stream = _choose_stream(reader, path, options.stream)
-    segments = _choose_segments(reader, stream, path, options.segment)
-    if len(segments) == 1:
-        return assemble(_find(reader, format, path, options, stream, *segments[0][1:]), options)
-    parts = replace(options, start_s=None, stop_s=None)
-    recordings = [assemble(_find(reader, format, path, options, stream, *place), parts) for _, *place in segments]
-    recording = joined(recordings, [f"{path}, segment {number}" for number, *_ in segments])
-    note = (
-        f"{len(segments)} segments are read one after the other, {_listing(reader, stream, segments)}; --segment chooses one"
-    )
-    return replace(recording, notes=(*recording.notes, note)).between(options.start_s, options.stop_s)
-
-
-def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: int, block: int, segment: int) -> Found:
-    stream_id = reader.header["signal_streams"][stream]["id"]
-    channels = reader.header["signal_channels"]
-    channels = channels[channels["stream_id"] == stream_id]
-    unit, gain, offset, note = _scale(channels, options)
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return reader.get_analogsignal_chunk(
-            block_index=block, seg_index=segment, i_start=start, i_stop=stop, stream_index=stream
-        )
-
-    return Found(
-        path=path,
-        format=f"neo {format}",
-        read=read,
-        n_samples=int(reader.get_signal_size(block, segment, stream)),
-        n_channels=len(channels),
-        dtype=np.dtype(str(channels["dtype"][0])),
-        unit=unit,
-        sampling_frequency=float(channels["sampling_rate"][0]),
-        gain=gain,
-        offset=offset,
-        channel_ids=[str(i) for i in channels["id"]],
-        start_time_s=float(reader.get_signal_t_start(block, segment, stream)),
-        notes=note,
-    )
-
-
-def _scale(channels: np.ndarray, options: ReadOptions) -> tuple[str, np.ndarray, np.ndarray, tuple[str, ...]]:
-    """(unit, gain, offset, notes): to uV where every channel in use is a voltage, else the stored numbers as they are."""
-    n = len(channels)
-    picked = options.channels if options.channels is not None else range(n)
-    picked = parse_channels(picked) if isinstance(picked, str) else picked
-    factors = [microvolts(str(unit)) for unit in channels["units"]]
-    others = sorted({str(channels["units"][c]) for c in picked if 0 <= c < n and factors[c] is None})
-    if others:
-        note = f"the unit {', '.join(map(repr, others))} is no voltage; amplitudes are in stored numbers (ADC)"
-        return "ADC", np.ones(n), np.zeros(n), (note,)
-    scale = np.array([1.0 if f is None else f for f in factors])
-    return "uV", channels["gain"] * scale, channels["offset"] * scale, ()
-
-
-def _choose_stream(reader: Any, path: Path, wanted: str | int | None) -> int:
-    """Index of the signal stream of that name, id or number, or of the only one."""
-    streams = reader.header["signal_streams"]
-    if len(streams) == 0:
-        if len(reader.header["spike_channels"]):
-            raise InputError(f"{path} holds only detected spikes and no continuous recording: {WHY_NO_SNIPPETS}.")
-        raise InputError(f"{path} holds no continuous signal.")
-    if wanted is None:
-        if len(streams) > 1:
-            raise UsageError(f"{path} holds several streams: {_stream_listing(reader)}; choose one with --stream.")
-        return 0
-    for known in ([str(s["name"]) for s in streams], [str(s["id"]) for s in streams], [str(i) for i in range(len(streams))]):
-        if known.count(str(wanted)) == 1:
-            return known.index(str(wanted))
-    raise UsageError(f"{path} has no single stream {wanted!r}; there are {_stream_listing(reader)}.")
-
-
-def _stream_listing(reader: Any) -> str:
-    channels = reader.header["signal_channels"]
-    parts = []
-    for index, stream in enumerate(reader.header["signal_streams"]):
-        members = channels[channels["stream_id"] == stream["id"]]
-        rate = f" at {members['sampling_rate'][0]:g} Hz" if len(members) else ""
-        parts.append(f"{index} {str(stream['name'])!r} ({len(members)} channels{rate})")
-    return ", ".join(parts)
-
-
-def _choose_segments(reader: Any, stream: int, path: Path, wanted: int | None) -> list[tuple[int, int, int]]:
-    """(number, block, segment) of the segment of that number, counted through all blocks, or of all that hold samples."""
-    places = [(b, s) for b in range(reader.block_count()) for s in range(reader.segment_count(b))]
-    segments = [(number, b, s) for number, (b, s) in enumerate(places)]
-    if wanted is not None and 0 <= wanted < len(segments):
-        return [segments[wanted]]
-    if wanted is not None:
-        raise UsageError(f"{path} has no segment {wanted}: {_listing(reader, stream, segments)}; choose one with --segment.")
-    full = [(number, b, s) for number, b, s in segments if reader.get_signal_size(b, s, stream)]
-    if not full:
-        raise InputError(f"{path} holds no sample.")
-    return full
-
-
-def _listing(reader: Any, stream: int, segments: list[tuple[int, int, int]]) -> str:
-    rate = reader.get_signal_sampling_rate(stream)
-    shown = ", ".join(
-        f"{number} ({reader.get_signal_size(b, s, stream) / rate:.3f} s from {reader.get_signal_t_start(b, s, stream):.3f} s)"
-        for number, b, s in segments[:20]
-    )
-    return shown + (f" and {len(segments) - 20} more" if len(segments) > 20 else "")
