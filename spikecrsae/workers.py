@@ -94,7 +94,8 @@ def _work(task: Task, n_cores: int, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # whatever starts threads asks one of these how many
     os.cpu_count = lambda: n_cores
-    os.environ["OMP_NUM_THREADS"] = str(n_cores)
+    for name in ("SPIKECRSAE_CORES", "OMP_NUM_THREADS"):
+        os.environ[name] = str(n_cores)
     with _collected() as records:
         try:
             result = task(StageCounter(lambda: pipe.send(None)))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -18,11 +18,11 @@ import pytest
 import recording_files as files
 from click.testing import CliRunner, Result
 
-from spikecrsae import groups, pipeline, workers
+from spikecrsae import groups, pipeline
 from spikecrsae.checkpoint import save_checkpoint
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
-from spikecrsae.errors import InputError, OutOfMemoryError, UsageError
+from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import open_recording
 from spikecrsae.recording import Recording, recording_from_array
 from spikecrsae.results import read_sorting
@@ -175,7 +175,7 @@ def test_on_the_command_line(path, outcome, tmp_path):
     assert (tmp_path / "out" / "units.csv").read_text().startswith("unit,label,group,peak_channel")
     log = (tmp_path / "out" / "run.log").read_text()
     assert "group 0, channels 0, 1, 2, 3" in log and log.index("group 0, ") < log.index("group 1, ")
-    result = spikecrsae("apply", tmp_path / "out", path, "-o", tmp_path / "applied", "--quiet", *words[:2], *words[4:])
+    result = spikecrsae("apply", tmp_path / "out", path, "-o", tmp_path / "applied", "--quiet", "--jobs", 1, *words[4:])
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "applied" / "spikes.csv").read_bytes() == (tmp_path / "out" / "spikes.csv").read_bytes()
 
@@ -250,38 +250,6 @@ def test_info_shows_groups(path):
 
 
 # ---- processes
-
-
-@dataclass
-class _Dies:
-    def __call__(self, observer) -> None:
-        os._exit(9)
-
-
-@dataclass
-class _Fails:
-    def __call__(self, observer) -> None:
-        raise ValueError("broken")
-
-
-@dataclass
-class _Cores:
-    def __call__(self, observer) -> int:
-        observer.finish()
-        return os.cpu_count()
-
-
-def test_a_process_that_dies_is_told():
-    with pytest.raises(OutOfMemoryError, match=r"exit code 9.*--jobs"):
-        workers.in_processes([_Dies(), _Cores()], 2, lambda: None)
-
-
-def test_processes_share_the_cores_and_return_errors(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    ended = []
-    results = workers.in_processes([_Cores(), _Fails(), _Cores()], 2, lambda: ended.append(1))
-    assert results[0] == results[2] == 3 and len(ended) == 2
-    assert isinstance(results[1], ValueError) and str(results[1]) == "broken"
 
 
 def test_a_recording_that_is_not_reopened_is_sorted_here():

@@ -226,7 +226,7 @@ def test_score_and_apply_know_the_range(simulation, whole, tmp_path):
     result = spikecrsae("score", tmp_path / "part", "--truth", whole, "--json")
     assert "from 11 to 16 s" in result.stderr
     rows = json.loads(result.stdout)["one_to_one"]
-    assert min(row["recall"] for row in rows) > 0.85  # of all known spikes it would be 0.6
+    assert min(row["recall"] for row in rows) > 0.85
     inside = sum(int(((t >= 20_000) & (t < 120_000)).sum()) for t in simulation.truth.trains().values())
     assert sum(row["n_truth"] for row in rows) == inside
     assert spikecrsae("apply", tmp_path / "part", whole, "-o", tmp_path / "again", *words).exit_code == 0
