@@ -10,7 +10,8 @@ import hashlib
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,8 @@ from spikecrsae.workers import StageCounter, in_processes
 
 log = logging.getLogger(__name__)
 
-#: Stages that a group goes through, for the course of the whole.
-STAGES = 7
+#: Stages that a group goes through when it is sorted, and when its units are known, for the course of the whole.
+_STAGES, _STAGES_OF_APPLY = 7, 3
 #: What sorting.model holds for every unit; the rest is learnt for a group.
 _PER_UNIT = ("spread", "penalty", "whitened_norm")
 Reopen = Callable[[], Recording]
@@ -53,11 +54,30 @@ class Group:
     def run(self, recording: Recording, observer: Observer) -> Outcome:
         """The outcome of this group of the recording; raises what the pipeline raises."""
         part = recording.select(self.channels)
-        log.info("group %s, channels %s", self.name, ", ".join(part.channel_ids))
-        if self.model is not None:
-            return pipeline.apply(self.model, part, self.config, observer, f"of group {self.name}")
-        outcome = pipeline.sort(part, self.config, observer)
-        return hybrid.self_test(part, outcome, observer) if self.self_test else outcome
+        with _named_in_log(f"group {self.name}: "):
+            log.info("channels %s", ", ".join(part.channel_ids))
+            if self.model is not None:
+                return pipeline.apply(self.model, part, self.config, observer, f"of group {self.name}")
+            outcome = pipeline.sort(part, self.config, observer)
+            return hybrid.self_test(part, outcome, observer) if self.self_test else outcome
+
+
+@contextmanager
+def _named_in_log(name: str) -> Iterator[None]:
+    """Meanwhile the package's records begin with `name`."""
+    make = logging.getLogRecordFactory()
+
+    def named(logger: str, *arguments, **values) -> logging.LogRecord:
+        record = make(logger, *arguments, **values)
+        if logger.startswith("spikecrsae"):
+            record.msg, record.args = name + record.getMessage(), None
+        return record
+
+    logging.setLogRecordFactory(named)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
 
 
 def sort(
@@ -114,7 +134,8 @@ def apply(
 
 def _run(groups: list[Group], recording: Recording, observer: Observer, reopen: Reopen | None, jobs: int | None) -> Outcome:
     """The groups' outcomes as one."""
-    observer.start("groups", STAGES * len(groups))
+    stages = [_STAGES + group.self_test if group.model is None else _STAGES_OF_APPLY for group in groups]
+    observer.start("groups", sum(stages))
     # a process that ends with its parent, as those of a cluster do, may have none of its own
     alone = reopen is None or multiprocessing.current_process().daemon
     n_processes = 1 if alone else min(jobs or os.cpu_count() or 1, len(groups))

@@ -174,7 +174,8 @@ def test_on_the_command_line(path, outcome, tmp_path):
     assert run["recording"]["groups"] == {"0": list("0123"), "1": list("4567"), "2": ["8"]}
     assert (tmp_path / "out" / "units.csv").read_text().startswith("unit,label,group,peak_channel")
     log = (tmp_path / "out" / "run.log").read_text()
-    assert "group 0, channels 0, 1, 2, 3" in log and log.index("group 0, ") < log.index("group 1, ")
+    assert "group 0: channels 0, 1, 2, 3" in log and log.index("group 0: ") < log.index("group 1: ")
+    assert "group 1: epoch 1: objective" in log
     result = spikecrsae("apply", tmp_path / "out", path, "-o", tmp_path / "applied", "--quiet", "--jobs", 1, *words[4:])
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "applied" / "spikes.csv").read_bytes() == (tmp_path / "out" / "spikes.csv").read_bytes()
@@ -241,6 +242,18 @@ def test_electrode_groups_of_nwb(tmp_path):
         table["group_name"] = [b"left", b"left", b"right", b"right"]
     assert grouped(file) == {"left": (0, 1), "right": (2, 3)}
     assert grouped(file, channels="0-1") == {}
+
+
+def test_spike_groups_of_neuroscope(tmp_path):
+    """Channels that lie in no spike group, such as a broken one, are in none here."""
+    session = files.neuroscope(tmp_path).path.with_suffix(".xml")
+    group = "<group><channels>{}</channels></group>".format
+    groups_ = group("<channel>2</channel><channel>0</channel>") + group("<channel>3</channel>")
+    detection = f"<spikeDetection><channelGroups>{groups_}</channelGroups></spikeDetection></parameters>"
+    assert grouped(tmp_path / "ns.dat") == {}
+    session.write_text(session.read_text().replace("</parameters>", detection))
+    assert grouped(tmp_path / "ns.dat") == {"1": (0, 2), "2": (3,)}
+    assert grouped(tmp_path / "ns.dat", groups="all") == {}
 
 
 def test_info_shows_groups(path):

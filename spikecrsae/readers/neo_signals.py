@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -85,10 +86,22 @@ def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: in
         gain=gain,
         offset=offset,
         channel_ids=[str(i) for i in channels["id"]],
+        groups=_neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
         start_time_s=piece.start_time_s,
         notes=note,
         close=close,
     )
+
+
+def _neuroscope_groups(reader: Any, n_channels: int) -> list[str] | None:
+    """Spike group of each channel, counted from 1 as NeuroScope does, "" for none; None where the session names no spike groups."""
+    names = [""] * n_channels
+    session = ElementTree.parse(reader.filename).getroot()
+    for number, group in enumerate(session.findall("spikeDetection/channelGroups/group"), start=1):
+        for channel in group.findall("channels/channel"):
+            if (channel.text or "").strip().isdigit() and int(channel.text) < n_channels:
+                names[int(channel.text)] = str(number)
+    return names if any(names) else None
 
 
 def _scale(channels: np.ndarray, unsaid: str, options: ReadOptions) -> tuple[str, np.ndarray, np.ndarray, tuple[str, ...]]:
