@@ -35,9 +35,20 @@ TETRODES = {"mearec_tetrode6": "mearec_tetrode6.h5", "synth_tetrode5": "synth_te
 FASTEST = ("lupin", "spykingcircus2", "tridesclous2")
 
 
-def sort(path: Path, folder: Path) -> tuple[float, float, dict]:
-    """Seconds and peak memory in MB of `spikecrsae sort`, and seconds per stage."""
-    words = [sys.executable, "-m", "spikecrsae", "sort", str(path), "-o", str(folder / "out"), "--overwrite", "--quiet"]
+def sort(path: Path, folder: Path, *options: str) -> tuple[float, float, dict]:
+    """Seconds and peak memory in MB of `spikecrsae sort` with these options, and seconds per stage."""
+    words = [
+        sys.executable,
+        "-m",
+        "spikecrsae",
+        "sort",
+        str(path),
+        "-o",
+        str(folder / "out"),
+        "--overwrite",
+        "--quiet",
+        *options,
+    ]
     began = time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spikecrsae.csc.convolution import BlockSpectra
+from spikecrsae.csc.convolution import BlockSpectra, in_threads
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
 from spikecrsae.evidence import add, expectation_maximisation, keep
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 #: A unit whose number of spikes has changed by more than this part is another one to a test that it has passed.
 _CHANGED = 0.1
 #: Samples that are searched at a time for stretches to look at.
-_PIECE = 1 << 19
+_PIECE = 1 << 18
 
 
 @dataclass
@@ -65,11 +65,14 @@ class Candidates:
         n_times = self.window.n_times
         active = np.zeros(self.whole.shape[1], bool)
         active[self.events] = True
-        for first in range(0, self.whole.shape[1] - n_times + 1, _PIECE):
-            found, strong = may_hold_spikes(self.whole[:, first : first + _PIECE + n_times - 1], self.model)
-            active[first : first + len(found)] |= found
+
+        def look(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            found, strong = may_hold_spikes(self.whole[:, part.start : part.stop + n_times - 1], self.model)
+            return np.flatnonzero(found) + part.start, np.flatnonzero(strong) + part.start
+
+        for found, strong in in_threads(look, self.whole.shape[1] - n_times + 1, _PIECE):
+            active[found] = True
             # strong spikes reach beyond their templates
-            strong = np.flatnonzero(strong) + first
             active[np.maximum(strong - n_times, 0)] = True
             active[np.minimum(strong + n_times, len(active) - n_times)] = True
         at = np.flatnonzero(active)

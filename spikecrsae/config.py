@@ -87,6 +87,12 @@ class InferConfig:
 class RuntimeConfig:
     seed: int = _option(0, "seed of every random draw", low=0)
     device: str = _option("auto", "where torch computes", choices=("auto", "cpu", "cuda", "mps"))
+    memory_limit: float | None = _option(
+        None,
+        "MB of resident memory to keep to, by learning from less signal at once; no limit unless given",
+        low=1.0,
+        kind=float,
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikecrsae.csc.convolution import BlockSpectra
+from spikecrsae.csc.convolution import BlockSpectra, in_threads
 from spikecrsae.csc.least_squares import fit_templates, subtract
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, View
 from spikecrsae.sparse_code import SparseCode
@@ -57,9 +57,9 @@ def expectation_maximisation(
     """
     spectra = BlockSpectra.of(signal, model.templates.shape[2]) if isinstance(signal, np.ndarray) else signal
     for _ in range(n_rounds):
-        found = model.decode(spectra, n_sweeps=2) if spikes is None else spikes
+        found = model.decode(spectra, n_sweeps=2, with_rivals=False) if spikes is None else spikes
         model, spikes = maximise(spectra.signal, model, found, n_positions), None
-    return model, model.decode(spectra, n_sweeps=2) if spikes is None else spikes
+    return model, model.decode(spectra, n_sweeps=2, with_rivals=False) if spikes is None else spikes
 
 
 def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, n_positions: int | None = None) -> SpikeSlab:
@@ -150,11 +150,13 @@ class Excerpt:
         """Of the spikes that each subset of the model's units (indices or mask) finds here, scaled to all the spikes that the
         excerpt stands for."""
         view = model.view(self.signal)
-        return [self._log_posterior(keep(model, units), view.of(units)) for units in subsets]
+        return in_threads(
+            lambda k: self._log_posterior(keep(model, subsets[k.start]), view.of(subsets[k.start])), len(subsets), 1
+        )
 
     def log_posterior(self, model: SpikeSlab) -> float:
         """Of the spikes that the model finds here, scaled likewise."""
         return self._log_posterior(model, model.view(self.signal))
 
     def _log_posterior(self, model: SpikeSlab, view: View) -> float:
-        return log_posterior(self.signal, model, model.decode(view, n_sweeps=2)) / self.share
+        return log_posterior(self.signal, model, model.decode(view, n_sweeps=2, with_rivals=False)) / self.share

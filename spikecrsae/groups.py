@@ -24,7 +24,7 @@ from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
 from spikecrsae.errors import InputError
 from spikecrsae.intervals import common
-from spikecrsae.pipeline import Example, Outcome
+from spikecrsae.pipeline import Outcome
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
@@ -136,8 +136,9 @@ def _run(groups: list[Group], recording: Recording, observer: Observer, reopen: 
     """The groups' outcomes as one."""
     stages = [_STAGES + group.self_test if group.model is None else _STAGES_OF_APPLY for group in groups]
     observer.start("groups", sum(stages))
-    # a process that ends with its parent, as those of a cluster do, may have none of its own
-    alone = reopen is None or multiprocessing.current_process().daemon
+    # a process that ends with its parent, as those of a cluster do, may have none of its own; and a limit is for all together
+    limited = groups[0].config.runtime.memory_limit is not None
+    alone = reopen is None or limited or multiprocessing.current_process().daemon
     n_processes = 1 if alone else min(jobs or os.cpu_count() or 1, len(groups))
     if n_processes > 1:
         tasks = [functools.partial(_reopened, group, reopen) for group in groups]
@@ -185,7 +186,7 @@ def merged(recording: Recording, results: Mapping[Group, Outcome | InputError]) 
         warnings += [f"group {group.name}: {text}" for text in told]
     digest = hashlib.blake2b("".join(o.input_checksum for o in outcomes.values()).encode(), digest_size=16)
     first = next(iter(outcomes.values()))
-    sorting = _merged_sorting(recording, list(results), outcomes)
+    sorting = _with_example(_merged_sorting(recording, list(results), outcomes), recording, outcomes)
     stages = {stage: 0.0 for outcome in outcomes.values() for stage in outcome.stage_seconds}
     return Outcome(
         sorting=sorting,
@@ -198,7 +199,6 @@ def merged(recording: Recording, results: Mapping[Group, Outcome | InputError]) 
         },
         stage_seconds={s: round(sum(o.stage_seconds.get(s, 0.0) for o in outcomes.values()), 3) for s in stages},
         device=first.device,
-        example=_example(recording, sorting, outcomes),
         warnings=tuple(warnings),
         input_checksum=digest.hexdigest(),
         config=first.config,
@@ -218,6 +218,9 @@ def _merged_sorting(recording: Recording, groups: list[Group], outcomes: Mapping
     columns["peak_channel"] = np.concatenate(
         [np.array(g.channels, np.int64)[s.units["peak_channel"]] for g, s in sortings.items()]
     )
+    curation, ids = _merged_curation(number, sortings)
+    if "curation_id" in columns:
+        columns["curation_id"] = ids
     of_group = np.concatenate([np.full(part.n_units, number[group], np.int64) for group, part in sortings.items()])
     label = {"label": columns.pop("label")}
     arrays = {
@@ -234,9 +237,24 @@ def _merged_sorting(recording: Recording, groups: list[Group], outcomes: Mapping
         peak_index=np.concatenate([part.peak_index for part in parts]),
         channels=_channel_table(recording, groups, sortings),
         model=_merged_model(groups, sortings),
-        curation=tuple({**row, "group": number[group]} for group, part in sortings.items() for row in part.curation),
+        curation=curation,
         excluded=functools.reduce(common, (part.excluded for part in parts)),
     )
+
+
+def _merged_curation(number: Mapping[Group, int], sortings: Mapping[Group, Sorting]) -> tuple[tuple[dict, ...], np.ndarray]:
+    """The decisions of all groups, with the group's number, and the units' names in them, curation_id (n_units,): those of a
+    group follow on those of the groups before, so that a name stands for one unit."""
+    rows, ids, taken = [], [], 0
+    for group, sorting in sortings.items():
+        own = np.asarray(sorting.units.get("curation_id", np.zeros(0)), np.int64)
+        named = [*own, *(unit for row in sorting.curation for unit in row["units"])]
+        rows += [
+            row | {"units": [unit + taken for unit in row["units"]], "group": number[group]} for row in sorting.curation
+        ]
+        ids.append(own + taken)
+        taken += 1 + max(map(int, named), default=-1)
+    return tuple(rows), np.concatenate(ids)
 
 
 def _on_channels(values: np.ndarray, group: Group, n_channels: int) -> np.ndarray:
@@ -280,13 +298,15 @@ def _merged_model(groups: list[Group], sortings: Mapping[Group, Sorting]) -> dic
     return model
 
 
-def _example(recording: Recording, sorting: Sorting, outcomes: Mapping[Group, Outcome]) -> Example:
-    """The stretch in which most units of all groups fire, each group's channels through its own filter."""
+def _with_example(sorting: Sorting, recording: Recording, outcomes: Mapping[Group, Outcome]) -> Sorting:
+    """The sorting with the stretch in which most units of all groups fire, each group's channels through its own filter."""
+    first, end = recording.time_range or (0, recording.n_samples)
     start, stop = pipeline.busiest_stretch(sorting)
+    start = max(first, min(start, end - (stop - start)))
+    stop = min(stop, end)
     traces = np.zeros((stop - start, recording.n_channels), np.float32)
-    first = recording.time_range[0] if recording.time_range else 0
     for group, outcome in outcomes.items():
         used = np.array(group.channels)[~outcome.sorting.channels["masked"]]
         view = PreprocessedRecording(recording.select(used).in_range(), Preprocessor(**outcome.checkpoint["preprocessor"]))
         traces[:, used] = view.highpassed(start - first, stop - first)
-    return Example(start, traces, sorting.reconstruction(start, stop))
+    return replace(sorting, example=traces, example_start=start)

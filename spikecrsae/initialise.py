@@ -30,6 +30,8 @@ VARIANCE_MARGIN = 1.3
 FEW, FEW_MARGIN = 100, 3.0
 #: So many of the most distant windows are each asked whether those about them are another neuron's.
 GROUPS_TRIED = 50
+#: 2-means has settled after so many rounds, or all but.
+TWO_MEANS_ROUNDS = 30
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
 
@@ -200,14 +202,14 @@ def _halved(
     neuron's may; zeros otherwise. mean (n_channels, n_times): of the part."""
     one = np.zeros(len(flat), np.int64)
     features = _features(flat, n_components, seed)
-    halves = cluster(features, 2, seed)
-    if min(np.bincount(halves)) >= smallest and are_two(flat[halves == 0], flat[halves == 1], seed)[0]:
+    halves = _halves(features)
+    if min(np.bincount(halves, minlength=2)) >= smallest and are_two(flat[halves == 0], flat[halves == 1], seed)[0]:
         return halves
     # few among many are no half
     for few in _groups_apart(features, smallest, seed):
         if are_two(flat[few == 0], flat[few == 1], seed)[0]:
             return few
-    if min(np.bincount(halves)) < smallest:
+    if min(np.bincount(halves, minlength=2)) < smallest:
         return one
     if len(flat) >= FEW:
         return one
@@ -222,21 +224,42 @@ def _groups_apart(features: np.ndarray, smallest: int, seed: int) -> Iterator[np
     distance = ((features - features.mean(axis=0)) ** 2).sum(axis=1)
     untried = np.argsort(distance)[::-1][:GROUPS_TRIED]
     while len(untried):
-        labels = np.zeros(len(features), np.int64)
-        centres = np.stack([features.mean(axis=0), features[untried[0]]])
-        for _ in range(20):
-            middle = 0.5 * (centres[0] + centres[1])
-            moved = ((features - middle) @ (centres[1] - centres[0]) > 0).astype(np.int64)
-            if moved.all() or not moved.any() or np.array_equal(moved, labels):
-                break
-            labels = moved
-            centres = np.stack([features[labels == c].mean(axis=0) for c in (0, 1)])
+        labels = _two_means(features, features.mean(axis=0), features[untried[0]])
         if (
             min(np.bincount(labels, minlength=2)) >= smallest
             and are_two(features[labels == 0], features[labels == 1], seed)[0]
         ):
             yield labels
         untried = untried[1:][labels[untried[1:]] == 0]
+
+
+def _halves(features: np.ndarray) -> np.ndarray:
+    """Labels 0 and 1 of features (n, n_components), principal components: the best 2-means of those from either side of the
+    median along one of the first three."""
+    best, least = np.zeros(len(features), np.int64), np.inf
+    for values in features.T[:3]:
+        above = values > np.median(values)
+        if not above.any():
+            continue
+        labels = _two_means(features, features[~above].mean(axis=0), features[above].mean(axis=0))
+        inertia = sum(
+            ((part - part.mean(axis=0)) ** 2).sum() for part in (features[labels == 0], features[labels == 1]) if len(part)
+        )
+        if inertia < least:
+            best, least = labels, inertia
+    return best
+
+
+def _two_means(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Labels 0 and 1 of features (n, n_components) by 2-means from these centres (Lloyd)."""
+    labels = np.zeros(len(features), np.int64)
+    for _ in range(TWO_MEANS_ROUNDS):
+        moved = ((features - 0.5 * (first + second)) @ (second - first) > 0).astype(np.int64)
+        if moved.all() or not moved.any() or np.array_equal(moved, labels):
+            break
+        labels = moved
+        first, second = features[labels == 0].mean(axis=0), features[labels == 1].mean(axis=0)
+    return labels
 
 
 def nuisance_directions(template: np.ndarray) -> np.ndarray:

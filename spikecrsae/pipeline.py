@@ -27,6 +27,7 @@ from spikecrsae.errors import InputError, UsageError
 from spikecrsae.infer import Laplace, decode_recording
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
 from spikecrsae.intervals import gaps_from_the_start, widened
+from spikecrsae.memory import within_limit
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
@@ -45,15 +46,6 @@ _GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True)
-class Example:
-    """A stretch for the picture: high-passed traces (n_samples, n_channels) and what the spikes say they are."""
-
-    start_sample: int
-    traces: np.ndarray
-    reconstruction: np.ndarray
-
-
-@dataclass(frozen=True)
 class Outcome:
     """All that a run gives: the sorting, the model for `apply`, and the facts about the run."""
 
@@ -61,7 +53,6 @@ class Outcome:
     checkpoint: dict[str, Any]
     stage_seconds: dict[str, float]
     device: str
-    example: Example
     warnings: tuple[str, ...]
     input_checksum: str
     config: Config
@@ -116,6 +107,7 @@ def sort(
     """
     whole, recording = recording, recording.in_range()
     observer = observer or Observer()
+    config = within_limit(config, recording.n_channels, recording.sampling_frequency)
     device = resolve_device(config.runtime.device)
     rng = np.random.default_rng(config.runtime.seed)
     clock = _Clock()
@@ -136,7 +128,7 @@ def sort(
     training = _TrainingSignal.of(view, config, rng)
     clock.lap("whiten")
     model = _learn(training, view, window, config, device, observer, clock)
-    outcome = _placed(_finish(recording, view, survey, model, window.n_times, config, device, observer, clock), whole)
+    outcome = _finish(whole, view, survey, model, window.n_times, config, device, observer, clock)
     if components_path is not None:
         ComponentWriter(outcome.sorting).write(components_path, observer)
         clock.lap("components")
@@ -195,15 +187,7 @@ def apply(
     still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), recording.n_samples)
     learned_model = _Model(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
     device = resolve_device(config.runtime.device)
-    outcome = _finish(recording, view, survey, learned_model, slab.templates.shape[2], config, device, observer, clock)
-    return _placed(outcome, whole)
-
-
-def _placed(outcome: Outcome, whole: Recording) -> Outcome:
-    """The outcome of a recording's time range as one of the whole recording: samples count from its first."""
-    first = whole.time_range[0] if whole.time_range else 0
-    example = replace(outcome.example, start_sample=outcome.example.start_sample + first)
-    return replace(outcome, sorting=outcome.sorting.placed(whole), example=example)
+    return _finish(whole, view, survey, learned_model, slab.templates.shape[2], config, device, observer, clock)
 
 
 def _gaps(
@@ -335,8 +319,9 @@ def _training_windows(signal: np.ndarray, config: TrainConfig, fs: float) -> np.
     return windows if n_windows <= n_wanted else windows[np.linspace(0, n_windows - 1, n_wanted).astype(int)]
 
 
-def _finish(recording, view, survey, model, n_times, config, device, observer, clock) -> Outcome:
-    """Inference over the whole recording and everything that is made of it."""
+def _finish(whole, view, survey, model, n_times, config, device, observer, clock) -> Outcome:
+    """Inference over the time range of the whole recording and everything that is made of it."""
+    recording = whole.in_range()
     fs = recording.sampling_frequency
     decoder = model.decoder(config.infer.prior, config.train.shrinkage == "one-sided")
     collector = Collector(model.slab.n_units, view.n_channels, n_times, config.runtime.seed)
@@ -353,11 +338,10 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
     observer.finish(f"{len(sorting.spikes)} spikes")
     clock.lap("infer")
     return Outcome(
-        sorting=sorting,
+        sorting=_with_example(sorting, view, survey).placed(whole),
         checkpoint=_checkpoint(recording, view, survey, model, config),
         stage_seconds=clock.seconds,
         device=device,
-        example=_example(view, sorting, survey),
         warnings=survey.problems,
         input_checksum=survey.checksum,
         config=config,
@@ -394,12 +378,12 @@ def _checkpoint(recording, view, survey, model, config) -> dict[str, Any]:
     }
 
 
-def _example(view: PreprocessedRecording, sorting: Sorting, survey: Survey) -> Example:
-    """The stretch of EXAMPLE_S in which most units fire, and what templates and amplitudes say about it."""
+def _with_example(sorting: Sorting, view: PreprocessedRecording, survey: Survey) -> Sorting:
+    """The sorting with the stretch of EXAMPLE_S of high-passed traces in which most units fire."""
     start, stop = busiest_stretch(sorting)
     traces = np.zeros((stop - start, sorting.n_channels), np.float32)
     traces[:, survey.usable] = view.highpassed(start, stop)
-    return Example(start, traces, sorting.reconstruction(start, stop))
+    return replace(sorting, example=traces, example_start=start)
 
 
 def busiest_stretch(sorting: Sorting) -> tuple[int, int]:

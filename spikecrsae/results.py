@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 SORTING = "sorting.h5"
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "spikecrsae result"
+#: The same of a folder in another program's format, which people go on working in.
+EXPORT_FORMAT = "spikecrsae export"
 MANIFEST_VERSION = 1
 #: Every name that a run may write into its folder by itself; reserved when the folder is prepared.
 RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", "model.pt", "run.log", "report.html")
@@ -167,6 +170,60 @@ def add_to_manifest(path: str | Path, names: Iterable[str | Path]) -> None:
         _write_manifest(path, listed, complete=listed.get(SORTING) is not None)
 
 
+def is_listed(file: Path) -> bool:
+    """Whether the manifest beside a file lists it as part of a result. Raises OutputError where the manifest is damaged."""
+    return (file.parent / MANIFEST).is_file() and file.name in _read_manifest(file.parent)
+
+
+def check_export(path: str | Path, overwrite: bool = False) -> None:
+    """Whether a folder in another program's format may be written to `path`, without touching anything.
+
+    Raises OutputError where it exists (without overwrite), is a file, is a folder of something else, or holds a file that was
+    changed since this program wrote it: hand-made curation is never overwritten.
+    """
+    path = Path(path)
+    if _occupied(path) and not path.is_dir():
+        raise OutputError(f"{path} is a file, and this format is a folder; choose another name with -o.")
+    if not path.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
+    with _writing(path):
+        listed = _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else {}
+        changed = [name for name, entry in listed.items() if (path / name).is_file() and _measure(path / name) != entry]
+    if changed:
+        raise OutputError(
+            f"{path} was worked on since it was written ({', '.join(changed)}) and is not overwritten; choose another -o, or "
+            "move it away."
+        )
+
+
+def write_export(path: str | Path, files: Mapping[str, Iterable[bytes]], overwrite: bool = False) -> Path:
+    """Write a folder in another program's format, name -> pieces of content, which appears whole or not at all.
+
+    With overwrite, of an earlier one the files that its manifest lists are replaced, and nothing else. Raises OutputError as
+    check_export does, and where the disk is full or not writable.
+    """
+    path = Path(path)
+    check_export(path, overwrite)
+    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    with _writing(path):
+        try:
+            work.mkdir(parents=True)
+            listed = {name: write_atomic(work / name, content) for name, content in files.items()}
+            _write_manifest(work, listed, complete=True, kind=EXPORT_FORMAT)
+            if not path.exists():
+                os.replace(work, path)
+                return path
+            for name in _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else ():
+                (path / name).unlink(missing_ok=True)
+            for file in sorted(work.iterdir(), key=lambda f: f.name == MANIFEST):
+                os.replace(file, path / file.name)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return path
+
+
 def read_sorting(path: str | Path) -> Sorting:
     """The sorting of a result folder, or of a sorting.h5.
 
@@ -243,20 +300,20 @@ def _writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{path} cannot be written: {reason}.") from error
 
 
-def _read_manifest(path: Path) -> dict[str, dict | None]:
+def _read_manifest(path: Path, kind: str = MANIFEST_FORMAT) -> dict[str, dict | None]:
     """Name -> size and sha256 (None: reserved by a run that did not finish). Raises OutputError where it is damaged."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        if manifest["format"] != MANIFEST_FORMAT or manifest["format_version"] != MANIFEST_VERSION:
+        if manifest["format"] != kind or manifest["format_version"] != MANIFEST_VERSION:
             raise ValueError("unknown format or version")
         return dict(manifest["files"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path / MANIFEST} cannot be read ({error}); choose another folder with -o.") from error
 
 
-def _write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool) -> None:
+def _write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool, kind: str = MANIFEST_FORMAT) -> None:
     manifest = {
-        "format": MANIFEST_FORMAT,
+        "format": kind,
         "format_version": MANIFEST_VERSION,
         "complete": complete,
         "files": dict(sorted(files.items())),

@@ -27,6 +27,7 @@ class Sorting:
     curation: rows (decision, units, statistic, level).
     excluded (n, 2): intervals [first, end) in samples that were left out; there is no spike in them.
     files: name, first_sample, n_samples and start_time_s of each file or segment, empty where the recording is of one piece.
+    example (n, n_channels): a stretch of the high-passed traces, in amplitude_unit, from sample example_start on; may be empty.
     """
 
     spikes: np.ndarray
@@ -46,6 +47,8 @@ class Sorting:
     start_time_s: float = 0.0
     excluded: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     files: dict[str, np.ndarray] = field(default_factory=dict)
+    example: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    example_start: int = 0
 
     def __post_init__(self) -> None:
         if self.spikes.dtype != SPIKE_DTYPE:
@@ -73,6 +76,12 @@ class Sorting:
     def duration_s(self) -> float:
         return self.n_samples / self.sampling_frequency
 
+    @property
+    def unit_rows(self) -> np.ndarray:
+        """Row of the unit table (n_spikes,) that each spike belongs to."""
+        order = np.argsort(self.unit_ids)
+        return order[np.searchsorted(self.unit_ids, self.spikes["unit"], sorter=order)]
+
     def spike_samples(self, unit_id: int) -> np.ndarray:
         """Samples (int64) of one unit's spikes, ascending."""
         return self.spikes["sample"][self.spikes["unit"] == unit_id]
@@ -96,7 +105,9 @@ class Sorting:
         outside = [(a, b) for a, b in ((0, first), (end, recording.n_samples)) if a < b]
         excluded = widened([*outside, *(self.excluded + first)], 0, recording.n_samples)
         facts = {"n_samples": recording.n_samples, "start_time_s": recording.start_time_s}
-        return replace(self, spikes=spikes, excluded=excluded, files=files, **facts)
+        return replace(
+            self, spikes=spikes, excluded=excluded, files=files, example_start=self.example_start + first, **facts
+        )
 
     def in_files(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For samples of the recording: the row of `files` that each is in, and its time in s on that file's own clock."""

@@ -17,6 +17,7 @@ FLOORS = {
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {"csc", "readers", "exports", "score", "simulate", "results", "components", "filters"},
     3: {
+        "memory",
         "preprocess",
         "noise",
         "hum",
@@ -24,6 +25,7 @@ FLOORS = {
         "initialise",
         "model",
         "checkpoint",
+        "curated",
         "train",
         "evidence",
         "candidates",
@@ -36,7 +38,7 @@ FLOORS = {
         "quality",
         "spikes",
     },
-    4: {"pipeline", "hybrid", "groups", "report"},
+    4: {"pipeline", "hybrid", "groups", "export", "report"},
     5: {"batch", "spikeinterface"},
     6: {"cli"},
 }

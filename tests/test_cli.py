@@ -59,7 +59,7 @@ def perfect(simulation, tmp_path) -> Path:
 def test_help_names_every_command_and_exit_code():
     result = spikecrsae("--help")
     assert result.exit_code == 0
-    for word in ("sort", "score", "simulate", "info", "apply", "interrupted", "no unit was found"):
+    for word in ("sort", "score", "report", "simulate", "info", "apply", "interrupted", "no unit was found"):
         assert word in result.stdout
 
 
@@ -329,7 +329,7 @@ def sorted_folder(recording, tmp_path_factory) -> Path:
 
 def test_sort_fills_the_folder_and_lists_all_of_it(sorted_folder):
     names = {path.name for path in sorted_folder.iterdir()}
-    pictures = {"templates.png", "traces.png", "training.png"}
+    pictures = {"templates.png", "traces.png", "training.png", "report.html"}
     assert {"sorting.h5", "spikes.csv", "units.csv", "model.pt", "run.json", "run.log", "components.h5"} | pictures <= names
     manifest = json.loads((sorted_folder / "manifest.json").read_text())
     assert set(manifest["files"]) == names - {"manifest.json"}

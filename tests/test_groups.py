@@ -95,6 +95,17 @@ def test_templates_are_zero_on_other_channels(outcome):
     assert np.abs(outcome.sorting.templates[own]).max(axis=1).min() > 0
 
 
+def test_units_have_names_of_their_own_in_the_decisions(outcome, alone):
+    sorting = outcome.sorting
+    names = sorting.units["curation_id"]
+    assert len(np.unique(names)) == len(names)
+    born = {row["group"]: set() for row in sorting.curation}
+    for row in sorting.curation:
+        born[row["group"]] |= set(row["units"])
+    assert len(sorting.curation) == sum(len(o.sorting.curation) for o in alone)
+    assert not set.intersection(*born.values())
+
+
 def test_a_group_that_cannot_be_sorted_is_a_warning(outcome):
     (text,) = [w for w in outcome.warnings if w.startswith("group 2: not sorted: ")]
     assert "flat" in text
@@ -110,9 +121,10 @@ def test_no_group_at_all_is_an_error():
 
 
 def test_the_picture_shows_all_groups(outcome):
-    traces = outcome.example.traces
+    sorting = outcome.sorting
+    traces = sorting.example
     assert (traces[:, :8].std(axis=0) > 0).all() and not traces[:, 8].any()
-    rest = traces - outcome.example.reconstruction
+    rest = traces - sorting.reconstruction(sorting.example_start, sorting.example_start + len(traces))
     assert (rest[:, :8].std(axis=0) < traces[:, :8].std(axis=0)).all()
 
 
@@ -154,10 +166,12 @@ def test_apply_takes_the_model_of_several_groups(path, outcome, tmp_path):
 
 
 def test_the_self_test_is_done_in_each_group(path):
-    recording = open_recording(path, groups="0-3", stop_s=4.0)
+    recording = open_recording(path, groups="0-3", start_s=0.03, stop_s=4.0)
     sorting = groups.sort(recording, CONFIG, self_test=True).sorting
     recording.close()
     assert sorting.units["hybrid_injected"].sum() > 0 and np.nanmax(sorting.units["hybrid_recall"]) > 0.8
+    assert 600 <= sorting.example_start <= 80_000 - len(sorting.example)
+    assert sorting.example[:, :4].std(axis=0).min() > 0 and not sorting.example[:, 4:].any()
 
 
 def test_on_the_command_line(path, outcome, tmp_path):

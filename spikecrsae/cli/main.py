@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import os
 import signal
 import sys
@@ -12,7 +14,9 @@ from importlib.metadata import version
 import click
 
 from spikecrsae.cli.apply import apply
+from spikecrsae.cli.export import export
 from spikecrsae.cli.info import info
+from spikecrsae.cli.report import report
 from spikecrsae.cli.score import score
 from spikecrsae.cli.simulate import simulate
 from spikecrsae.cli.sort import sort
@@ -98,10 +102,19 @@ def cli() -> None:
     """
 
 
-for command in (sort, score, simulate, info, apply):
+for command in (sort, score, report, export, simulate, info, apply):
     cli.add_command(command)
 
 
 def main() -> None:
-    """The console script."""
-    cli(prog_name="spikecrsae")
+    """The console script. Everything is written by the end, so it leaves at once: to take torch and compiled code apart, which
+    nobody needs any more, costs the interpreter one to two seconds."""
+    try:
+        cli(prog_name="spikecrsae")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)

@@ -66,7 +66,8 @@ def run_into_folder(
         began = datetime.now(UTC)
         outcome = run(work / _COMPONENTS if components else None)
         narrator.start("write")
-        write_result(work, outcome.sorting, _record(recording, config, outcome, began), files=_pictures(outcome))
+        record = _record(recording, config, outcome, began)
+        write_result(work, outcome.sorting, record, files=_pictures(outcome.sorting, record))
         save_checkpoint(outcome.checkpoint, work / _MODEL)
         narrator.finish(str(folder))
     add_to_manifest(work, [_MODEL, _LOG, *([_COMPONENTS] if components else [])])
@@ -77,7 +78,7 @@ def run_into_folder(
 
 def _load_libraries() -> None:
     """Load what is needed later beside the computation: it takes seconds. What is missing is told where it is used."""
-    for name in ("sklearn.cluster", "torch", "matplotlib.backends.backend_agg"):
+    for name in ("matplotlib.backends.backend_agg", "torch"):
         with contextlib.suppress(Exception):
             importlib.import_module(name)
 
@@ -141,17 +142,19 @@ def _library_versions() -> dict[str, str]:
     return versions
 
 
-def _pictures(outcome) -> dict[str, bytes]:
-    """The figures of a sorting as PNG, by file name."""
+def _pictures(sorting, record: dict[str, Any]) -> dict[str, bytes]:
+    """The figures of a sorting as PNG, and the page with all of them, by file name."""
     from spikecrsae.report.figures import plot_templates, plot_traces, plot_training
+    from spikecrsae.report.html import report_html
 
-    sorting, example = outcome.sorting, outcome.example
+    start, traces = sorting.example_start, sorting.example
+    reconstruction = sorting.reconstruction(start, start + len(traces))
     drawings = {
         "templates.png": lambda file: plot_templates(sorting, file),
-        "traces.png": lambda file: plot_traces(example.traces, example.start_sample, sorting, file, example.reconstruction),
+        "traces.png": lambda file: plot_traces(traces, start, sorting, file, reconstruction),
         "training.png": lambda file: plot_training(sorting.model, file),
     }
-    pictures = {}
+    pictures = {"report.html": report_html(sorting, record).encode()}
     for name, draw in drawings.items():
         file = io.BytesIO()
         draw(file)

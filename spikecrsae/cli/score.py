@@ -58,7 +58,7 @@ def score(
 ) -> None:
     """Compare SORTING with known spikes: accuracy, misses, false alarms.
 
-    SORTING is a result folder, its sorting.h5, or spike times in any form that --truth takes. The trade-off curve of
+    SORTING is a result folder, its sorting.h5, a Phy folder, or spike times in any form that --truth takes. The trade-off curve of
     misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
     """
     from spikecrsae.readers import ReadOptions, read_truth
@@ -77,7 +77,7 @@ def score(
     )
     known = _in_range(known, sorted_, narrator)
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
-    folder = output or (sorting if sorting.is_dir() and sorted_.sorting else None)
+    folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
     curves = _curves(comparison, known, sorted_)
     written = _write_curves(folder, curves, comparison) if folder and curves else []
     if as_json:
@@ -112,14 +112,13 @@ class _Sorted:
 
     @classmethod
     def read(cls, path: Path, reader: dict) -> _Sorted:
-        """A result of ours, or spike times in a form that read_truth knows."""
+        """A result of ours, a Phy folder of ours as it is curated now, or spike times in a form that read_truth knows."""
+        from spikecrsae.curated import is_phy_folder, open_sorting
         from spikecrsae.readers import read_truth
-        from spikecrsae.results import read_run, read_sorting
 
-        if (path / "sorting.h5").is_file() or path.name == "sorting.h5":
-            sorting = read_sorting(path)
-            time_range = read_run(path).get("recording", {}).get("time_range")
-            return cls(sorting.trains(), sorting.sampling_frequency, sorting, time_range)
+        if is_phy_folder(path) or (path / "sorting.h5").is_file() or path.name == "sorting.h5":
+            sorting, run = open_sorting(path)
+            return cls(sorting.trains(), sorting.sampling_frequency, sorting, run.get("recording", {}).get("time_range"))
         if not path.exists():
             raise InputError(f"{path} does not exist; give the result folder of a sorting, or a file of spike times.")
         if path.is_dir() and any((path / name).exists() for name in ("manifest.json", "run.log")):
@@ -128,11 +127,6 @@ class _Sorted:
         if rate is None:
             raise UsageError(f"{path} does not say at what rate its samples count; give --sampling-frequency.")
         return cls(read_truth(path, rate), rate)
-
-    def amplitudes(self, unit: str):
-        """Amplitudes of one unit's spikes, in the order of its train."""
-        spikes = self.sorting.spikes
-        return spikes["amplitude"][spikes["unit"] == int(unit)]
 
 
 def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator) -> dict[str, Any]:
@@ -147,14 +141,9 @@ def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator) -> dict[str, An
 
 def _curves(comparison, known: dict, sorted_: _Sorted) -> dict[str, Any]:
     """Trade-off curve per truth unit that some unit matches, by the name of the truth unit."""
-    from spikecrsae.score import tradeoff_curve
+    from spikecrsae.score import best_match_curves
 
-    if sorted_.sorting is None:
-        return {}
-    return {
-        name: tradeoff_curve(known[name], sorted_.trains[unit], sorted_.amplitudes(unit), comparison.tolerance)
-        for name, unit in comparison.best_match.items()
-    }
+    return {} if sorted_.sorting is None else best_match_curves(comparison, known, sorted_.sorting)
 
 
 def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:

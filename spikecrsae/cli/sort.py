@@ -9,6 +9,7 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import (
+    EXPORT_FORMATS,
     SORT_FIELDS,
     Command,
     config_options,
@@ -31,6 +32,13 @@ from spikecrsae.config import Config
 @option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large).")
 @option("--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time.")
 @jobs_option
+@option(
+    "--export",
+    "formats",
+    type=click.Choice(EXPORT_FORMATS),
+    multiple=True,
+    help="Also write this format into the result, as the command export does. May be given several times.",
+)
 @config_options(SORT_FIELDS)
 @option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @reader_options
@@ -45,6 +53,7 @@ def sort(
     save_components: bool,
     estimate_errors: bool,
     jobs: int | None,
+    formats: tuple[str, ...],
     config: Config,
     dump_config: bool,
     reader: dict,
@@ -65,6 +74,7 @@ def sort(
         raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
 
     from spikecrsae import groups
+    from spikecrsae.cli.export import check_exports, export_result
     from spikecrsae.cli.result import run_into_folder, show_outcome
     from spikecrsae.readers import open_session
     from spikecrsae.results import default_result_path
@@ -74,9 +84,11 @@ def sort(
     folder = output or default_result_path(recordings[0])
     work = functools.partial(groups.sort, opened, config, narrator, reopen=reopen, jobs=jobs, self_test=estimate_errors)
     try:
+        check_exports(folder, formats, overwrite)
         for note in opened.notes:
             narrator.say(f"Note: {note}")
         outcome = run_into_folder(work, opened, folder, overwrite, config, narrator, components=save_components)
     finally:
         opened.close()
+    export_result(folder, formats, reopen, overwrite, narrator)
     return show_outcome(outcome, folder, as_json, narrator)

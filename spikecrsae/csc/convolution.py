@@ -57,8 +57,13 @@ class BlockSpectra:
         n_blocks = max(1, -(-(signal.shape[1] - n_times + 1) // hop))
         padded = np.pad(signal, ((0, 0), (0, (n_blocks - 1) * hop + size - signal.shape[1])))
         blocks = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop]
-        spectra = in_threads(lambda part: scipy.fft.rfft(blocks[:, part]), n_blocks)
-        return cls(signal, np.concatenate(spectra, axis=1), size, n_times)
+        spectra = np.empty((len(signal), n_blocks, size // 2 + 1), np.result_type(signal.dtype, np.complex64))
+
+        def transform(part: slice) -> None:
+            spectra[:, part] = scipy.fft.rfft(blocks[:, part])
+
+        in_threads(transform, n_blocks)
+        return cls(signal, spectra, size, n_times)
 
     def correlate(self, atoms: np.ndarray) -> np.ndarray:
         """H^T y: correlation with every atom (n_units, n_channels, n_times), (n_units, n_positions), in the signal's precision."""

@@ -89,10 +89,10 @@ class SpikeSlab:
         correlation = spectra.correlate(self.templates)
         return View(spectra.signal, correlation, self.overlaps)
 
-    def decode(self, signal: np.ndarray | BlockSpectra | View, n_sweeps: int = 4) -> Spikes:
+    def decode(self, signal: np.ndarray | BlockSpectra | View, n_sweeps: int = 4, with_rivals: bool = True) -> Spikes:
         """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates.
 
-        n_sweeps: of improvement over the greedy solution, at most. Pieces between which nothing looks like a spike are
+        n_sweeps: of improvement over the greedy solution, at most. with_rivals: say which other unit fits a spike best. Pieces between which nothing looks like a spike are
         decoded side by side.
         """
         n_times = self.templates.shape[2]
@@ -106,7 +106,7 @@ class SpikeSlab:
             here = view.signal[:, first : last + n_times - 1]
             found = pursue(
                 np.ascontiguousarray(view.correlation[:, first:last]), view.overlaps, self.spread, self.penalty, self.refractory,
-                self.shifts(), n_sweeps, lambda spikes: self._doubtful(here, spikes),
+                self.shifts(), n_sweeps, lambda spikes: self._doubtful(here, spikes), with_rivals,
             )  # fmt: skip
             return found.later(first)
 
@@ -233,6 +233,7 @@ def pursue(
     shifts: np.ndarray,
     n_sweeps: int = 4,
     doubtful: Callable[[Spikes], np.ndarray] | None = None,
+    with_rivals: bool = True,
 ) -> Spikes:
     """The spikes of one stretch.
 
@@ -272,6 +273,6 @@ def pursue(
     rival, rival_gain = np.full(len(unit), -1), np.zeros(len(unit))
     if n_sweeps:
         gain, rival, rival_gain = compare(
-            correlation, blocked, overlaps, kernel, prior, refractory, unit, sample, step, amplitude
+            correlation, blocked, overlaps, kernel, prior, refractory, unit, sample, step, amplitude, with_rivals
         )
     return Spikes(unit, sample, amplitude, shifts[step], gain, rival, rival_gain)

@@ -340,8 +340,9 @@ def improve(
 
 
 @compiled
-def compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, position, step, amplitude):
-    """For every spike, with all others in place: its gain, and unit (or -1) and gain of the best spike of another unit there."""
+def compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, position, step, amplitude, with_rivals):
+    """For every spike, with all others in place: its gain, and unit (or -1) and gain of the best spike of another unit there, if
+    rivals are asked for."""
     n_shifts = kernel.shape[0]
     n_units, n_positions = correlation.shape
     close = max(3, (overlaps.shape[2] - 1) // 12)
@@ -350,7 +351,7 @@ def compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, pos
         u, t, k, a = unit[i], position[i], step[i], amplitude[i]
         _put(correlation, blocked, overlaps, n_shifts, refractory, u, t, k, a, -1)
         gain[i] = _gain(correlation, kernel, prior, u, t, k, a)
-        for v in range(n_units):
+        for v in range(n_units if with_rivals else 0):
             if v != u:
                 g, w, _, _, _ = _best(
                     correlation, blocked, kernel, prior, max(0, t - close), min(n_positions, t + close + 1), v

@@ -41,7 +41,7 @@ def units_csv(sorting: Sorting) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["unit", *(_header(name, sorting.amplitude_unit) for name in columns)])
     for row, unit in enumerate(sorting.unit_ids):
-        writer.writerow([int(unit), *(_cell(values[row]) for values in columns.values())])
+        writer.writerow([int(unit), *(cell(values[row]) for values in columns.values())])
     return text.getvalue().encode()
 
 
@@ -49,7 +49,8 @@ def _header(name: str, amplitude_unit: str) -> str:
     return f"{name}_{amplitude_unit}" if name == "amplitude" or name.endswith("_amplitude") else name
 
 
-def _cell(value) -> str:
+def cell(value) -> str:
+    """A value as text; what is not a number is empty."""
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     if isinstance(value, (float, np.floating)):

@@ -41,6 +41,8 @@ def sorting_to_hdf5(sorting: Sorting, provenance: str) -> memoryview:
         if sorting.files:
             _write_table(file.create_group("files", track_order=True), sorting.files)
         file["excluded"] = sorting.excluded
+        file["example"] = sorting.example
+        file["example"].attrs["start_sample"] = sorting.example_start
         file["curation"] = _curation_rows(sorting.curation)
         file["provenance"] = provenance
     return buffer.getbuffer()
@@ -91,6 +93,12 @@ def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
 
 def _read(file: h5py.File) -> Sorting:
     attributes = {name: file.attrs[name] for name in _ATTRIBUTES}
+    # results of earlier versions hold no example
+    example = (
+        {"example": file["example"][:], "example_start": int(file["example"].attrs["start_sample"])}
+        if "example" in file
+        else {}
+    )
     tables = [*(file[table] for table in _TABLES), file.get("files", {})]
     units, channels, model, files = ({name: _column(values) for name, values in table.items()} for table in tables)
     return Sorting(
@@ -108,6 +116,7 @@ def _read(file: h5py.File) -> Sorting:
         excluded=file["excluded"][:],
         curation=tuple(_curation_row(row) for row in file["curation"][:]),
         **{name: file[name][:] for name in _ARRAYS},
+        **example,
     )
 
 

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError
+from spikecrsae.exports.phy import ORIGINAL
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import number, open_file, stored_rate
 from spikecrsae.readers.mearec import is_mearec
@@ -164,6 +165,10 @@ def _from_phy(clock: _Clock) -> Trains:
     samples, units = (np.load(p, allow_pickle=False).reshape(-1) for p in (folder / "spike_times.npy", labels))
     if len(samples) != len(units):
         raise InputError(f"{folder}: {len(samples)} spike times and {len(units)} cluster labels; the folder is damaged.")
+    if (folder / ORIGINAL).is_file():
+        with open_file(folder / ORIGINAL) as file:
+            real = np.load(folder / "spike_templates.npy", allow_pickle=False).reshape(-1) < len(file["units/unit"])
+        samples, units = samples[real], units[real]
     return _by_unit(units, clock.from_samples(samples, _phy_rate(folder / "params.py")))
 
 

@@ -2,7 +2,7 @@
 
 from spikecrsae.score.matching import Labels, agreement, label_spikes, match_counts, match_units_best, match_units_one_to_one
 from spikecrsae.score.metrics import Comparison, UnitScore, compare
-from spikecrsae.score.tradeoff import Tradeoff, tradeoff_curve
+from spikecrsae.score.tradeoff import Tradeoff, best_match_curves, tradeoff_curve
 
 __all__ = [
     "Comparison",
@@ -10,6 +10,7 @@ __all__ = [
     "Tradeoff",
     "UnitScore",
     "agreement",
+    "best_match_curves",
     "compare",
     "label_spikes",
     "match_counts",

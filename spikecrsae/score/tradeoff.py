@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from spikecrsae.errors import InputError
-from spikecrsae.score.matching import match_counts
+from spikecrsae.score.matching import Trains, match_counts
+from spikecrsae.score.metrics import Comparison
+from spikecrsae.sorting import Sorting
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,12 @@ def tradeoff_curve(
         tp = match_counts({"truth": truth}, {"test": kept}, tolerance)[0, 0]
         miss[k], false_alarm[k] = 1.0 - tp / len(truth), 1.0 - tp / len(kept)
     return Tradeoff(threshold, miss, false_alarm)
+
+
+def best_match_curves(comparison: Comparison, truth: Trains, sorting: Sorting) -> dict[str, Tradeoff]:
+    """The curve of every truth unit that some unit of the sorting matches best, by the name of the truth unit."""
+    curves = {}
+    for name, unit in comparison.best_match.items():
+        mine = sorting.spikes[sorting.spikes["unit"] == int(unit)]
+        curves[name] = tradeoff_curve(truth[name], mine["sample"], mine["amplitude"], comparison.tolerance)
+    return curves

@@ -1,0 +1,88 @@
+"""spikecrsae export: a sorting in the formats of other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from spikecrsae.cli import console
+from spikecrsae.cli.options import EXPORT_FORMATS, Command, json_option, option, quiet_option, reader_options, verbose_option
+
+
+@click.command(cls=Command, short_help="Write a sorting in the format of another program.")
+@click.argument("sorting", type=click.Path(path_type=Path))
+@option(
+    "--to", "kind", type=click.Choice(EXPORT_FORMATS), default="phy", show_default=True, help="The format to be written."
+)
+@option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where it goes; into the result otherwise.")
+@option(
+    "--recording", type=click.Path(path_type=Path), metavar="FILE", help="The recording that was sorted, if it has moved."
+)
+@option("--overwrite", is_flag=True, help="Replace what is there, unless it was worked on since.")
+@reader_options
+@json_option
+@quiet_option
+@verbose_option
+@console.narrated
+def export(
+    sorting: Path,
+    kind: str,
+    output: Path | None,
+    recording: Path | None,
+    overwrite: bool,
+    reader: dict,
+    as_json: bool,
+    narrator: console.Narrator,
+) -> None:
+    """Write SORTING in the format of another program.
+
+    SORTING is a result folder, its sorting.h5, or a Phy folder written by this command, as it is curated now.
+    """
+    from spikecrsae.curated import open_sorting
+    from spikecrsae.export import check_place, default_place, find_recording
+    from spikecrsae.export import export as write
+    from spikecrsae.readers import open_recording
+
+    found, run = open_sorting(sorting)
+    place = output or default_place(sorting, kind)
+    check_place(place, kind, overwrite)
+    opened = open_recording(recording, **reader) if recording else find_recording(sorting, found, run, kind, reader)
+    narrator.start("export")
+    try:
+        write(found, run, kind, place, opened, overwrite)
+    finally:
+        if opened is not None:
+            opened.close()
+    narrator.finish(f"{len(found.spikes)} spikes of {found.n_units} units")
+    if as_json:
+        console.print_json(
+            {"sorting": sorting, "format": kind, "path": place, "n_units": found.n_units, "n_spikes": len(found.spikes)}
+        )
+    else:
+        click.echo(place)
+
+
+def check_exports(folder: Path, kinds: tuple[str, ...], overwrite: bool) -> None:
+    """Before a run: whether its result could be written in these formats. Raises OutputError as export does."""
+    from spikecrsae.export import FORMATS, check_place
+
+    for kind in kinds:
+        check_place(folder / FORMATS[kind].name, kind, overwrite)
+
+
+def export_result(folder: Path, kinds: tuple[str, ...], reopen: Callable, overwrite: bool, narrator) -> None:
+    """Write a finished result in further formats into its folder; reopen() gives the recording."""
+    from spikecrsae.curated import open_sorting
+    from spikecrsae.export import default_place
+    from spikecrsae.export import export as write
+
+    for kind in dict.fromkeys(kinds):
+        narrator.start("export")
+        opened = reopen()
+        try:
+            place = write(*open_sorting(folder), kind, default_place(folder, kind), opened, overwrite)
+        finally:
+            opened.close()
+        narrator.finish(str(place))

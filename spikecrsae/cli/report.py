@@ -1,0 +1,98 @@
+"""spikecrsae report: the page with the pictures of a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spikecrsae.cli import console
+from spikecrsae.cli.options import Command, json_option, option, quiet_option, verbose_option
+from spikecrsae.errors import OutputError, UsageError
+
+_REPORT = "report.html"
+
+
+@click.command(cls=Command, short_help="The page with pictures of a sorting.")
+@click.argument("sorting", type=click.Path(path_type=Path))
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where the page goes; into the result folder otherwise.",
+)
+@option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
+@option("--truth", type=click.Path(path_type=Path), metavar="FILE", help="Known spikes, or a recording that holds them.")
+@option("--tolerance-ms", type=click.FloatRange(min=0), default=0.4, show_default=True, help="Largest distance of a match.")
+@json_option
+@quiet_option
+@verbose_option
+@console.narrated
+def report(
+    sorting: Path,
+    output: Path | None,
+    overwrite: bool,
+    truth: Path | None,
+    tolerance_ms: float,
+    as_json: bool,
+    narrator: console.Narrator,
+) -> None:
+    """Write the page with the pictures of SORTING, a result folder, its sorting.h5, or a folder curated in Phy.
+
+    The page is one file and needs no network: recording, units, pairs, training, decisions, and with --truth the scores and
+    the trade-off curves.
+    """
+    from spikecrsae.curated import open_sorting
+    from spikecrsae.report.html import report_html
+
+    found, run = open_sorting(sorting)
+    target = _target(sorting, output, overwrite)
+    page = report_html(found, run, _truth(found, truth, tolerance_ms) if truth else None).encode()
+    _write(target, page)
+    if as_json:
+        console.print_json({"sorting": sorting, "report": target, "bytes": len(page), "n_units": found.n_units})
+    else:
+        click.echo(target)
+
+
+def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
+    """Where the page goes. Raises UsageError where that is not said, OutputError where a file of other origin is there."""
+    from spikecrsae.curated import is_phy_folder
+    from spikecrsae.export import place_of_exports
+    from spikecrsae.results import is_listed
+
+    if output is None and is_phy_folder(sorting):
+        output = place_of_exports(sorting) / _REPORT
+    if output is None:
+        if not sorting.is_dir():
+            raise UsageError(f"{sorting} is no result folder, which the page could go to; give its place with -o.")
+        target = sorting / _REPORT
+        if target.exists() and not is_listed(target):
+            raise OutputError(f"{target} is not of this result and is not overwritten; choose another place with -o.")
+        return target
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder, and the page is a file; give a file name with -o.")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists and is not overwritten; give --overwrite, or another name with -o.")
+    return output
+
+
+def _truth(sorting, path: Path, tolerance_ms: float):
+    """How the sorting compares with known spikes, for the page."""
+    from spikecrsae.readers import read_truth
+    from spikecrsae.report.html import Truth
+    from spikecrsae.score import best_match_curves, compare
+
+    known = read_truth(path, sorting.sampling_frequency, recording=sorting)
+    comparison = compare(known, sorting.trains(), sorting.sampling_frequency, tolerance_ms)
+    return Truth(path.name, comparison, best_match_curves(comparison, known, sorting))
+
+
+def _write(target: Path, page: bytes) -> None:
+    from spikecrsae.results import SORTING, add_to_manifest, write_atomic
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, [page])
+    if target.name == _REPORT and target.with_name(SORTING).is_file():
+        add_to_manifest(target.parent, [target.name])

@@ -1,0 +1,214 @@
+"""A sorting that was curated by hand in Phy: merges, splits and labels, read back from the folder that was written for it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from spikecrsae.config import Config
+from spikecrsae.errors import InputError
+from spikecrsae.exports.phy import GROUP_OF_LABEL, ORIGINAL
+from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
+from spikecrsae.exports.waveforms import peak_channels
+from spikecrsae.quality import Evidence, unit_columns
+from spikecrsae.results import read_run, read_sorting
+from spikecrsae.sorting import Sorting
+from spikecrsae.units import ms_to_samples
+
+_LABEL_OF_GROUP = {group: label for label, group in GROUP_OF_LABEL.items()}
+#: Facts about single units in Sorting.model.
+_OF_UNITS = ("spread", "penalty", "whitened_norm")
+
+
+def is_phy_folder(path: str | Path) -> bool:
+    """Whether `path` is a Phy folder that this program wrote."""
+    return (Path(path) / ORIGINAL).is_file()
+
+
+def open_sorting(path: str | Path) -> tuple[Sorting, dict]:
+    """The sorting at `path` and what its run.json holds: a result folder, its sorting.h5, or a Phy folder of ours, as it is
+    curated now. Raises InputError where there is none, or it is damaged."""
+    if is_phy_folder(path):
+        return read_curated(path)
+    return read_sorting(path), read_run(path)
+
+
+def read_curated(folder: str | Path) -> tuple[Sorting, dict]:
+    """The sorting of a Phy folder as it stands after curation, and the run.json of the sorting before.
+
+    The units are Phy's clusters, under their numbers, with the label that their group says: good is single, mua multi. Their
+    spikes keep sample and amplitude. A cluster's template is the mean of the original templates, each weighted by the
+    cluster's spikes that it found, and brought to the place of the one with most spikes. A cluster that is still one original
+    unit keeps its columns; of another those that need waveforms are not known.
+
+    Raises InputError where the folder is damaged.
+    """
+    folder = Path(folder)
+    original, provenance = sorting_from_hdf5(folder / ORIGINAL)
+    run = json.loads(provenance)
+    clusters = _clusters(folder, original)
+    ids, rows = np.unique(clusters, return_inverse=True)
+    origin = _Origin.of(original, rows, len(ids))
+    spikes = original.spikes.copy()
+    spikes["unit"] = clusters
+    merged = replace(
+        original,
+        spikes=spikes,
+        unit_ids=ids.astype(np.int32),
+        units={},
+        peak_index=original.peak_index[origin.best],
+        curation=(*original.curation, *_decisions(original, ids, origin)),
+        model={name: origin.kept(values) if name in _OF_UNITS else values for name, values in original.model.items()},
+        **_templates(original, origin),
+    )
+    columns = _columns(original, merged, origin, run)
+    return replace(merged, units={"label": _labels(folder, original, ids, origin), **columns}), run
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """Where the clusters' spikes come from: how many from each original unit, counts (n_clusters, n_units); the unit that most
+    come from, best (n_clusters,); whether they are just those of one unit, same (n_clusters,)."""
+
+    counts: np.ndarray
+    best: np.ndarray
+    same: np.ndarray
+
+    @classmethod
+    def of(cls, original: Sorting, rows: np.ndarray, n_clusters: int) -> _Origin:
+        """rows (n_spikes,): the cluster of each original spike."""
+        counts = np.zeros((n_clusters, original.n_units), np.int64)
+        np.add.at(counts, (rows, original.unit_rows), 1)
+        best = counts.argmax(axis=1) if n_clusters else np.zeros(0, np.int64)
+        whole = counts.max(axis=1, initial=0) == counts.sum(axis=0)[best]
+        return cls(counts, best, whole & (np.count_nonzero(counts, axis=1) == 1))
+
+    def kept(self, values: np.ndarray) -> np.ndarray:
+        """Values of the original units for the clusters that are the same; of the others nothing is known."""
+        values = np.asarray(values)[self.best]
+        if self.same.all():
+            return values
+        return np.where(self.same, values, "") if values.dtype.kind in "UO" else np.where(self.same, values * 1.0, np.nan)
+
+
+def _clusters(folder: Path, original: Sorting) -> np.ndarray:
+    """Cluster of every original spike, (n_spikes,) int32; placeholders are left out."""
+    arrays = []
+    for name in ("spike_times", "spike_templates", "spike_clusters"):
+        try:
+            arrays.append(np.load(folder / f"{name}.npy", allow_pickle=False).reshape(-1))
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(
+                f"{folder / name}.npy cannot be read ({error}); the folder is damaged, export it again."
+            ) from error
+    times, templates, clusters = arrays
+    if not len(times) == len(templates) == len(clusters) or clusters.dtype.kind not in "iu":
+        raise InputError(f"{folder}: {len(times)} spike times and {len(clusters)} clusters; the folder is damaged.")
+    real = templates < original.n_units
+    if not np.array_equal(times[real], original.spikes["sample"]):
+        raise InputError(f"{folder}: spike_times.npy does not belong to {ORIGINAL}; the folder is damaged, export it again.")
+    return clusters[real].astype(np.int32)
+
+
+def _labels(folder: Path, original: Sorting, ids: np.ndarray, origin: _Origin) -> np.ndarray:
+    """Label of every cluster, by its group; without one, that of the unit that most of its spikes come from."""
+    groups = _groups(folder)
+    before = original.units.get("label", np.full(original.n_units, "single"))[origin.best]
+    labels = [_LABEL_OF_GROUP.get(groups.get(unit), old) for unit, old in zip(ids.tolist(), before, strict=True)]
+    return np.array(labels, dtype=str)
+
+
+def _groups(folder: Path) -> dict[int, str]:
+    """Group of every cluster that has one."""
+    path = folder / "cluster_group.tsv"
+    if not path.is_file():
+        return {}
+    try:
+        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t")
+        return {int(row["cluster_id"]): row["group"] for row in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); its columns must be cluster_id and group.") from error
+
+
+def _templates(original: Sorting, origin: _Origin) -> dict[str, np.ndarray]:
+    """Templates of the clusters, of each kind, and the spread that the spikes of all their units have together."""
+    templates, counts = original.templates, origin.counts
+    # a sorting that was not made by this program may have one kind of templates only
+    spreads, whitened = (
+        kind if len(kind) == len(templates) else np.zeros_like(templates)
+        for kind in (original.templates_std, original.templates_whitened)
+    )
+    mean, squares, white = (np.zeros((len(counts), *kind.shape[1:])) for kind in (templates, spreads, whitened))
+    for cluster, unit in np.argwhere(counts):
+        weight = counts[cluster, unit] / counts[cluster].sum()
+        lag = int(original.peak_index[origin.best[cluster]] - original.peak_index[unit])
+        template, spread = _later(templates[unit], lag), _later(spreads[unit], lag)
+        mean[cluster] += weight * template
+        squares[cluster] += weight * (spread**2 + template**2)
+        white[cluster] += weight * _later(whitened[unit], lag)
+    return {
+        "templates": mean.astype(np.float32),
+        "templates_std": np.sqrt(np.maximum(squares - mean**2, 0)).astype(np.float32),
+        "templates_whitened": white.astype(np.float32),
+    }
+
+
+def _later(template: np.ndarray, lag: int) -> np.ndarray:
+    """A template (n_channels, n_times) moved by `lag` samples, float64, with zeros where it had none."""
+    n_times, moved = template.shape[1], np.zeros(template.shape)
+    if abs(lag) < n_times:
+        moved[:, max(lag, 0) : n_times + min(lag, 0)] = template[:, max(-lag, 0) : n_times - max(lag, 0)]
+    return moved
+
+
+def _columns(original: Sorting, merged: Sorting, origin: _Origin, run: dict) -> dict[str, np.ndarray]:
+    """The unit table of the clusters without labels: kept where the unit is the same, else computed from spikes and
+    templates."""
+    config = Config().with_values(run.get("config", {}), origin=ORIGINAL)
+    evidence = _evidence(original, merged, ms_to_samples(config.initialise.refractory_ms, merged.sampling_frequency))
+    fresh = unit_columns(evidence)
+    # the decoder's dead time hides the short intervals within each of several units, not those between them
+    open_to_all = unit_columns(replace(evidence, dead_time=0))
+    several = np.count_nonzero(origin.counts, axis=1) > 1
+    fresh = {name: np.where(several, open_to_all[name], values) for name, values in fresh.items()}
+    fresh |= {"peak_channel": peak_channels(merged), "group": original.units.get("group", origin.best)[origin.best]}
+    return {
+        name: np.where(origin.same, values[origin.best], fresh[name]) if name in fresh else origin.kept(values)
+        for name, values in original.units.items()
+        if name != "label"
+    }
+
+
+def _evidence(original: Sorting, merged: Sorting, dead_time: int) -> Evidence:
+    """What is known of the clusters without their waveforms."""
+    trains = [merged.spikes[merged.spikes["unit"] == unit] for unit in merged.unit_ids]
+    nothing = np.zeros((0, merged.templates.shape[2], merged.n_channels), np.float32)
+    return Evidence(
+        samples=[train["sample"] for train in trains],
+        amplitudes=[train["amplitude"].astype(np.float64) for train in trains],
+        waveforms=[nothing] * len(trains),
+        waveform_samples=[np.zeros(0, np.int64)] * len(trains),
+        templates=merged.templates,
+        templates_std=merged.templates_std,
+        noise_level=np.asarray(original.channels.get("noise_level", np.full(merged.n_channels, np.nan)), float),
+        whitened_norm=np.linalg.norm(merged.templates_whitened, axis=(1, 2)),
+        sampling_frequency=merged.sampling_frequency,
+        n_samples=merged.n_samples,
+        dead_time=dead_time,
+        excluded=merged.excluded,
+    )
+
+
+def _decisions(original: Sorting, ids: np.ndarray, origin: _Origin) -> list[dict]:
+    """A row of the curation for each cluster that is no longer one original unit."""
+    names = original.units.get("curation_id", original.unit_ids)
+    return [
+        {"decision": "phy", "units": names[np.flatnonzero(count)].tolist(), "statistic": None, "level": None,
+         "reason": "curated by hand", "cluster": int(cluster), "n_spikes": count[count > 0].tolist()}
+        for cluster, count, same in zip(ids, origin.counts, origin.same, strict=True)
+        if not same
+    ]  # fmt: skip

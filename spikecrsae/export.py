@@ -1,0 +1,188 @@
+"""Further formats of a sorting: which there are, what they need, where they go."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from spikecrsae import preprocess
+from spikecrsae.config import Config
+from spikecrsae.curated import is_phy_folder
+from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError
+from spikecrsae.exports.csv import spikes_csv, units_csv
+from spikecrsae.exports.klusters import klusters_files
+from spikecrsae.exports.mat import mat_file
+from spikecrsae.exports.neo import neo_file
+from spikecrsae.exports.nwb import nwb_file
+from spikecrsae.exports.phy import phy_files
+from spikecrsae.exports.waveforms import Signal, used_channels
+from spikecrsae.readers import open_recording
+from spikecrsae.recording import Recording
+from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, check_export, write_atomic, write_export
+from spikecrsae.sorting import Sorting
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Format:
+    """Name of the file or folder that a format makes inside a result, and what it lacks without the recording."""
+
+    name: str
+    without_recording: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        return not Path(self.name).suffix
+
+
+FORMATS = {
+    "phy": Format("phy", "no traces and waveforms (recording.dat) and no pc_features"),
+    "nwb": Format("sorting.nwb"),
+    "csv": Format("csv"),
+    "mat": Format("sorting.mat"),
+    "neo": Format("sorting_neo.mat"),
+    "klusters": Format("klusters", "no features (.fet) and waveforms (.spk), which Klusters needs"),
+}
+
+
+def _lacks(kind: str, run: dict) -> str:
+    """What a format lacks without the recording."""
+    if kind == "nwb" and run.get("recording", {}).get("format") == "NWB":
+        return "no time at which the session began"
+    return FORMATS[kind].without_recording
+
+
+def place_of_exports(source: str | Path) -> Path:
+    """The folder for what is made of the sorting at `source`: its result folder; for a curated Phy folder one of its own beside
+    it, <name>-curated."""
+    source = Path(source).absolute()
+    if is_phy_folder(source):
+        return source.with_name(source.name + "-curated")
+    return source if source.is_dir() else source.parent
+
+
+def default_place(source: str | Path, kind: str) -> Path:
+    """Where a format of the sorting at `source` goes unless another place is given."""
+    return place_of_exports(source) / FORMATS[kind].name
+
+
+def check_place(place: str | Path, kind: str, overwrite: bool = False) -> None:
+    """Whether the format may be written to `place`, without touching anything; raises OutputError or UsageError if not."""
+    place, suffix = Path(place), Path(FORMATS[kind].name).suffix
+    if FORMATS[kind].is_folder:
+        check_export(place, overwrite)
+        return
+    if place.suffix.lower() != suffix:
+        raise UsageError(f"{place} must end in {suffix}, which is how {kind} files are known; change the name after -o.")
+    if place.is_dir():
+        raise OutputError(f"{place} is a folder, and {kind} is a file; choose another name with -o.")
+    if place.exists() and not overwrite:
+        raise OutputError(f"{place} exists and is not overwritten; give --overwrite, or another name with -o.")
+
+
+def find_recording(source: str | Path, sorting: Sorting, run: dict, kind: str, options: dict) -> Recording | None:
+    """The recording that was sorted, for a format that takes something from it: where run.json says it was, or beside the
+    sorting at `source`.
+
+    `options` go before those that run.json holds. None, with a warning, where it is not there or cannot be opened.
+    """
+    told = run.get("recording", {})
+    if not _lacks(kind, run) or not told.get("path"):
+        return None
+    name, folders = Path(told["path"]), list(Path(source).absolute().parents)[:2]
+    path = next((place for place in (name, *(folder / name.name for folder in folders)) if place.exists()), None)
+    if path is None:
+        logger.warning("the recording %s is not there; give it with --recording", name)
+        return None
+    try:
+        recording = open_recording(path, **{**told.get("read_options", {}), **options})
+        _check_recording(sorting, recording)
+        return recording
+    except SpikeCRsAEError as error:
+        logger.warning("the recording cannot be used, give it with --recording: %s", error)
+        return None
+
+
+def export(
+    sorting: Sorting, run: dict, kind: str, place: str | Path, recording: Recording | None = None, overwrite: bool = False
+) -> Path:
+    """Write the sorting in the format `kind` (one of FORMATS) to `place`, whole or not at all; returns the path.
+
+    run: what run.json holds. recording: the one that was sorted; without it phy and klusters lack what comes from its
+    traces, and a warning says so. Raises InputError where the recording is another one, OutputError where the place is taken
+    or cannot be written.
+    """
+    place = Path(place)
+    check_place(place, kind, overwrite)
+    if recording is not None:
+        _check_recording(sorting, recording)
+    elif _lacks(kind, run):
+        logger.warning("without the recording: %s", _lacks(kind, run))
+    if FORMATS[kind].is_folder:
+        return write_export(place, _files(sorting, run, kind, place, recording), overwrite)
+    if recording is not None and place.exists() and place.samefile(recording.source):
+        raise OutputError(f"{place} is the recording, which is not overwritten; choose another name with -o.")
+    write_atomic(place, [_file(sorting, run, kind, recording)])
+    if all((place.parent / name).is_file() for name in (SORTING, MANIFEST)):
+        add_to_manifest(place.parent, [place.name])
+    return place
+
+
+def _files(sorting: Sorting, run: dict, kind: str, place: Path, recording: Recording | None) -> dict[str, Iterable[bytes]]:
+    if kind == "csv":
+        return {"spikes.csv": spikes_csv(sorting), "units.csv": [units_csv(sorting)]}
+    signal = None if recording is None else _signal(sorting, run, recording)
+    if kind == "phy":
+        return phy_files(sorting, json.dumps(run, indent=2, ensure_ascii=False), place.absolute(), signal)
+    told = run.get("recording", {}).get("path", "sorting")
+    return klusters_files(sorting, Path(told).stem, signal)
+
+
+def _file(sorting: Sorting, run: dict, kind: str, recording: Recording | None) -> bytes:
+    provenance = json.dumps(run, indent=2, ensure_ascii=False)
+    if kind == "nwb":
+        return nwb_file(sorting, provenance, _session_start(recording))
+    return neo_file(sorting) if kind == "neo" else mat_file(sorting, provenance)
+
+
+def _check_recording(sorting: Sorting, recording: Recording) -> None:
+    facts = [(x.n_samples, x.n_channels, x.sampling_frequency) for x in (recording, sorting)]
+    if facts[0] != facts[1]:
+        here, sorted_ = (f"{n} samples on {c} channels at {fs:g} Hz" for n, c, fs in facts)
+        raise InputError(
+            f"{recording.source} has {here}, the recording that was sorted {sorted_}; give that one, with the options (such as "
+            "--channels) that it was sorted with."
+        )
+
+
+def _signal(sorting: Sorting, run: dict, recording: Recording) -> Signal:
+    """The recording with the high-pass filter and the common reference that it was sorted with."""
+    config = Config().with_values(run.get("config", {}), origin="run.json").preprocess
+    sos, margin = preprocess.design_filter(config, recording.sampling_frequency)
+    used = recording.select(used_channels(sorting))
+
+    def highpassed(start: int, stop: int) -> np.ndarray:
+        return preprocess.filtered(used, sorting.excluded, start, stop, sos, margin, config.common_reference)
+
+    return Signal(recording, highpassed)
+
+
+def _session_start(recording: Recording | None) -> datetime | None:
+    """When the session began, where an NWB recording says it."""
+    if recording is None or recording.format != "NWB":
+        return None
+    with h5py.File(recording.source) as file:
+        stored = file.get("session_start_time")
+        text = stored.asstr()[()] if stored is not None and h5py.check_string_dtype(stored.dtype) else ""
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        return None

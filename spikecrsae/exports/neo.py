@@ -1,0 +1,38 @@
+"""A neo Block of SpikeTrains, in the file that neo's NeoMatlabIO reads and writes (pickles are not trusted)."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+
+from spikecrsae.sorting import Sorting
+
+
+def neo_file(sorting: Sorting) -> bytes:
+    """The bytes of a .mat file with one Block, one Segment and a SpikeTrain per unit, in seconds on the file's own clock.
+
+    Each train is annotated with its unit and every column of units.csv, and has the sampling rate: (time - t_start) * rate,
+    rounded, is the sample.
+    """
+    import neo
+    import quantities as pq
+
+    fs, start = sorting.sampling_frequency, sorting.start_time_s
+    block = neo.Block(name="spikecrsae", amplitude_unit=sorting.amplitude_unit)
+    segment = neo.Segment(name="recording", index=0)
+    for row, unit in enumerate(sorting.unit_ids):
+        train = neo.SpikeTrain(
+            (sorting.spike_samples(unit) / fs + start) * pq.s,
+            t_start=start * pq.s,
+            t_stop=(start + sorting.duration_s) * pq.s,
+            sampling_rate=fs * pq.Hz,
+            name=f"unit {unit}",
+            unit=int(unit),
+            **{name: np.asarray(values)[row].item() for name, values in sorting.units.items()},
+        )
+        segment.spiketrains.append(train)
+    block.segments.append(segment)
+    file = io.BytesIO()
+    neo.NeoMatlabIO(file).write_block(block)
+    return file.getvalue()

@@ -1,0 +1,206 @@
+"""The pictures of a whole sorting: a stretch of signal, pairs of units, the training, misses against false alarms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from spikecrsae.report.correlograms import correlograms, template_similarity
+from spikecrsae.report.svg import Drawing, Panel, Picture, axes, round_length, span_of, with_minus
+from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
+from spikecrsae.score import Tradeoff
+from spikecrsae.sorting import Sorting
+from spikecrsae.units import ms_to_samples
+
+#: How many colours page.css has for units; they repeat after that.
+N_COLORS = 8
+#: Units of the matrices at most: of correlograms, and of similarities.
+MOST_CROSSED, MOST_COMPARED = 12, 40
+CROSS_MS, CROSS_BIN_MS = 25, 1.0
+_TRACES_WIDTH, _NAMES = 1228, 84
+
+
+def color_class(index: int) -> str:
+    """The CSS class that gives a unit its colour, by its row in the unit table; the same in every picture."""
+    return f"u{index % N_COLORS}"
+
+
+def traces_picture(sorting: Sorting) -> Picture | None:
+    """The sorting's example of signal with its spikes and the reconstruction; None where the sorting holds none."""
+    traces, first = sorting.example, sorting.example_start
+    if not len(traces):
+        return None
+    stop, fs = first + len(traces), sorting.sampling_frequency
+    spikes = sorting.spikes[(sorting.spikes["sample"] >= first) & (sorting.spikes["sample"] < stop)]
+    firing = [row for row, unit in enumerate(sorting.unit_ids) if np.any(spikes["unit"] == unit)]
+    times = sorting.start_time_s + (first + np.arange(len(traces))) / fs
+    x = times[0], times[-1]
+    # steps below the largest excursion: such are rare and short, and may reach into the next channel
+    step = 0.75 * (np.ptp(traces, axis=0).max() or 1.0)
+    lifted = traces - step * np.arange(traces.shape[1])
+    raster_height, height = 17 * max(len(firing), 1), max(54, 90 - 3 * traces.shape[1]) * traces.shape[1] + 30
+    drawing = Drawing(_TRACES_WIDTH, raster_height + height + 62)
+    width = _TRACES_WIDTH - _NAMES - 70
+    _raster(drawing.panel(_NAMES, 8, width, raster_height, x, (len(firing) or 1, 0)), sorting, spikes, firing)
+    panel = drawing.panel(_NAMES, raster_height + 16, width, height, x, span_of(lifted, room=0.02))
+    for channel, name in enumerate(channel_names(sorting)):
+        drawing.text(_NAMES - 8, panel.down(-step * channel) + 3.5, name, "t-right")
+        panel.line(times, lifted[:, channel], "trace")
+    _colour_spikes(panel, sorting, spikes, times, lifted, firing)
+    reconstruction = sorting.reconstruction(first, stop)
+    # between the spikes it is zero and would only strike out the noise
+    visible = np.where(np.abs(reconstruction) > 0.01 * np.ptp(traces), reconstruction, np.nan) + lifted - traces
+    for channel in range(traces.shape[1]):
+        panel.line(times, visible[:, channel], "model")
+    panel.x_axis("time (s)", 8)
+    bar = round_length(0.5 * step)
+    panel.scale_bar(bar, f"{bar:g} {amplitude_unit(sorting)}")
+    note = (
+        f"high-passed signal, the {1000 * len(traces) / fs:.0f} ms in which most units fire: {len(spikes):,} spikes of {len(firing)} "
+        "units; in a unit's colour where its template lies; thin line over it: reconstruction from templates and amplitudes"
+    )
+    label = f"Traces of {traces.shape[1]} channels with {len(spikes)} spikes and their reconstruction"
+    return Picture("Signal, spikes and reconstruction", drawing.render(label), note, wide=True)
+
+
+def _raster(panel: Panel, sorting: Sorting, spikes: np.ndarray, firing: list[int]) -> None:
+    """One row of marks per firing unit."""
+    for place, row in enumerate(firing):
+        samples = spikes["sample"][spikes["unit"] == sorting.unit_ids[row]]
+        panel.drawing.open(color_class(row))
+        panel.marks(sorting.start_time_s + samples / sorting.sampling_frequency, place + 0.9, place + 0.15, "mark")
+        panel.drawing.close()
+        panel.drawing.text(panel.left - 8, panel.down(place + 0.5) + 3.5, f"unit {sorting.unit_ids[row]}", "t-right")
+
+
+def _colour_spikes(panel: Panel, sorting: Sorting, spikes, times: np.ndarray, lifted: np.ndarray, firing: list[int]) -> None:
+    """The signal (n_samples, n_channels) again in the unit's colour wherever its template lies."""
+    n_times = sorting.templates.shape[2]
+    for row in firing:
+        mine = spikes["sample"][spikes["unit"] == sorting.unit_ids[row]]
+        inside = (mine - sorting.peak_index[row] - sorting.example_start)[:, None] + np.arange(n_times)
+        covered = np.zeros(len(times), bool)
+        covered[inside[(inside >= 0) & (inside < len(times))]] = True
+        panel.drawing.open(color_class(row))
+        for wave in lifted.T:
+            panel.line(times, np.where(covered, wave, np.nan), "line")
+        panel.drawing.close()
+
+
+def cross_correlogram_picture(sorting: Sorting) -> Picture | None:
+    """Correlograms of all pairs of units, at most MOST_CROSSED of them; None where there is no pair."""
+    if sorting.n_units < 2:
+        return None
+    counted = np.array([np.sum(sorting.spikes["unit"] == unit) for unit in sorting.unit_ids])
+    rows = np.sort(np.argsort(-counted, kind="stable")[:MOST_CROSSED])
+    spikes = sorting.spikes[np.isin(sorting.spikes["unit"], sorting.unit_ids[rows])]
+    which = np.zeros(len(spikes), np.int64)
+    for place, unit in enumerate(sorting.unit_ids[rows]):
+        which[spikes["unit"] == unit] = place
+    bin_size = max(1, ms_to_samples(CROSS_BIN_MS, sorting.sampling_frequency))
+    n_half = round(CROSS_MS / CROSS_BIN_MS)
+    counts = correlograms(spikes["sample"], which, len(rows), bin_size, n_half)
+    cell = float(np.clip(700 / len(rows), 74, 144))
+    drawing = Drawing(70 + cell * len(rows), 40 + 0.75 * cell * len(rows))
+    edges = np.arange(-n_half, n_half + 1) * bin_size / sorting.sampling_frequency * 1000
+    for i in range(len(rows)):
+        for j in range(i + 1):
+            chance = counted[rows[i]] * counted[rows[j]] * bin_size / sorting.n_samples
+            top = max(counts[i, j].max(), chance, 1)
+            panel = drawing.panel(
+                64 + j * cell, 6 + i * 0.75 * cell, cell - 8, 0.75 * cell - 8, (edges[0], edges[-1]), (0, top)
+            )
+            a, b = sorting.unit_ids[rows[i]], sorting.unit_ids[rows[j]]
+            drawing.open(
+                color_class(int(rows[i])) if i == j else "pair", f"unit {a} after unit {b}: {counts[i, j].sum():,} pairs"
+            )
+            drawing.rect(panel.left, panel.top, panel.width, panel.height, "cell")
+            panel.bars(edges, counts[i, j], "bars")
+            panel.upright(0.0, "grid")
+            panel.level(chance, "rule")
+            drawing.close()
+            if j == 0:
+                drawing.text(58, panel.top + panel.height / 2 + 3.5, f"unit {a}", "t-right")
+            if i == len(rows) - 1:
+                panel.x_axis(at=[-CROSS_MS, 0] if j < i else [-CROSS_MS, 0, CROSS_MS])
+                drawing.text(panel.left + panel.width / 2, panel.bottom + 30, f"unit {b}", "t-middle")
+    left_out = f"the {len(rows)} of {sorting.n_units} units with the most spikes; " if len(rows) < sorting.n_units else ""
+    note = (
+        f"{left_out}spikes of the row's unit after those of the column's, lag in ms; each panel from 0 to its own maximum; dashed: "
+        "independent units of these rates; on the diagonal, auto-correlograms"
+    )
+    return Picture("Cross-correlograms", drawing.render(f"Cross-correlograms of {len(rows)} units"), note, wide=True)
+
+
+def similarity_picture(sorting: Sorting) -> Picture | None:
+    """Cosine of every two templates as a matrix, of the first MOST_COMPARED units; None where there is no pair."""
+    n = min(len(sorting.templates), MOST_COMPARED)
+    if n < 2:
+        return None
+    similarity = template_similarity(sorting.templates[:n])
+    cell, numbers = float(np.clip((340 if n <= 8 else 560) / n, 18, 60)), n <= 16
+    drawing = Drawing(70 + n * cell, 34 + n * cell)
+    for i in range(n):
+        a = sorting.unit_ids[i]
+        drawing.text(58, 6 + (i + 0.5) * cell + 3.5, f"unit {a}", "t-right")
+        drawing.text(64 + (i + 0.5) * cell, 6 + n * cell + 16, a if n > 8 else f"unit {a}", "t-middle")
+        for j in range(n):
+            value = float(np.clip(similarity[i, j], 0, 1))
+            drawing.open("pair", f"units {a} and {sorting.unit_ids[j]}: {similarity[i, j]:.3f}")
+            x, y = 64 + j * cell, 6 + i * cell
+            drawing.rect(x, y, cell - 2, cell - 2, "cell")
+            drawing.rect(x, y, cell - 2, cell - 2, "heat", value)
+            if numbers:
+                text = with_minus(f"{similarity[i, j]:.2f}")
+                drawing.text(x + cell / 2 - 1, y + cell / 2 + 3, text, "t-middle label")
+            drawing.close()
+    left_out = f"the {n} largest of {sorting.n_units} units; " if n < sorting.n_units else ""
+    note = f"{left_out}cosine of two templates over all channels, at the lag where it is largest"
+    return Picture("Similarity of templates", drawing.render(f"Template similarity of {n} units"), note, wide=not numbers)
+
+
+def training_pictures(model: Mapping[str, np.ndarray]) -> list[Picture]:
+    """The course of the training, one picture per history that was recorded: (n_epochs,), or one column per unit."""
+    names = {
+        "objective_history": ("Objective", "objective", "Eq. 20 of the paper, per window"),
+        "lambda_history": ("Lambda", "lambda", "weight of the codes' size"),
+        "template_change_history": ("Change of the templates", "relative change", "from one epoch to the next"),
+        "sigma_history": ("Sigma", "sigma", "noise level of the whitened signal"),
+    }
+    pictures = []
+    for name, (title, label, note) in names.items():
+        history = np.asarray(model.get(name, ()), float)
+        if not history.size:
+            continue
+        epochs = np.arange(1, len(history) + 1)
+        drawing, panel = axes(380, 220, (0.5, len(history) + 0.5), span_of(history, room=0.08), (12, 14, 40, 84))
+        panel.y_axis(label, away=72)
+        for row, values in enumerate(history.reshape(len(history), -1).T):
+            drawing.open(color_class(row))
+            panel.line(epochs, values, "line")
+            panel.points(epochs, values, "dots large")
+            drawing.close()
+        panel.x_axis("epoch", at=epochs[:: -(-len(epochs) // 10)])
+        pictures.append(Picture(title, drawing.render(f"{title} per epoch"), note))
+    return pictures
+
+
+def tradeoff_picture(curve: Tradeoff, truth: str, unit: str, row: int, miss: float, false_alarm: float) -> Picture:
+    """Misses against false alarms while the unit's threshold rises, and the sorting as it stands, fractions; as Fig. 10 of the
+    paper. row: of the unit in the unit table."""
+    right = float(np.clip(115 * max([*curve.false_alarm, false_alarm]), 5, 102))
+    # the corner is what matters
+    top = float(np.clip(max(300 * miss, 10.0), 10, 102))
+    # zero lies a little inside, so that a curve along an axis is seen whole
+    drawing, panel = axes(380, 300, (-0.02 * right, right), (-0.02 * top, top))
+    panel.y_axis("misses (% of the true spikes)")
+    drawing.open(color_class(row))
+    kept = 100 * curve.miss <= top
+    panel.line(100 * curve.false_alarm, np.where(kept, 100 * curve.miss, np.nan), "line")
+    panel.points(100 * curve.false_alarm[kept], 100 * curve.miss[kept], "dots")
+    drawing.close()
+    panel.points([100 * false_alarm], [100 * miss], "here")
+    panel.x_axis("false alarms (% of the unit's spikes)")
+    note = f"large dot: this sorting, {100 * miss:.1f} % missed, {100 * false_alarm:.1f} % false; along the curve the threshold rises"
+    return Picture(f"Truth {truth}, unit {unit}", drawing.render(f"Misses against false alarms, truth {truth}"), note)

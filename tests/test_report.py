@@ -1,0 +1,527 @@
+"""report.html: what is counted is right, what is drawn is the data, and the page is whole, safe and readable."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import browser
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from spikeinterface.core import NumpySorting
+from spikeinterface.postprocessing import compute_correlograms
+
+from spikecrsae.cli.main import cli
+from spikecrsae.confidence import thresholds
+from spikecrsae.csc.pursuit import SpikeSlab
+from spikecrsae.quality import refractory_violations
+from spikecrsae.report.correlograms import correlograms, interval_counts, template_similarity
+from spikecrsae.report.html import Truth, report_html
+from spikecrsae.report.svg import Drawing, axes, escape, tick_labels, ticks, with_minus
+from spikecrsae.report.tables import UNKNOWN, number, percent
+from spikecrsae.report.unit_pictures import AmplitudeModel, amplitude_picture, template_picture
+from spikecrsae.results import prepare_folder, read_sorting, write_result
+from spikecrsae.score import best_match_curves, compare
+from spikecrsae.sorting import SPIKE_DTYPE, Sorting
+
+FS = 20000.0
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&\x00\udcff"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+def make_sorting(n_units=3, n_channels=4, spikes_per_unit=60, silent=(), seed=0, **changes) -> Sorting:
+    """A sorting with everything a real one has."""
+    rng = np.random.default_rng(seed)
+    unit_ids = np.arange(n_units, dtype=np.int32)
+    firing = np.setdiff1d(unit_ids, silent)
+    spikes = np.zeros(spikes_per_unit * len(firing), SPIKE_DTYPE)
+    spikes["sample"] = np.sort(rng.integers(100, 199_000, len(spikes)))
+    spikes["unit"] = rng.permutation(np.repeat(firing, spikes_per_unit))
+    templates = rng.normal(0, 5, (n_units, n_channels, 60)).astype(np.float32)
+    templates[:, 0, 20] = -80 + np.arange(n_units)
+    size = np.abs(templates).max(axis=(1, 2)) if n_units else np.zeros(0)
+    spikes["amplitude"] = size[spikes["unit"]] * rng.normal(1, 0.05, len(spikes))
+    known = {
+        "spikes": spikes,
+        "unit_ids": unit_ids,
+        "sampling_frequency": FS,
+        "n_samples": 200_000,
+        "n_channels": n_channels,
+        "amplitude_unit": "uV",
+        "units": {
+            "label": np.array([("single", "multi", "noise")[u % 3] for u in unit_ids], dtype=object),
+            "peak_channel": np.zeros(n_units, np.int64),
+            "n_spikes": np.array([np.sum(spikes["unit"] == u) for u in unit_ids], np.int64),
+            "amplitude": size,
+            "snr": np.where(unit_ids % 2, np.nan, 8.0),
+            "whitened_norm": np.full(n_units, 11.0),
+            "threshold": 0.5 * size,
+            "estimated_false_alarm": np.full(n_units, 0.012),
+            "hybrid_recall": np.full(n_units, 0.97),
+            "curation_id": unit_ids + 4,
+        },
+        "templates": templates,
+        "templates_std": np.full_like(templates, 4.0),
+        "peak_index": np.full(n_units, 20),
+        "channels": {
+            "ids": np.array([str(c) for c in range(n_channels)], dtype=object),
+            "noise_level": np.r_[np.nan, np.full(n_channels - 1, 9.0)],
+            "masked": np.arange(n_channels) == 0,
+            "positions": np.zeros((n_channels, 2)),
+        },
+        "model": {
+            "lambda": np.array(5.1),
+            "spread": np.full(n_units, 0.04),
+            "objective_history": np.array([-10.0, -12.5, -12.75]),
+            "lambda_history": np.array([5.0, 5.05, 5.1]),
+            "template_change_history": np.array([0.2, 0.05, 0.01]),
+        },
+        "curation": (
+            {"decision": "merge", "units": [4, 9], "statistic": 0.3, "level": 0.01, "why": "one mode", "similarity": 0.99, "round": 1},
+            {"decision": "death", "units": [7], "statistic": None, "level": 6.0, "n": 4, "round": 1},
+        ),
+        "start_time_s": 3.0,
+        "excluded": np.array([[1000, 3000]]),
+        "example": rng.normal(0, 10, (2000, n_channels)).astype(np.float32),
+        "example_start": 50_000,
+    }  # fmt: skip
+    return Sorting(**known | changes)
+
+
+RUN = {
+    "spikecrsae": "0.1",
+    "began": "2026-01-02T03:04:05+00:00",
+    "seconds": 4.25,
+    "device": "cpu",
+    "recording": {"path": "day/one.h5", "format": "HDF5", "checksum": "abc", "notes": ["a note"]},
+    "warnings": ["channel 0 is flat"],
+    "config": {"infer": {"prior": "spike-slab"}},
+    "stage_seconds": {"infer": 1.0},
+}
+
+
+def make_truth(sorting: Sorting, source="truth.h5") -> Truth:
+    """Half of each unit's spikes, the rest elsewhere: a curve with misses and false alarms."""
+    known = {f"n{u}": np.sort(np.r_[sorting.spike_samples(u)[::2], 500 + 40 * u]) for u in sorting.unit_ids}
+    comparison = compare(known, sorting.trains(), FS)
+    return Truth(source, comparison, best_match_curves(comparison, known, sorting))
+
+
+class Page(HTMLParser):
+    """The elements of a page: (tag, attributes) in order, text outside scripts, and whether tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == [], "tags are left open"
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        assert len(attributes) == len(dict(attributes)), f"an attribute stands twice in <{tag}>"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.text += data
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def drawings(page: str) -> list[ElementTree.Element]:
+    """Every <svg> of a page, read as XML."""
+    return [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, flags=re.S)]
+
+
+def path_points(path: str) -> np.ndarray:
+    """Points (n, 2) of the path data of a line."""
+    return np.array([[float(v) for v in pair.split()] for pair in re.findall(r"[ML](-?[\d.]+ -?[\d.]+)", path)])
+
+
+def paths(svg: str, classes: str) -> list[str]:
+    return [p.get("d") for p in ElementTree.fromstring(svg).iter() if p.tag.endswith("path") and p.get("class") == classes]
+
+
+# ---- counts
+
+
+@pytest.mark.parametrize(("window_ms", "bin_ms"), [(50.0, 1.0), (20.0, 0.35), (100.0, 5.0)])
+def test_correlograms_are_those_of_spikeinterface(window_ms, bin_ms):
+    rng = np.random.default_rng(1)
+    samples = np.sort(rng.integers(0, 40_000, 1500))
+    # lags that are whole bins, spikes at once, bursts
+    samples = np.sort(np.r_[samples, np.arange(0, 20_000, 100), np.arange(0, 20_000, 100), 30_000 + np.arange(0, 60, 7)])
+    rows = rng.integers(0, 3, len(samples))
+    theirs = NumpySorting.from_samples_and_labels([samples], [rows], FS)
+    expected, bins = compute_correlograms(theirs, window_ms=window_ms, bin_ms=bin_ms, method="numpy")
+    bin_size = round(bin_ms * FS / 1000)
+    np.testing.assert_array_equal(correlograms(samples, rows, 3, bin_size, len(bins) // 2), expected)
+
+
+def test_correlograms_of_few_spikes():
+    for n in (0, 1):
+        counts = correlograms(np.arange(n), np.zeros(n, np.int64), 1, 10, 5)
+        assert counts.shape == (1, 1, 10) and not counts.any()
+    counts = correlograms(np.array([100, 125]), np.array([0, 1]), 2, 10, 5)
+    assert np.argwhere(counts).tolist() == [[0, 1, 2], [1, 0, 7]], "25 samples: bin 20 to 30 one way, -30 to -20 the other"
+
+
+@pytest.mark.parametrize("fs", [10_000.0, 24_414.0625, 30_000.0])
+def test_interval_counts_agree_with_the_quality_columns(fs):
+    samples = np.cumsum(np.random.default_rng(0).integers(1, 200, 3000))
+    counts = interval_counts(samples, fs, 0.5, 8)
+    intervals = np.diff(samples)
+    assert counts.sum() == np.sum(intervals < 0.004 * fs)
+    assert counts[:3].sum() == refractory_violations(samples, fs, samples[-1] + 1, 0)["isi_violations_count"]
+    assert interval_counts(samples[:1], fs, 0.5, 8).tolist() == [0] * 8
+
+
+def test_template_similarity_looks_at_all_lags():
+    rng = np.random.default_rng(0)
+    first = np.zeros((2, 40))
+    first[:, 5:20] = rng.normal(size=(2, 15))
+    late, other = np.roll(3 * first, 12, axis=1), np.zeros((2, 40))
+    other[0, 30] = 1.0
+    similarity = template_similarity(np.stack([first, late, np.zeros((2, 40)), -other, other]))
+    assert similarity[0, 1] == pytest.approx(1.0)
+    np.testing.assert_allclose(similarity, similarity.T, atol=1e-12)
+    np.testing.assert_allclose(np.diag(similarity), [1, 1, 0, 1, 1])
+    assert similarity[3, 4] == pytest.approx(0.0, abs=1e-12)
+
+
+# ---- primitives
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.0, 10.0, ["0", "2", "4", "6", "8", "10"]),
+        (-0.3, 0.21, ["-0.3", "-0.2", "-0.1", "0.0", "0.1", "0.2"]),
+        (0, 51_000, ["0", "10,000", "20,000", "30,000", "40,000", "50,000"]),
+        (7.0, 7.0, ["7"]),
+    ],
+)
+def test_ticks_are_round(low, high, labels):
+    assert tick_labels(ticks(low, high)) == [with_minus(label) for label in labels]
+
+
+def test_numbers_for_reading():
+    words = [
+        number(v) for v in (12345, np.int64(-3), 0.012345, 1234567.8, float("nan"), None, np.float32(0), True, np.inf, "ab")
+    ]
+    assert words == ["12,345", with_minus("-3"), "0.0123", "1.23e+06", UNKNOWN, UNKNOWN, "0", "yes", "∞", "ab"]
+    assert [percent(v) for v in (0.0, 1e-7, 0.0123, 0.5, 1.0, float("nan"))] == [
+        "0.00",
+        "< 0.01",
+        "1.23",
+        "50",
+        "100",
+        UNKNOWN,
+    ]
+
+
+def test_what_a_panel_draws_is_the_data():
+    drawing, panel = axes(200, 100, (0, 10), (0, 4), (10, 10, 10, 40))
+    panel.line([0, 5, 10], [0, np.nan, 4], "line")
+    panel.bars([0, 5, 10], [0, 2], "bars")
+    panel.points([5], [2], "dots")
+    svg = drawing.render("a < b")
+    assert paths(svg, "line") == ["M40.0 90.0M190.0 10.0"], "the pen is lifted at NaN"
+    assert paths(svg, "bars") == ["M115.0 90.0V50.0H190.0V90.0z"], "an empty bar is not drawn"
+    assert paths(svg, "dots") == ["M115.0 50.0h0"]
+    assert ElementTree.fromstring(svg).get("aria-label") == "a < b"
+
+
+def test_escaped_text_is_xml():
+    drawing = Drawing(10, 10)
+    drawing.text(0, 0, HOSTILE)
+    root = ElementTree.fromstring(drawing.render(HOSTILE))
+    assert root.get("aria-label") == root[0].text == HOSTILE.replace("\x00", "\ufffd").replace("\udcff", "\ufffd")
+    assert "<" not in escape(HOSTILE)
+
+
+def test_the_template_is_drawn_at_scale():
+    sorting = make_sorting(2, 4)
+    picture = template_picture(sorting, 1)
+    lines = [path_points(path) for path in paths(picture.svg, "line")]
+    assert len(lines) == len(paths(picture.svg, "band")) == 4
+    drawn, true = np.stack([line[:, 1] for line in lines]), sorting.templates[1].astype(float)
+    for wave, template in zip(drawn, true, strict=True):
+        slope, _ = np.polyfit(template, wave, 1)
+        assert slope == pytest.approx(np.polyfit(true[0], drawn[0], 1)[0], rel=0.02), "all channels at one scale"
+        np.testing.assert_allclose(wave - wave.mean(), slope * (template - template.mean()), atol=0.11)
+    many = template_picture(make_sorting(1, 40), 0)
+    assert len(paths(many.svg, "line")) == 16 and "16 of 40 channels" in many.note
+
+
+def test_many_amplitudes_are_drawn_in_part():
+    sorting = make_sorting(1, 1, spikes_per_unit=5000)
+    picture = amplitude_picture(sorting.spikes["sample"], sorting.spikes["amplitude"], sorting, 40.0, 2000)
+    assert paths(picture.svg, "dots")[0].count("h0") == 2000
+    assert "2,000 of 5,000 spikes" in picture.note
+
+
+def test_what_the_prior_does_to_amplitudes_is_undone():
+    energy, spread, size = 49.0, 0.2, 60.0
+    precision = 1 / spread**2
+    template = np.zeros((1, 1, 30), np.float32)
+    template[0, 0, 10] = np.sqrt(energy)
+    slab = SpikeSlab(template, np.array([spread]), np.array([6.0]), 10)
+    sorting = make_sorting(1, 1, units={"whitened_norm": np.sqrt([energy]), "threshold": size * thresholds(slab)},
+                           model={"spread": np.array([spread])}, templates=template * size / np.sqrt(energy))  # fmt: skip
+    model = AmplitudeModel.of(sorting, 0, shrunk=True)
+    found = np.array([0.5, 1.0, 1.3])
+    posterior_mean = (found * energy + precision) / (energy + precision)
+    np.testing.assert_allclose(model.found(size * posterior_mean), size * found)
+    assert model.noise == pytest.approx(size / np.sqrt(energy))
+    # at the threshold a spike adds nothing to the log posterior
+    at = model.threshold / size
+    gain = 0.5 * (at * energy + precision) ** 2 / (energy + precision) - 0.5 * precision
+    assert gain == pytest.approx(0.5 * np.log1p(energy / precision) + slab.penalty[0])
+    np.testing.assert_array_equal(AmplitudeModel.of(sorting, 0, shrunk=False).found(found), found)
+
+
+# ---- the page
+
+
+@pytest.mark.parametrize(
+    "sorting",
+    [
+        make_sorting(0, 4, curation=(), model={}),
+        make_sorting(1, 1, excluded=np.zeros((0, 2), np.int64)),
+        make_sorting(1, 16),
+        make_sorting(3, 4, silent=[1]),
+        make_sorting(2, 2, silent=[0, 1]),
+        make_sorting(14, 4),
+        make_sorting(2, 3, units={}, model={}, channels={}, example=np.zeros((0, 0), np.float32)),
+        make_sorting(2, 1, templates=np.zeros((0, 0, 0), np.float32), templates_std=np.zeros((0, 0, 0), np.float32), example=np.zeros((0, 0), np.float32)),
+    ],
+    ids=["no-units", "one-channel", "16-channels", "silent-unit", "no-spikes", "many-units", "bare", "no-templates"],
+)  # fmt: skip
+@pytest.mark.parametrize("run", [RUN, {}], ids=["run", "no-run"])
+def test_the_page_is_well_formed_and_whole(sorting, run):
+    text = report_html(sorting, run, make_truth(sorting) if sorting.n_units and len(sorting.spikes) else None)
+    page = Page(text)
+    assert len(page.all("article")) == sorting.n_units
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert all(a["href"][1:] in ids for a in page.all("a")), "links lead to places on the page"
+    found = drawings(text)
+    assert len(found) == len(page.all("svg")) == len(page.all("figure"))
+    assert all(svg.get("aria-label") and svg.get("role") == "img" for svg in found)
+    per_unit = 5 if len(sorting.templates) else 3
+    assert len(found) >= per_unit * sorting.n_units
+    assert not re.search(r"\b(nan|inf|None)\b", " ".join(re.findall(r' (?:d|x|y|width|height)="([^"]*)"', text)))
+    for attributes in (a for _, a in page.elements):
+        for name in ("src", "href", "data", "action", "srcset"):
+            assert not re.match(r"\s*(?:\w+:)?//", attributes.get(name) or ""), "nothing from elsewhere"
+    assert "url(" not in text and "@import" not in text
+
+
+def test_the_page_says_what_it_should():
+    sorting = make_sorting(3, 4)
+    page = Page(report_html(sorting, RUN, make_truth(sorting)))
+    for words in (
+        "one.h5", "units: 1 single, 1 multi, 1 noise", "a note", "channel 0 is flat", "flat or saturated", "Template", "Auto-correlogram",
+        "Intervals between spikes", "Amplitude over time", "Threshold", "Cross-correlograms", "Similarity of templates", "Objective", "Lambda",
+        "Change of the templates", "one mode; similarity 0.990", "estimated false alarms 1.20 %", "self-test recall 97 %", "Truth n0, unit 0",
+        "spike-slab", "left out, in 1 place",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert "no example" in Page(report_html(make_sorting(example=np.zeros((0, 0), np.float32)), {})).text
+    assert "the 12 of 14 units with the most spikes" in Page(report_html(make_sorting(14), {})).text
+
+
+def test_text_from_files_is_never_markup():
+    sorting = make_sorting(2, 2)
+    hostile = np.array([HOSTILE, HOSTILE], dtype=object)
+    sorting = make_sorting(
+        2, 2, channels={"ids": hostile}, units=sorting.units | {"label": hostile, HOSTILE: np.ones(2)}, amplitude_unit=HOSTILE,
+        curation=({"decision": HOSTILE, "units": [4], "why": HOSTILE, HOSTILE: HOSTILE},),
+    )  # fmt: skip
+    run = {"spikecrsae": HOSTILE, "began": HOSTILE, "device": HOSTILE, "seconds": 1.0, "config": {HOSTILE: HOSTILE}, "warnings": [HOSTILE],
+           "recording": {"path": HOSTILE, "format": HOSTILE, "notes": [HOSTILE]}}  # fmt: skip
+    known = {HOSTILE: sorting.spike_samples(0)}
+    comparison = compare(known, sorting.trains(), FS)
+    text = report_html(sorting, run, Truth(HOSTILE, comparison, best_match_curves(comparison, known, sorting)))
+    page = Page(text)
+    assert len(page.all("script")) == 1 and not page.all("img")
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert page.text.count("<script>alert(1)") > 10, "it is shown as it is"
+    assert len(drawings(text)) == len(page.all("svg"))
+    assert text.encode()
+
+
+def test_the_page_may_run_its_own_script_only():
+    text = report_html(make_sorting(), RUN)
+    (policy,) = (a["content"] for a in Page(text).all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'") and "'unsafe-inline'" not in policy.split("script-src")[1]
+
+
+def test_twelve_units_take_less_than_3_mb():
+    sorting = make_sorting(12, 4, spikes_per_unit=4000)
+    assert len(report_html(sorting, RUN).encode()) < 3e6
+
+
+# ---- the command
+
+
+def spikecrsae(*arguments):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
+
+
+@pytest.fixture
+def result(tmp_path) -> Path:
+    return write_result(prepare_folder(tmp_path / "one.sorted"), make_sorting(), RUN)
+
+
+def test_the_example_survives_the_result_folder(result):
+    sorting, back = make_sorting(), read_sorting(result)
+    np.testing.assert_array_equal(back.example, sorting.example)
+    assert back.example_start == sorting.example_start
+
+
+def test_report_goes_into_the_result_folder_and_its_manifest(result):
+    for _ in range(2):
+        run = spikecrsae("report", result)
+        assert run.exit_code == 0, run.stderr
+        assert run.stdout.strip() == str(result / "report.html")
+    assert (result / "report.html").read_text(encoding="utf-8") == report_html(make_sorting(), RUN)
+    assert "report.html" in json.loads((result / "manifest.json").read_text())["files"]
+
+
+def test_report_with_truth_has_the_scores_and_curves(result, tmp_path):
+    page = tmp_path / "page.html"
+    run = spikecrsae("report", result / "sorting.h5", "-o", page, "--truth", result / "spikes.csv", "--json")
+    assert run.exit_code == 0, run.stderr
+    assert json.loads(run.stdout)["bytes"] == page.stat().st_size
+    text = Page(page.read_text(encoding="utf-8")).text
+    assert "Truth 0, unit 0" in text and "spikes.csv" in text
+    assert not (result / "report.html").exists()
+
+
+def test_report_takes_the_place_of_nothing_else(result, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("mine")
+    assert spikecrsae("report", result, "-o", page).exit_code == 6
+    assert spikecrsae("report", result, "-o", tmp_path).exit_code == 6
+    assert page.read_text() == "mine"
+    assert spikecrsae("report", result, "-o", page, "--overwrite").exit_code == 0
+    assert spikecrsae("report", result / "sorting.h5").exit_code == 2, "no folder to go to"
+    assert spikecrsae("report", tmp_path / "missing").exit_code == 3
+
+
+def test_report_leaves_a_foreign_page_alone(result):
+    (result / "report.html").write_text("mine")
+    assert spikecrsae("report", result).exit_code == 6
+    assert (result / "report.html").read_text() == "mine"
+
+
+# ---- in a browser
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    program = browser.find_chromium()
+    if not program:
+        pytest.skip("no Chromium on the path, and the environment variable CHROMIUM names none")
+    with browser.Browser(program, tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    sorting = make_sorting(4, 4, channels={"ids": np.array([HOSTILE] * 4, dtype=object)})
+    file.write_text(report_html(sorting, RUN, make_truth(sorting)), encoding="utf-8")
+    return file
+
+
+BOXES = """[...document.querySelectorAll("svg")].map((svg) => {
+  const inner = svg.getBBox(), outer = svg.getBoundingClientRect();
+  const shapes = [...svg.querySelectorAll("path, rect")];
+  const bare = shapes.filter((shape) => {
+    const style = getComputedStyle(shape);
+    return style.stroke === "none" && style.fill === "none";
+  });
+  const shown = shapes.filter((shape) => shape.getBBox().width > 0 || shape.getBBox().height > 0);
+  return [inner.width, inner.height, outer.width, outer.height, shown.length, bare.length, svg.getAttribute("aria-label")];
+})"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1320, 390])
+def test_every_figure_is_drawn_and_the_console_is_silent(chromium, page, tmp_path, width, dark):
+    chromium.open(page, width, dark)
+    boxes = chromium.evaluate(BOXES)
+    assert len(boxes) == text_count(page)
+    for *sizes, n_shown, n_bare, label in boxes:
+        assert min(sizes) > 50 and n_shown > 0, label
+        assert n_bare == 0, f"{label}: shapes without a colour"
+    assert chromium.errors == []
+    assert chromium.evaluate("document.documentElement.scrollWidth") <= width, "only frames within the page scroll sideways"
+    back = chromium.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", back)[:3])) < 200) is dark
+    picture = chromium.screenshot(tmp_path / "page.png")
+    assert picture.startswith(b"\x89PNG") and len(picture) > 50_000
+
+
+def text_count(page: Path) -> int:
+    return page.read_text(encoding="utf-8").count("<svg")
+
+
+def test_units_tables_and_theme_answer_to_the_keyboard(chromium, page):
+    chromium.open(page)
+    shown = (
+        '[...document.querySelectorAll("article.unit")].filter((u) => u.checkVisibility()).map((u) => u.dataset.unit).join()'
+    )
+    focused = "document.activeElement.textContent"
+    assert chromium.evaluate(shown) == "0,1,2,3"
+    for _ in range(200):
+        chromium.press("Tab")
+        if chromium.evaluate(focused) == "none":
+            break
+    assert chromium.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", "the focus is seen"
+    chromium.press("Enter", "\r")
+    assert chromium.evaluate(shown) == ""
+    chromium.press("ArrowRight")
+    chromium.press("Enter", "\r")
+    assert chromium.evaluate(shown) == "0,3", "the single units"
+    chromium.evaluate("""document.querySelector('td a[href="#unit-2"]').focus()""")
+    chromium.press("Enter", "\r")
+    assert chromium.evaluate(shown) == "0,2,3" and chromium.evaluate("document.activeElement.id") == "unit-2"
+
+    order = '[...document.querySelectorAll(".units tbody tr")].map((r) => r.cells[0].textContent).join()'
+    heading = """[...document.querySelectorAll(".units .order")].find((b) => b.textContent === "{}").focus()"""
+    chromium.evaluate(heading.format("SNR"))
+    chromium.press("Enter", "\r")
+    assert chromium.evaluate(order) == "0,2,1,3", "what is not known comes last"
+    chromium.evaluate(heading.format("amplitude (µV)"))
+    chromium.press("Enter", "\r")
+    assert chromium.evaluate(order) == "3,2,1,0"
+    assert chromium.evaluate("document.activeElement.closest('th').ariaSort") == "ascending"
+
+    chromium.evaluate("document.getElementById('theme').focus()")
+    schemes = []
+    for _ in range(3):
+        chromium.press("Enter", "\r")
+        schemes.append(chromium.evaluate("getComputedStyle(document.documentElement).colorScheme"))
+    assert schemes == ["light", "dark", "light dark"]
+    unreachable = """[...document.querySelectorAll("button, a, summary, .scroll")].filter((e) => e.tabIndex < 0).length"""
+    assert chromium.evaluate(unreachable) == 0
+    assert chromium.errors == []
