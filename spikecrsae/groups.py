@@ -10,7 +10,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae import hybrid, pipeline
+from spikecrsae import hybrid, pipeline, preprocess
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
 from spikecrsae.errors import InputError
-from spikecrsae.intervals import common
+from spikecrsae.intervals import common, gaps_from_the_start
 from spikecrsae.pipeline import Outcome
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
 from spikecrsae.sorting import Sorting
+from spikecrsae.units import s_to_samples
 from spikecrsae.workers import StageCounter, in_processes
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,31 @@ def apply(
     return _run(groups, recording, observer, reopen, jobs)
 
 
+def input_checksum(recording: Recording, config: Config, observer: Observer | None = None) -> str:
+    """The input_checksum that the outcome of `sort` has, by reading the recording once for each group and sorting nothing.
+
+    Raises InputError where no channel can be used.
+    """
+    chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
+    gaps = gaps_from_the_start(config.preprocess.exclude_s, recording)
+    whole = tuple(range(recording.n_channels))
+    found: list[str | InputError] = []
+    for channels in recording.groups.values() or [whole]:
+        try:
+            part = recording.select(channels).in_range()
+            found.append(preprocess.survey(part, chunk_size, observer or Observer(), gaps).checksum)
+        except InputError as error:
+            found.append(error)
+    known = [checksum for checksum in found if isinstance(checksum, str)]
+    if not known:
+        raise found[0]
+    return _together(known) if recording.groups else known[0]
+
+
+def _together(checksums: Iterable[str]) -> str:
+    return hashlib.blake2b("".join(checksums).encode(), digest_size=16).hexdigest()
+
+
 def _run(groups: list[Group], recording: Recording, observer: Observer, reopen: Reopen | None, jobs: int | None) -> Outcome:
     """The groups' outcomes as one."""
     stages = [_STAGES + group.self_test if group.model is None else _STAGES_OF_APPLY for group in groups]
@@ -184,7 +210,6 @@ def merged(recording: Recording, results: Mapping[Group, Outcome | InputError]) 
     for group, result in results.items():
         told = result.warnings if group in outcomes else (f"not sorted: {result}",)
         warnings += [f"group {group.name}: {text}" for text in told]
-    digest = hashlib.blake2b("".join(o.input_checksum for o in outcomes.values()).encode(), digest_size=16)
     first = next(iter(outcomes.values()))
     sorting = _with_example(_merged_sorting(recording, list(results), outcomes), recording, outcomes)
     stages = {stage: 0.0 for outcome in outcomes.values() for stage in outcome.stage_seconds}
@@ -200,7 +225,7 @@ def merged(recording: Recording, results: Mapping[Group, Outcome | InputError]) 
         stage_seconds={s: round(sum(o.stage_seconds.get(s, 0.0) for o in outcomes.values()), 3) for s in stages},
         device=first.device,
         warnings=tuple(warnings),
-        input_checksum=digest.hexdigest(),
+        input_checksum=_together(outcome.input_checksum for outcome in outcomes.values()),
         config=first.config,
     )
 

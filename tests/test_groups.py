@@ -143,6 +143,21 @@ def test_any_number_of_processes_gives_the_same(path, outcome):
     assert len(stages) > 2 * 5
 
 
+def test_the_checksum_is_known_without_sorting(path, outcome, alone):
+    for options, expected in (
+        ({"groups": "0-3,4-7,8"}, outcome.input_checksum),
+        ({"channels": "0-3"}, alone[0].input_checksum),
+    ):
+        recording = open_recording(path, **options)
+        assert groups.input_checksum(recording, CONFIG) == expected
+        assert groups.input_checksum(recording.between(0.0, 7.0), CONFIG) != expected
+        recording.close()
+    recording = open_recording(path, channels="8")
+    with pytest.raises(InputError, match="flat"):
+        groups.input_checksum(recording, CONFIG)
+    recording.close()
+
+
 class _Counting(groups.Observer):
     def __init__(self, stages: list) -> None:
         self.stages = stages
