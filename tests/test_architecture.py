@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 
 #: Floor of every top-level module or room of the package. A module imports from its own floor or below.
 FLOORS = {
-    0: {"errors", "units", "config", "progress"},
+    0: {"errors", "units", "config", "progress", "workers"},
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {"csc", "readers", "exports", "score", "simulate", "results", "components", "filters"},
     3: {
@@ -38,7 +38,7 @@ FLOORS = {
         "quality",
         "spikes",
     },
-    4: {"pipeline", "hybrid", "export", "report"},
+    4: {"pipeline", "hybrid", "groups", "export", "report"},
     5: {"batch", "spikeinterface"},
     6: {"cli"},
 }

@@ -9,6 +9,7 @@ import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,7 @@ _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba",
 #: Columns of the unit table that are shown, with their headings; units.csv has them all.
 _SHOWN = {
     "label": "label",
+    "group": "group",
     "n_spikes": "spikes",
     "firing_rate": "rate Hz",
     "peak_channel": "channel",
@@ -111,6 +113,9 @@ def _record(recording, config: Config, outcome, began: datetime) -> dict[str, An
                 "n_samples": recording.n_samples,
                 "sampling_frequency": recording.sampling_frequency,
                 "channels": recording.channel_ids,
+                "groups": {name: [recording.channel_ids[c] for c in members] for name, members in recording.groups.items()},
+                "time_range": recording.time_range,
+                "files": [asdict(part) for part in recording.parts],
                 "checksum": outcome.input_checksum,
                 "notes": recording.notes,
             },

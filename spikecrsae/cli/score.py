@@ -75,6 +75,7 @@ def score(
         unit=truth_unit,
         options=ReadOptions(**reader) if truth_channel is not None else None,
     )
+    known = _in_range(known, sorted_, narrator)
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
     folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
     curves = _curves(comparison, known, sorted_)
@@ -107,6 +108,7 @@ class _Sorted:
     trains: dict[str, Any]
     sampling_frequency: float
     sorting: Any = None
+    time_range: tuple[int, int] | None = None
 
     @classmethod
     def read(cls, path: Path, reader: dict) -> _Sorted:
@@ -115,8 +117,8 @@ class _Sorted:
         from spikecrsae.readers import read_truth
 
         if is_phy_folder(path) or (path / "sorting.h5").is_file() or path.name == "sorting.h5":
-            sorting = open_sorting(path)[0]
-            return cls(sorting.trains(), sorting.sampling_frequency, sorting)
+            sorting, run = open_sorting(path)
+            return cls(sorting.trains(), sorting.sampling_frequency, sorting, run.get("recording", {}).get("time_range"))
         if not path.exists():
             raise InputError(f"{path} does not exist; give the result folder of a sorting, or a file of spike times.")
         if path.is_dir() and any((path / name).exists() for name in ("manifest.json", "run.log")):
@@ -125,6 +127,16 @@ class _Sorted:
         if rate is None:
             raise UsageError(f"{path} does not say at what rate its samples count; give --sampling-frequency.")
         return cls(read_truth(path, rate), rate)
+
+
+def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator) -> dict[str, Any]:
+    """The known spikes in the part of the recording that was sorted (--start-s, --stop-s)."""
+    if sorted_.time_range is None:
+        return known
+    first, end = sorted_.time_range
+    start_s, stop_s = (sample / sorted_.sampling_frequency + sorted_.sorting.start_time_s for sample in (first, end))
+    narrator.say(f"Only known spikes from {start_s:.10g} to {stop_s:.10g} s count, the part that was sorted.")
+    return {name: samples[(samples >= first) & (samples < end)] for name, samples in known.items()}
 
 
 def _curves(comparison, known: dict, sorted_: _Sorted) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import click
@@ -12,6 +13,7 @@ from spikecrsae.cli.options import (
     SORT_FIELDS,
     Command,
     config_options,
+    jobs_option,
     json_option,
     option,
     output_option,
@@ -24,11 +26,12 @@ from spikecrsae.config import Config
 
 
 @click.command(cls=Command, short_help="Find the units and spikes of a recording: the main job.")
-@click.argument("recording", type=click.Path(path_type=Path), required=False, metavar="RECORDING")
+@click.argument("recordings", type=click.Path(path_type=Path), nargs=-1, metavar="RECORDING...")
 @output_option
 @overwrite_option
 @option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large).")
 @option("--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time.")
+@jobs_option
 @option(
     "--export",
     "formats",
@@ -44,11 +47,12 @@ from spikecrsae.config import Config
 @verbose_option
 @console.narrated
 def sort(
-    recording: Path | None,
+    recordings: tuple[Path, ...],
     output: Path | None,
     overwrite: bool,
     save_components: bool,
     estimate_errors: bool,
+    jobs: int | None,
     formats: tuple[str, ...],
     config: Config,
     dump_config: bool,
@@ -58,32 +62,33 @@ def sort(
 ) -> int:
     """Find the spikes and templates of the neurons in RECORDING.
 
-    The result is a folder beside the recording, <file name>.sorted, or the one given by -o.
+    The result is a folder beside the recording, <file name>.sorted, or the one given by -o. Several files of one session
+    are sorted together, one after the other in the order given. Groups of channels (--groups) are sorted each on its own.
     """
     if dump_config:
         click.echo(config.to_toml(), nl=False)
         return 0
-    if recording is None:
+    if not recordings:
         raise click.UsageError("Missing argument 'RECORDING'.", click.get_current_context())
+    if len(recordings) > 1 and output is None:
+        raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
 
-    from spikecrsae import hybrid, pipeline
+    from spikecrsae import groups
     from spikecrsae.cli.export import check_exports, export_result
     from spikecrsae.cli.result import run_into_folder, show_outcome
-    from spikecrsae.readers import open_recording
+    from spikecrsae.readers import open_session
     from spikecrsae.results import default_result_path
 
-    def run(components_path: Path | None) -> pipeline.Outcome:
-        outcome = pipeline.sort(opened, config, narrator, components_path)
-        return hybrid.self_test(opened, outcome, narrator) if estimate_errors else outcome
-
-    opened = open_recording(recording, **reader)
-    folder = output or default_result_path(recording)
+    reopen = functools.partial(open_session, recordings, **reader)
+    opened = reopen()
+    folder = output or default_result_path(recordings[0])
+    work = functools.partial(groups.sort, opened, config, narrator, reopen=reopen, jobs=jobs, self_test=estimate_errors)
     try:
         check_exports(folder, formats, overwrite)
         for note in opened.notes:
             narrator.say(f"Note: {note}")
-        outcome = run_into_folder(run, opened, folder, overwrite, config, narrator, components=save_components)
+        outcome = run_into_folder(work, opened, folder, overwrite, config, narrator, components=save_components)
     finally:
         opened.close()
-    export_result(folder, formats, lambda: open_recording(recording, **reader), overwrite, narrator)
+    export_result(folder, formats, reopen, overwrite, narrator)
     return show_outcome(outcome, folder, as_json, narrator)

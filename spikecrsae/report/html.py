@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from spikecrsae.report.pictures import (
     color_class,
     cross_correlogram_picture,
@@ -224,7 +226,11 @@ def _pairs(sorting: Sorting) -> str:
 def _training(sorting: Sorting) -> str:
     figures = "".join(map(_figure, training_pictures(sorting.model)))
     words = {"lambda": "lambda", "sigma": "sigma"}
-    facts = {word: trimmed(sorting.model[name]) for name, word in words.items() if name in sorting.model}
+    facts = {
+        word: ", ".join(trimmed(value) for value in np.atleast_1d(sorting.model[name]))  # one for each group
+        for name, word in words.items()
+        if name in sorting.model
+    }
     course = f'<div class="figures small">{figures}</div>' if figures else '<p class="none">No training was recorded.</p>'
     return (_facts(facts) if facts else "") + course
 

@@ -163,9 +163,9 @@ class Panel:
         self._path("".join(f"M{a} {foot}V{t}H{b}V{foot}z" for a, b, t in zip(*columns, tops, strict=True)), classes)
 
     def points(self, x, y, classes: str) -> None:
-        """A dot at each point: a stroke of no length with round ends."""
+        """A dot at each point, where y is not NaN: a stroke of no length with round ends."""
         pairs = zip(self.across(x).round(1).tolist(), self.down(y).round(1).tolist(), strict=True)
-        self._path("".join(f"M{a} {b}h0" for a, b in pairs), classes)
+        self._path("".join(f"M{a} {b}h0" for a, b in pairs if b == b), classes)
 
     def marks(self, x, low: float, high: float, classes: str) -> None:
         """Upright strokes at x, from low to high in data."""
