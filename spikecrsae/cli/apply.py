@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from spikecrsae.cli import console
 from spikecrsae.cli.options import (
     APPLY_FIELDS,
     Command,
+    Name,
     config_options,
     json_option,
     output_option,
@@ -22,8 +24,8 @@ from spikecrsae.config import Config
 
 
 @click.command(cls=Command, short_help="Find the spikes of known units, without training.")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("recording", type=click.Path(path_type=Path))
+@click.argument("model", type=Name())
+@click.argument("recording", type=Name())
 @output_option
 @overwrite_option
 @config_options(APPLY_FIELDS, file=False)
@@ -48,16 +50,24 @@ def apply(
     frequency of the one that was sorted.
     """
     from spikecrsae import pipeline
-    from spikecrsae.cli.result import run_into_folder, show_outcome
+    from spikecrsae.cli.result import show_outcome
+    from spikecrsae.job import run_into_folder
     from spikecrsae.readers import open_recording
     from spikecrsae.results import default_result_path
 
     checkpoint = model / "model.pt" if model.is_dir() else model
     opened = open_recording(recording, **reader)
     folder = output or default_result_path(recording)
+    facts = {"task": "apply", "command": sys.argv, "model": checkpoint.absolute()}
     try:
         outcome = run_into_folder(
-            lambda _: pipeline.apply(checkpoint, opened, config, narrator), opened, folder, overwrite, config, narrator
+            lambda _: pipeline.apply(checkpoint, opened, config, narrator),
+            opened,
+            folder,
+            overwrite,
+            narrator,
+            reader,
+            facts,
         )
     finally:
         opened.close()

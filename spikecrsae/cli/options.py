@@ -77,9 +77,21 @@ class OrAuto(click.ParamType):
         return value if value == "auto" else self.number.convert(value, param, ctx)
 
 
+class Name(click.Path):
+    """The name of a file or folder, as a Path; an empty one, as an unset variable leaves it, would mean the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not str(value).strip():
+            self.fail("the name is empty; give a file or folder, or . for the current one.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 option = functools.partial(click.option, cls=Option)
 
-output_option = option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the result goes.")
+output_option = option("-o", "--output", type=Name(), metavar="FOLDER", help="Where the result goes.")
 overwrite_option = option(
     "--overwrite", is_flag=True, help="Replace an existing result, and of its folder only what its manifest lists."
 )
@@ -117,7 +129,7 @@ def reader_options(function: Callable) -> Callable:
         add("--stream", metavar="NAME", help="Signal stream of a file that holds several, by name or number."),
         add("--segment", type=int, metavar="N", help="Segment of a file that holds several, counted from 0."),
         add("--channels", metavar="LIST", help="Channels to use, counted from 0, such as 0,2-5."),
-        add("--probe", type=click.Path(path_type=Path), metavar="FILE", help="Geometry: probeinterface JSON or .prb."),
+        add("--probe", type=Name(), metavar="FILE", help="Geometry: probeinterface JSON or .prb."),
     )
 
 
@@ -143,7 +155,7 @@ def config_options(names: tuple[str, ...], file: bool = True) -> Callable:
         config_file = option(
             "--config",
             "config_file",
-            type=click.Path(path_type=Path),
+            type=Name(),
             metavar="FILE",
             help="Configuration in TOML; options win over it.",
         )

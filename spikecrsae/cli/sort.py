@@ -10,6 +10,7 @@ from spikecrsae.cli import console
 from spikecrsae.cli.options import (
     SORT_FIELDS,
     Command,
+    Name,
     config_options,
     json_option,
     option,
@@ -23,7 +24,7 @@ from spikecrsae.config import Config
 
 
 @click.command(cls=Command, short_help="Find the units and spikes of a recording: the main job.")
-@click.argument("recording", type=click.Path(path_type=Path), required=False, metavar="RECORDING")
+@click.argument("recording", type=Name(), required=False, metavar="RECORDING")
 @output_option
 @overwrite_option
 @option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large).")
@@ -57,21 +58,10 @@ def sort(
     if recording is None:
         raise click.UsageError("Missing argument 'RECORDING'.", click.get_current_context())
 
-    from spikecrsae import hybrid, pipeline
-    from spikecrsae.cli.result import run_into_folder, show_outcome
-    from spikecrsae.readers import open_recording
+    from spikecrsae.cli.result import show_outcome
+    from spikecrsae.job import Job, run_job
     from spikecrsae.results import default_result_path
 
-    def run(components_path: Path | None) -> pipeline.Outcome:
-        outcome = pipeline.sort(opened, config, narrator, components_path)
-        return hybrid.self_test(opened, outcome, narrator) if estimate_errors else outcome
-
-    opened = open_recording(recording, **reader)
     folder = output or default_result_path(recording)
-    try:
-        for note in opened.notes:
-            narrator.say(f"Note: {note}")
-        outcome = run_into_folder(run, opened, folder, overwrite, config, narrator, components=save_components)
-    finally:
-        opened.close()
-    return show_outcome(outcome, folder, as_json, narrator)
+    job = Job(recording, folder, config, reader, estimate_errors, save_components, overwrite)
+    return show_outcome(run_job(job, narrator), folder, as_json, narrator)

@@ -1,0 +1,236 @@
+"""One recording, sorted into a result folder: what `sort`, `batch` and `rerun` share."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import io
+import os
+import platform
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from spikecrsae.config import Config
+from spikecrsae.errors import SpikeCRsAEError
+from spikecrsae.intervals import seconds
+from spikecrsae.logs import logging_to_file
+from spikecrsae.plain import plain
+from spikecrsae.progress import Observer
+from spikecrsae.readers import open_recording
+from spikecrsae.readers.options import ReadOptions, with_side_file
+from spikecrsae.results import (
+    MANIFEST,
+    add_to_manifest,
+    check_folder,
+    prepare_folder,
+    replace_result,
+    reserved,
+    write_result,
+)
+
+LOG, MODEL, COMPONENTS = "run.log", "model.pt", "components.h5"
+_LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording to sort, how, and the folder for the result.
+
+    reader: fields of ReadOptions. overwrite: replace an earlier result. command: the words that asked for it, for run.json.
+    """
+
+    recording: Path
+    folder: Path
+    config: Config = field(default_factory=Config)
+    reader: dict[str, Any] = field(default_factory=dict)
+    estimate_errors: bool = False
+    save_components: bool = False
+    overwrite: bool = False
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
+
+    @property
+    def choices(self) -> dict[str, bool]:
+        """What was asked for besides the configuration."""
+        return {"estimate_errors": self.estimate_errors, "save_components": self.save_components}
+
+
+def run_job(job: Job, observer: Observer | None = None):
+    """Sort a recording into its folder; returns the pipeline's Outcome.
+
+    Raises UsageError, InputError or OutputError where the options, the recording or the folder cannot be used; then nothing
+    new is left behind.
+    """
+    from spikecrsae import hybrid, pipeline
+
+    observer = observer or Observer()
+    opened = open_recording(job.recording, **job.reader)
+
+    def run(components_path: Path | None) -> pipeline.Outcome:
+        outcome = pipeline.sort(opened, job.config, observer, components_path)
+        return hybrid.self_test(opened, outcome, observer) if job.estimate_errors else outcome
+
+    try:
+        for note in opened.notes:
+            observer.say(f"Note: {note}")
+        facts = {"task": "sort", "command": job.command, "options": job.choices}
+        return run_into_folder(run, opened, job.folder, job.overwrite, observer, job.reader, facts, job.save_components)
+    finally:
+        opened.close()
+
+
+def run_into_folder(
+    run: Callable[[Path | None], Any],
+    recording,
+    folder: Path,
+    overwrite: bool,
+    observer: Observer,
+    reader: dict[str, Any],
+    facts: dict[str, Any],
+    components: bool = False,
+):
+    """Call run(components_path) and write its Outcome, the pictures and the records into `folder`; returns the Outcome.
+
+    reader: the options that the recording was opened with. facts: what the caller adds to run.json. Raises OutputError where
+    the folder cannot be used. A run that ends early leaves nothing behind, and an earlier result as it was: the new one is
+    made beside it and takes its place at the end. After an internal error run.log stays, with the traceback.
+    """
+    from spikecrsae.checkpoint import save_checkpoint
+
+    with reserved(folder):
+        check_folder(folder, overwrite)
+        work = folder.with_name(folder.name + ".new") if folder.exists() else folder
+        prepare_folder(work, overwrite=True)
+        threading.Thread(target=_load_libraries, daemon=True).start()
+        with _discarded_on_failure(work), logging_to_file(work / LOG):
+            began = datetime.now(UTC)
+            outcome = run(work / COMPONENTS if components else None)
+            observer.start("write")
+            record = plain(facts | _record(recording, reader, outcome, began))
+            write_result(work, outcome.sorting, record, files=_pictures(outcome))
+            save_checkpoint(outcome.checkpoint, work / MODEL)
+            observer.finish(str(folder))
+        add_to_manifest(work, [MODEL, LOG, *([COMPONENTS] if components else [])])
+        if work != folder:
+            replace_result(folder, work)
+    return outcome
+
+
+def _load_libraries() -> None:
+    """Load what is needed later beside the computation: it takes seconds. What is missing is told where it is used."""
+    for name in ("sklearn.cluster", "torch", "matplotlib.backends.backend_agg"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def _discarded_on_failure(folder: Path) -> Iterator[None]:
+    """Take back what the run has put into the folder when it does not end well; what was there before stays."""
+    before = {path.name for path in folder.iterdir()} - {MANIFEST}
+    try:
+        yield
+    except BaseException as error:
+        foreseen = isinstance(error, SpikeCRsAEError) or not isinstance(error, Exception)
+        for path in folder.iterdir():
+            if path.name not in before and (foreseen or path.name not in (LOG, MANIFEST)):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+def _record(recording, reader: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:
+    """What every run.json holds."""
+    sorting = outcome.sorting
+    return {
+        "spikecrsae": version("spikecrsae"),
+        "began": began.isoformat(timespec="seconds"),
+        "seconds": (datetime.now(UTC) - began).total_seconds(),
+        "recording": recording_facts(recording, reader) | {"checksum": outcome.input_checksum},
+        "config": outcome.config.to_dict(),
+        "seed": outcome.config.runtime.seed,
+        "device": outcome.device,
+        "stage_seconds": outcome.stage_seconds,
+        "warnings": outcome.warnings,
+        "excluded_s": seconds(sorting.excluded, sorting.sampling_frequency, sorting.start_time_s),
+        "libraries": library_versions(),
+        "spikes_sha256": spikes_digest(sorting),
+    }
+
+
+def recording_facts(recording, reader: dict[str, Any]) -> dict[str, Any]:
+    """What run.json says about a recording: where it is, how it was read, and what was read of it."""
+    return {
+        "path": os.path.abspath(recording.source),
+        "read_options": read_options(recording.source, reader),
+        **file_state(recording.source),
+        "format": recording.format,
+        "n_samples": recording.n_samples,
+        "sampling_frequency": recording.sampling_frequency,
+        "start_time_s": recording.start_time_s,
+        "channels": recording.channel_ids,
+        "dtype": recording.dtype,
+        "gain": recording.gain,
+        "offset": recording.offset,
+        "amplitude_unit": recording.amplitude_unit,
+        "notes": recording.notes,
+    }
+
+
+def read_options(path: Path, reader: dict[str, Any]) -> dict[str, Any]:
+    """The options with which a recording is opened, those of its side file included, as JSON values; files with their full path."""
+    options = with_side_file(Path(path), ReadOptions(**reader)).given()
+    return plain({name: os.path.abspath(value) if isinstance(value, Path) else value for name, value in options.items()})
+
+
+def file_state(path: Path) -> dict[str, int]:
+    """Size and time of the last change of a file, or of all files in a folder: cheap to compare."""
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    states = [file.stat() for file in files if file.is_file()]
+    return {
+        "bytes": sum(state.st_size for state in states),
+        "changed_ns": max((state.st_mtime_ns for state in states), default=0),
+    }
+
+
+def spikes_digest(sorting) -> str:
+    """SHA-256 of the sorting's spikes.csv."""
+    from spikecrsae.exports.csv import spikes_csv
+
+    digest = hashlib.sha256()
+    for piece in spikes_csv(sorting):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of everything that has a part in the numbers."""
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in _LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def _pictures(outcome) -> dict[str, bytes]:
+    """The figures of a sorting as PNG, by file name."""
+    from spikecrsae.report.figures import plot_templates, plot_traces, plot_training
+
+    sorting, example = outcome.sorting, outcome.example
+    drawings = {
+        "templates.png": lambda file: plot_templates(sorting, file),
+        "traces.png": lambda file: plot_traces(example.traces, example.start_sample, sorting, file, example.reconstruction),
+        "training.png": lambda file: plot_training(sorting.model, file),
+    }
+    pictures = {}
+    for name, draw in drawings.items():
+        file = io.BytesIO()
+        draw(file)
+        pictures[name] = file.getvalue()
+    return pictures
