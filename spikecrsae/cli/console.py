@@ -30,14 +30,14 @@ class Narrator(Observer):
 
         self.console = Console(stderr=True, highlight=False)
         self._quiet = quiet
-        self._live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
         self._bar = None
 
     def start(self, stage: str, total: int | None = None) -> None:
         self._stage, self._total, self._done = stage, total, 0
         self._began = self._said = time.monotonic()
         STAGES.debug("%s starts", stage)
-        if self._live:
+        if self.live:
             self._bar = _progress_bar(self.console)
             self._task = self._bar.add_task(stage, total=total)
             self._bar.start()
@@ -69,6 +69,28 @@ class Narrator(Observer):
     def _line(self, text: str) -> None:
         if not self._quiet:
             self.console.print(text, markup=False, soft_wrap=True)
+
+
+class Board:
+    """What is at work just now, a line each, below the narration; on a terminal only."""
+
+    def __init__(self, narrator: Narrator) -> None:
+        self._live = None
+        if narrator.live:
+            from rich.live import Live
+
+            self._live = Live(console=narrator.console, transient=True, auto_refresh=False)
+            self._live.start()
+
+    def show(self, lines: list[str]) -> None:
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text("\n".join(f"    {line}" for line in lines)), refresh=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
 
 
 def _progress_bar(console):

@@ -7,10 +7,12 @@ import signal
 import sys
 import threading
 from importlib.metadata import version
+from typing import Any
 
 import click
 
 from spikecrsae.cli.apply import apply
+from spikecrsae.cli.batch import batch
 from spikecrsae.cli.compare import compare
 from spikecrsae.cli.info import info
 from spikecrsae.cli.rerun import rerun
@@ -25,6 +27,10 @@ class Terminated(BaseException):
     """SIGTERM arrived; an exception, so that every `with` and `finally` on the way tidies up."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C; a class of its own, because after a bare KeyboardInterrupt in an import Python ends by the signal, not by 130."""
+
+
 class Commands(click.Group):
     """The group. A command returns its exit code; whatever it raises leaves here as one line and an exit code."""
 
@@ -35,8 +41,7 @@ class Commands(click.Group):
             raise _told(error) from error
 
     def invoke(self, ctx: click.Context):
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
+        before = _answer_signals()
         try:
             code = super().invoke(ctx)
             sys.stdout.flush()  # a reader that has gone away shows here, not in the interpreter's last breath
@@ -47,13 +52,27 @@ class Commands(click.Group):
         except BaseException as error:
             code = _report(error)
         finally:
-            if in_main_thread:
-                signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
         ctx.exit(code or 0)
 
 
-def _terminate(signum, frame) -> None:
-    raise Terminated
+#: Signals that have come during this command. An import that one of them breaks off may end in some other error.
+_arrived: list[int] = []
+
+
+def _answer_signals() -> dict[int, Any]:
+    """Let Ctrl-C and SIGTERM end a command by an exception, and be remembered; returns the handlers that were there."""
+    _arrived.clear()
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    awaited = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, _arrive) for number in awaited}
+
+
+def _arrive(number: int, frame) -> None:
+    _arrived.append(number)
+    raise Interrupted if number == signal.SIGINT else Terminated
 
 
 def _told(error: click.UsageError) -> Exception:
@@ -72,9 +91,9 @@ def _report(error: BaseException) -> int:
         # The reader of our output has gone: nothing to tell, and nothing may be flushed into the pipe any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) or signal.SIGINT in _arrived:
         return _say("Interrupted.", EXIT_INTERRUPTED)
-    if isinstance(error, Terminated):
+    if isinstance(error, Terminated) or signal.SIGTERM in _arrived:
         return _say("Terminated.", EXIT_TERMINATED)
     line, code = described(error)
     return _say(f"Error: {line}", code)
@@ -103,7 +122,7 @@ def cli() -> None:
     """
 
 
-for command in (sort, show, score, compare, rerun, simulate, info, apply):
+for command in (sort, show, score, compare, batch, rerun, simulate, info, apply):
     cli.add_command(command)
 
 

@@ -133,6 +133,21 @@ def reader_options(function: Callable) -> Callable:
     )
 
 
+def sort_options(function: Callable) -> Callable:
+    """What can be asked of a sorting besides its configuration; the command receives the fields of a Job as the dict `choices`."""
+
+    @functools.wraps(function)
+    def command(**values):
+        names = ("save_components", "estimate_errors")
+        return function(choices={name: values.pop(name) for name in names}, **values)
+
+    return _stack(
+        command,
+        option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large)."),
+        option("--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time."),
+    )
+
+
 def config_options(names: tuple[str, ...], file: bool = True) -> Callable:
     """Options for these configuration fields and, with file, --config; the command receives the resulting Config as `config`.
 

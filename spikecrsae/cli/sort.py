@@ -18,6 +18,7 @@ from spikecrsae.cli.options import (
     overwrite_option,
     quiet_option,
     reader_options,
+    sort_options,
     verbose_option,
 )
 from spikecrsae.config import Config
@@ -27,8 +28,7 @@ from spikecrsae.config import Config
 @click.argument("recording", type=Name(), required=False, metavar="RECORDING")
 @output_option
 @overwrite_option
-@option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large).")
-@option("--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time.")
+@sort_options
 @config_options(SORT_FIELDS)
 @option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @reader_options
@@ -40,8 +40,7 @@ def sort(
     recording: Path | None,
     output: Path | None,
     overwrite: bool,
-    save_components: bool,
-    estimate_errors: bool,
+    choices: dict[str, bool],
     config: Config,
     dump_config: bool,
     reader: dict,
@@ -63,5 +62,5 @@ def sort(
     from spikecrsae.results import default_result_path
 
     folder = output or default_result_path(recording)
-    job = Job(recording, folder, config, reader, estimate_errors, save_components, overwrite)
+    job = Job(recording, folder, config, reader, overwrite=overwrite, **choices)
     return show_outcome(run_job(job, narrator), folder, as_json, narrator)
