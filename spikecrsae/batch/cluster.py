@@ -68,7 +68,9 @@ def _with_full_paths(job: Job) -> Job:
 def _attempt(job: Job, program: str) -> Result:
     """The task. What a worker that died has left in the folder is replaced, as the plan has decided."""
     if program != version("spikecrsae"):
-        error = InputError(f"the worker has spikecrsae {version('spikecrsae')}, the batch {program}; install the same on both.")
+        error = InputError(
+            f"the worker has spikecrsae {version('spikecrsae')}, the batch {program}; install the same on both."
+        )
         return Result.of(job, state="failed", exit_code=error.exit_code, error=str(error))
     with _one_at_a_time:
         return attempt(job)

@@ -26,7 +26,9 @@ def find_recordings(words: Sequence[str]) -> list[Path]:
         if not os.path.exists(word) and glob.has_magic(word):
             matches = [path for path in sorted(glob.glob(word, recursive=True)) if _may_be_recording(path)]
             if not matches:
-                raise InputError(f"{word} finds no recording; correct the pattern, and quote it so that it comes here whole.")
+                raise InputError(
+                    f"{word} finds no recording; correct the pattern, and quote it so that it comes here whole."
+                )
         for match in matches:
             found.setdefault(os.path.realpath(match), Path(match))
     return list(found.values())
@@ -44,7 +46,9 @@ def result_names(recordings: Sequence[Path]) -> list[str]:
     plain_names = [path.name if path.is_dir() else path.stem for path in full]
     depth = max((len(path.parts) for path in full), default=0)
     ways = [plain_names, [path.name for path in full]]
-    ways += [["_".join((*p.parts[1:-1][-n:], name)) for p, name in zip(full, plain_names, strict=True)] for n in range(1, depth)]
+    ways += [
+        ["_".join((*p.parts[1:-1][-n:], name)) for p, name in zip(full, plain_names, strict=True)] for n in range(1, depth)
+    ]
     names = ways[0]
     for way in ways[1:]:
         shared = {name for name, count in Counter(names).items() if count > 1}

@@ -53,7 +53,8 @@ class Result:
         """That of a finished result, from what it holds."""
         sorting, run = read_sorting(job.folder), read_run(job.folder)
         return replace(
-            cls.of(job, state="kept", seconds=run["seconds"], exit_code=0, warnings=tuple(run["warnings"])), **_numbers(sorting)
+            cls.of(job, state="kept", seconds=run["seconds"], exit_code=0, warnings=tuple(run["warnings"])),
+            **_numbers(sorting),
         )
 
 

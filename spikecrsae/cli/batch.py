@@ -29,7 +29,9 @@ from spikecrsae.errors import EXIT_BATCH_FAILED
 @click.argument("recordings", nargs=-1, required=True, metavar="RECORDING...")
 @option("-o", "--output", type=Name(), metavar="FOLDER", required=True, help="Where the results go, a folder each.")
 @option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Recordings sorted at once.")
-@option("--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs.")
+@option(
+    "--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs."
+)
 @option("--resume", is_flag=True, help="Keep finished results that were made alike, sort the rest.")
 @option("--overwrite", is_flag=True, help="Replace existing results, and of their folders only what their manifest lists.")
 @sort_options
@@ -115,7 +117,8 @@ def _show(results: list, output: Path, as_json: bool) -> None:
         console.print_json({"output": output, "recordings": [asdict(result) for result in results]})
         return
     rows = [
-        [r.folder.name, r.state, r.n_units, r.n_spikes, r.duration_s, r.seconds, r.error or "; ".join(r.warnings)] for r in results
+        [r.folder.name, r.state, r.n_units, r.n_spikes, r.duration_s, r.seconds, r.error or "; ".join(r.warnings)]
+        for r in results
     ]
     headings = ["recording", "state", "units", "spikes", "length s", "seconds", "remark"]
     console.print_table(headings, rows, left=("recording", "state", "remark"))

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from spikecrsae.cli import signals
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.logs import LOGS, STAGES, attached
 from spikecrsae.plain import plain
@@ -34,6 +35,7 @@ class Narrator(Observer):
         self._bar = None
 
     def start(self, stage: str, total: int | None = None) -> None:
+        signals.repeat()
         self._stage, self._total, self._done = stage, total, 0
         self._began = self._said = time.monotonic()
         STAGES.debug("%s starts", stage)

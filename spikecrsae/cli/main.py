@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from importlib.metadata import version
-from typing import Any
 
 import click
 
+from spikecrsae.cli import signals
 from spikecrsae.cli.apply import apply
 from spikecrsae.cli.batch import batch
 from spikecrsae.cli.compare import compare
@@ -23,14 +21,6 @@ from spikecrsae.cli.sort import sort
 from spikecrsae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, described
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived; an exception, so that every `with` and `finally` on the way tidies up."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; a class of its own, because after a bare KeyboardInterrupt in an import Python ends by the signal, not by 130."""
-
-
 class Commands(click.Group):
     """The group. A command returns its exit code; whatever it raises leaves here as one line and an exit code."""
 
@@ -41,38 +31,17 @@ class Commands(click.Group):
             raise _told(error) from error
 
     def invoke(self, ctx: click.Context):
-        before = _answer_signals()
-        try:
-            code = super().invoke(ctx)
-            sys.stdout.flush()  # a reader that has gone away shows here, not in the interpreter's last breath
-        except click.UsageError as error:
-            raise _told(error) from error
-        except (click.exceptions.Exit, click.ClickException):
-            raise
-        except BaseException as error:
-            code = _report(error)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with signals.answered():
+            try:
+                code = super().invoke(ctx)
+                sys.stdout.flush()  # a reader that has gone away shows here, not in the interpreter's last breath
+            except click.UsageError as error:
+                raise _told(error) from error
+            except (click.exceptions.Exit, click.ClickException):
+                raise
+            except BaseException as error:
+                code = _report(signals.asked_to_end(error))
         ctx.exit(code or 0)
-
-
-#: Signals that have come during this command. An import that one of them breaks off may end in some other error.
-_arrived: list[int] = []
-
-
-def _answer_signals() -> dict[int, Any]:
-    """Let Ctrl-C and SIGTERM end a command by an exception, and be remembered; returns the handlers that were there."""
-    _arrived.clear()
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    awaited = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not signal.SIG_IGN]
-    return {number: signal.signal(number, _arrive) for number in awaited}
-
-
-def _arrive(number: int, frame) -> None:
-    _arrived.append(number)
-    raise Interrupted if number == signal.SIGINT else Terminated
 
 
 def _told(error: click.UsageError) -> Exception:
@@ -91,9 +60,9 @@ def _report(error: BaseException) -> int:
         # The reader of our output has gone: nothing to tell, and nothing may be flushed into the pipe any more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    if isinstance(error, KeyboardInterrupt) or signal.SIGINT in _arrived:
+    if isinstance(error, KeyboardInterrupt):
         return _say("Interrupted.", EXIT_INTERRUPTED)
-    if isinstance(error, Terminated) or signal.SIGTERM in _arrived:
+    if isinstance(error, signals.Terminated):
         return _say("Terminated.", EXIT_TERMINATED)
     line, code = described(error)
     return _say(f"Error: {line}", code)

@@ -144,7 +144,9 @@ def sort_options(function: Callable) -> Callable:
     return _stack(
         command,
         option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large)."),
-        option("--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time."),
+        option(
+            "--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time."
+        ),
     )
 
 
