@@ -163,7 +163,7 @@ def print_table(columns: list[str], rows: list[list[Any]], title: str = "", left
     """A table on standard output; nothing cut off, numbers to the right and the columns named in `left` to the left."""
     console, table = _table(columns, rows, title, left)
     # a terminal that is too narrow breaks the lines, which loses nothing
-    console.width = max(console.width, console.measure(table).maximum)
+    console.width = max(console.width, _natural_width(console, table))
     with console.capture() as capture:
         console.print(table)
     lines = (line.rstrip() for line in capture.get().splitlines())
@@ -173,7 +173,12 @@ def print_table(columns: list[str], rows: list[list[Any]], title: str = "", left
 def fits(columns: list[str], rows: list[list[Any]]) -> bool:
     """Whether standard output has room for a table without breaking its lines."""
     console, table = _table(columns, rows)
-    return console.measure(table).maximum <= console.width
+    return _natural_width(console, table) <= console.width
+
+
+def _natural_width(console, table) -> int:
+    """What a table takes where there is no limit."""
+    return console.measure(table, options=console.options.update(width=100_000)).maximum
 
 
 def width() -> int:

@@ -56,13 +56,17 @@ def print_units(sorting) -> None:
     names = [name for name in _SHOWN if name in sorting.units]
     headings = ["unit", *(_SHOWN[name].format(unit=sorting.amplitude_unit) for name in names)]
     rows = [[unit, *(sorting.units[name][row] for name in names)] for row, unit in enumerate(sorting.unit_ids)]
-    fine, peak = sketch.can_show(), [int(channel) for channel in sorting.units["peak_channel"]]
-    for width in _PICTURE_WIDTHS:
-        pictures = [sketch.sparkline(sorting.templates[row, peak[row]], width, fine) for row in range(sorting.n_units)]
+    for width in _PICTURE_WIDTHS if sorting.templates.size else ():
+        pictures = [sketch.sparkline(wave, width, sketch.can_show()) for wave in _on_peak_channels(sorting)]
         drawn = [[*row, picture] for row, picture in zip(rows, pictures, strict=True)]
         if console.fits([*headings, "template"], drawn):
             return console.print_table([*headings, "template"], drawn)
     console.print_table(headings, rows)
+
+
+def _on_peak_channels(sorting) -> list:
+    """The template of each unit on the channel where it is largest, (n_times,)."""
+    return [template[abs(template).max(axis=1).argmax()] for template in sorting.templates]
 
 
 def _document(outcome, folder: Path) -> dict[str, Any]:

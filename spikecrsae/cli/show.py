@@ -94,7 +94,8 @@ def _show_unit(sorting, row: int) -> None:
 
     fine = sketch.can_show()
     _show_columns(sorting, row)
-    _show_template(sorting, row, fine)
+    if sorting.templates.size:
+        _show_template(sorting, row, fine)
     _show_intervals(sorting, row, fine)
     decisions = _decisions(sorting, row)
     if decisions:
