@@ -39,10 +39,11 @@ def cut_recording(path: Path, start_s: float, stop_s: float) -> Path:
 
 @dataclass(frozen=True)
 class Sorted:
-    """A short recording and the folder that `sort` has made of it."""
+    """A short recording, the folder that `sort` has made of it, and what it printed."""
 
     recording: Path
     folder: Path
+    stdout: str
 
 
 @pytest.fixture(scope="session")
@@ -52,4 +53,4 @@ def short_sort(tmp_path_factory) -> Sorted:
     folder = recording.with_name("short.sorted")
     result = CliRunner().invoke(cli, ["sort", str(recording), "-o", str(folder), "--quiet"], prog_name="spikecrsae")
     assert result.exit_code == 0, result.stderr
-    return Sorted(recording, folder)
+    return Sorted(recording, folder, result.stdout)

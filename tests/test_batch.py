@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -141,17 +140,6 @@ def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
     assert "SIGKILL" in results[killed].error and "memory" in results[killed].error
     assert results[1 - killed].state == "sorted"
     assert not multiprocessing.active_children()
-
-
-def test_a_batch_that_is_closed_leaves_no_process_and_nothing_half_done(day, tmp_path):
-    job = Job(day / "right" / "tetrode.h5", tmp_path / "one")
-    with closing(run_jobs([job], 1)) as events:
-        for event in events:
-            if event.stage == "noise":
-                break
-        assert (tmp_path / "one").exists()
-    assert not multiprocessing.active_children()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_ctrl_c_stops_the_batch_and_keeps_what_is_finished(day, tmp_path):

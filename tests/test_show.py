@@ -80,10 +80,9 @@ def test_a_histogram_shows_every_count_and_the_tallest_in_full():
 # ---- the command
 
 
-def test_show_prints_the_table_that_sort_printed(short_sort, tmp_path):
-    again = CliRunner().invoke(cli, ["sort", str(short_sort.recording), "-o", str(tmp_path / "out"), "--quiet"])
+def test_show_prints_the_table_that_sort_printed(short_sort):
     table, _, last = show(short_sort.folder).stdout.rstrip("\n").rpartition("\n")
-    assert table == again.stdout.rstrip("\n")
+    assert table == short_sort.stdout.rstrip("\n")
     sorting = read_sorting(short_sort.folder)
     assert last == f"{len(sorting.spikes)} spikes of {sorting.n_units} units in 8.0 s"
     for row in range(sorting.n_units):
