@@ -24,7 +24,10 @@ def run_on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Event]:
     caller stops, jobs that have not begun are withdrawn; those at work end by themselves. Raises UsageError where
     dask.distributed is not installed or no scheduler answers.
     """
-    client = _connect(address)
+    return _events(_connect(address), jobs)
+
+
+def _events(client, jobs: Sequence[Job]) -> Iterator[Event]:
     from distributed import as_completed
 
     try:

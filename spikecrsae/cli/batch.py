@@ -75,8 +75,9 @@ def batch(
         results = {job.folder: Result.of(job) for job in wanted} | {job.folder: Result.kept(job) for job in kept}
         if kept:
             narrator.say(f"{len(kept)} of {len(wanted)} recordings are sorted already")
+        events = run_jobs(todo, jobs, scheduler)
         try:
-            for result in _watched(run_jobs(todo, jobs, scheduler), todo, narrator):
+            for result in _watched(events, todo, narrator):
                 results[result.folder] = result
         finally:
             write_summary(output, results.values(), {"jobs": jobs, "scheduler": scheduler, "config": config.to_dict()})
