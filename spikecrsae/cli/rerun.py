@@ -54,10 +54,11 @@ def rerun(
         narrator.say(f"Warning: {difference}; the spikes may differ.")
     record.check_input(job, narrator)
     outcome = run_job(job, narrator)
-    code = show_outcome(outcome, folder, as_json, narrator)
+    identical = spikes_digest(outcome.sorting) == record.values.get("spikes_sha256")
+    code = show_outcome(outcome, folder, as_json, narrator, identical_spikes=identical)
     if record.device_differs(outcome.device):
         narrator.say(f"Warning: the first run was on {record.values.get('device')}, this one on {outcome.device}.")
-    if spikes_digest(outcome.sorting) == record.values.get("spikes_sha256"):
+    if identical:
         narrator.say("spikes.csv is identical to the first run's.")
         return code
     click.echo(f"spikes.csv differs from that of the run in {record.path}.", err=True)

@@ -27,11 +27,11 @@ _SHOWN = {
 _PICTURE_WIDTHS = (16, 12, 8)
 
 
-def show_outcome(outcome, folder: Path, as_json: bool, narrator: console.Narrator) -> int:
-    """Print the unit table, or the JSON document; returns the exit code."""
+def show_outcome(outcome, folder: Path, as_json: bool, narrator: console.Narrator, **facts: Any) -> int:
+    """Print the unit table, or the JSON document (with further facts of the caller); returns the exit code."""
     sorting = outcome.sorting
     if as_json:
-        console.print_json(_document(outcome, folder))
+        console.print_json(_document(outcome, folder) | facts)
     elif sorting.n_units:
         print_units(sorting)
     for warning in outcome.warnings:
