@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -127,19 +128,24 @@ def test_a_pattern_that_finds_nothing_and_a_file_that_is_not_there(tmp_path):
 
 
 def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
+    """The other one is sorted by a new process; closing the batch then takes back what that has begun."""
     jobs = [Job(day / file, tmp_path / name) for name, file in NAMES.items()]
-    results, killed = {}, None
-    for event in run_jobs(jobs, 1):
-        if event.stage and killed is None:
-            killed = event.index
-            (worker,) = multiprocessing.active_children()
-            os.kill(worker.pid, signal.SIGKILL)
-        if event.result:
-            results[event.index] = event.result
-    assert results[killed].state == "failed"
-    assert "SIGKILL" in results[killed].error and "memory" in results[killed].error
-    assert results[1 - killed].state == "sorted"
+    killed, failed = None, None
+    with closing(run_jobs(jobs, 1)) as events:
+        for event in events:
+            if event.stage and killed is None:
+                killed = event.index
+                (worker,) = multiprocessing.active_children()
+                os.kill(worker.pid, signal.SIGKILL)
+            elif event.result:
+                failed = event
+            elif event.stage == "noise" and event.index != killed:
+                break
+        assert jobs[1 - killed].folder.exists()
+    assert failed.index == killed and failed.result.state == "failed"
+    assert "SIGKILL" in failed.result.error and "memory" in failed.result.error
     assert not multiprocessing.active_children()
+    assert not jobs[1 - killed].folder.exists()
 
 
 def test_ctrl_c_stops_the_batch_and_keeps_what_is_finished(day, tmp_path):
