@@ -120,12 +120,13 @@ def draw_copies(sorting: Sorting, seed: int) -> Copies:
     ends = [[0, 0], [sorting.n_samples, sorting.n_samples]]
     closed = widened([*ends, *sorting.excluded], margin, sorting.n_samples)
     usual, parts = unselected_scale(sorting.model), []
+    # twenty draws for each copy, more where much is left out, leave enough also where a unit fires a hundred times per second
+    crowd = 20 * sorting.n_samples / max(sorting.n_samples - np.diff(sorting.excluded).sum(), 1)
     for row, unit in enumerate(sorting.unit_ids):
         own = sorting.spike_samples(unit)
         n_wanted = min(len(own), max(LEAST_COPIES, round(COPIED_PART * len(own))))
         near_own = widened(np.stack([own, own + 1], axis=1), rest, sorting.n_samples)
-        # twenty draws for each copy leave enough also where a unit fires a hundred times per second
-        drawn = np.sort(rng.integers(0, sorting.n_samples, 20 * n_wanted))
+        drawn = np.sort(rng.integers(0, sorting.n_samples, int(min(crowd, 2000) * n_wanted)))
         drawn = drawn[~in_any(closed, drawn) & ~in_any(near_own, drawn)]
         drawn = drawn[np.diff(drawn, prepend=-rest - 1) > rest]
         sample = np.sort(rng.permutation(drawn)[:n_wanted])

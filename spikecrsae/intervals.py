@@ -1,6 +1,7 @@
 """Intervals of a recording that are left out: read from text, joined, bridged.
 
-An array (n, 2) of samples holds intervals [first, end), ascending and apart.
+An array (n, 2) of samples holds intervals [first, end), ascending and apart. An empty one, [s, s), is a seam: signal ends
+before sample s and other signal begins there.
 """
 
 from __future__ import annotations
@@ -31,6 +32,17 @@ def parse_intervals(text: str, recording: Recording) -> np.ndarray:
     return intervals
 
 
+def gaps_from_the_start(text: str, recording: Recording) -> np.ndarray:
+    """What is left out of a recording's time range before anything of it is seen, (n, 2) in samples of the range: the intervals
+    of `text`, as parse_intervals reads them, and the seams. Raises UsageError as that does, and where nothing is left."""
+    given = parse_intervals(text, recording)
+    first, end = recording.time_range or (0, recording.n_samples)
+    inside = within(given, first, end) - first
+    if np.diff(inside).sum() >= end - first:
+        raise UsageError(f"--exclude-s {text} leaves nothing between --start-s and --stop-s; leave out less.")
+    return widened(np.concatenate([inside, seams(recording.in_range())]), 0, end - first)
+
+
 def _parse_interval(word: str, recording: Recording) -> tuple[int, int]:
     matched = _INTERVAL.fullmatch(word)
     if not matched:
@@ -46,6 +58,17 @@ def _parse_interval(word: str, recording: Recording) -> tuple[int, int]:
             "give times between these."
         )
     return round((start - begin) * fs), round((stop - begin) * fs)
+
+
+def seams(recording: Recording) -> np.ndarray:
+    """The seams (n, 2) between the parts of a recording."""
+    firsts = np.array([part.first for part in recording.parts[1:]], np.int64)
+    return np.stack([firsts, firsts], axis=1)
+
+
+def common(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The intervals (n, 2) that lie both in the first and in the second ones."""
+    return np.concatenate([NONE, *(within(second, start, stop) for start, stop in first)])
 
 
 def seconds(intervals: np.ndarray, sampling_frequency: float, start_time_s: float) -> list[list[float]]:

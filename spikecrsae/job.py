@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import io
@@ -10,20 +11,21 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from spikecrsae.config import Config
+from spikecrsae.cores import n_cores
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.intervals import seconds
 from spikecrsae.logs import logging_to_file
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
-from spikecrsae.readers import open_recording
+from spikecrsae.readers import open_session
 from spikecrsae.readers.options import ReadOptions, with_side_file
 from spikecrsae.results import (
     MANIFEST,
@@ -43,17 +45,24 @@ _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba",
 class Job:
     """A recording to sort, how, and the folder for the result.
 
-    reader: fields of ReadOptions. overwrite: replace an earlier result. command: the words that asked for it, for run.json.
+    recordings: its file, or those of one session in order. reader: fields of ReadOptions. jobs: groups of channels sorted at the
+    same time, None for as many as there are cores. overwrite: replace an earlier result. command: the words that asked for it, for run.json.
     """
 
-    recording: Path
+    recordings: tuple[Path, ...]
     folder: Path
     config: Config = field(default_factory=Config)
     reader: dict[str, Any] = field(default_factory=dict)
     estimate_errors: bool = False
     save_components: bool = False
+    jobs: int | None = None
     overwrite: bool = False
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
+
+    @property
+    def recording(self) -> Path:
+        """The recording, or the first file of it."""
+        return self.recordings[0]
 
     @property
     def choices(self) -> dict[str, bool]:
@@ -67,20 +76,21 @@ def run_job(job: Job, observer: Observer | None = None):
     Raises UsageError, InputError or OutputError where the options, the recording or the folder cannot be used; then nothing
     new is left behind.
     """
-    from spikecrsae import hybrid, pipeline
+    from spikecrsae import groups
 
     observer = observer or Observer()
-    opened = open_recording(job.recording, **job.reader)
-
-    def run(components_path: Path | None) -> pipeline.Outcome:
-        outcome = pipeline.sort(opened, job.config, observer, components_path)
-        return hybrid.self_test(opened, outcome, observer) if job.estimate_errors else outcome
-
+    reopen = functools.partial(open_session, job.recordings, **job.reader)
+    opened = reopen()
+    work = functools.partial(
+        groups.sort, opened, job.config, observer, reopen=reopen, jobs=job.jobs or n_cores(), self_test=job.estimate_errors
+    )
     try:
         for note in opened.notes:
             observer.say(f"Note: {note}")
         facts = {"task": "sort", "command": job.command, "options": job.choices}
-        return run_into_folder(run, opened, job.folder, job.overwrite, observer, job.reader, facts, job.save_components)
+        return run_into_folder(
+            work, opened, job.recordings, job.folder, job.overwrite, observer, job.reader, facts, job.save_components
+        )
     finally:
         opened.close()
 
@@ -88,6 +98,7 @@ def run_job(job: Job, observer: Observer | None = None):
 def run_into_folder(
     run: Callable[[Path | None], Any],
     recording,
+    paths: Sequence[Path],
     folder: Path,
     overwrite: bool,
     observer: Observer,
@@ -97,7 +108,7 @@ def run_into_folder(
 ):
     """Call run(components_path) and write its Outcome, the pictures and the records into `folder`; returns the Outcome.
 
-    reader: the options that the recording was opened with. facts: what the caller adds to run.json. Raises OutputError where
+    paths, reader: the files and options that the recording was opened with. facts: what the caller adds to run.json. Raises OutputError where
     the folder cannot be used. A run that ends early leaves nothing behind, and an earlier result as it was: the new one is
     made beside it and takes its place at the end. After an internal error run.log stays, with the traceback.
     """
@@ -112,7 +123,7 @@ def run_into_folder(
             began = datetime.now(UTC)
             outcome = run(work / COMPONENTS if components else None)
             observer.start("write")
-            record = plain(facts | _record(recording, reader, outcome, began))
+            record = plain(facts | _record(recording, paths, reader, outcome, began))
             write_result(work, outcome.sorting, record, files=_pictures(outcome))
             save_checkpoint(outcome.checkpoint, work / MODEL)
             observer.finish(str(folder))
@@ -145,14 +156,14 @@ def _discarded_on_failure(folder: Path) -> Iterator[None]:
         raise
 
 
-def _record(recording, reader: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:
+def _record(recording, paths: Sequence[Path], reader: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:
     """What every run.json holds."""
     sorting = outcome.sorting
     return {
         "spikecrsae": version("spikecrsae"),
         "began": began.isoformat(timespec="seconds"),
         "seconds": (datetime.now(UTC) - began).total_seconds(),
-        "recording": recording_facts(recording, reader) | {"checksum": outcome.input_checksum},
+        "recording": recording_facts(recording, paths, reader) | {"checksum": outcome.input_checksum},
         "config": outcome.config.to_dict(),
         "seed": outcome.config.runtime.seed,
         "device": outcome.device,
@@ -164,17 +175,20 @@ def _record(recording, reader: dict[str, Any], outcome, began: datetime) -> dict
     }
 
 
-def recording_facts(recording, reader: dict[str, Any]) -> dict[str, Any]:
+def recording_facts(recording, paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
     """What run.json says about a recording: where it is, how it was read, and what was read of it."""
     return {
-        "path": os.path.abspath(recording.source),
-        "read_options": read_options(recording.source, reader),
-        **file_state(recording.source),
+        "paths": [os.path.abspath(path) for path in paths],
+        "read_options": read_options(paths, reader),
+        **file_state(paths),
         "format": recording.format,
         "n_samples": recording.n_samples,
         "sampling_frequency": recording.sampling_frequency,
         "start_time_s": recording.start_time_s,
         "channels": recording.channel_ids,
+        "groups": {name: [recording.channel_ids[c] for c in members] for name, members in recording.groups.items()},
+        "time_range": recording.time_range,
+        "files": [asdict(part) for part in recording.parts],
         "dtype": recording.dtype,
         "gain": recording.gain,
         "offset": recording.offset,
@@ -183,15 +197,24 @@ def recording_facts(recording, reader: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_options(path: Path, reader: dict[str, Any]) -> dict[str, Any]:
-    """The options with which a recording is opened, those of its side file included, as JSON values; files with their full path."""
-    options = with_side_file(Path(path), ReadOptions(**reader)).given()
-    return plain({name: os.path.abspath(value) if isinstance(value, Path) else value for name, value in options.items()})
+def read_options(paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
+    """The options with which a recording is opened, as JSON values; files with their full path. Those of the side file are
+    included where the recording is one file; each file of a session has its own."""
+    options = ReadOptions(**reader)
+    if len(paths) == 1:
+        options = with_side_file(Path(paths[0]), options)
+    given = {name: os.path.abspath(value) if _is_file(name, value) else value for name, value in options.given().items()}
+    return plain(given)
 
 
-def file_state(path: Path) -> dict[str, int]:
-    """Size and time of the last change of a file, or of all files in a folder: cheap to compare."""
-    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+def _is_file(option: str, value: Any) -> bool:
+    """Whether the value of an option is the name of a file; --groups takes a list of channels as well."""
+    return option == "probe" or (option == "groups" and os.path.isfile(value))
+
+
+def file_state(paths: Sequence[Path]) -> dict[str, int]:
+    """Size and time of the last change of files, or of all files in folders: cheap to compare."""
+    files = [file for path in map(Path, paths) for file in (path, *(path.rglob("*") if path.is_dir() else ()))]
     states = [file.stat() for file in files if file.is_file()]
     return {
         "bytes": sum(state.st_size for state in states),

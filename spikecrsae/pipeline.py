@@ -26,7 +26,7 @@ from spikecrsae.drift import DriftingSlab, fit_drift
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.infer import Laplace, decode_recording
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
-from spikecrsae.intervals import parse_intervals, widened
+from spikecrsae.intervals import gaps_from_the_start, widened
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
@@ -109,11 +109,12 @@ _one_thread_for_matrices = threadpool_limits.wrap(limits=1, user_api="blas")
 def sort(
     recording: Recording, config: Config, observer: Observer | None = None, components_path: Path | None = None
 ) -> Outcome:
-    """Find the units of a recording, their templates and their spikes.
+    """Find the units of a recording, all channels as one group, in its time range; their templates and their spikes.
 
     components_path: where to write each unit's separated signal, if anywhere. Raises InputError where the recording cannot
     be sorted; a recording without any unit is no error, its sorting is empty.
     """
+    whole, recording = recording, recording.in_range()
     observer = observer or Observer()
     device = resolve_device(config.runtime.device)
     rng = np.random.default_rng(config.runtime.seed)
@@ -124,7 +125,7 @@ def sort(
             f"{recording.source}: {recording.n_samples} samples ({1000 * recording.duration_s:.3g} ms) are too short for templates of "
             f"{config.initialise.template_ms:g} ms; give a longer recording."
         )
-    given = parse_intervals(config.preprocess.exclude_s, recording)
+    given = gaps_from_the_start(config.preprocess.exclude_s, whole)
     survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     clock.lap("check")
     used = recording.select(np.flatnonzero(survey.usable))
@@ -135,18 +136,28 @@ def sort(
     training = _TrainingSignal.of(view, config, rng)
     clock.lap("whiten")
     model = _learn(training, view, window, config, device, observer, clock)
-    return _finish(recording, view, survey, model, window.n_times, config, device, observer, components_path, clock)
+    outcome = _placed(_finish(recording, view, survey, model, window.n_times, config, device, observer, clock), whole)
+    if components_path is not None:
+        ComponentWriter(outcome.sorting).write(components_path, observer)
+        clock.lap("components")
+    return outcome
 
 
 @_one_thread_for_matrices
-def apply(model_path: Path, recording: Recording, config: Config, observer: Observer | None = None) -> Outcome:
-    """Spikes of a recording with the filters, templates and priors of an earlier sorting; nothing is learned.
+def apply(
+    model: Path | dict[str, Any], recording: Recording, config: Config, observer: Observer | None = None, name: str = ""
+) -> Outcome:
+    """Spikes of a recording, in its time range, with the filters, templates and priors of an earlier sorting; nothing is learned.
 
-    Raises InputError where the model does not fit the recording (channels, sampling frequency).
+    model: of one group of channels, a file or what load_checkpoint reads (then with its `name` for errors). Raises InputError
+    where it does not fit the recording (channels, sampling frequency).
     """
     observer = observer or Observer()
     clock = _Clock()
-    saved = load_checkpoint(model_path)
+    whole, recording = recording, recording.in_range()
+    saved, model_path = (load_checkpoint(model), model) if isinstance(model, Path) else (model, name)
+    if "groups" in saved:
+        raise InputError(f"the model {model_path} is of several groups of channels; groups.apply takes it.")
     if saved["n_channels"] != recording.n_channels or saved["sampling_frequency"] != recording.sampling_frequency:
         raise InputError(
             f"{recording.source} has {recording.n_channels} channels at {recording.sampling_frequency:g} Hz, the model {model_path} "
@@ -166,7 +177,7 @@ def apply(model_path: Path, recording: Recording, config: Config, observer: Obse
         infer=replace(learned.infer, chunk_s=config.infer.chunk_s),
         runtime=config.runtime,
     )
-    given = parse_intervals(config.preprocess.exclude_s, recording)
+    given = gaps_from_the_start(config.preprocess.exclude_s, whole)
     survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     clock.lap("check")
     usable = saved["usable"].astype(bool)
@@ -182,9 +193,17 @@ def apply(model_path: Path, recording: Recording, config: Config, observer: Obse
     dictionary = Dictionary(saved["dictionary"]["atoms"], saved["dictionary"]["scale"])
     # drift belongs to the recording that it was learnt from
     still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), recording.n_samples)
-    model = _Model(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
+    learned_model = _Model(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
     device = resolve_device(config.runtime.device)
-    return _finish(recording, view, survey, model, slab.templates.shape[2], config, device, observer, None, clock)
+    outcome = _finish(recording, view, survey, learned_model, slab.templates.shape[2], config, device, observer, clock)
+    return _placed(outcome, whole)
+
+
+def _placed(outcome: Outcome, whole: Recording) -> Outcome:
+    """The outcome of a recording's time range as one of the whole recording: samples count from its first."""
+    first = whole.time_range[0] if whole.time_range else 0
+    example = replace(outcome.example, start_sample=outcome.example.start_sample + first)
+    return replace(outcome, sorting=outcome.sorting.placed(whole), example=example)
 
 
 def _gaps(
@@ -316,7 +335,7 @@ def _training_windows(signal: np.ndarray, config: TrainConfig, fs: float) -> np.
     return windows if n_windows <= n_wanted else windows[np.linspace(0, n_windows - 1, n_wanted).astype(int)]
 
 
-def _finish(recording, view, survey, model, n_times, config, device, observer, components_path, clock) -> Outcome:
+def _finish(recording, view, survey, model, n_times, config, device, observer, clock) -> Outcome:
     """Inference over the whole recording and everything that is made of it."""
     fs = recording.sampling_frequency
     decoder = model.decoder(config.infer.prior, config.train.shrinkage == "one-sided")
@@ -333,9 +352,6 @@ def _finish(recording, view, survey, model, n_times, config, device, observer, c
     )  # fmt: skip
     observer.finish(f"{len(sorting.spikes)} spikes")
     clock.lap("infer")
-    if components_path is not None:
-        ComponentWriter(sorting).write(components_path, observer)
-        clock.lap("components")
     return Outcome(
         sorting=sorting,
         checkpoint=_checkpoint(recording, view, survey, model, config),
@@ -380,13 +396,19 @@ def _checkpoint(recording, view, survey, model, config) -> dict[str, Any]:
 
 def _example(view: PreprocessedRecording, sorting: Sorting, survey: Survey) -> Example:
     """The stretch of EXAMPLE_S in which most units fire, and what templates and amplitudes say about it."""
-    length = min(s_to_samples(EXAMPLE_S, view.sampling_frequency), view.n_samples)
+    start, stop = busiest_stretch(sorting)
+    traces = np.zeros((stop - start, sorting.n_channels), np.float32)
+    traces[:, survey.usable] = view.highpassed(start, stop)
+    return Example(start, traces, sorting.reconstruction(start, stop))
+
+
+def busiest_stretch(sorting: Sorting) -> tuple[int, int]:
+    """(start, stop) of the EXAMPLE_S in which most units fire."""
+    length = min(s_to_samples(EXAMPLE_S, sorting.sampling_frequency), sorting.n_samples)
     bins = sorting.spikes["sample"] // length
     pairs = np.unique(np.stack([bins, sorting.spikes["unit"]], axis=1), axis=0) if len(bins) else np.zeros((1, 2), np.int64)
-    start = min(int(np.bincount(pairs[:, 0]).argmax()) * length, view.n_samples - length)
-    traces = np.zeros((length, sorting.n_channels), np.float32)
-    traces[:, survey.usable] = view.highpassed(start, start + length)
-    return Example(start, traces, sorting.reconstruction(start, start + length))
+    start = min(int(np.bincount(pairs[:, 0]).argmax()) * length, sorting.n_samples - length)
+    return start, start + length
 
 
 def _fields(value) -> dict[str, Any]:

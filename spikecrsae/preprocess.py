@@ -157,7 +157,8 @@ class PreprocessedRecording:
     """A recording seen through its preprocessor; every stretch equals that stretch of the whole.
 
     gaps (n, 2): intervals [start, stop) in samples, ascending and apart, whose traces are not looked at. Before filtering a
-    gap is bridged, so that nothing of an artefact rings on; afterwards signal is zero in the `excluded` samples.
+    gap is bridged, so that nothing of an artefact rings on; afterwards signal is zero in the `excluded` samples. No filter runs
+    across a seam, an empty gap.
     """
 
     recording: Recording
@@ -231,10 +232,25 @@ def _filtered_blocks(
 ) -> list[np.ndarray]:
     """As `filtered`, of several places (start, stop). They are read one after the other: not every format can be read from
     two threads."""
-    ends = [(max(0, start - margin), min(stop + margin, recording.n_samples)) for start, stop in places]
-    traces = [bridged(recording, gaps, first, end) for first, end in ends]
-    passed = noise.in_each(lambda block: _highpass(block, sos, margin, common_reference), traces)
-    return [high[min(margin, start) :][: stop - start] for high, (start, stop) in zip(passed, places, strict=True)]
+    seams = gaps[gaps[:, 0] == gaps[:, 1], 0]
+    pieces = [_between_seams(start, stop, seams, margin, recording.n_samples) for start, stop in places]
+    traces = [bridged(recording, gaps, first, end) for parts in pieces for first, _, _, end in parts]
+    passed = iter(noise.in_each(lambda block: _highpass(block, sos, margin, common_reference), traces))
+    blocks = [[next(passed)[start - first : stop - first] for first, start, stop, _ in parts] for parts in pieces]
+    return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in blocks]
+
+
+def _between_seams(start: int, stop: int, seams: np.ndarray, margin: int, n_samples: int) -> list[tuple[int, int, int, int]]:
+    """The pieces of a stretch that no seam divides, (first, start, stop, end) each: the filter of start to stop sees first to
+    end, `margin` samples more on both sides where the signal goes on so far."""
+    bounds = np.concatenate([[0], seams, [n_samples]])
+    cuts = [start, *seams[(seams > start) & (seams < stop)], stop]
+    begins = bounds[np.searchsorted(bounds, cuts[:-1], "right") - 1]
+    ends = bounds[np.searchsorted(bounds, cuts[1:], "left")]
+    return [
+        (int(max(low, a - margin)), int(a), int(b), int(min(b + margin, high)))
+        for low, (a, b), high in zip(begins, itertools.pairwise(cuts), ends, strict=True)
+    ]
 
 
 def fit(

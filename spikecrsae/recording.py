@@ -31,6 +31,17 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of several files or segments that make up a recording: `n_samples` from sample `first` on; `start_time_s` is its own
+    time of its first sample."""
+
+    name: str
+    first: int
+    n_samples: int
+    start_time_s: float
+
+
+@dataclass(frozen=True)
 class Recording:
     """An extracellular recording that is read when asked for.
 
@@ -38,6 +49,9 @@ class Recording:
     `channels` are the stored columns in use; gain and offset have one value per channel in use and turn stored
     numbers into `amplitude_unit` ("uV" where the gain is known, else "ADC").
     `channel_positions` is (n_channels, 2) in um or None. `start_time_s` is the file's own time of sample 0.
+    `channel_groups` names the group of each channel in use, "" for a channel of none; None where all are one group.
+    `time_range` (first, end) are the samples to be sorted, None for all. `parts` are the files or segments that stand one after
+    the other in it, empty where there is only one: signal does not go on from one to the next.
     """
 
     read_raw: Callable[[int, int], np.ndarray]
@@ -53,6 +67,9 @@ class Recording:
     dtype: str
     channel_positions: np.ndarray | None = None
     start_time_s: float = 0.0
+    channel_groups: tuple[str, ...] | None = None
+    time_range: tuple[int, int] | None = None
+    parts: tuple[Part, ...] = ()
     notes: tuple[str, ...] = ()
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
@@ -82,6 +99,15 @@ class Recording:
     @property
     def duration_s(self) -> float:
         return self.n_samples / self.sampling_frequency
+
+    @property
+    def groups(self) -> dict[str, tuple[int, ...]]:
+        """Channels, by position from 0, of each named group, in the order of their first channels; empty where there are none."""
+        found: dict[str, list[int]] = {}
+        for channel, name in enumerate(self.channel_groups or ()):
+            if name:
+                found.setdefault(name, []).append(channel)
+        return {name: tuple(channels) for name, channels in found.items()}
 
     def raw(self, start: int, stop: int) -> np.ndarray:
         """Stored numbers of the channels in use, (stop - start, n_channels), clipped to the recording; not to be written to."""
@@ -122,12 +148,106 @@ class Recording:
             gain=self.gain[picked],
             offset=self.offset[picked],
             channel_positions=None if self.channel_positions is None else self.channel_positions[picked],
+            channel_groups=None if self.channel_groups is None else tuple(self.channel_groups[i] for i in picked),
+        )
+
+    def between(self, start_s: float | None, stop_s: float | None) -> Recording:
+        """The same recording, of which only start_s to stop_s are to be sorted: seconds on its own clock, None for its ends.
+
+        Raises UsageError where that is no part of it.
+        """
+        if start_s is None and stop_s is None:
+            return self
+        fs, begin = self.sampling_frequency, self.start_time_s
+        first = 0 if start_s is None else round((start_s - begin) * fs)
+        end = self.n_samples if stop_s is None else min(round((stop_s - begin) * fs), self.n_samples)
+        if not 0 <= first < end:
+            asked = f"{'its start' if start_s is None else f'{start_s:.10g} s'} to {'its end' if stop_s is None else f'{stop_s:.10g} s'}"
+            raise UsageError(
+                f"{asked} is no part of {self.source}, which lasts from {begin:.10g} to {begin + self.duration_s:.10g} s; give "
+                "--start-s and --stop-s between these, the earlier time first."
+            )
+        return replace(self, time_range=(first, end))
+
+    def in_range(self) -> Recording:
+        """The samples to be sorted as a recording of their own; this one where that is all of it."""
+        if self.time_range is None:
+            return self
+        first, end = self.time_range
+        parts = [(part, max(first, part.first), min(end, part.first + part.n_samples)) for part in self.parts]
+        fs = self.sampling_frequency
+        return replace(
+            self,
+            read_raw=lambda start, stop: self.read_raw(first + start, first + stop),
+            n_samples=end - first,
+            start_time_s=self.start_time_s + first / fs,
+            time_range=None,
+            parts=tuple(
+                Part(part.name, low - first, high - low, part.start_time_s + (low - part.first) / fs)
+                for part, low, high in parts
+                if low < high
+            ),
         )
 
 
 def _one_if_shared(values: np.ndarray) -> np.ndarray:
     """The channels' value where it is the same for all, else their values: numpy is slow along an axis of few numbers."""
     return values[0] if (values == values[0]).all() else values
+
+
+def joined(recordings: Sequence[Recording], names: Sequence[str]) -> Recording:
+    """Recordings one after the other as one of several parts, which `names` name; one that has parts brings its own.
+
+    Raises InputError where they differ in what one sorting needs to be the same: channels, sampling frequency and scale.
+    """
+    first = recordings[0]
+    for other, name in zip(recordings[1:], names[1:], strict=True):
+        for what, mine, its in _facts_to_share(first, other):
+            if mine != its:
+                raise InputError(
+                    f"{name} has {what} {its} and {names[0]} {mine}; what is sorted together must agree. Sort them one by one."
+                )
+    edges = np.cumsum([0, *(recording.n_samples for recording in recordings)]).tolist()
+
+    def read(start: int, stop: int) -> np.ndarray:
+        pieces = [
+            recording.read_raw(max(start, low) - low, min(stop, high) - low)
+            for recording, low, high in zip(recordings, edges, edges[1:], strict=False)
+            if start < high and stop > low
+        ]
+        return np.concatenate(pieces) if len(pieces) > 1 else pieces[0] if pieces else first.read_raw(0, 0)
+
+    def close() -> None:
+        for recording in recordings:
+            recording.close()
+
+    return replace(
+        first,
+        read_raw=read,
+        n_samples=edges[-1],
+        parts=tuple(
+            replace(part, first=low + part.first)
+            for name, low, recording in zip(names, edges, recordings, strict=False)
+            for part in recording.parts or [Part(name, 0, recording.n_samples, recording.start_time_s)]
+        ),
+        notes=tuple(dict.fromkeys(note for recording in recordings for note in recording.notes)),
+        close=close,
+    )
+
+
+def _facts_to_share(first: Recording, other: Recording) -> list[tuple[str, object, object]]:
+    """(what, its value in the one, in the other) of all that must be the same in recordings that are joined."""
+    return [
+        ("sampling frequency", first.sampling_frequency, other.sampling_frequency),
+        ("number of channels", first.n_channels, other.n_channels),
+        ("stored channels", first.channels, other.channels),
+        ("channels", first.channel_ids, other.channel_ids),
+        ("gain", first.gain.tolist(), other.gain.tolist()),
+        ("offset", first.offset.tolist(), other.offset.tolist()),
+        ("amplitudes in", first.amplitude_unit, other.amplitude_unit),
+        ("number type", first.dtype, other.dtype),
+        ("groups", first.channel_groups, other.channel_groups),
+    ]
 
 
 def recording_from_array(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,13 @@ from spikecrsae.errors import InputError
 from spikecrsae.job import Job, library_versions, recording_facts
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
-from spikecrsae.readers import open_recording
+from spikecrsae.readers import open_session
+from spikecrsae.recording import Recording
 
 #: Facts of a recording that decide about its spikes; a rerun compares them before the checksum.
-_DECISIVE = ("n_samples", "sampling_frequency", "start_time_s", "channels", "gain", "offset", "amplitude_unit")
+_DECISIVE = (
+    "n_samples", "sampling_frequency", "start_time_s", "channels", "groups", "time_range", "gain", "offset", "amplitude_unit",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,11 @@ class Record:
             raise InputError(f"{file} is the record of spikecrsae {needed[0]}; only a run of sort can be repeated.")
         return cls(file, values)
 
-    def job(self, folder: Path, recording: Path | None = None, overwrite: bool = False) -> Job:
-        """The same job for another folder; recording: where the recording lies now, if it has moved."""
+    def job(self, folder: Path, recordings: Sequence[Path] = (), overwrite: bool = False) -> Job:
+        """The same job for another folder; recordings: where its files lie now, if they have moved."""
         facts = self.values["recording"]
         return Job(
-            recording=recording or Path(facts["path"]),
+            recordings=tuple(recordings) or tuple(map(Path, facts["paths"])),
             folder=folder,
             config=Config().with_values(self.values["config"], origin=str(self.path)),
             reader=facts["read_options"],
@@ -58,22 +63,16 @@ class Record:
 
     def check_input(self, job: Job, observer: Observer) -> None:
         """Raise InputError where the recording is not the one that was sorted: its facts, then its checksum."""
-        from spikecrsae import preprocess
-        from spikecrsae.intervals import parse_intervals
-        from spikecrsae.units import s_to_samples
-
-        before, opened = self.values["recording"], open_recording(job.recording, **job.reader)
+        before, opened = self.values["recording"], open_session(job.recordings, **job.reader)
         try:
-            now = plain(recording_facts(opened, job.reader))
+            now = plain(recording_facts(opened, job.recordings, job.reader))
             for name in _DECISIVE:
                 if now[name] != before[name]:
                     raise InputError(
                         f"{job.recording} has {name} {now[name]}, the recording of {self.path} had {before[name]}; it has changed, "
                         "so the run cannot be repeated. Sort it anew."
                     )
-            chunk = s_to_samples(job.config.infer.chunk_s, opened.sampling_frequency)
-            gaps = parse_intervals(job.config.preprocess.exclude_s, opened)
-            checksum = preprocess.survey(opened, chunk, observer, gaps).checksum
+            checksum = _checksum(opened, job.config, observer)
         finally:
             opened.close()
         if checksum != before["checksum"]:
@@ -93,3 +92,18 @@ class Record:
     def device_differs(self, device: str) -> bool:
         """Whether the first run computed on another device."""
         return self.values.get("device") != device
+
+
+def _checksum(recording: Recording, config: Config, observer: Observer) -> str:
+    """The checksum that a run would take, without sorting: of all samples in the time range, group by group."""
+    from spikecrsae import groups, preprocess
+    from spikecrsae.intervals import gaps_from_the_start
+    from spikecrsae.units import s_to_samples
+
+    sums = []
+    for part in [recording.select(channels) for channels in recording.groups.values()] or [recording]:
+        chunk = s_to_samples(config.infer.chunk_s, part.sampling_frequency)
+        gaps = gaps_from_the_start(config.preprocess.exclude_s, part)
+        with contextlib.suppress(*([InputError] if recording.groups else [])):  # a group that cannot be sorted is left out
+            sums.append(preprocess.survey(part.in_range(), chunk, observer, gaps).checksum)
+    return groups.common_checksum(sums) if recording.groups else sums[0]

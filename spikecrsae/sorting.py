@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from spikecrsae.errors import InputError
+from spikecrsae.intervals import widened
+from spikecrsae.recording import Recording
 
 #: One row per spike. sample: of the template's largest deflection; amplitude in the recording's unit;
 #: shift: sub-sample offset in samples, sample + shift is the refined time.
@@ -24,6 +26,7 @@ class Sorting:
     model: lambda, sigma, their histories, the objective per epoch, priors and thresholds per unit.
     curation: rows (decision, units, statistic, level).
     excluded (n, 2): intervals [first, end) in samples that were left out; there is no spike in them.
+    files: name, first_sample, n_samples and start_time_s of each file or segment, empty where the recording is of one piece.
     """
 
     spikes: np.ndarray
@@ -42,6 +45,7 @@ class Sorting:
     curation: tuple[dict, ...] = ()
     start_time_s: float = 0.0
     excluded: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    files: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.spikes.dtype != SPIKE_DTYPE:
@@ -72,6 +76,33 @@ class Sorting:
     def spike_samples(self, unit_id: int) -> np.ndarray:
         """Samples (int64) of one unit's spikes, ascending."""
         return self.spikes["sample"][self.spikes["unit"] == unit_id]
+
+    def placed(self, recording: Recording) -> Sorting:
+        """This sorting of a recording's time range as one of the whole recording, with the table of its parts: samples count from
+        the recording's first, and what lies outside of the range is left out."""
+        parts = recording.parts
+        files = {
+            "name": np.array([part.name for part in parts], dtype=str),
+            "first_sample": np.array([part.first for part in parts], np.int64),
+            "n_samples": np.array([part.n_samples for part in parts], np.int64),
+            "start_time_s": np.array([part.start_time_s for part in parts], np.float64),
+        }
+        files = files if parts else {}
+        if recording.time_range is None:
+            return replace(self, files=files)
+        first, end = recording.time_range
+        spikes = self.spikes.copy()
+        spikes["sample"] += first
+        outside = [(a, b) for a, b in ((0, first), (end, recording.n_samples)) if a < b]
+        excluded = widened([*outside, *(self.excluded + first)], 0, recording.n_samples)
+        facts = {"n_samples": recording.n_samples, "start_time_s": recording.start_time_s}
+        return replace(self, spikes=spikes, excluded=excluded, files=files, **facts)
+
+    def in_files(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For samples of the recording: the row of `files` that each is in, and its time in s on that file's own clock."""
+        firsts = self.files["first_sample"]
+        row = np.searchsorted(firsts, samples, "right") - 1
+        return row, (samples - firsts[row]) / self.sampling_frequency + self.files["start_time_s"][row]
 
     def reconstruction(self, start: int, stop: int, unit_ids=None) -> np.ndarray:
         """What the spikes of all (or some) units say the high-passed traces are, sum h_c * x_c, (stop - start, n_channels)."""

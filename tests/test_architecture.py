@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 
 #: Floor of every top-level module or room of the package. A module imports from its own floor or below.
 FLOORS = {
-    0: {"errors", "units", "config", "progress", "cores", "plain", "logs"},
+    0: {"errors", "units", "config", "progress", "cores", "plain", "logs", "workers"},
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {"csc", "readers", "exports", "score", "simulate", "results", "components", "filters"},
     3: {
@@ -36,7 +36,7 @@ FLOORS = {
         "quality",
         "spikes",
     },
-    4: {"pipeline", "hybrid", "report"},
+    4: {"pipeline", "hybrid", "groups", "report"},
     5: {"job", "rerun", "batch", "spikeinterface"},
     6: {"cli"},
 }

@@ -129,7 +129,7 @@ def test_a_pattern_that_finds_nothing_and_a_file_that_is_not_there(tmp_path):
 
 def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
     """The other one is sorted by a new process; closing the batch then takes back what that has begun."""
-    jobs = [Job(day / file, tmp_path / name) for name, file in NAMES.items()]
+    jobs = [Job((day / file,), tmp_path / name) for name, file in NAMES.items()]
     killed, failed = None, None
     with closing(run_jobs(jobs, 1)) as events:
         for event in events:

@@ -57,7 +57,7 @@ def copied(short_sort, tmp_path):
     recording, folder = tmp_path / "copy.h5", tmp_path / "copy.sorted"
     shutil.copy(short_sort.recording, recording)
     shutil.copytree(short_sort.folder, folder)
-    change(folder, lambda record: record["recording"].update(path=str(recording)))
+    change(folder, lambda record: record["recording"].update(paths=[str(recording)]))
     return recording, folder
 
 

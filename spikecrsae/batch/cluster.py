@@ -65,7 +65,9 @@ def _paths(job: Job) -> dict[str, Path]:
 def _with_full_paths(job: Job) -> Job:
     """A job that means the same files in any working folder."""
     reader = {name: value.absolute() if isinstance(value, Path) else value for name, value in job.reader.items()}
-    return replace(job, recording=job.recording.absolute(), folder=job.folder.absolute(), reader=reader)
+    return replace(
+        job, recordings=tuple(path.absolute() for path in job.recordings), folder=job.folder.absolute(), reader=reader
+    )
 
 
 def _attempt(job: Job, program: str) -> Result:

@@ -94,9 +94,9 @@ def _made_alike(job: Job) -> bool:
         return (
             (run["task"], run["spikecrsae"], run["config"], run["options"])
             == ("sort", version("spikecrsae"), job.config.to_dict(), job.choices)
-            and (before["path"], before["read_options"])
-            == (os.path.abspath(job.recording), read_options(job.recording, job.reader))
-            and {name: before[name] for name in ("bytes", "changed_ns")} == file_state(job.recording)
+            and (before["paths"], before["read_options"])
+            == ([os.path.abspath(path) for path in job.recordings], read_options(job.recordings, job.reader))
+            and {name: before[name] for name in ("bytes", "changed_ns")} == file_state(job.recordings)
         )
     except (SpikeCRsAEError, KeyError, OSError):
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from spikecrsae.cli.options import (
     Command,
     Name,
     config_options,
+    jobs_option,
     json_option,
     output_option,
     overwrite_option,
@@ -25,9 +27,10 @@ from spikecrsae.config import Config
 
 @click.command(cls=Command, short_help="Find the spikes of known units, without training.")
 @click.argument("model", type=Name())
-@click.argument("recording", type=Name())
+@click.argument("recordings", type=Name(), nargs=-1, required=True, metavar="RECORDING...")
 @output_option
 @overwrite_option
+@jobs_option
 @config_options(APPLY_FIELDS, file=False)
 @reader_options
 @json_option
@@ -36,9 +39,10 @@ from spikecrsae.config import Config
 @console.narrated
 def apply(
     model: Path,
-    recording: Path,
+    recordings: tuple[Path, ...],
     output: Path | None,
     overwrite: bool,
+    jobs: int | None,
     config: Config,
     reader: dict,
     as_json: bool,
@@ -47,28 +51,28 @@ def apply(
     """Find the spikes of known units in RECORDING, without training.
 
     MODEL is a model.pt, or the result folder that holds it. The recording must have the channels and the sampling
-    frequency of the one that was sorted.
+    frequency of the one that was sorted. Several files of one session become one result.
     """
-    from spikecrsae import pipeline
+    if len(recordings) > 1 and output is None:
+        raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
+
+    from spikecrsae import groups
     from spikecrsae.cli.result import show_outcome
     from spikecrsae.job import run_into_folder
-    from spikecrsae.readers import open_recording
+    from spikecrsae.readers import open_session
     from spikecrsae.results import default_result_path
 
     checkpoint = model / "model.pt" if model.is_dir() else model
-    opened = open_recording(recording, **reader)
-    folder = output or default_result_path(recording)
+    reopen = functools.partial(open_session, recordings, **reader)
+    opened = reopen()
+    folder = output or default_result_path(recordings[0])
     facts = {"task": "apply", "command": sys.argv, "model": checkpoint.absolute()}
+
+    def run(_: Path | None):
+        return groups.apply(checkpoint, opened, config, narrator, reopen=reopen, jobs=jobs)
+
     try:
-        outcome = run_into_folder(
-            lambda _: pipeline.apply(checkpoint, opened, config, narrator),
-            opened,
-            folder,
-            overwrite,
-            narrator,
-            reader,
-            facts,
-        )
+        outcome = run_into_folder(run, opened, recordings, folder, overwrite, narrator, reader, facts)
     finally:
         opened.close()
     return show_outcome(outcome, folder, as_json, narrator)

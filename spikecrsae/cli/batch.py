@@ -66,7 +66,7 @@ def batch(
 
     found = find_recordings(recordings)
     wanted = [
-        Job(path, output / name, config, reader, overwrite=overwrite, **choices)
+        Job((path,), output / name, config, reader, overwrite=overwrite, **choices)
         for path, name in zip(found, result_names(found), strict=True)
     ]
     make_folder(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,10 @@ def info(recording: Path, reader: dict, as_json: bool, narrator: console.Narrato
 
 
 def _facts(recording) -> dict[str, Any]:
-    noise, notes = _noise(recording)
+    from spikecrsae.intervals import seconds
+
+    noise, notes = _noise(recording.in_range())
+    fs, begin, chosen = recording.sampling_frequency, recording.start_time_s, recording.time_range
     return {
         "file": str(recording.source),
         "format": recording.format,
@@ -51,6 +55,9 @@ def _facts(recording) -> dict[str, Any]:
         "amplitude_unit": recording.amplitude_unit,
         "gain": recording.gain.tolist(),
         "offset": recording.offset.tolist(),
+        "groups": {name: [recording.channel_ids[c] for c in members] for name, members in recording.groups.items()},
+        "time_range_s": None if chosen is None else seconds([chosen], fs, begin)[0],
+        "parts": [asdict(part) for part in recording.parts],
         "positions_um": None if recording.channel_positions is None else recording.channel_positions.tolist(),
         "noise_level": noise,
         "notes": [*recording.notes, *notes],
@@ -95,6 +102,12 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("positions um", " ".join(places) or "not known"),
         ("noise level", f"{_list(noise)} {unit} (first {_LOOK_S:g} s, high-passed)" if noise else "not known"),
     ]
+    lines += [(f"group {name}", ", ".join(members)) for name, members in facts["groups"].items()]
+    if facts["time_range_s"]:
+        lines.append(("sorted from, to", "{:.10g} s, {:.10g} s".format(*facts["time_range_s"])))
+    for number, part in enumerate(facts["parts"]):
+        length = part["n_samples"] / facts["sampling_frequency_hz"]
+        lines.append((f"file {number}", f"{part['name']}: {length:.10g} s from {part['start_time_s']:.10g} s"))
     return lines + [("note", note) for note in facts["notes"]]
 
 

@@ -39,7 +39,7 @@ APPLY_FIELDS = ("preprocess.exclude_s", "preprocess.find_artefacts", "infer.chun
 #: Options that say how a recording is read, by the names that readers.open_recording knows them under.
 READER_NAMES = (
     "sampling_frequency", "n_channels", "dtype", "gain", "offset", "dataset", "axis", "series", "stream", "segment",
-    "channels", "probe",
+    "channels", "probe", "groups", "start_s", "stop_s",
 )  # fmt: skip
 
 
@@ -95,6 +95,9 @@ output_option = option("-o", "--output", type=Name(), metavar="FOLDER", help="Wh
 overwrite_option = option(
     "--overwrite", is_flag=True, help="Replace an existing result, and of its folder only what its manifest lists."
 )
+jobs_option = option(
+    "--jobs", type=click.IntRange(1), metavar="N", help="Groups of channels at the same time; as many as cores unless given."
+)
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 quiet_option = option("--quiet", is_flag=True, help="No narration on standard error, errors only.")
 verbose_option = option("--verbose", is_flag=True, help="More narration; the full traceback of an internal error.")
@@ -127,9 +130,12 @@ def reader_options(function: Callable) -> Callable:
         add("--axis", type=int, metavar="N", help="Axis of that dataset along which time runs: 0 or 1."),
         add("--series", metavar="NAME", help="ElectricalSeries of an NWB file that holds several."),
         add("--stream", metavar="NAME", help="Signal stream of a file that holds several, by name or number."),
-        add("--segment", type=int, metavar="N", help="Segment of a file that holds several, counted from 0."),
+        add("--segment", type=int, metavar="N", help="Only this segment of a file that holds several, counted from 0."),
         add("--channels", metavar="LIST", help="Channels to use, counted from 0, such as 0,2-5."),
         add("--probe", type=Name(), metavar="FILE", help="Geometry: probeinterface JSON or .prb."),
+        add("--groups", metavar="LIST|FILE", help="Channels sorted on their own, such as 0-3,4-7; a probe file; or all."),
+        add("--start-s", type=float, metavar="S", help="Sort from this time on, on the recording's own clock."),
+        add("--stop-s", type=float, metavar="S", help="Sort up to this time."),
     )
 
 

@@ -24,7 +24,9 @@ from spikecrsae.errors import EXIT_DIFFERENT
 @click.argument("run_json", type=Name(), metavar="RUN.JSON")
 @output_option
 @overwrite_option
-@option("--recording", type=Name(), metavar="FILE", help="Where the recording lies now, if it has been moved.")
+@option(
+    "--recording", type=Name(), multiple=True, metavar="FILE", help="Where it lies now, if moved; each file of a session."
+)
 @json_option
 @quiet_option
 @verbose_option
@@ -33,7 +35,7 @@ def rerun(
     run_json: Path,
     output: Path | None,
     overwrite: bool,
-    recording: Path | None,
+    recording: tuple[Path, ...],
     as_json: bool,
     narrator: console.Narrator,
 ) -> int:

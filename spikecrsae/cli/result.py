@@ -13,6 +13,7 @@ from spikecrsae.errors import EXIT_NO_UNITS
 #: Columns of the unit table that are shown, with their headings; units.csv has them all.
 _SHOWN = {
     "label": "label",
+    "group": "group",
     "n_spikes": "spikes",
     "firing_rate": "rate Hz",
     "peak_channel": "channel",

@@ -84,6 +84,7 @@ def score(
         unit=truth_unit,
         options=ReadOptions(**reader) if truth_channel is not None else None,
     )
+    known = _in_range(known, sorted_, narrator)
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
     folder = output or (sorting if sorting.is_dir() and sorted_.sorting else None)
     curves = _curves(comparison, known, sorted_)
@@ -116,16 +117,18 @@ class _Sorted:
     trains: dict[str, Any]
     sampling_frequency: float
     sorting: Any = None
+    time_range: tuple[int, int] | None = None
 
     @classmethod
     def read(cls, path: Path, reader: dict) -> _Sorted:
         """A result of ours, or spike times in a form that read_truth knows."""
         from spikecrsae.readers import read_truth
-        from spikecrsae.results import read_sorting
+        from spikecrsae.results import read_run, read_sorting
 
         if (path / "sorting.h5").is_file() or path.name == "sorting.h5":
             sorting = read_sorting(path)
-            return cls(sorting.trains(), sorting.sampling_frequency, sorting)
+            time_range = read_run(path).get("recording", {}).get("time_range")
+            return cls(sorting.trains(), sorting.sampling_frequency, sorting, time_range)
         if not path.exists():
             raise InputError(f"{path} does not exist; give the result folder of a sorting, or a file of spike times.")
         if path.is_dir() and any((path / name).exists() for name in ("manifest.json", "run.log")):
@@ -139,6 +142,16 @@ class _Sorted:
         """Amplitudes of one unit's spikes, in the order of its train."""
         spikes = self.sorting.spikes
         return spikes["amplitude"][spikes["unit"] == int(unit)]
+
+
+def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator) -> dict[str, Any]:
+    """The known spikes in the part of the recording that was sorted (--start-s, --stop-s)."""
+    if sorted_.time_range is None:
+        return known
+    first, end = sorted_.time_range
+    start_s, stop_s = (sample / sorted_.sampling_frequency + sorted_.sorting.start_time_s for sample in (first, end))
+    narrator.say(f"Only known spikes from {start_s:.10g} to {stop_s:.10g} s count, the part that was sorted.")
+    return {name: samples[(samples >= first) & (samples < end)] for name, samples in known.items()}
 
 
 def _curves(comparison, known: dict, sorted_: _Sorted) -> dict[str, Any]:

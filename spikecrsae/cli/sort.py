@@ -12,6 +12,7 @@ from spikecrsae.cli.options import (
     Command,
     Name,
     config_options,
+    jobs_option,
     json_option,
     option,
     output_option,
@@ -25,10 +26,11 @@ from spikecrsae.config import Config
 
 
 @click.command(cls=Command, short_help="Find the units and spikes of a recording: the main job.")
-@click.argument("recording", type=Name(), required=False, metavar="RECORDING")
+@click.argument("recordings", type=Name(), nargs=-1, metavar="RECORDING...")
 @output_option
 @overwrite_option
 @sort_options
+@jobs_option
 @config_options(SORT_FIELDS)
 @option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @reader_options
@@ -37,10 +39,11 @@ from spikecrsae.config import Config
 @verbose_option
 @console.narrated
 def sort(
-    recording: Path | None,
+    recordings: tuple[Path, ...],
     output: Path | None,
     overwrite: bool,
     choices: dict[str, bool],
+    jobs: int | None,
     config: Config,
     dump_config: bool,
     reader: dict,
@@ -49,18 +52,21 @@ def sort(
 ) -> int:
     """Find the spikes and templates of the neurons in RECORDING.
 
-    The result is a folder beside the recording, <file name>.sorted, or the one given by -o.
+    The result is a folder beside the recording, <file name>.sorted, or the one given by -o. Several files of one session
+    are sorted together, one after the other in the order given. Groups of channels (--groups) are sorted each on its own.
     """
     if dump_config:
         click.echo(config.to_toml(), nl=False)
         return 0
-    if recording is None:
+    if not recordings:
         raise click.UsageError("Missing argument 'RECORDING'.", click.get_current_context())
+    if len(recordings) > 1 and output is None:
+        raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
 
     from spikecrsae.cli.result import show_outcome
     from spikecrsae.job import Job, run_job
     from spikecrsae.results import default_result_path
 
-    folder = output or default_result_path(recording)
-    job = Job(recording, folder, config, reader, overwrite=overwrite, **choices)
+    folder = output or default_result_path(recordings[0])
+    job = Job(recordings, folder, config, reader, jobs=jobs, overwrite=overwrite, **choices)
     return show_outcome(run_job(job, narrator), folder, as_json, narrator)

@@ -14,16 +14,21 @@ _ROWS_AT_ONCE = 100_000
 
 
 def spikes_csv(sorting: Sorting) -> Iterator[bytes]:
-    """spikes.csv in pieces: unit,sample,time_s,amplitude, sorted by sample.
+    """spikes.csv in pieces: unit,sample,time_s,amplitude, sorted by sample; where there are several files also file (row of
+    `files`, from 0) and file_time_s.
 
     time_s = sample / sampling_frequency + start_time_s, to the nanosecond; amplitude in the sorting's amplitude_unit.
     """
-    yield b"unit,sample,time_s,amplitude\n"
+    yield b"unit,sample,time_s,amplitude" + b",file,file_time_s" * bool(sorting.files) + b"\n"
     for start in range(0, len(sorting.spikes), _ROWS_AT_ONCE):
         part = sorting.spikes[start : start + _ROWS_AT_ONCE]
         times = part["sample"] / sorting.sampling_frequency + sorting.start_time_s
         columns = (part["unit"].tolist(), part["sample"].tolist(), times.tolist(), part["amplitude"].tolist())
-        yield "".join(f"{u},{s},{t:.9f},{a:.7g}\n" for u, s, t, a in zip(*columns, strict=True)).encode()
+        rows = (f"{u},{s},{t:.9f},{a:.7g}" for u, s, t, a in zip(*columns, strict=True))
+        if sorting.files:
+            places = zip(*(column.tolist() for column in sorting.in_files(part["sample"])), strict=True)
+            rows = (f"{row},{file},{t:.9f}" for row, (file, t) in zip(rows, places, strict=True))
+        yield "".join(row + "\n" for row in rows).encode()
 
 
 def units_csv(sorting: Sorting) -> bytes:

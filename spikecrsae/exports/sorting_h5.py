@@ -38,6 +38,8 @@ def sorting_to_hdf5(sorting: Sorting, provenance: str) -> memoryview:
         tables = {"units": {"unit": sorting.unit_ids, **sorting.units}, "channels": sorting.channels, "model": sorting.model}
         for name, columns in tables.items():
             _write_table(file.create_group(name, track_order=True), columns)
+        if sorting.files:
+            _write_table(file.create_group("files", track_order=True), sorting.files)
         file["excluded"] = sorting.excluded
         file["curation"] = _curation_rows(sorting.curation)
         file["provenance"] = provenance
@@ -89,7 +91,8 @@ def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
 
 def _read(file: h5py.File) -> Sorting:
     attributes = {name: file.attrs[name] for name in _ATTRIBUTES}
-    units, channels, model = ({name: _column(values) for name, values in file[table].items()} for table in _TABLES)
+    tables = [*(file[table] for table in _TABLES), file.get("files", {})]
+    units, channels, model, files = ({name: _column(values) for name, values in table.items()} for table in tables)
     return Sorting(
         spikes=file["spikes"][:].astype(SPIKE_DTYPE),
         unit_ids=units.pop("unit"),
@@ -101,6 +104,7 @@ def _read(file: h5py.File) -> Sorting:
         units=units,
         channels=channels,
         model=model,
+        files=files,
         excluded=file["excluded"][:],
         curation=tuple(_curation_row(row) for row in file["curation"][:]),
         **{name: file[name][:] for name in _ARRAYS},

@@ -10,7 +10,7 @@ import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.geometry import flatten_positions, read_probe
-from spikecrsae.readers.options import ReadOptions
+from spikecrsae.readers.options import ReadOptions, parse_groups
 from spikecrsae.recording import Recording
 
 #: Microvolts in one of the unit. The micro sign has two code points.
@@ -30,7 +30,8 @@ class Found:
     """What one file holds, as its reader found it.
 
     read(start, stop) gives stored numbers (stop - start, n_channels); stored * gain + offset is in `unit`.
-    positions (n_channels, 2 or 3) in um or None. sampling_frequency is None where the file does not tell.
+    positions (n_channels, 2 or 3) in um or None. sampling_frequency is None where the file does not tell. groups names the
+    group of each channel, None where the file names none.
     """
 
     path: Path
@@ -45,16 +46,18 @@ class Found:
     offset: float | np.ndarray = 0.0
     channel_ids: Sequence[str] | None = None
     positions: np.ndarray | None = None
+    groups: Sequence[str] | None = None
     start_time_s: float = 0.0
     notes: tuple[str, ...] = ()
     close: Callable[[], None] = lambda: None
 
 
 def assemble(found: Found, options: ReadOptions) -> Recording:
-    """The Recording: the user's facts over the file's, uV where a gain is known, channels selected, geometry attached.
+    """The Recording: the user's facts over the file's, uV where a gain is known, channels selected, geometry and groups
+    attached.
 
     Raises InputError where the sampling frequency is nowhere, the numbers are not real, or a probe misses a channel;
-    UsageError where a gain has the wrong length or a channel does not exist.
+    UsageError where a gain has the wrong length, a channel does not exist, or a time lies outside.
     """
     path, n = found.path, found.n_channels
     if found.dtype.kind not in "iuf":
@@ -80,13 +83,16 @@ def assemble(found: Found, options: ReadOptions) -> Recording:
         format=found.format,
         dtype=str(found.dtype),
         channel_positions=positions,
+        channel_groups=None if found.groups is None or len(set(found.groups)) < 2 else tuple(found.groups),
         start_time_s=float(found.start_time_s),
         notes=tuple(notes),
         close=found.close,
     )
     if options.channels is not None:
         recording = recording.select(options.channels)
-    return recording if options.probe is None else _attach_probe(recording, Path(options.probe))
+    if options.probe is not None:
+        recording = _attach_probe(recording, Path(options.probe))
+    return _attach_groups(recording, options.groups).between(options.start_s, options.stop_s)
 
 
 def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) -> float:
@@ -156,4 +162,34 @@ def _attach_probe(recording: Recording, path: Path) -> Recording:
             f"probe {path} has no position for channels {missing} of {recording.source}; it has {sorted(probe.positions)}."
         )
     positions = np.array([probe.positions[c] for c in recording.channels])
-    return replace(recording, channel_positions=positions)
+    groups = _groups_of_channels(recording, probe.groups) if len(probe.groups) > 1 else None
+    return replace(recording, channel_positions=positions, channel_groups=groups or recording.channel_groups)
+
+
+def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording:
+    """The groups that the user wants, in place of those that the file or its probe says, which a note tells."""
+    if wanted is None:
+        if len(recording.groups) < 2:
+            return replace(recording, channel_groups=None)
+        note = f"{len(recording.groups)} groups of channels, each sorted on its own; --groups all sorts them together"
+        return replace(recording, notes=(*recording.notes, note))
+    if str(wanted) == "all":
+        return replace(recording, channel_groups=None)
+    if Path(wanted).is_file():
+        groups = read_probe(wanted).groups
+    else:
+        groups = parse_groups(str(wanted))
+        unknown = sorted({c for group in groups.values() for c in group} - set(recording.channels))
+        if unknown:
+            raise UsageError(f"groups {wanted} name channels {unknown}, which are not in use; {recording.source} has "
+                             f"{', '.join(map(str, recording.channels))}.")  # fmt: skip
+    names = _groups_of_channels(recording, groups)
+    if not any(names):
+        raise InputError(f"groups {wanted} hold none of the channels in use, {', '.join(map(str, recording.channels))}.")
+    return replace(recording, channel_groups=names)
+
+
+def _groups_of_channels(recording: Recording, groups: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Name of the group of each channel in use, "" where it has none; groups hold stored columns."""
+    name_of = {channel: name for name, channels in groups.items() for channel in channels}
+    return tuple(name_of.get(channel, "") for channel in recording.channels)

@@ -7,12 +7,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from spikecrsae.errors import InputError, UsageError
-from spikecrsae.readers.assemble import Found, assemble, microvolts, one_line
-from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
-from spikecrsae.readers.options import ReadOptions, parse_channels
+from spikecrsae.errors import InputError
+from spikecrsae.readers.assemble import one_line
+from spikecrsae.readers.neo_signals import recording_over
+from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 
 logger = logging.getLogger(__name__)
@@ -40,10 +38,10 @@ Candidate = tuple[str, dict[str, Any]]
 
 
 def read_neo(path: Path, options: ReadOptions) -> Recording:
-    """A Recording over one signal stream and one segment of what neo finds at `path` (a file or a folder).
+    """A Recording over one signal stream of what neo finds at `path` (a file or a folder): one segment, or all of them as parts.
 
     Raises InputError where no reader of neo opens it, or only detected waveforms are in it; UsageError where there are
-    several streams or segments and no choice.
+    several streams and no choice, or the segment does not exist.
     """
     possible = neo_candidates(path)
     if not possible:
@@ -57,7 +55,7 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
         except Exception as error:
             failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
             continue
-        return assemble(_find(reader, name.removesuffix("RawIO"), path, options), options)
+        return recording_over(reader, name.removesuffix("RawIO"), path, options)
     raise InputError(f"{path} cannot be read by neo ({'; '.join(failures)}).")
 
 
@@ -156,91 +154,3 @@ def _open(name: str, arguments: dict[str, Any]) -> Any:
     for warning in caught:
         logger.info("neo: %s", warning.message)
     return reader
-
-
-def _find(reader: Any, format: str, path: Path, options: ReadOptions) -> Found:
-    stream = _choose_stream(reader, path, options.stream)
-    block, segment = _choose_segment(reader, stream, path, options.segment)
-    stream_id = reader.header["signal_streams"][stream]["id"]
-    channels = reader.header["signal_channels"]
-    channels = channels[channels["stream_id"] == stream_id]
-    unit, gain, offset, note = _scale(channels, options)
-
-    def read(start: int, stop: int) -> np.ndarray:
-        return reader.get_analogsignal_chunk(
-            block_index=block, seg_index=segment, i_start=start, i_stop=stop, stream_index=stream
-        )
-
-    return Found(
-        path=path,
-        format=f"neo {format}",
-        read=read,
-        n_samples=int(reader.get_signal_size(block, segment, stream)),
-        n_channels=len(channels),
-        dtype=np.dtype(str(channels["dtype"][0])),
-        unit=unit,
-        sampling_frequency=float(channels["sampling_rate"][0]),
-        gain=gain,
-        offset=offset,
-        channel_ids=[str(i) for i in channels["id"]],
-        start_time_s=float(reader.get_signal_t_start(block, segment, stream)),
-        notes=note,
-    )
-
-
-def _scale(channels: np.ndarray, options: ReadOptions) -> tuple[str, np.ndarray, np.ndarray, tuple[str, ...]]:
-    """(unit, gain, offset, notes): to uV where every channel in use is a voltage, else the stored numbers as they are."""
-    n = len(channels)
-    picked = options.channels if options.channels is not None else range(n)
-    picked = parse_channels(picked) if isinstance(picked, str) else picked
-    factors = [microvolts(str(unit)) for unit in channels["units"]]
-    others = sorted({str(channels["units"][c]) for c in picked if 0 <= c < n and factors[c] is None})
-    if others:
-        note = f"the unit {', '.join(map(repr, others))} is no voltage; amplitudes are in stored numbers (ADC)"
-        return "ADC", np.ones(n), np.zeros(n), (note,)
-    scale = np.array([1.0 if f is None else f for f in factors])
-    return "uV", channels["gain"] * scale, channels["offset"] * scale, ()
-
-
-def _choose_stream(reader: Any, path: Path, wanted: str | int | None) -> int:
-    """Index of the signal stream of that name, id or number, or of the only one."""
-    streams = reader.header["signal_streams"]
-    if len(streams) == 0:
-        if len(reader.header["spike_channels"]):
-            raise InputError(f"{path} holds only detected spikes and no continuous recording: {WHY_NO_SNIPPETS}.")
-        raise InputError(f"{path} holds no continuous signal.")
-    if wanted is None:
-        if len(streams) > 1:
-            raise UsageError(f"{path} holds several streams: {_stream_listing(reader)}; choose one with --stream.")
-        return 0
-    for known in ([str(s["name"]) for s in streams], [str(s["id"]) for s in streams], [str(i) for i in range(len(streams))]):
-        if known.count(str(wanted)) == 1:
-            return known.index(str(wanted))
-    raise UsageError(f"{path} has no single stream {wanted!r}; there are {_stream_listing(reader)}.")
-
-
-def _stream_listing(reader: Any) -> str:
-    channels = reader.header["signal_channels"]
-    parts = []
-    for index, stream in enumerate(reader.header["signal_streams"]):
-        members = channels[channels["stream_id"] == stream["id"]]
-        rate = f" at {members['sampling_rate'][0]:g} Hz" if len(members) else ""
-        parts.append(f"{index} {str(stream['name'])!r} ({len(members)} channels{rate})")
-    return ", ".join(parts)
-
-
-def _choose_segment(reader: Any, stream: int, path: Path, wanted: int | None) -> tuple[int, int]:
-    """(block, segment); segments are counted through all blocks."""
-    segments = [(b, s) for b in range(reader.block_count()) for s in range(reader.segment_count(b))]
-    if wanted is None and len(segments) == 1:
-        return segments[0]
-    if wanted is not None and 0 <= wanted < len(segments):
-        return segments[wanted]
-    rate = reader.get_signal_sampling_rate(stream)
-    shown = ", ".join(
-        f"{i} ({reader.get_signal_size(b, s, stream) / rate:.3f} s from {reader.get_signal_t_start(b, s, stream):.3f} s)"
-        for i, (b, s) in enumerate(segments[:20])
-    )
-    more = f" and {len(segments) - 20} more" if len(segments) > 20 else ""
-    problem = "holds several segments" if wanted is None else f"has no segment {wanted}"
-    raise UsageError(f"{path} {problem}: {shown}{more}; choose one with --segment.")

@@ -49,7 +49,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     if n_samples < 1:
         raise InputError(f"{path}: {series.name} holds no sample.")
     rate, start_time_s = _clock(series, n_samples, path, options)
-    channel_ids, positions = _electrodes(file, series, electrodes, n_channels)
+    channel_ids, positions, groups = _electrodes(file, series, electrodes, n_channels)
     conversion = number(data.attrs.get("conversion"))
     gain = 1.0 if conversion is None else conversion
     if "channel_conversion" in series:
@@ -67,6 +67,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         offset=number(data.attrs.get("offset")) or 0.0,
         channel_ids=channel_ids,
         positions=positions,
+        groups=groups,
         start_time_s=start_time_s,
         notes=notes,
         close=file.close,
@@ -131,22 +132,23 @@ def _clock(series: h5py.Group, n_samples: int, path: Path, options: ReadOptions)
 
 def _electrodes(
     file: h5py.File, series: h5py.Group, rows: np.ndarray | None, n_channels: int
-) -> tuple[list[str] | None, np.ndarray | None]:
-    """Channel ids and positions (n_channels, 2 or 3) out of the electrodes table, None where it has none."""
+) -> tuple[list[str] | None, np.ndarray | None, list[str] | None]:
+    """Channel ids, positions (n_channels, 2 or 3) and groups out of the electrodes table, None where it has none."""
     if rows is None or len(rows) != n_channels:
-        return None, None
+        return None, None, None
     reference = series["electrodes"].attrs.get("table")
     table = file[reference] if reference is not None else file.get("general/extracellular_ephys/electrodes")
     if table is None:
-        return None, None
+        return None, None, None
     ids = table["id"][()] if "id" in table else np.arange(rows.max() + 1)
     if rows.min() < 0 or rows.max() >= len(ids):
         raise InputError(f"{file.filename}: {series.name} refers to electrodes that the electrodes table lacks.")
     channel_ids = [str(i) for i in ids[rows]]
+    groups = [text(name) for name in table["group_name"][()][rows]] if "group_name" in table else None
     for names in (("rel_x", "rel_y"), ("x", "y", "z")):
         columns = [table[name][()].astype(np.float64)[rows] for name in names if name in table]
         # A column without any value is one that the lab did not fill in.
         columns = [column for column in columns if not np.all(np.isnan(column))]
         if len(columns) >= 2:
-            return channel_ids, np.stack(columns, axis=1)
-    return channel_ids, None
+            return channel_ids, np.stack(columns, axis=1), groups
+    return channel_ids, None, groups

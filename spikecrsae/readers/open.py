@@ -1,7 +1,8 @@
-"""open_recording: which reader a path belongs to."""
+"""open_recording: which reader a path belongs to; open_session: several files as one recording."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from spikecrsae.readers.hdf5 import open_file, read_hdf5
 from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
-from spikecrsae.readers.options import ReadOptions, with_side_file
-from spikecrsae.recording import Recording
+from spikecrsae.readers.options import ReadOptions, side_file, with_side_file
+from spikecrsae.recording import Recording, joined
 
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
 
@@ -56,6 +57,32 @@ def open_recording(path: str | Path, options: ReadOptions | None = None, **value
     if suffix in _RAW_SUFFIXES and not neo_candidates(path):
         return read_binary(path, options)
     return read_neo(path, options)
+
+
+def open_session(paths: Sequence[str | Path], options: ReadOptions | None = None, **values: Any) -> Recording:
+    """Files of one session, in the order given, as one recording of several parts; one file is opened as by open_recording.
+
+    start_s and stop_s then count from the first file's start through all of them. Raises InputError, besides what open_recording
+    raises, where the files differ in channels, sampling frequency or scale, UsageError where one is named twice.
+    """
+    if len(paths) == 1:
+        return open_recording(paths[0], options, **values)
+    if len({Path(path).resolve() for path in paths}) < len(paths):
+        raise UsageError(f"the same file stands twice among {', '.join(map(str, paths))}; name each file of a session once.")
+    options = replace(options or ReadOptions(), **values)
+    opened: list[Recording] = []
+    try:
+        for path in paths:
+            opened.append(open_recording(path, replace(options, start_s=None, stop_s=None)))
+            if opened[-1].time_range is not None:
+                raise UsageError(
+                    f"{side_file(Path(path))} gives start_s or stop_s; for files of one session use --exclude-s."
+                )
+        return joined(opened, [str(path) for path in paths]).between(options.start_s, options.stop_s)
+    except BaseException:
+        for recording in opened:
+            recording.close()
+        raise
 
 
 def _read_folder(path: Path, options: ReadOptions) -> Recording:

@@ -28,6 +28,24 @@ def parse_channels(text: str) -> tuple[int, ...]:
     return tuple(picked)
 
 
+def parse_groups(text: str) -> dict[str, tuple[int, ...]]:
+    """Channel positions of the groups that '0-3,4-7' or '0-1+4,2-3+5' names, by '0', '1', ...; + joins channels to one group.
+
+    Raises UsageError for anything else.
+    """
+    try:
+        found = [parse_channels(group.replace("+", ",")) for group in str(text).split(",")]
+    except UsageError as error:
+        raise UsageError(
+            f"groups {text!r} are no file and cannot be read as channels; write one range for each group, such as 0-3,4-7, join "
+            "channels with +, such as 0-1+4, or give a probe file, or all."
+        ) from error
+    named = [channel for group in found for channel in group]
+    if len(set(named)) != len(named):
+        raise UsageError(f"groups {text!r} name a channel twice; a channel belongs to one group.")
+    return {str(number): group for number, group in enumerate(found)}
+
+
 def numeric_dtype(name: object) -> np.dtype:
     """The real-valued numpy type of that name; UsageError names the types in common use."""
     try:
@@ -42,6 +60,12 @@ def numeric_dtype(name: object) -> np.dtype:
 def _check_positive(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not 0 < value < math.inf:
         raise UsageError(f"{name} = {value!r} must be a number above 0.")
+
+
+def _check_time(name: str, value: object) -> None:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if value is not None and not (number and math.isfinite(value)):
+        raise UsageError(f"{name} = {value!r} must be a number of seconds.")
 
 
 def _check_factor(name: str, value: object) -> None:
@@ -60,6 +84,8 @@ class ReadOptions:
     sampling_frequency: Hz. n_channels, dtype: layout of raw binary. dataset: path of the traces in an HDF5 file; axis:
     which axis of it is time. series: name of an NWB ElectricalSeries. stream, segment: one of several that neo found.
     channels: positions from 0, as a sequence or as text like '0,2-5'. probe: geometry file (probeinterface JSON or .prb).
+    groups: channels that are sorted on their own, as text like '0-3,4-7', a probe file that names groups, or 'all'.
+    start_s, stop_s: what is to be sorted, in seconds on the recording's own clock.
     gain (uV per stored number) and offset (uV): one number or one per stored channel; they replace the file's own.
 
     Raises UsageError for a value of the wrong kind.
@@ -75,6 +101,9 @@ class ReadOptions:
     segment: int | None = None
     channels: str | Sequence[int] | None = None
     probe: str | Path | None = None
+    groups: str | Path | None = None
+    start_s: float | None = None
+    stop_s: float | None = None
     gain: float | Sequence[float] | None = None
     offset: float | Sequence[float] | None = None
 
@@ -91,6 +120,8 @@ class ReadOptions:
             numeric_dtype(self.dtype)
         if self.axis not in (None, 0, 1):
             raise UsageError(f"axis = {self.axis!r} must be 0 or 1, the axis of the dataset that is time.")
+        for name in ("start_s", "stop_s"):
+            _check_time(name, getattr(self, name))
         for name in ("gain", "offset"):
             if getattr(self, name) is not None:
                 _check_factor(name, getattr(self, name))
@@ -101,7 +132,7 @@ class ReadOptions:
 
     def refuse_others(self, path: Path, format: str, uses: Sequence[str] = ()) -> None:
         """Raise UsageError where an option is given that this format would silently ignore."""
-        everywhere = ("sampling_frequency", "channels", "probe", "gain", "offset")
+        everywhere = ("sampling_frequency", "channels", "probe", "groups", "start_s", "stop_s", "gain", "offset")
         for name in self.given():
             if name not in everywhere and name not in uses:
                 raise UsageError(f"{path}: --{name.replace('_', '-')} has no meaning for {format}; leave it out.")
@@ -127,8 +158,9 @@ def with_side_file(path: Path, options: ReadOptions) -> ReadOptions:
     known = [f.name for f in fields(ReadOptions)]
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(f"side file {source} names {', '.join(unknown)}; it may hold {', '.join(known)}.")
-    if "probe" in values:
-        values["probe"] = source.parent / str(values["probe"])
+    for name in ("probe", "groups"):
+        if name in values and (name == "probe" or (source.parent / str(values[name])).is_file()):
+            values[name] = source.parent / str(values[name])
     try:
         return replace(ReadOptions(**values), **options.given())
     except UsageError as error:

@@ -1,0 +1,296 @@
+"""Groups of channels: each tetrode or shank is sorted on its own, in processes beside each other, into one result.
+
+sort(recording, config) and apply(model, recording) are those of the pipeline, group by group where the recording has several.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spikecrsae import hybrid, pipeline
+from spikecrsae.checkpoint import load_checkpoint
+from spikecrsae.components import ComponentWriter
+from spikecrsae.config import Config
+from spikecrsae.cores import n_cores
+from spikecrsae.errors import InputError
+from spikecrsae.intervals import common
+from spikecrsae.pipeline import Example, Outcome
+from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
+from spikecrsae.progress import Observer
+from spikecrsae.recording import Recording
+from spikecrsae.sorting import Sorting
+from spikecrsae.workers import StageCounter, in_processes
+
+log = logging.getLogger(__name__)
+
+#: Stages that a group goes through when it is sorted, and when its units are known, for the course of the whole.
+_STAGES, _STAGES_OF_APPLY = 7, 3
+#: What sorting.model holds for every unit; the rest is learnt for a group.
+_PER_UNIT = ("spread", "penalty", "whitened_norm")
+Reopen = Callable[[], Recording]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """What is to be done with one group, wherever: sort its channels (positions in the recording) with the settings, and the
+    self-test where asked for; or, with the model that load_checkpoint has read, find its known units."""
+
+    name: str
+    channels: tuple[int, ...]
+    config: Config
+    self_test: bool = False
+    model: dict[str, Any] | None = None
+
+    def run(self, recording: Recording, observer: Observer) -> Outcome:
+        """The outcome of this group of the recording; raises what the pipeline raises."""
+        part = recording.select(self.channels)
+        with _named_in_log(f"group {self.name}: "):
+            log.info("channels %s", ", ".join(part.channel_ids))
+            if self.model is not None:
+                return pipeline.apply(self.model, part, self.config, observer, f"of group {self.name}")
+            outcome = pipeline.sort(part, self.config, observer)
+            return hybrid.self_test(part, outcome, observer) if self.self_test else outcome
+
+
+@contextmanager
+def _named_in_log(name: str) -> Iterator[None]:
+    """Meanwhile the package's records begin with `name`."""
+    make = logging.getLogRecordFactory()
+
+    def named(logger: str, *arguments, **values) -> logging.LogRecord:
+        record = make(logger, *arguments, **values)
+        if logger.startswith("spikecrsae"):
+            record.msg, record.args = name + record.getMessage(), None
+        return record
+
+    logging.setLogRecordFactory(named)
+    try:
+        yield
+    finally:
+        logging.setLogRecordFactory(make)
+
+
+def sort(
+    recording: Recording,
+    config: Config,
+    observer: Observer | None = None,
+    components_path: Path | None = None,
+    *,
+    reopen: Reopen | None = None,
+    jobs: int | None = None,
+    self_test: bool = False,
+) -> Outcome:
+    """pipeline.sort of each group of the recording, as one outcome; of all channels where it has no groups.
+
+    reopen: opens the recording in another process, to which it is pickled; without it one group is sorted after the other, here.
+    jobs: groups sorted at the same time, None for as many as there are cores; the result is the same for any number.
+    self_test: also hybrid.self_test. Raises InputError where no group can be sorted; one that cannot is a warning.
+    """
+    observer = observer or Observer()
+    if not recording.groups:
+        outcome = pipeline.sort(recording, config, observer, components_path)
+        return hybrid.self_test(recording, outcome, observer) if self_test else outcome
+    groups = [Group(name, channels, config, self_test) for name, channels in recording.groups.items()]
+    outcome = _run(groups, recording, observer, reopen, jobs)
+    if components_path is not None:
+        ComponentWriter(outcome.sorting).write(components_path, observer)
+    return outcome
+
+
+def apply(
+    model_path: Path,
+    recording: Recording,
+    config: Config,
+    observer: Observer | None = None,
+    *,
+    reopen: Reopen | None = None,
+    jobs: int | None = None,
+) -> Outcome:
+    """pipeline.apply of a model of one or several groups; the groups are those of the model. Arguments as for `sort`."""
+    observer, saved = observer or Observer(), load_checkpoint(model_path)
+    if "groups" not in saved:
+        return pipeline.apply(saved, recording, config, observer, str(model_path))
+    if saved["n_channels"] != recording.n_channels:
+        raise InputError(
+            f"{recording.source} has {recording.n_channels} channels, the model {model_path} {saved['n_channels']}; they must agree. "
+            "Choose channels with --channels."
+        )
+    groups = [
+        Group(name, tuple(group["channels"].tolist()), config, model=group["model"])
+        for name, group in saved["groups"].items()
+    ]
+    return _run(groups, recording, observer, reopen, jobs)
+
+
+def _run(groups: list[Group], recording: Recording, observer: Observer, reopen: Reopen | None, jobs: int | None) -> Outcome:
+    """The groups' outcomes as one."""
+    stages = [_STAGES + group.self_test if group.model is None else _STAGES_OF_APPLY for group in groups]
+    observer.start("groups", sum(stages))
+    # a process that ends with its parent, as those of a cluster do, may have none of its own
+    alone = reopen is None or multiprocessing.current_process().daemon
+    n_processes = 1 if alone else min(jobs or n_cores(), len(groups))
+    if n_processes > 1:
+        tasks = [functools.partial(_reopened, group, reopen) for group in groups]
+        results = in_processes(tasks, n_processes, observer.advance)
+    else:
+        results = [_tried(group, recording, StageCounter(observer.advance)) for group in groups]
+    for result in results:
+        if isinstance(result, Exception) and not isinstance(result, InputError):
+            raise result
+    outcomes = dict(zip(groups, results, strict=True))
+    if not any(isinstance(result, Outcome) for result in results):
+        raise InputError("; ".join(f"group {group.name}: {error}" for group, error in outcomes.items()))
+    outcome = merged(recording, outcomes)
+    observer.finish(f"{len(groups)} groups, {outcome.sorting.n_units} units")
+    return outcome
+
+
+def _reopened(group: Group, reopen: Reopen, observer: Observer) -> Outcome:
+    """In another process: the group of the recording that is opened there."""
+    recording = reopen()
+    try:
+        return group.run(recording, observer)
+    finally:
+        recording.close()
+
+
+def _tried(group: Group, recording: Recording, observer: Observer) -> Outcome | InputError:
+    try:
+        return group.run(recording, observer)
+    except InputError as error:
+        return error
+
+
+def merged(recording: Recording, results: Mapping[Group, Outcome | InputError]) -> Outcome:
+    """The outcomes of groups of a recording as one; a group that could not be sorted is a warning and has no units.
+
+    Units are numbered group by group, in each the largest first; their column `group` counts the groups from 0. In the model,
+    what is learnt for a group is an array (n_groups,), or (n_epochs, n_groups) with NaN where training had ended. Left out
+    (`excluded`) is what is left out in every group.
+    """
+    outcomes = {group: result for group, result in results.items() if isinstance(result, Outcome)}
+    warnings = []
+    for group, result in results.items():
+        told = result.warnings if group in outcomes else (f"not sorted: {result}",)
+        warnings += [f"group {group.name}: {text}" for text in told]
+    first = next(iter(outcomes.values()))
+    sorting = _merged_sorting(recording, list(results), outcomes)
+    stages = {stage: 0.0 for outcome in outcomes.values() for stage in outcome.stage_seconds}
+    return Outcome(
+        sorting=sorting,
+        checkpoint={
+            "n_channels": recording.n_channels,
+            "groups": {
+                group.name: {"channels": np.array(group.channels, np.int64), "model": outcome.checkpoint}
+                for group, outcome in outcomes.items()
+            },
+        },
+        stage_seconds={s: round(sum(o.stage_seconds.get(s, 0.0) for o in outcomes.values()), 3) for s in stages},
+        device=first.device,
+        example=_example(recording, sorting, outcomes),
+        warnings=tuple(warnings),
+        input_checksum=common_checksum([o.input_checksum for o in outcomes.values()]),
+        config=first.config,
+    )
+
+
+def _merged_sorting(recording: Recording, groups: list[Group], outcomes: Mapping[Group, Outcome]) -> Sorting:
+    sortings = {group: outcome.sorting for group, outcome in outcomes.items()}
+    parts = list(sortings.values())
+    offsets = np.cumsum([0, *(part.n_units for part in parts)])
+    spikes = [part.spikes.copy() for part in parts]
+    for table, offset in zip(spikes, offsets, strict=False):
+        table["unit"] += offset
+    joined = np.concatenate(spikes)
+    columns = {name: np.concatenate([part.units[name] for part in parts]) for name in parts[0].units}
+    number = {group: index for index, group in enumerate(groups)}
+    columns["peak_channel"] = np.concatenate(
+        [np.array(g.channels, np.int64)[s.units["peak_channel"]] for g, s in sortings.items()]
+    )
+    of_group = np.concatenate([np.full(part.n_units, number[group], np.int64) for group, part in sortings.items()])
+    label = {"label": columns.pop("label")}
+    arrays = {
+        name: np.concatenate([_on_channels(getattr(s, name), group, recording.n_channels) for group, s in sortings.items()])
+        for name in ("templates", "templates_whitened", "templates_std")
+    }
+    return replace(
+        parts[0],
+        spikes=joined[np.lexsort((joined["unit"], joined["sample"]))],
+        unit_ids=np.arange(offsets[-1], dtype=np.int32),
+        n_channels=recording.n_channels,
+        units=label | {"group": of_group} | columns,
+        **arrays,
+        peak_index=np.concatenate([part.peak_index for part in parts]),
+        channels=_channel_table(recording, groups, sortings),
+        model=_merged_model(groups, sortings),
+        curation=tuple({**row, "group": number[group]} for group, part in sortings.items() for row in part.curation),
+        excluded=functools.reduce(common, (part.excluded for part in parts)),
+    )
+
+
+def common_checksum(checksums: Sequence[str]) -> str:
+    """One checksum for those of the groups."""
+    return hashlib.blake2b("".join(checksums).encode(), digest_size=16).hexdigest()
+
+
+def _on_channels(values: np.ndarray, group: Group, n_channels: int) -> np.ndarray:
+    """values (n_units, n_group_channels, n_times) with zeros on all other channels."""
+    full = np.zeros((len(values), n_channels, values.shape[2]), values.dtype)
+    full[:, list(group.channels)] = values
+    return full
+
+
+def _channel_table(recording: Recording, groups: list[Group], sortings: Mapping[Group, Sorting]) -> dict[str, np.ndarray]:
+    """Columns for all channels; one in no group, or in a group that was not sorted, is masked."""
+    n = recording.n_channels
+    table = {
+        "ids": np.array(recording.channel_ids, dtype=object),
+        "groups": np.full(n, -1, np.int64),
+        "group_names": np.full(n, "", dtype=object),
+        "noise_level": np.full(n, np.nan),
+        "masked": np.ones(n, bool),
+    }
+    if recording.channel_positions is not None:
+        table["positions"] = recording.channel_positions
+    for number, group in enumerate(groups):
+        here = list(group.channels)
+        table["groups"][here], table["group_names"][here] = number, group.name
+        if group in sortings:
+            for name in ("noise_level", "masked"):
+                table[name][here] = sortings[group].channels[name]
+    return table
+
+
+def _merged_model(groups: list[Group], sortings: Mapping[Group, Sorting]) -> dict[str, np.ndarray]:
+    models = {group: sorting.model for group, sorting in sortings.items()}
+    names = dict.fromkeys(name for model in models.values() for name in model)
+    model = {name: np.concatenate([m[name] for m in models.values()]) for name in names if name in _PER_UNIT}
+    for name in names:
+        if name not in _PER_UNIT:
+            values = [np.asarray(models.get(group, {}).get(name, np.nan), np.float64) for group in groups]
+            length = max(v.size for v in values)
+            padded = np.stack([np.pad(v.ravel(), (0, length - v.size), constant_values=np.nan) for v in values], axis=1)
+            model[name] = padded if any(v.ndim for v in values) else padded[0]
+    return model
+
+
+def _example(recording: Recording, sorting: Sorting, outcomes: Mapping[Group, Outcome]) -> Example:
+    """The stretch in which most units of all groups fire, each group's channels through its own filter."""
+    start, stop = pipeline.busiest_stretch(sorting)
+    traces = np.zeros((stop - start, recording.n_channels), np.float32)
+    first = recording.time_range[0] if recording.time_range else 0
+    for group, outcome in outcomes.items():
+        used = np.array(group.channels)[~outcome.sorting.channels["masked"]]
+        view = PreprocessedRecording(recording.select(used).in_range(), Preprocessor(**outcome.checkpoint["preprocessor"]))
+        traces[:, used] = view.highpassed(start - first, stop - first)
+    return Example(start, traces, sorting.reconstruction(start, stop))

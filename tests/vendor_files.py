@@ -1,0 +1,143 @@
+"""Small recordings in vendors' own formats, written after their public specifications; see recording_files."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from recording_files import FS, N_CHANNELS, Written, stored
+
+#: Samples of an Intan data block (RHD2000 data file formats, version 2.0 and later).
+INTAN_BLOCK = 128
+
+
+def _qstring(text: str) -> bytes:
+    """Qt's string: number of bytes, then UTF-16."""
+    return struct.pack("<I", 2 * len(text)) + text.encode("utf-16-le")
+
+
+def _intan_channel(name: str, order: int, kind: int) -> bytes:
+    numbers = (order, order, kind, 1, order, 0, 0, 0, 0, 0)
+    return _qstring(name) + _qstring(name) + struct.pack("<10h2f", *numbers, 1e6, 0.0)
+
+
+def intan(folder: Path) -> Written:
+    """Intan RHD2000, all in one file: four amplifier channels, three auxiliary ones at a quarter of the rate, the supply voltage."""
+    raw = stored("<i2")[: len(stored()) // INTAN_BLOCK * INTAN_BLOCK]
+    header = struct.pack(
+        "<IhhfhffffffhffIIIhh", 0xC6912702, 2, 0, FS, 1, 1.0, 0.1, 7500.0, 1.0, 0.1, 7500.0, 0, 1e3, 1e3, *[0] * 3, 0, 0
+    )
+    kinds = [0] * N_CHANNELS + [1] * 3 + [2]
+    names = [f"A-{i:03d}" for i in range(N_CHANNELS)] + ["A-AUX1", "A-AUX2", "A-AUX3", "A-VDD1"]
+    header += _qstring("n/a") + struct.pack("<h", 1) + _qstring("Port A") + _qstring("A")
+    header += struct.pack("<3h", 1, len(names), N_CHANNELS)
+    header += b"".join(_intan_channel(name, i, kind) for i, (name, kind) in enumerate(zip(names, kinds, strict=True)))
+    block = np.dtype(
+        [("time", "<i4", INTAN_BLOCK), ("amplifier", "<u2", (N_CHANNELS, INTAN_BLOCK)), ("auxiliary", "<u2", (3, INTAN_BLOCK // 4)),
+         ("supply", "<u2", 1)]
+    )  # fmt: skip
+    blocks = np.zeros(len(raw) // INTAN_BLOCK, block)
+    blocks["time"] = np.arange(len(raw)).reshape(-1, INTAN_BLOCK)
+    blocks["amplifier"] = (raw.astype(int) + 32768).reshape(-1, INTAN_BLOCK, N_CHANNELS).transpose(0, 2, 1)
+    path = folder / "tetrode_240101_120000.rhd"
+    path.write_bytes(header + blocks.tobytes())
+    return Written(path, raw * 0.195, "uV", "uint16")
+
+
+def intan_folder(folder: Path) -> Written:
+    """Intan, one file per signal type: info.rhd with the header, amplifier.dat, time.dat."""
+    raw = stored("<i2")
+    place = folder / "intan_folder"
+    place.mkdir()
+    header = struct.pack(
+        "<IhhfhffffffhffIIIhh", 0xC6912702, 2, 0, FS, 1, 1.0, 0.1, 7500.0, 1.0, 0.1, 7500.0, 0, 1e3, 1e3, *[0] * 3, 0, 0
+    )
+    header += _qstring("n/a") + struct.pack("<h", 1) + _qstring("Port A") + _qstring("A")
+    header += struct.pack("<3h", 1, N_CHANNELS, N_CHANNELS)
+    (place / "info.rhd").write_bytes(header + b"".join(_intan_channel(f"A-{i:03d}", i, 0) for i in range(N_CHANNELS)))
+    raw.tofile(place / "amplifier.dat")
+    np.arange(len(raw), dtype="<i4").tofile(place / "time.dat")
+    return Written(place, raw * 0.195, "uV", "int16")
+
+
+def _spikeglx_stream(path: Path, raw: np.ndarray, rate: float, first: int) -> None:
+    """The .bin and .meta of one stream of a Neuropixels 1.0 probe, of which four channels are saved, and its sync channel."""
+    kind = path.name.split(".")[-2]
+    counts = f"{N_CHANNELS},0,1" if kind == "ap" else f"0,{N_CHANNELS},1"
+    np.concatenate([raw, np.full((len(raw), 1), 64, "<i2")], axis=1).tofile(path)
+    gains = "".join(f"({i} 0 0 500 250 1)" for i in range(N_CHANNELS))
+    names = "".join(f"({kind.upper()}{i};{i}:{i})" for i in range(N_CHANNELS)) + f"(SY0;{N_CHANNELS}:{N_CHANNELS})"
+    path.with_suffix(".meta").write_text(
+        f"fileName=D:/data/{path.name}\nfileSizeBytes={path.stat().st_size}\nfirstSample={first}\nimAiRangeMax=0.6\n"
+        f"imAiRangeMin=-0.6\nimDatPrb_pn=NP1010\nimDatPrb_type=0\nimSampRate={rate:g}\nnSavedChans={N_CHANNELS + 1}\n"
+        f"snsApLfSy={counts}\ntypeThis=imec\n~imroTbl=(0,384){gains}\n~snsChanMap=(4,4,1){names}\n"
+    )
+
+
+def spikeglx(folder: Path, triggers: int = 1) -> Written:
+    """SpikeGLX: a folder with .bin and .meta for the action-potential and the field-potential band of a probe."""
+    raw, place = stored("<i2"), folder / "run_g0"
+    place.mkdir()
+    for trigger in range(triggers):
+        first = int(FS) * (1 + 5 * trigger)
+        _spikeglx_stream(place / f"run_g0_t{trigger}.imec0.ap.bin", raw, FS, first)
+        _spikeglx_stream(place / f"run_g0_t{trigger}.imec0.lf.bin", raw[::12], FS / 12, first // 12)
+    return Written(place, raw * (0.6 / 512 / 500 * 1e6), "uV", "int16", start_time_s=1.0)
+
+
+def blackrock(folder: Path, blocks: int = 1) -> Written:
+    """Blackrock NSx 2.3: header, one extended header per channel, data blocks with the time stamp at which each begins."""
+    raw, path = stored("<i2"), folder / "utah.ns5"
+    channel = "<2sH16sBBhhhh16sIIHIIH"
+    size = 314 + N_CHANNELS * struct.calcsize(channel)
+    clock = (2024, 1, 1, 1, 12, 0, 0, 0)
+    content = struct.pack("<8sBBI16s256sII8HI", b"NEURALCD", 2, 3, size, b"30 kS/s", b"", 1, 30_000, *clock, N_CHANNELS)
+    for i in range(N_CHANNELS):
+        scale = (-32764, 32764, -8191, 8191)
+        content += struct.pack(channel, b"CC", i + 1, b"elec%d" % (i + 1), 0, i, *scale, b"uV", 300, 1, 1, 7_500_000, 3, 1)
+    for number in range(blocks):
+        content += struct.pack("<BII", 1, 30_000 * (1 + 4 * number), len(raw)) + raw.tobytes()
+    path.write_bytes(content)
+    return Written(path, raw * 0.25, "uV", "int16", start_time_s=1.0, fs=30_000.0)
+
+
+def _plexon_header(dtype: list, **values) -> bytes:
+    row = np.zeros(1, dtype)
+    for name, value in values.items():
+        row[name] = value
+    return row.tobytes()
+
+
+def plexon(folder: Path, pause_s: float = 0.0) -> Written:
+    """Plexon PLX 105: file header, one header per slow (continuous) channel, data blocks of 500 samples of one channel each, with a
+    pause before the second half."""
+    raw, path = stored("<i2"), folder / "wires.plx"
+    text, number, short = "S{}".format, "<i4", "<u2"
+    head = [("magic", "<u4"), ("version", number), ("comment", text(128)), ("frequency", number), ("dsp", number), ("events", number),
+            ("slow", number), ("points", number, 2), ("date", number, 6), ("fast", number), ("waveform_rate", number),
+            ("last", "<f8"), ("trodes", "u1", 2), ("spike_bits", "u1"), ("slow_bits", "u1"), ("spike_mv", short), ("slow_mv", short),
+            ("preamp", short), ("padding", text(46)), ("counts", number, 650 + 650 + 512)]  # fmt: skip
+    slow = [("name", text(32)), ("channel", number), ("rate", number), ("gain", number), ("enabled", number), ("preamp", number),
+            ("spike_channel", number), ("comment", text(128)), ("padding", number, 28)]  # fmt: skip
+    parts = [
+        _plexon_header(
+            head, magic=0x58454C50, version=105, frequency=40_000, slow=N_CHANNELS, date=(2024, 1, 1, 12, 0, 0), waveform_rate=40_000,
+            trodes=1, spike_bits=16, slow_bits=16, spike_mv=5000, slow_mv=5000, preamp=1000,
+        )
+    ]  # fmt: skip
+    for i in range(N_CHANNELS):
+        facts = {"name": b"WB%02d" % (i + 1), "channel": i, "rate": int(FS), "gain": 10, "enabled": 1, "preamp": 100}
+        parts.append(_plexon_header(slow, **facts))
+    for first in range(0, len(raw), 500):
+        ticks = int((first / FS + pause_s * (first >= len(raw) // 2)) * 40_000)
+        for i in range(N_CHANNELS):
+            words = raw[first : first + 500, i]
+            parts.append(struct.pack("<HHIHHHH", 5, 0, ticks, i, 0, 1, len(words)) + words.tobytes())
+    path.write_bytes(b"".join(parts))
+    # the last sample is left out: docs/formats.md
+    return Written(path, raw[:-1] * (5000 / (0.5 * 2**16 * 10 * 100) * 1000), "uV", "int16")
+
+
+WRITERS: tuple[Callable[[Path], Written], ...] = (intan, intan_folder, spikeglx, blackrock, plexon)
