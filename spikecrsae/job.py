@@ -178,6 +178,7 @@ def _record(recording, paths: Sequence[Path], reader: dict[str, Any], outcome, b
 def recording_facts(recording, paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
     """What run.json says about a recording: where it is, how it was read, and what was read of it."""
     return {
+        "path": os.path.abspath(paths[0]),
         "paths": [os.path.abspath(path) for path in paths],
         "read_options": read_options(paths, reader),
         **file_state(paths),

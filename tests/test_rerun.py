@@ -51,6 +51,20 @@ def test_a_rerun_of_raw_binary_needs_nothing_but_the_record(tmp_path):
     }  # fmt: skip
 
 
+def test_a_rerun_of_a_session_with_groups_and_a_time_range(tmp_path):
+    files = [cut_recording(tmp_path / f"part{k}.h5", 10 * k, 10 * k + 4) for k in range(2)]
+    words = ("--groups", "0-1,2-3", "--start-s", 1, "--stop-s", 7, "--jobs", 1, "-o", tmp_path / "first")
+    result = spikecrsae("sort", *files, *words, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    result = spikecrsae("rerun", tmp_path / "first")
+    assert result.exit_code == 0, result.stderr
+    assert "spikes.csv is identical" in result.stderr
+    with h5py.File(files[1], "r+") as file:
+        file["traces"][100, 3] += 1
+    result = spikecrsae("rerun", tmp_path / "first", "-o", tmp_path / "again")
+    assert result.exit_code == 3 and "checksum" in result.stderr
+
+
 @pytest.fixture
 def copied(short_sort, tmp_path):
     """A copy of the short recording and its result that may be changed; the record points to the copy."""
