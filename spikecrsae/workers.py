@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
+from spikecrsae.cores import CORES_VARIABLE, n_cores
 from spikecrsae.errors import OutOfMemoryError, SpikeCRsAEError
 from spikecrsae.progress import Observer
 
@@ -40,7 +41,7 @@ def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callab
     `if __name__ == "__main__"`. Raises OutOfMemoryError where a process dies: that is nearly always the reason.
     """
     context = multiprocessing.get_context("spawn")
-    share = max(1, (os.cpu_count() or 1) // n_processes)
+    share = max(1, n_cores() // n_processes)
     waiting = list(enumerate(tasks))[::-1]
     at_work: dict[Connection, tuple[int, multiprocessing.Process]] = {}
     ended: dict[int, tuple[T | Exception, list[logging.LogRecord]]] = {}
@@ -88,14 +89,12 @@ def _received(pipe: Connection, process) -> tuple | None:
         ) from None
 
 
-def _work(task: Task, n_cores: int, pipe: Connection) -> None:
+def _work(task: Task, share: int, pipe: Connection) -> None:
     """The life of a process: a task on its share of the cores, whose result and log go into the pipe."""
     # the terminal sends Ctrl-C to all of us; the one who started us ends us
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # whatever starts threads asks one of these how many
-    os.cpu_count = lambda: n_cores
-    for name in ("SPIKECRSAE_CORES", "OMP_NUM_THREADS"):
-        os.environ[name] = str(n_cores)
+    for name in (CORES_VARIABLE, "OMP_NUM_THREADS"):
+        os.environ[name] = str(share)
     with _collected() as records:
         try:
             result = task(StageCounter(lambda: pipe.send(None)))
