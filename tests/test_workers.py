@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import pytest
 import worker_tasks as tasks
@@ -18,7 +17,7 @@ def test_a_process_that_dies_is_told():
 
 
 def test_processes_share_the_cores_and_return_errors_and_logs(monkeypatch, caplog):
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(workers, "n_cores", lambda: 6)
     ended = []
     with caplog.at_level(logging.WARNING, "spikecrsae"):
         results = workers.in_processes([tasks.count_cores, tasks.fail], 2, lambda: ended.append(1))

@@ -17,4 +17,4 @@ def fail(observer) -> None:
 def count_cores(observer) -> int:
     logging.getLogger("spikecrsae.tasks").warning("counting")
     observer.finish()
-    return os.cpu_count()
+    return int(os.environ["SPIKECRSAE_CORES"])
