@@ -122,8 +122,8 @@ class Config:
         return replace(self, **changed)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Nested dict; values that are None (found by the program) are left out, as TOML has no null."""
-        return {s: {k: v for k, v in table.items() if v is not None} for s, table in asdict(self).items()}
+        """Nested dict that `with_values` reads back; None (found by the program) stands as "auto", as TOML has no null."""
+        return {s: {k: "auto" if v is None else v for k, v in table.items()} for s, table in asdict(self).items()}
 
     def to_toml(self) -> str:
         import tomli_w

@@ -9,7 +9,6 @@ import functools
 import hashlib
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from spikecrsae import hybrid, pipeline, preprocess
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
+from spikecrsae.cores import n_cores
 from spikecrsae.errors import InputError
 from spikecrsae.intervals import common, gaps_from_the_start
 from spikecrsae.pipeline import Outcome
@@ -165,7 +165,7 @@ def _run(groups: list[Group], recording: Recording, observer: Observer, reopen: 
     # a process that ends with its parent, as those of a cluster do, may have none of its own; and a limit is for all together
     limited = groups[0].config.runtime.memory_limit is not None
     alone = reopen is None or limited or multiprocessing.current_process().daemon
-    n_processes = 1 if alone else min(jobs or os.cpu_count() or 1, len(groups))
+    n_processes = 1 if alone else min(jobs or n_cores(), len(groups))
     if n_processes > 1:
         tasks = [functools.partial(_reopened, group, reopen) for group in groups]
         results = in_processes(tasks, n_processes, observer.advance)

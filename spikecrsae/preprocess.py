@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -14,6 +13,7 @@ from scipy import signal as sps
 
 from spikecrsae import filters, noise
 from spikecrsae.config import PreprocessConfig
+from spikecrsae.cores import n_cores
 from spikecrsae.errors import InputError
 from spikecrsae.hum import find_lines, notches, part_to_leave
 from spikecrsae.intervals import NONE, bridged, inside, widened, within
@@ -48,7 +48,7 @@ def survey(recording: Recording, chunk_size: int, observer: Observer, gaps: np.n
     digest = hashlib.blake2b(digest_size=16)
     extremes = [(_Extreme(1), _Extreme(-1)) for _ in range(recording.n_channels)]
     at_work: list[Future] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(n_cores()) as pool:
         for start in range(0, recording.n_samples, chunk_size):
             stop = min(start + chunk_size, recording.n_samples)
             # read while the chunk before is worked on

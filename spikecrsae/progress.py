@@ -17,3 +17,6 @@ class Observer:
 
     def finish(self, summary: str = "") -> None:
         """The running stage has ended; summary is one short sentence for the reader."""
+
+    def say(self, line: str) -> None:
+        """One line of narration that belongs to no stage."""

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,11 @@ from spikecrsae.errors import InputError, OutputError
 from spikecrsae.exports.csv import spikes_csv, units_csv
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
 from spikecrsae.sorting import Sorting
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +76,49 @@ def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
             _remove_earlier_result(path)
         _write_manifest(path, dict.fromkeys(RESULT_FILES), complete=False)
     return path
+
+
+@contextmanager
+def reserved(path: str | Path) -> Iterator[None]:
+    """Keep other runs away from the result folder `path` while this one works on it; OutputError where one already does.
+
+    The lock is a file beside the folder that the system frees when its holder ends, however it ends. Where the file system
+    knows no locks, nothing is kept away.
+    """
+    path = Path(path).resolve()
+    if fcntl is None or not path.parent.is_dir():
+        yield  # without a place for a lock there is none for a result either, which check_folder says
+        return
+    file = path.with_name(f".{path.name}.lock")
+    with _writing(path):
+        handle = _locked(file)
+    if handle is None:
+        raise OutputError(
+            f"{path} is being written by another run; wait until it has ended, or choose another name with -o."
+        )
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        os.close(handle)
+
+
+def _locked(file: Path) -> int | None:
+    """An open, locked file, or None where another process holds the lock."""
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError:
+            return handle
+        # its last holder may have removed the file between opening and locking
+        if file.exists() and os.path.samestat(os.fstat(handle), os.stat(file)):
+            return handle
+        os.close(handle)
 
 
 def replace_result(path: str | Path, new: str | Path) -> None:
@@ -143,6 +191,8 @@ def write_result(
     if foreign:
         raise OutputError(f"{path} holds {', '.join(foreign)} of other origin, which is not overwritten; choose another -o.")
     with _writing(path):
+        # reserved first: a run that is killed leaves nothing that the next one takes for somebody else's
+        _write_manifest(path, {**dict.fromkeys(contents), **listed}, complete=False)
         for name, content in contents.items():
             listed[name] = write_atomic(path / name, content)
         # What else was reserved or added before (run.log, figures) stays listed if it came to exist.
@@ -240,6 +290,19 @@ def read_sorting(path: str | Path) -> Sorting:
 def read_run(path: str | Path) -> dict:
     """What run.json holds, from the provenance in sorting.h5. Raises InputError as read_sorting does."""
     return json.loads(sorting_from_hdf5(_sorting_file(Path(path)))[1])
+
+
+def is_finished(path: str | Path) -> bool:
+    """Whether a folder holds a result whose run came to its end: what is written last is listed."""
+    try:
+        manifest = json.loads((Path(path) / MANIFEST).read_text(encoding="utf-8"))
+        return (
+            manifest["format"] == MANIFEST_FORMAT
+            and manifest["complete"]
+            and {"model.pt", "run.log"} <= set(manifest["files"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _sorting_file(path: Path) -> Path:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 
 #: Floor of every top-level module or room of the package. A module imports from its own floor or below.
 FLOORS = {
-    0: {"errors", "units", "config", "progress", "workers"},
+    0: {"errors", "units", "config", "progress", "cores", "plain", "logs", "workers"},
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {"csc", "readers", "exports", "score", "simulate", "results", "components", "filters"},
     3: {
@@ -39,7 +39,7 @@ FLOORS = {
         "spikes",
     },
     4: {"pipeline", "hybrid", "groups", "export", "report"},
-    5: {"batch", "spikeinterface"},
+    5: {"job", "rerun", "batch", "spikeinterface"},
     6: {"cli"},
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -40,7 +40,7 @@ def copy(tmp_path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     target = tmp_path / "package"
     shutil.copytree(PACKAGE / "csc", target / "spikecrsae" / "csc", ignore=ignored)
-    for name in ("__init__.py", "errors.py", "sparse_code.py"):
+    for name in ("__init__.py", "cores.py", "errors.py", "sparse_code.py"):
         shutil.copy(PACKAGE / name, target / "spikecrsae")
     return target
 

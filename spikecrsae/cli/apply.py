@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from spikecrsae.cli import console
 from spikecrsae.cli.options import (
     APPLY_FIELDS,
     Command,
+    Name,
     config_options,
     jobs_option,
     json_option,
@@ -24,8 +26,8 @@ from spikecrsae.config import Config
 
 
 @click.command(cls=Command, short_help="Find the spikes of known units, without training.")
-@click.argument("model", type=click.Path(path_type=Path))
-@click.argument("recordings", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RECORDING...")
+@click.argument("model", type=Name())
+@click.argument("recordings", type=Name(), nargs=-1, required=True, metavar="RECORDING...")
 @output_option
 @overwrite_option
 @jobs_option
@@ -55,7 +57,8 @@ def apply(
         raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
 
     from spikecrsae import groups
-    from spikecrsae.cli.result import run_into_folder, show_outcome
+    from spikecrsae.cli.result import show_outcome
+    from spikecrsae.job import run_into_folder
     from spikecrsae.readers import open_session
     from spikecrsae.results import default_result_path
 
@@ -63,11 +66,13 @@ def apply(
     reopen = functools.partial(open_session, recordings, **reader)
     opened = reopen()
     folder = output or default_result_path(recordings[0])
+    facts = {"task": "apply", "command": sys.argv, "model": checkpoint.absolute()}
+
+    def run(_: Path | None):
+        return groups.apply(checkpoint, opened, config, narrator, reopen=reopen, jobs=jobs)
+
     try:
-        outcome = run_into_folder(
-            lambda _: groups.apply(checkpoint, opened, config, narrator, reopen=reopen, jobs=jobs),
-            opened, folder, overwrite, config, narrator,
-        )  # fmt: skip
+        outcome = run_into_folder(run, opened, recordings, folder, overwrite, narrator, reader, facts)
     finally:
         opened.close()
     return show_outcome(outcome, folder, as_json, narrator)

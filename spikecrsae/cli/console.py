@@ -9,19 +9,18 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import click
 
+from spikecrsae.cli import signals
 from spikecrsae.errors import SpikeCRsAEError
+from spikecrsae.logs import LOGS, STAGES, attached
+from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 
 _LOG_EVERY_S = 5.0
-#: The package's own log, and what libraries say through the warnings module.
-_LOGS = ("spikecrsae", "py.warnings")
-_stage_log = logging.getLogger("spikecrsae.stages")
 
 
 class Narrator(Observer):
@@ -32,14 +31,15 @@ class Narrator(Observer):
 
         self.console = Console(stderr=True, highlight=False)
         self._quiet = quiet
-        self._live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
+        self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
         self._bar = None
 
     def start(self, stage: str, total: int | None = None) -> None:
+        signals.repeat()
         self._stage, self._total, self._done = stage, total, 0
         self._began = self._said = time.monotonic()
-        _stage_log.debug("%s starts", stage)
-        if self._live:
+        STAGES.debug("%s starts", stage)
+        if self.live:
             self._bar = _progress_bar(self.console)
             self._task = self._bar.add_task(stage, total=total)
             self._bar.start()
@@ -55,12 +55,11 @@ class Narrator(Observer):
     def finish(self, summary: str = "") -> None:
         self.close()
         seconds = time.monotonic() - self._began
-        _stage_log.debug("%s ended after %.2f s: %s", self._stage, seconds, summary)
+        STAGES.debug("%s ended after %.2f s: %s", self._stage, seconds, summary)
         self._line(f"  {self._stage:<12} {seconds:6.1f} s  {summary}".rstrip())
 
     def say(self, line: str) -> None:
-        """One line of narration that belongs to no stage."""
-        _stage_log.debug(line)
+        STAGES.debug(line)
         self._line(line)
 
     def close(self) -> None:
@@ -72,6 +71,28 @@ class Narrator(Observer):
     def _line(self, text: str) -> None:
         if not self._quiet:
             self.console.print(text, markup=False, soft_wrap=True)
+
+
+class Board:
+    """What is at work just now, a line each, below the narration; on a terminal only."""
+
+    def __init__(self, narrator: Narrator) -> None:
+        self._live = None
+        if narrator.live:
+            from rich.live import Live
+
+            self._live = Live(console=narrator.console, transient=True, auto_refresh=False)
+            self._live.start()
+
+    def show(self, lines: list[str]) -> None:
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.update(Text("\n".join(f"    {line}" for line in lines)), refresh=True)
+
+    def close(self) -> None:
+        if self._live is not None:
+            self._live.stop()
 
 
 def _progress_bar(console):
@@ -104,7 +125,7 @@ class _StderrHandler(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.name != _stage_log.name:
+        if record.name != STAGES.name:
             word = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
             self._console.print(word + record.getMessage(), markup=False, soft_wrap=True)
 
@@ -117,7 +138,7 @@ def narrated(function: Callable) -> Callable:
         level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING
         with (
             contextlib.closing(Narrator(quiet)) as narrator,
-            _handler(_StderrHandler(narrator.console, level), *_LOGS[: 1 + verbose]),
+            attached(_StderrHandler(narrator.console, level), *LOGS[: 1 + verbose]),
         ):
             try:
                 return function(narrator=narrator, **values)
@@ -133,72 +154,59 @@ def narrated(function: Callable) -> Callable:
     return command
 
 
-@contextlib.contextmanager
-def logging_to_file(path: Path) -> Iterator[None]:
-    """Write the package's log to `path`; an error that passes through is written with its traceback and told where."""
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    with contextlib.closing(handler), _handler(handler, *_LOGS):
-        try:
-            yield
-        except Exception as error:
-            _stage_log.debug("the run ended with an error", exc_info=True)
-            error.add_note(f"its traceback is in {path}")
-            raise
-
-
-@contextlib.contextmanager
-def _handler(handler: logging.Handler, *names: str) -> Iterator[None]:
-    """Attach a handler to these loggers, and warnings of libraries to the log, for a while."""
-    loggers = [logging.getLogger(name) for name in names]
-    logging.captureWarnings(True)
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        for logger in loggers:
-            logger.removeHandler(handler)
-        logging.captureWarnings(False)
-
-
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on standard output; NaN and infinity become null, as JSON has neither."""
     click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
 
 
-def plain(value: Any) -> Any:
-    """numpy numbers and arrays, paths, tuples and dataclass-free nests as what json can write."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
-
-
-def print_table(columns: list[str], rows: list[list[Any]], title: str = "") -> None:
-    """A table on standard output; numbers to the right, nothing cut off."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in zip(*(_cells(column) for column in zip(*rows, strict=True)), strict=True):
-        table.add_row(*row)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = 160
+def print_table(columns: list[str], rows: list[list[Any]], title: str = "", left: tuple[str, ...] = ()) -> None:
+    """A table on standard output; nothing cut off, numbers to the right and the columns named in `left` to the left."""
+    console, table = _table(columns, rows, title, left)
+    # a terminal that is too narrow breaks the lines, which loses nothing
+    console.width = max(console.width, _natural_width(console, table))
     with console.capture() as capture:
         console.print(table)
     lines = (line.rstrip() for line in capture.get().splitlines())
     click.echo("\n".join(line for line in lines if line))
+
+
+def fits(columns: list[str], rows: list[list[Any]]) -> bool:
+    """Whether standard output has room for a table without breaking its lines."""
+    console, table = _table(columns, rows)
+    return _natural_width(console, table) <= console.width
+
+
+def _natural_width(console, table) -> int:
+    """What a table takes where there is no limit."""
+    return console.measure(table, options=console.options.update(width=100_000)).maximum
+
+
+def width() -> int:
+    """Characters in a line of standard output; where it is no terminal, as many as fit well into a file."""
+    return _stdout_console().width
+
+
+def _stdout_console():
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    return console
+
+
+def _table(columns: list[str], rows: list[list[Any]], title: str = "", left: tuple[str, ...] = ()) -> tuple:
+    """A console on standard output, and the table for it."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+    for row in zip(*(_cells(column) for column in zip(*rows, strict=True)), strict=True):
+        table.add_row(*map(Text, row))
+    return _stdout_console(), table
 
 
 def _cells(column: tuple) -> list[str]:

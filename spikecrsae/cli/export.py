@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -62,27 +61,3 @@ def export(
         )
     else:
         click.echo(place)
-
-
-def check_exports(folder: Path, kinds: tuple[str, ...], overwrite: bool) -> None:
-    """Before a run: whether its result could be written in these formats. Raises OutputError as export does."""
-    from spikecrsae.export import FORMATS, check_place
-
-    for kind in kinds:
-        check_place(folder / FORMATS[kind].name, kind, overwrite)
-
-
-def export_result(folder: Path, kinds: tuple[str, ...], reopen: Callable, overwrite: bool, narrator) -> None:
-    """Write a finished result in further formats into its folder; reopen() gives the recording."""
-    from spikecrsae.curated import open_sorting
-    from spikecrsae.export import default_place
-    from spikecrsae.export import export as write
-
-    for kind in dict.fromkeys(kinds):
-        narrator.start("export")
-        opened = reopen()
-        try:
-            place = write(*open_sorting(folder), kind, default_place(folder, kind), opened, overwrite)
-        finally:
-            opened.close()
-        narrator.finish(str(place))

@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import Command, json_option, reader_options, verbose_option
+from spikecrsae.cli.options import Command, Name, json_option, reader_options, verbose_option
 from spikecrsae.errors import InputError
 
 _LOOK_S = 5.0
 
 
 @click.command(cls=Command, short_help="Show what a recording holds.")
-@click.argument("recording", type=click.Path(path_type=Path))
+@click.argument("recording", type=Name())
 @reader_options
 @json_option
 @verbose_option

@@ -3,53 +3,59 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
-import signal
 import sys
-import threading
 from importlib.metadata import version
 
 import click
 
+from spikecrsae.cli import signals
 from spikecrsae.cli.apply import apply
+from spikecrsae.cli.batch import batch
+from spikecrsae.cli.compare import compare
 from spikecrsae.cli.export import export
 from spikecrsae.cli.info import info
 from spikecrsae.cli.report import report
+from spikecrsae.cli.rerun import rerun
 from spikecrsae.cli.score import score
+from spikecrsae.cli.show import show
 from spikecrsae.cli.simulate import simulate
 from spikecrsae.cli.sort import sort
-from spikecrsae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, OutOfMemoryError, OutputError, SpikeCRsAEError
-
-_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived; an exception, so that every `with` and `finally` on the way tidies up."""
+from spikecrsae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, described
 
 
 class Commands(click.Group):
     """The group. A command returns its exit code; whatever it raises leaves here as one line and an exit code."""
 
-    def invoke(self, ctx: click.Context):
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGTERM, _terminate) if in_main_thread else None
+    def make_context(self, *arguments, **extra) -> click.Context:
         try:
-            code = super().invoke(ctx)
-            sys.stdout.flush()  # a reader that has gone away shows here, not in the interpreter's last breath
-        except (click.exceptions.Exit, click.ClickException):
-            raise
-        except BaseException as error:
-            code = _report(error)
-        finally:
-            if in_main_thread:
-                signal.signal(signal.SIGTERM, before)
+            return super().make_context(*arguments, **extra)
+        except click.UsageError as error:
+            raise _told(error) from error
+
+    def invoke(self, ctx: click.Context):
+        with signals.answered():
+            try:
+                code = super().invoke(ctx)
+                sys.stdout.flush()  # a reader that has gone away shows here, not in the interpreter's last breath
+            except click.UsageError as error:
+                raise _told(error) from error
+            except (click.exceptions.Exit, click.ClickException):
+                raise
+            except BaseException as error:
+                code = _report(signals.asked_to_end(error))
         ctx.exit(code or 0)
 
 
-def _terminate(signum, frame) -> None:
-    raise Terminated
+def _told(error: click.UsageError) -> Exception:
+    """Say what is wrong with the words of a command, and where to read on; returns what ends the command."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error
+    _say(f"Error: {error.format_message()}", error.exit_code)
+    where = error.ctx.command_path if error.ctx else "spikecrsae"
+    click.echo(f"Try '{where} --help' for help.", err=True)
+    return click.exceptions.Exit(error.exit_code)
 
 
 def _report(error: BaseException) -> int:
@@ -60,24 +66,10 @@ def _report(error: BaseException) -> int:
         return 0
     if isinstance(error, KeyboardInterrupt):
         return _say("Interrupted.", EXIT_INTERRUPTED)
-    if isinstance(error, Terminated):
+    if isinstance(error, signals.Terminated):
         return _say("Terminated.", EXIT_TERMINATED)
-    if isinstance(error, SpikeCRsAEError):
-        return _say(f"Error: {error}", error.exit_code)
-    if _is_out_of_memory(error):
-        remedy = "close other programs, lower --chunk-s or train.max_training_s, or use --device cpu"
-        return _say(f"Error: out of memory ({error or 'no details'}); {remedy}.", OutOfMemoryError.exit_code)
-    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
-        return _say(f"Error: cannot write {error.filename or 'the result'} ({error.strerror}).", OutputError.exit_code)
-    where = next(iter(getattr(error, "__notes__", ())), "run again with --verbose for the traceback")
-    return _say(f"Error: internal error, {type(error).__name__}: {error}; {where}.", 1)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """MemoryError, or torch's own on a GPU (a class) or on the CPU (a message), without importing torch."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    line, code = described(error)
+    return _say(f"Error: {line}", code)
 
 
 def _say(line: str, code: int) -> int:
@@ -94,15 +86,16 @@ def cli() -> None:
 
     \b
     Exit codes:
-      0  done                            5  finished, but no unit was found
-      1  internal error                  6  the output cannot be written
-      2  wrong usage                     130  interrupted
-      3  the input cannot be used        143  terminated
-      4  out of memory
+      0  done                            6  the output cannot be written
+      1  internal error                  7  batch: a recording failed
+      2  wrong usage                     8  rerun: other spikes than before
+      3  the input cannot be used        130  interrupted
+      4  out of memory                   143  terminated
+      5  finished, but no unit was found
     """
 
 
-for command in (sort, score, report, export, simulate, info, apply):
+for command in (sort, show, score, compare, report, export, batch, rerun, simulate, info, apply):
     cli.add_command(command)
 
 

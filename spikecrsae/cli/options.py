@@ -81,9 +81,21 @@ class OrAuto(click.ParamType):
         return value if value == "auto" else self.number.convert(value, param, ctx)
 
 
+class Name(click.Path):
+    """The name of a file or folder, as a Path; an empty one, as an unset variable leaves it, would mean the current folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if not str(value).strip():
+            self.fail("the name is empty; give a file or folder, or . for the current one.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 option = functools.partial(click.option, cls=Option)
 
-output_option = option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Where the result goes.")
+output_option = option("-o", "--output", type=Name(), metavar="FOLDER", help="Where the result goes.")
 overwrite_option = option(
     "--overwrite", is_flag=True, help="Replace an existing result, and of its folder only what its manifest lists."
 )
@@ -124,10 +136,34 @@ def reader_options(function: Callable) -> Callable:
         add("--stream", metavar="NAME", help="Signal stream of a file that holds several, by name or number."),
         add("--segment", type=int, metavar="N", help="Only this segment of a file that holds several, counted from 0."),
         add("--channels", metavar="LIST", help="Channels to use, counted from 0, such as 0,2-5."),
-        add("--probe", type=click.Path(path_type=Path), metavar="FILE", help="Geometry: probeinterface JSON or .prb."),
+        add("--probe", type=Name(), metavar="FILE", help="Geometry: probeinterface JSON or .prb."),
         add("--groups", metavar="LIST|FILE", help="Channels sorted on their own, such as 0-3,4-7; a probe file; or all."),
         add("--start-s", type=float, metavar="S", help="Sort from this time on, on the recording's own clock."),
         add("--stop-s", type=float, metavar="S", help="Sort up to this time."),
+    )
+
+
+def sort_options(function: Callable) -> Callable:
+    """What can be asked of a sorting besides its configuration; the command receives the fields of a Job as the dict `choices`."""
+
+    @functools.wraps(function)
+    def command(**values):
+        names = ("save_components", "estimate_errors", "exports")
+        return function(choices={name: values.pop(name) for name in names}, **values)
+
+    return _stack(
+        command,
+        option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large)."),
+        option(
+            "--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time."
+        ),
+        option(
+            "--export",
+            "exports",
+            type=click.Choice(EXPORT_FORMATS),
+            multiple=True,
+            help="Also write this format into the result, as the command export does. May be given several times.",
+        ),
     )
 
 
@@ -153,7 +189,7 @@ def config_options(names: tuple[str, ...], file: bool = True) -> Callable:
         config_file = option(
             "--config",
             "config_file",
-            type=click.Path(path_type=Path),
+            type=Name(),
             metavar="FILE",
             help="Configuration in TOML; options win over it.",
         )

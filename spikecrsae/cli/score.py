@@ -13,17 +13,26 @@ from typing import Any
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import Command, json_option, option, output_option, quiet_option, reader_options, verbose_option
+from spikecrsae.cli.options import (
+    Command,
+    Name,
+    json_option,
+    option,
+    output_option,
+    quiet_option,
+    reader_options,
+    verbose_option,
+)
 from spikecrsae.errors import InputError, OutputError, UsageError
 
 _CURVE = "tradeoff.csv"
 
 
 @click.command(cls=Command, short_help="Compare a sorting with known spikes.")
-@click.argument("sorting", type=click.Path(path_type=Path))
+@click.argument("sorting", type=Name())
 @option(
     "--truth",
-    type=click.Path(path_type=Path),
+    type=Name(),
     required=True,
     metavar="FILE",
     help="Known spikes, or a recording that holds them.",

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import Command, json_option, option, quiet_option, verbose_option
+from spikecrsae.cli.options import Command, Name, json_option, option, quiet_option, verbose_option
 from spikecrsae.errors import OutputError
 
 
@@ -53,7 +53,7 @@ def _field_options(function):
 
 
 @click.command(cls=Command, short_help="Write a recording whose spikes are known.")
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=Name())
 @option(
     "--preset", type=click.Choice(["tetrode", "paper"]), default="tetrode", show_default=True, help="What to start from."
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import scipy.fft
 
+from spikecrsae.cores import n_cores
 from spikecrsae.csc.compiled import compiled
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]
     slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
     if len(slices) < 2:
         return [work(part) for part in slices]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(n_cores()) as pool:
         return list(pool.map(work, slices))
 
 

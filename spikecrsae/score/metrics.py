@@ -123,11 +123,17 @@ class Comparison:
 
 
 def compare(
-    truth: Trains, test: Trains, sampling_frequency: float, tolerance_ms: float = 0.4, exhaustive: bool = False
+    truth: Trains,
+    test: Trains,
+    sampling_frequency: float,
+    tolerance_ms: float = 0.4,
+    exhaustive: bool = False,
+    symmetric: bool = False,
 ) -> Comparison:
     """Compare spike trains (name -> samples, int64) with the truth, in SpikeInterface's numbers.
 
-    exhaustive: every neuron of the recording is in the truth, so that units without a partner are false. Raises UsageError
+    exhaustive: every neuron of the recording is in the truth, so that units without a partner are false. symmetric: neither
+    side is the truth; of the counts of both directions the larger one is taken, as SpikeInterface's compare_two_sorters does. Raises UsageError
     where the tolerance or the sampling frequency is not a number that makes sense.
     """
     if not (np.isfinite(tolerance_ms) and tolerance_ms >= 0):
@@ -139,6 +145,8 @@ def compare(
     n_test = np.array([len(test[name]) for name in test_names], dtype=np.int64)
     tolerance = tolerance_to_samples(tolerance_ms, sampling_frequency)
     counts = match_counts(truth, test, tolerance)
+    if symmetric:
+        counts = np.maximum(counts, match_counts(test, truth, tolerance).T)
     scores = agreement(counts, n_truth, n_test)
     matches = {
         "one_to_one": match_units_one_to_one(scores, MATCH_SCORE),

@@ -1,0 +1,102 @@
+"""Which recordings a batch has, where their results go, and which of them are there already."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError
+from spikecrsae.job import Job, file_state, read_options
+from spikecrsae.results import MANIFEST, check_folder, is_finished, read_run
+
+
+def find_recordings(words: Sequence[str]) -> list[Path]:
+    """The recordings that file names and patterns (`data/*.nwb`, `**` for folders at any depth) name, each once.
+
+    A word that exists is taken as it is; what a pattern finds is sorted, without side files (.toml) and results.
+    Raises InputError for a pattern that finds nothing; a missing file stays, and fails by itself.
+    """
+    found: dict[str, Path] = {}
+    for word in words:
+        matches = [word]
+        if not os.path.exists(word) and glob.has_magic(word):
+            matches = [path for path in sorted(glob.glob(word, recursive=True)) if _may_be_recording(path)]
+            if not matches:
+                raise InputError(
+                    f"{word} finds no recording; correct the pattern, and quote it so that it comes here whole."
+                )
+        for match in matches:
+            found.setdefault(os.path.realpath(match), Path(match))
+    return list(found.values())
+
+
+def _may_be_recording(path: str) -> bool:
+    """False for a side file and for a result, which patterns meet as well."""
+    return not path.endswith(".toml") and not os.path.exists(os.path.join(path, MANIFEST))
+
+
+def result_names(recordings: Sequence[Path]) -> list[str]:
+    """A folder name for each recording: its own without its ending; where several share that, with the ending, or with as
+    many of the folders above it as tell them apart."""
+    full = [Path(os.path.abspath(path)) for path in recordings]
+    plain_names = [path.name if path.is_dir() else path.stem for path in full]
+    depth = max((len(path.parts) for path in full), default=0)
+    ways = [plain_names, [path.name for path in full]]
+    ways += [
+        ["_".join((*p.parts[1:-1][-n:], name)) for p, name in zip(full, plain_names, strict=True)] for n in range(1, depth)
+    ]
+    names = ways[0]
+    for way in ways[1:]:
+        shared = {name for name, count in Counter(names).items() if count > 1}
+        names = [other if name in shared else name for name, other in zip(names, way, strict=True)]
+    again = [names[:k].count(name) for k, name in enumerate(names)]
+    return [f"{name}-{count + 1}" if count else name for name, count in zip(names, again, strict=True)]
+
+
+def plan_jobs(jobs: Sequence[Job], *, resume: bool) -> tuple[list[Job], list[Job]]:
+    """The jobs that are to be done, and those whose result is there already (with resume).
+
+    With resume a finished result stays where the same recording (path, size, time of change) was sorted with the same
+    options and settings by the same version. What a killed run left is replaced. Raises OutputError where a result would have
+    to be overwritten and overwrite is not set in its job; nothing has been done by then.
+    """
+    todo, kept, in_the_way = [], [], []
+    for job in jobs:
+        if is_finished(job.folder):
+            if resume and _made_alike(job):
+                kept.append(job)
+                continue
+            if not job.overwrite:
+                in_the_way.append(job.folder)
+        else:
+            job = replace(job, overwrite=True)
+            check_folder(job.folder, overwrite=True)
+        todo.append(job)
+    if in_the_way:
+        many = f"{len(in_the_way)} results are" if len(in_the_way) > 1 else "1 result is"
+        why = "made otherwise (recording, settings or version)" if resume else "there already"
+        remedy = "--overwrite" if resume else "--resume to keep what was made alike, --overwrite to make all anew"
+        raise OutputError(f"{many} {why}: {in_the_way[0]}{' ...' * (len(in_the_way) > 1)}; give {remedy}, or another -o.")
+    return todo, kept
+
+
+def _made_alike(job: Job) -> bool:
+    """Whether the finished result in a job's folder is what the job would make."""
+    from importlib.metadata import version
+
+    try:
+        run = read_run(job.folder)
+        before = run["recording"]
+        return (
+            (run["task"], run["spikecrsae"], run["config"], run["options"])
+            == ("sort", version("spikecrsae"), job.config.to_dict(), job.choices)
+            and (before["paths"], before["read_options"])
+            == ([os.path.abspath(path) for path in job.recordings], read_options(job.recordings, job.reader))
+            and {name: before[name] for name in ("bytes", "changed_ns")} == file_state(job.recordings)
+        )
+    except (SpikeCRsAEError, KeyError, OSError):
+        return False

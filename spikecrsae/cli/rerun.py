@@ -1,0 +1,67 @@
+"""spikecrsae rerun: a run once more, from its run.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spikecrsae.cli import console
+from spikecrsae.cli.options import (
+    Command,
+    Name,
+    json_option,
+    option,
+    output_option,
+    overwrite_option,
+    quiet_option,
+    verbose_option,
+)
+from spikecrsae.errors import EXIT_DIFFERENT
+
+
+@click.command(cls=Command, short_help="Repeat a run from its run.json.")
+@click.argument("run_json", type=Name(), metavar="RUN.JSON")
+@output_option
+@overwrite_option
+@option(
+    "--recording", type=Name(), multiple=True, metavar="FILE", help="Where it lies now, if moved; each file of a session."
+)
+@json_option
+@quiet_option
+@verbose_option
+@console.narrated
+def rerun(
+    run_json: Path,
+    output: Path | None,
+    overwrite: bool,
+    recording: tuple[Path, ...],
+    as_json: bool,
+    narrator: console.Narrator,
+) -> int:
+    """Sort once more what RUN.JSON records: the same recording, reading options, settings and seed.
+
+    RUN.JSON is the run.json of a result, or the result folder. The new result is a folder beside it, <folder>.rerun, or the
+    one given by -o. A recording that has changed is refused.
+    """
+    from spikecrsae.cli.result import show_outcome
+    from spikecrsae.job import run_job, spikes_digest
+    from spikecrsae.rerun import Record
+
+    record = Record.read(run_json)
+    first = record.path.absolute().parent
+    folder = output or first.with_name(first.name + ".rerun")
+    job = record.job(folder, recording, overwrite)
+    for difference in record.version_differences():
+        narrator.say(f"Warning: {difference}; the spikes may differ.")
+    record.check_input(job, narrator)
+    outcome = run_job(job, narrator)
+    identical = spikes_digest(outcome.sorting) == record.values.get("spikes_sha256")
+    code = show_outcome(outcome, folder, as_json, narrator, identical_spikes=identical)
+    if record.device_differs(outcome.device):
+        narrator.say(f"Warning: the first run was on {record.values.get('device')}, this one on {outcome.device}.")
+    if identical:
+        narrator.say("spikes.csv is identical to the first run's.")
+        return code
+    click.echo(f"spikes.csv differs from that of the run in {record.path}.", err=True)
+    return EXIT_DIFFERENT

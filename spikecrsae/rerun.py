@@ -1,0 +1,94 @@
+"""A run once more, from its run.json: the same recording, options and settings, which give the same spikes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikecrsae.config import Config
+from spikecrsae.errors import InputError
+from spikecrsae.job import Job, library_versions, recording_facts
+from spikecrsae.plain import plain
+from spikecrsae.progress import Observer
+from spikecrsae.readers import open_session
+
+#: Facts of a recording that decide about its spikes; a rerun compares them before the checksum.
+_DECISIVE = (
+    "n_samples", "sampling_frequency", "start_time_s", "channels", "groups", "time_range", "gain", "offset", "amplitude_unit",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run.json (path) and what it holds (values)."""
+
+    path: Path
+    values: dict[str, Any]
+
+    @classmethod
+    def read(cls, path: str | Path) -> Record:
+        """The record in a run.json, or in the result folder that holds it. Raises InputError where there is none, it is damaged,
+        or it says too little to be repeated."""
+        path = Path(path)
+        file = path / "run.json" if path.is_dir() else path
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            needed = (values["task"], values["recording"]["checksum"], values["recording"]["read_options"], values["config"])
+        except OSError as error:
+            raise InputError(f"{file} cannot be read ({error.strerror}); give the run.json of a result.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{file} is no complete run.json of spikecrsae ({error!r}); sort the recording anew."
+            ) from error
+        if needed[0] != "sort":
+            raise InputError(f"{file} is the record of spikecrsae {needed[0]}; only a run of sort can be repeated.")
+        return cls(file, values)
+
+    def job(self, folder: Path, recordings: Sequence[Path] = (), overwrite: bool = False) -> Job:
+        """The same job for another folder; recordings: where its files lie now, if they have moved."""
+        facts = self.values["recording"]
+        return Job(
+            recordings=tuple(recordings) or tuple(map(Path, facts["paths"])),
+            folder=folder,
+            config=Config().with_values(self.values["config"], origin=str(self.path)),
+            reader=facts["read_options"],
+            overwrite=overwrite,
+            **self.values["options"],
+        )
+
+    def check_input(self, job: Job, observer: Observer) -> None:
+        """Raise InputError where the recording is not the one that was sorted: its facts, then its checksum."""
+        from spikecrsae import groups
+
+        before, opened = self.values["recording"], open_session(job.recordings, **job.reader)
+        try:
+            now = plain(recording_facts(opened, job.recordings, job.reader))
+            for name in _DECISIVE:
+                if now[name] != before[name]:
+                    raise InputError(
+                        f"{job.recording} has {name} {now[name]}, the recording of {self.path} had {before[name]}; it has changed, "
+                        "so the run cannot be repeated. Sort it anew."
+                    )
+            checksum = groups.input_checksum(opened, job.config, observer)
+        finally:
+            opened.close()
+        if checksum != before["checksum"]:
+            raise InputError(
+                f"{job.recording} has the checksum {checksum}, the recording of {self.path} had {before['checksum']}; its samples "
+                "have changed, so the run cannot be repeated. Sort it anew."
+            )
+
+    def version_differences(self) -> list[str]:
+        """One line for each program or library whose version differs from the first run's."""
+        from importlib.metadata import version
+
+        then = {"spikecrsae": self.values.get("spikecrsae"), **self.values.get("libraries", {})}
+        now = {"spikecrsae": version("spikecrsae"), **library_versions()}
+        return [f"{name} was {then[name]}, is {now.get(name, 'not there')}" for name in then if then[name] != now.get(name)]
+
+    def device_differs(self, device: str) -> bool:
+        """Whether the first run computed on another device."""
+        return self.values.get("device") != device

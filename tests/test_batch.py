@@ -1,0 +1,280 @@
+"""Many recordings: the same results as one by one, whatever happens to some of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from conftest import cut_recording
+
+from spikecrsae.batch import find_recordings, result_names, run_jobs
+from spikecrsae.batch.result import Result, write_summary
+from spikecrsae.cli.main import cli
+from spikecrsae.errors import InputError
+from spikecrsae.job import Job
+from spikecrsae.results import prepare_folder
+
+
+def spikecrsae(*arguments):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory) -> Path:
+    """Two short recordings of the same name in two folders, and a file that is none."""
+    root = tmp_path_factory.mktemp("day")
+    cut_recording(root / "left" / "tetrode.h5", 10, 14)
+    cut_recording(root / "right" / "tetrode.h5", 20, 24)
+    (root / "left" / "broken.h5").write_text("no HDF5")
+    return root
+
+
+@pytest.fixture(scope="module")
+def batch(day, tmp_path_factory):
+    """The batch over the day with two processes, run once: its result, and its folder."""
+    out = tmp_path_factory.mktemp("batch") / "out"
+    return spikecrsae("batch", day / "*" / "*.h5", "-o", out, "--jobs", 2, "--seed", 3), out
+
+
+NAMES = {"left_tetrode": "left/tetrode.h5", "right_tetrode": "right/tetrode.h5"}
+
+
+def test_the_broken_one_does_not_stop_the_others(batch):
+    result, out = batch
+    assert result.exit_code == 7, result.stderr
+    assert {path.name for path in out.iterdir()} == {*NAMES, "batch.csv", "batch.json"}
+    rows = {Path(row["folder"]).name: row for row in csv.DictReader((out / "batch.csv").read_text().splitlines())}
+    assert {name: row["state"] for name, row in rows.items()} == {**dict.fromkeys(NAMES, "sorted"), "broken": "failed"}
+    assert rows["broken"]["exit_code"] == "3" and "not HDF5" in rows["broken"]["error"]
+    for name in NAMES:
+        assert int(rows[name]["n_spikes"]) == (out / name / "spikes.csv").read_text().count("\n") - 1
+        assert float(rows[name]["seconds"]) > 0
+        assert name in result.stdout
+    assert "not HDF5" in result.stdout
+    assert "2 of 3 recordings are sorted" in result.stderr
+    assert "[3/3]" in result.stderr
+
+
+def test_each_result_is_that_of_a_single_sort(batch, day, tmp_path):
+    for name, file in NAMES.items():
+        single = spikecrsae("sort", day / file, "-o", tmp_path / name, "--seed", 3, "--quiet")
+        assert single.exit_code == 0, single.stderr
+        for table in ("spikes.csv", "units.csv"):
+            assert (batch[1] / name / table).read_bytes() == (tmp_path / name / table).read_bytes(), name
+
+
+def test_a_batch_over_existing_results_is_refused_before_it_begins(batch, day):
+    before = (batch[1] / "left_tetrode" / "sorting.h5").stat().st_mtime_ns
+    result = spikecrsae("batch", day / "*" / "*.h5", "-o", batch[1], "--seed", 3)
+    assert result.exit_code == 6
+    assert "2 results are there already" in result.stderr and result.stderr.count("\n") == 1
+    assert (batch[1] / "left_tetrode" / "sorting.h5").stat().st_mtime_ns == before
+
+
+def test_resume_keeps_what_was_made_alike_and_only_that(batch, day, tmp_path):
+    out = shutil.copytree(batch[1], tmp_path / "out")
+    shutil.rmtree(out / "right_tetrode")
+    prepare_folder(out / "right_tetrode")  # what a killed run leaves
+    good = [day / file for file in NAMES.values()]
+    result = spikecrsae("batch", *good, "-o", out, "--seed", 3, "--resume", "--json")
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    states = {Path(row["folder"]).name: row["state"] for row in document["recordings"]}
+    assert states == {"left_tetrode": "kept", "right_tetrode": "sorted"}
+    assert all(row["n_units"] > 0 and row["seconds"] > 0 for row in document["recordings"])
+    assert (out / "right_tetrode" / "spikes.csv").read_bytes() == (batch[1] / "right_tetrode" / "spikes.csv").read_bytes()
+
+    other = spikecrsae("batch", *good, "-o", out, "--seed", 4, "--resume")
+    assert other.exit_code == 6 and "made otherwise" in other.stderr
+    elsewhere = shutil.copy(day / "left" / "tetrode.h5", tmp_path / "left_tetrode.h5")
+    moved = spikecrsae("batch", elsewhere, "-o", out, "--seed", 3, "--resume")
+    assert moved.exit_code == 6, "another recording of the same name is no reason to keep the result"
+
+
+def test_two_batches_into_one_folder_are_refused(day, tmp_path):
+    from spikecrsae.results import reserved
+
+    out = tmp_path / "out"
+    out.mkdir()
+    with reserved(out / "batch"):
+        result = spikecrsae("batch", day / "right" / "tetrode.h5", "-o", out)
+    assert result.exit_code == 6 and "another run" in result.stderr
+
+
+def test_the_summary_of_somebody_else_is_left_alone(day, tmp_path):
+    (tmp_path / "batch.csv").write_text("mine")
+    result = spikecrsae("batch", day / "right" / "tetrode.h5", "-o", tmp_path)
+    assert result.exit_code == 6
+    assert (tmp_path / "batch.csv").read_text() == "mine"
+
+
+def test_a_pattern_that_finds_nothing_and_a_file_that_is_not_there(tmp_path):
+    assert spikecrsae("batch", tmp_path / "*.h5", "-o", tmp_path / "out").exit_code == 3
+    assert not (tmp_path / "out").exists()
+    result = spikecrsae("batch", tmp_path / "nowhere.h5", "-o", tmp_path / "out")
+    assert result.exit_code == 7
+    assert "does not exist" in result.stdout
+
+
+def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
+    """The other one is sorted by a new process; closing the batch then takes back what that has begun."""
+    jobs = [Job((day / file,), tmp_path / name) for name, file in NAMES.items()]
+    killed, failed = None, None
+    with closing(run_jobs(jobs, 1)) as events:
+        for event in events:
+            if event.stage and killed is None:
+                killed = event.index
+                (worker,) = multiprocessing.active_children()
+                os.kill(worker.pid, signal.SIGKILL)
+            elif event.result:
+                failed = event
+            elif event.stage == "noise" and event.index != killed:
+                break
+        assert jobs[1 - killed].folder.exists()
+    assert failed.index == killed and failed.result.state == "failed"
+    assert "SIGKILL" in failed.result.error and "memory" in failed.result.error
+    assert not multiprocessing.active_children()
+    assert not jobs[1 - killed].folder.exists()
+
+
+def test_ctrl_c_stops_the_batch_and_keeps_what_is_finished(day, tmp_path):
+    out, group = tmp_path / "out", {"start_new_session": True}
+    words = [sys.executable, "-m", "spikecrsae", "batch", *(str(day / file) for file in NAMES.values()), "-o", str(out)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **group)
+    wait_for(lambda: (out / "left_tetrode" / "run.json").exists() and (out / "right_tetrode" / "run.log").exists(), process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the processes of the batch get it too
+    stdout, stderr = process.communicate(timeout=40)
+    assert process.returncode == 130, stderr
+    assert stderr.splitlines()[-1] == "Interrupted."
+    assert "Traceback" not in stderr
+    assert {path.name for path in out.iterdir()} == {"left_tetrode", "batch.csv", "batch.json"}
+    states = [row["state"] for row in json.loads((out / "batch.json").read_text())["recordings"]]
+    assert states == ["sorted", "stopped"]
+    assert "stopped" in stdout
+    wait_for(lambda: not group_is_alive(process.pid))
+
+
+def group_is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition, process=None, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+
+# ---- names
+
+
+def test_patterns_find_recordings_and_nothing_else(tmp_path):
+    for name in ("b.nwb", "a.nwb", "a.nwb.toml", "deep/er/c.nwb", "odd[1].nwb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    prepare_folder(tmp_path / "a.nwb.sorted")
+    names = lambda *words: [path.name for path in find_recordings([str(tmp_path / word) for word in words])]  # noqa: E731
+    assert names("*") == ["a.nwb", "b.nwb", "deep", "odd[1].nwb"]
+    assert names("*.nwb", "b.nwb", "../" + tmp_path.name + "/a.nwb") == ["a.nwb", "b.nwb", "odd[1].nwb"]
+    assert names("**/*.nwb")[-1] == "odd[1].nwb" and "c.nwb" in names("**/*.nwb")
+    assert names("odd[1].nwb") == ["odd[1].nwb"], "a name that exists is no pattern"
+    with pytest.raises(InputError, match="finds no recording"):
+        find_recordings([str(tmp_path / "*.dat")])
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["/d/a.h5", "/d/b.h5"], ["a", "b"]),
+        (["/d/a.h5", "/d/a.nwb"], ["a.h5", "a.nwb"]),
+        (["/d/x/a.h5", "/d/y/a.h5", "/d/b.h5"], ["x_a", "y_a", "b"]),
+        (["/1/x/a.h5", "/2/x/a.h5"], ["1_x_a", "2_x_a"]),
+        (["/x/a.h5", "/y/a.h5", "/x_a.h5"], ["x_a", "y_a", "x_a-2"]),
+    ],
+)
+def test_every_recording_gets_a_folder_of_its_own(paths, names):
+    assert result_names([Path(path) for path in paths]) == names
+
+
+def test_the_summary_has_a_row_for_each_recording_whatever_its_error_says(tmp_path):
+    result = Result(Path("a,b.h5"), Path("out/a"), state="failed", error='no "header", at all', exit_code=3)
+    write_summary(tmp_path, [result], {"jobs": 1})
+    (row,) = csv.DictReader((tmp_path / "batch.csv").read_text().splitlines())
+    assert (row["recording"], row["error"], row["n_units"]) == ("a,b.h5", 'no "header", at all', "")
+
+
+# ---- cluster
+
+
+def test_without_dask_the_scheduler_is_refused(day, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = spikecrsae("batch", day / "right" / "tetrode.h5", "-o", tmp_path / "out", "--scheduler", "tcp://127.0.0.1:1")
+    assert result.exit_code == 2
+    assert "pip install 'spikecrsae[dask]'" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def distributed():
+    return pytest.importorskip("distributed", reason="dask.distributed is not installed")
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
+def test_a_scheduler_that_does_not_answer_is_2(distributed, day, tmp_path, monkeypatch, address):
+    monkeypatch.setattr("spikecrsae.batch.cluster._CONNECT_S", 1)
+    result = spikecrsae("batch", day / "right" / "tetrode.h5", "-o", tmp_path / "out", "--scheduler", address)
+    assert result.exit_code == 2, result.stderr
+    assert f"no Dask scheduler answers at {address}" in result.stderr
+
+
+def test_a_batch_on_a_cluster_survives_the_death_of_a_worker(distributed, batch, day, tmp_path):
+    """On two workers over loopback, one of which is killed while it sorts: the same results as in processes."""
+    out = tmp_path / "out"
+    script = tmp_path / "cluster.py"
+    script.write_text(_CLUSTER)
+    words = [sys.executable, str(script), *(str(day / file) for file in NAMES.values()), str(day / "left" / "broken.h5")]
+    process = subprocess.run([*words, str(out)], capture_output=True, text=True, timeout=240)
+    assert "killed a worker" in process.stdout, process.stderr
+    assert "batch ended with 7" in process.stdout, process.stderr
+    states = {row["folder"]: row["state"] for row in json.loads((out / "batch.json").read_text())["recordings"]}
+    assert states == {str(out / name): "sorted" for name in NAMES} | {str(out / "broken"): "failed"}
+    for name in NAMES:
+        assert (out / name / "spikes.csv").read_bytes() == (batch[1] / name / "spikes.csv").read_bytes(), name
+    assert {path.name for path in out.iterdir()} == {*NAMES, "batch.csv", "batch.json"}
+
+
+_CLUSTER = """
+import os, signal, subprocess, sys, time
+from pathlib import Path
+
+from distributed import LocalCluster
+
+if __name__ == "__main__":
+    *recordings, out = sys.argv[1:]
+    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+        words = [sys.executable, "-m", "spikecrsae", "batch", *recordings, "-o", out, "--seed", "3"]
+        batch = subprocess.Popen([*words, "--scheduler", cluster.scheduler_address])
+        logs = []
+        while len(logs) < 2 and batch.poll() is None:
+            time.sleep(0.02)
+            logs = [log for log in Path(out).glob("*/run.log") if not (log.parent / "run.json").exists()]
+        if batch.poll() is None:
+            os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
+            print("killed a worker", flush=True)
+        print("batch ended with", batch.wait(), flush=True)
+"""

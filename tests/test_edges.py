@@ -1,0 +1,198 @@
+"""The command line at its edges: wrong words, two runs at once, Ctrl-C at any time, completion."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from spikecrsae.cli.main import cli
+from spikecrsae.cli.signals import answered, asked_to_end, repeat
+from spikecrsae.cores import n_cores
+from spikecrsae.errors import OutputError, UsageError
+from spikecrsae.results import reserved
+
+
+def spikecrsae(*arguments, **options):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae", **options)
+
+
+def start(*arguments, **options) -> subprocess.Popen:
+    words = [sys.executable, "-m", "spikecrsae", *map(str, arguments)]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+# ---- wrong words
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (["--nonsense"], "spikecrsae"),
+        (["nonsense"], "spikecrsae"),
+        (["sort"], "spikecrsae sort"),
+        (["sort", "x.h5", "--epoch", "3"], "spikecrsae sort"),
+        (["sort", "x.h5", "--method", "magic"], "spikecrsae sort"),
+        (["sort", "a.h5", "b.h5", "c.h5", "--jobs", "2"], "spikecrsae sort"),
+        (["score", "x.sorted"], "spikecrsae score"),
+        (["batch", "-o", "out"], "spikecrsae batch"),
+        (["sort", "x.h5", "-o", ""], "spikecrsae sort"),
+        (["sort", ""], "spikecrsae sort"),
+        (["batch", "x.h5", "-o", " "], "spikecrsae batch"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_a_hint(words, command):
+    result = spikecrsae(*words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    error, hint = result.stderr.splitlines()
+    assert error.startswith("Error: ") and len(error) > 20
+    assert hint == f"Try '{command} --help' for help."
+
+
+def test_an_empty_name_is_refused_for_what_it_is():
+    assert "the name is empty" in spikecrsae("sort", "x.h5", "-o", "").stderr
+
+
+def test_without_words_it_shows_its_help():
+    result = spikecrsae()
+    assert result.exit_code == 2
+    assert "Usage: spikecrsae" in result.stderr and "  sort " in result.stderr
+
+
+# ---- two runs at once
+
+
+def test_a_folder_is_reserved_for_one_and_free_again(tmp_path):
+    folder = tmp_path / "out"
+    with reserved(folder):
+        with pytest.raises(OutputError, match="being written by another run"), reserved(tmp_path / "x" / ".." / "out"):
+            raise AssertionError("the second came in")
+        with reserved(tmp_path / "other"):
+            pass
+    with reserved(folder):
+        pass
+    assert list(tmp_path.iterdir()) == [], "no lock is left behind"
+
+
+def test_a_lock_that_a_killed_run_left_does_not_count(tmp_path):
+    code = f"from spikecrsae.results import reserved; import os\nwith reserved({str(tmp_path / 'out')!r}): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 9
+    assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
+    with reserved(tmp_path / "out"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [[], ["--overwrite"]])
+def test_the_second_of_two_sorts_into_a_folder_is_refused(short_sort, tmp_path, words):
+    folder = tmp_path / "out"
+    with reserved(folder):
+        if words:
+            shutil.copytree(short_sort.folder, folder)
+        result = spikecrsae("sort", short_sort.recording, "-o", folder, *words)
+    assert result.exit_code == 6
+    assert "another run" in result.stderr and result.stderr.count("\n") == 1
+    assert folder.exists() == bool(words)
+
+
+# ---- signals
+
+
+@pytest.mark.parametrize("after_s", [0.06, 0.12, 0.25, 0.5, 0.9, 1.4])
+def test_ctrl_c_is_130_from_the_first_moment(short_sort, tmp_path, after_s):
+    process = start("sort", short_sort.recording, "-o", tmp_path / "out")
+    time.sleep(after_s)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1]
+    if process.returncode != 130 and "spikecrsae" not in errors and "Interrupted" not in errors:
+        pytest.skip("it came before Python had started")
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == "Interrupted."
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_that_python_drops_counts_at_the_next_stage():
+    with answered():
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        assert isinstance(asked_to_end(ImportError("numpy failed to import")), KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            repeat()
+    with answered():
+        repeat()
+        assert isinstance(asked_to_end(ImportError()), ImportError)
+
+
+# ---- cores
+
+
+def test_the_cores_of_a_run_can_be_limited(monkeypatch):
+    monkeypatch.delenv("SPIKECRSAE_CORES", raising=False)
+    assert 1 <= n_cores() <= os.cpu_count()
+    monkeypatch.setenv("SPIKECRSAE_CORES", "1")
+    assert n_cores() == 1
+    monkeypatch.setenv("SPIKECRSAE_CORES", "100000")
+    assert n_cores() <= os.cpu_count()
+    for wrong in ("0", "two", "-1"):
+        monkeypatch.setenv("SPIKECRSAE_CORES", wrong)
+        with pytest.raises(UsageError, match="SPIKECRSAE_CORES"):
+            n_cores()
+
+
+# ---- completion
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_is_made_for_each_shell(shell):
+    if shell == "bash" and not shutil.which("bash"):
+        pytest.skip("click asks bash for its version, and there is no bash here")
+    run = subprocess.run(
+        [sys.executable, "-m", "spikecrsae"],
+        env={**os.environ, "_SPIKECRSAE_COMPLETE": f"{shell}_source"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"_SPIKECRSAE_COMPLETE={shell}_complete" in run.stdout
+    if shutil.which(shell):
+        checked = subprocess.run([shell, "-n"], input=run.stdout, text=True, capture_output=True)
+        assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("spikecrsae ba", {"batch"}),
+        ("spikecrsae ", set(cli.commands)),
+        ("spikecrsae sort --detect", {"--detection-threshold"}),
+        ("spikecrsae sort --method ", {"em", "unrolled"}),
+    ],
+)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_words_are_completed(shell, words, expected):
+    parts = words.split(" ")
+    environment = {"_SPIKECRSAE_COMPLETE": f"{shell}_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(parts) - 1)}
+    if shell == "fish":
+        environment |= {"COMP_WORDS": words, "COMP_CWORD": parts[-1]}
+    result = spikecrsae(env=environment)
+    lines = result.stdout.splitlines()
+    if shell == "bash":
+        offered = {line.partition(",")[2] for line in lines}
+    elif shell == "zsh":
+        offered = set(lines[1::3])
+    else:
+        offered = {line.partition(",")[2].partition("\t")[0] for line in lines}
+    assert offered == expected
+
+
+def test_file_names_are_completed_by_the_shell():
+    environment = {"_SPIKECRSAE_COMPLETE": "bash_complete", "COMP_WORDS": "spikecrsae sort ", "COMP_CWORD": "2"}
+    assert spikecrsae(env=environment).stdout.startswith("file,")

@@ -1,0 +1,184 @@
+"""A run that is repeated from its run.json gives the same spikes; configurations are written and read without loss."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import fields
+
+import h5py
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import cut_recording
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spikecrsae.cli.main import cli
+from spikecrsae.config import Config, load_config
+
+
+def spikecrsae(*arguments):
+    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
+
+
+def test_a_rerun_of_raw_binary_needs_nothing_but_the_record(tmp_path):
+    """Options of the command line and of the side file, a relative path, settings and seed all stand in run.json."""
+    with h5py.File(cut_recording(tmp_path / "cut.h5", 20, 26)) as file:
+        traces = file["traces"][:]
+    (tmp_path / "day").mkdir()
+    recording = tmp_path / "day" / "raw.dat"
+    recording.write_bytes(traces.tobytes())
+    side = tmp_path / "day" / "raw.dat.toml"
+    side.write_text("sampling_frequency = 20000.0\nn_channels = 4\ndtype = 'int16'\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        words = ("--gain", 0.195, "--channels", "0,2-3", "--seed", 7, "--units", 3, "--exclude-s", "1-1.5", "-o", "first")
+        result = spikecrsae("sort", "day/raw.dat", *words, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    side.unlink()
+    result = spikecrsae("rerun", tmp_path / "first")
+    assert result.exit_code == 0, result.stderr
+    again = tmp_path / "first.rerun"
+    assert "spikes.csv is identical" in result.stderr and "Warning" not in result.stderr
+    for name in ("spikes.csv", "units.csv"):
+        assert (again / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+    records = [json.loads((folder / "run.json").read_text()) for folder in (tmp_path / "first", again)]
+    for name in ("config", "options", "recording", "spikes_sha256"):
+        assert records[0][name] == records[1][name], name
+    assert records[0]["recording"]["read_options"] == {
+        "sampling_frequency": 20000.0, "n_channels": 4, "dtype": "int16", "channels": [0, 2, 3], "gain": 0.195,
+    }  # fmt: skip
+
+
+def test_a_rerun_of_a_session_with_groups_and_a_time_range(tmp_path):
+    files = [cut_recording(tmp_path / f"part{k}.h5", 10 * k, 10 * k + 4) for k in range(2)]
+    words = ("--groups", "0-1,2-3", "--start-s", 1, "--stop-s", 7, "--jobs", 1, "-o", tmp_path / "first")
+    result = spikecrsae("sort", *files, *words, "--quiet")
+    assert result.exit_code == 0, result.stderr
+    result = spikecrsae("rerun", tmp_path / "first")
+    assert result.exit_code == 0, result.stderr
+    assert "spikes.csv is identical" in result.stderr
+    with h5py.File(files[1], "r+") as file:
+        file["traces"][100, 3] += 1
+    result = spikecrsae("rerun", tmp_path / "first", "-o", tmp_path / "again")
+    assert result.exit_code == 3 and "checksum" in result.stderr
+
+
+@pytest.fixture
+def copied(short_sort, tmp_path):
+    """A copy of the short recording and its result that may be changed; the record points to the copy."""
+    recording, folder = tmp_path / "copy.h5", tmp_path / "copy.sorted"
+    shutil.copy(short_sort.recording, recording)
+    shutil.copytree(short_sort.folder, folder)
+    change(folder, lambda record: record["recording"].update(paths=[str(recording)]))
+    return recording, folder
+
+
+def change(folder, how) -> None:
+    record = json.loads((folder / "run.json").read_text())
+    how(record)
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_a_recording_with_other_samples_is_refused_before_it_is_sorted(copied, tmp_path):
+    recording, folder = copied
+    with h5py.File(recording, "r+") as file:
+        file["traces"][1000, 0] += 1
+    result = spikecrsae("rerun", folder, "-o", tmp_path / "again")
+    assert result.exit_code == 3
+    assert "checksum" in result.stderr.splitlines()[-1]
+    assert "curate" not in result.stderr
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_recording_with_another_gain_is_refused(copied, tmp_path):
+    recording, folder = copied
+    with h5py.File(recording, "r+") as file:
+        holder = file["traces"] if "gain" in file["traces"].attrs else file
+        holder.attrs["gain"] = np.asarray(holder.attrs["gain"]) * 2
+    result = spikecrsae("rerun", folder, "-o", tmp_path / "again")
+    assert result.exit_code == 3
+    assert "gain" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_recording_that_has_moved_is_found_and_what_differs_is_said(copied, tmp_path):
+    """Other versions are a warning; other spikes than the record's end with 8."""
+    recording, folder = copied
+    moved = recording.rename(tmp_path / "elsewhere.h5")
+    assert spikecrsae("rerun", folder, "-o", tmp_path / "again").exit_code == 3
+    change(folder, lambda record: record.update(spikecrsae="0.0.1", spikes_sha256="other"))
+    change(folder, lambda record: record["libraries"].update(numpy="1.0"))
+    result = spikecrsae("rerun", folder, "--recording", moved, "-o", tmp_path / "again")
+    assert (tmp_path / "again" / "spikes.csv").read_bytes() == (folder / "spikes.csv").read_bytes()
+    assert result.exit_code == 8
+    assert "spikecrsae was 0.0.1" in result.stderr and "numpy was 1.0" in result.stderr
+    assert "spikes.csv differs" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"task": "sort", "recording": {"path": "x.h5"}}', "[1]"])
+def test_a_record_that_says_too_little_is_3(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    result = spikecrsae("rerun", tmp_path / "run.json")
+    assert result.exit_code == 3
+    assert result.stderr.count("\n") == 1
+
+
+def test_only_sort_can_be_repeated(copied):
+    folder = copied[1]
+    change(folder, lambda record: record.update(task="apply"))
+    result = spikecrsae("rerun", folder)
+    assert result.exit_code == 3 and "apply" in result.stderr
+
+
+# ---- the configuration as TOML
+
+
+def value_of(field):
+    """A strategy for the values that a configuration field takes."""
+    rule = field.metadata
+    kind = rule["kind"] or type(field.default)
+    if rule["choices"]:
+        values = st.sampled_from(rule["choices"])
+    elif kind is bool:
+        values = st.booleans()
+    elif kind is int:
+        values = st.integers(int(rule["low"]), int(rule["high"] or 10**9))
+    elif kind is float:
+        values = st.floats(rule["low"], rule["high"] or 1e12)
+    else:
+        values = st.sampled_from(["", "1-2", "1.5-2,4-5"])
+    return st.none() | values if field.default is None else values
+
+
+def stages() -> list:
+    return [(stage.name, fields(getattr(Config(), stage.name))) for stage in fields(Config)]
+
+
+ANY_CONFIG = st.fixed_dictionaries(
+    {name: st.fixed_dictionaries({field.name: value_of(field) for field in options}) for name, options in stages()}
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ANY_CONFIG)
+def test_a_configuration_is_read_back_as_it_was_written(tmp_path_factory, values):
+    config = Config().with_values(values)
+    file = tmp_path_factory.getbasetemp() / "any.toml"
+    file.write_text(config.to_toml())
+    assert load_config(file) == config
+    other = Config().with_values({"initialise": {"units": 9}, "preprocess": {"lowpass_hz": 3000.0}})
+    assert load_config(file, other) == config, "every option stands in the file, also one that the program finds"
+    assert Config().with_values(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_dump_config_names_every_option_and_is_read_back(tmp_path):
+    dumped = spikecrsae("sort", "--units", 4, "--dump-config").stdout
+    for name, options in stages():
+        assert f"[{name}]" in dumped
+        assert all(f"\n{field.name} = " in dumped for field in options)
+    assert 'lowpass_hz = "auto"' in dumped
+    file = tmp_path / "sort.toml"
+    file.write_text(dumped)
+    assert load_config(file) == Config().with_values({"initialise": {"units": 4}})
+    assert spikecrsae("sort", "--config", file, "--dump-config").stdout == dumped
