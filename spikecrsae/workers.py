@@ -53,7 +53,7 @@ def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callab
             while waiting and len(at_work) < n_processes:
                 number, task = waiting.pop()
                 here, there = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(task, share, there), daemon=True)
+                process = context.Process(target=_work, args=(task, there), daemon=True)
                 with _signals_later(), _surroundings(share):
                     process.start()
                     there.close()
@@ -82,12 +82,12 @@ def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callab
 
 
 @contextmanager
-def _surroundings(n_cores: int) -> Iterator[None]:
+def _surroundings(share: int) -> Iterator[None]:
     """What a process inherits: its share of the cores for libraries, and no interest in Ctrl-C, which the terminal sends to all:
     the one who started it ends it."""
-    names = ("SPIKECRSAE_CORES", "OMP_NUM_THREADS")
+    names = (CORES_VARIABLE, "OMP_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(n_cores)))
+    os.environ.update(dict.fromkeys(names, str(share)))
     if _CAN_BLOCK:
         # started by the first process otherwise, it would let the signals through again
         resource_tracker.ensure_running()
@@ -130,12 +130,10 @@ def _received(pipe: Connection, process) -> tuple | None:
         ) from None
 
 
-def _work(task: Task, share: int, pipe: Connection) -> None:
-    """The life of a process: a task on its share of the cores, whose result and log go into the pipe."""
+def _work(task: Task, pipe: Connection) -> None:
+    """The life of a process: a task, whose result and log go into the pipe."""
     if _CAN_BLOCK:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    for name in (CORES_VARIABLE, "OMP_NUM_THREADS"):
-        os.environ[name] = str(share)
     with _collected() as records:
         try:
             result = task(StageCounter(lambda: pipe.send(None)))
