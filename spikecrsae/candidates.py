@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 #: A unit whose number of spikes has changed by more than this part is another one to a test that it has passed.
 _CHANGED = 0.1
+#: Waveforms of a unit that are looked at, at most.
+MOST_WAVEFORMS = 5000
 #: Samples that are searched at a time for stretches to look at.
 _PIECE = 1 << 18
 
@@ -131,6 +133,10 @@ class Candidates:
         """First samples of a unit's spikes."""
         return self.spikes.sample[self.spikes.unit == unit]
 
+    def looked_at(self, unit: int) -> np.ndarray:
+        """Indices of the spikes of a unit whose waveforms are looked at: at most MOST_WAVEFORMS, drawn at random."""
+        return at_most(self.of(unit), MOST_WAVEFORMS, self.seed)
+
     def passes(self, test: str, unit: int) -> None:
         """Remember that a unit has passed a test clearly."""
         self._passed[test, self.ids[unit]] = len(self.starts(unit)), self.next_id
@@ -148,3 +154,8 @@ class Candidates:
         row = {"decision": decision, "units": named, "statistic": float(statistic), "level": float(level), **more}
         self.decisions.append(row | {"round": self.round_number})
         log.info("%s", self.decisions[-1])
+
+
+def at_most(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """The indices, or n of them drawn at random, in order."""
+    return indices if len(indices) <= n else np.sort(np.random.default_rng(seed).choice(indices, n, replace=False))

@@ -11,29 +11,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikecrsae.bursts import LEVEL as BURST_LEVEL
-from spikecrsae.bursts import SAME_SHAPE, burst_p_value
-from spikecrsae.candidates import Candidates
-from spikecrsae.csc.convolution import gram
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
-from spikecrsae.evidence import SPREAD_BOUNDS, Excerpt, add, first_model, keep, parameter_cost
+from spikecrsae.candidates import Candidates, at_most
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.evidence import Excerpt, first_model, keep, parameter_cost
 from spikecrsae.initialise import (
-    MODE_LEVEL,
     SMALLEST_CLUSTER,
     SpikeSubspace,
     TemplateWindow,
     allowed_variance,
-    are_two,
     divide,
     nuisance_directions,
     templates_from_labels,
     windows_at,
     without,
 )
+from spikecrsae.merges import merge_pairs
 from spikecrsae.satellites import SATELLITE_FRACTION, find_satellites
 
-#: Pairs of templates with a cosine above this at the best lag are asked whether they are one.
-SIMILAR = 0.7
 #: Probability that a unit's spike of typical size is none of noise, at least.
 CERTAIN = 0.95
 #: A test that was passed with a statistic of so many times its level is repeated only when something has changed.
@@ -91,7 +85,7 @@ def curate(
         state.round_number = round_number
         _deaths(state)
         cleaned = _recentred_waveforms(state)
-        if not _merges(state, cleaned, burst):
+        if not merge_pairs(state, cleaned, burst):
             # once one of those born has died, or nothing came of it before, what the residual offers has been tried
             try_births = state.ids != tried and state.born <= set(state.ids)
             residuals = (state.rest, state.rest_of_whole()) if try_births else None
@@ -187,7 +181,7 @@ def _cleaned_waveforms(state: Candidates) -> list[np.ndarray]:
     copies, rows = model.shifted, model.copy_of(spikes)
     cleaned = []
     for unit in range(model.n_units):
-        mine = _looked_at(state, unit)
+        mine = state.looked_at(unit)
         windows = windows_at(rest, spikes.sample[mine], n_times + 2 * pad)
         own = copies[rows[mine]].transpose(0, 2, 1) * spikes.amplitude[mine, None, None]
         windows[:, pad : pad + n_times] += own.astype(np.float32)
@@ -223,118 +217,6 @@ def _recentred_waveforms(state: Candidates) -> list[np.ndarray]:
         return cleaned
     state.update(1, replace(state.model, templates=templates))
     return _cleaned_waveforms(state)
-
-
-def _looked_at(state: Candidates, unit: int) -> np.ndarray:
-    """Indices of the spikes whose waveforms are looked at."""
-    return _at_most(state.of(unit), 5000, state.seed)
-
-
-def _at_most(indices: np.ndarray, n: int, seed: int) -> np.ndarray:
-    return indices if len(indices) <= n else np.sort(np.random.default_rng(seed).choice(indices, n, replace=False))
-
-
-def _merges(state: Candidates, cleaned: list[np.ndarray], burst: int) -> bool:
-    """Merge the pairs whose cleaned waveforms, at the best shift, show one mode; whether there was such a pair."""
-    gone: set[int] = set()
-    for similarity, a, b, shift in _similar_pairs(state.model.templates):
-        if a in gone or b in gone or min(len(cleaned[a]), len(cleaned[b])) < SMALLEST_CLUSTER:
-            continue
-        first, second = _aligned(cleaned[a], cleaned[b], shift, state.window.n_times)
-        pooled, amplitudes = _pooled(first, second)
-        nuisance = nuisance_directions(pooled)[1:]
-        flat = [without(part.reshape(len(part), -1), nuisance) for part in (first, second)]
-        times = [state.in_whole(state.spikes.sample[_looked_at(state, unit)]) for unit in (a, b)]
-        two, p, variance = are_two(*_at_equal_time(flat, times), state.seed)
-        smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
-        if not two:
-            # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
-            wide = variance > allowed_variance(pooled)
-            gain = _gain_of_merging(state, a, b, pooled, amplitudes) if wide else 0.0
-            if wide and gain <= 0:
-                continue
-            statistic, level, why = (gain, 0.0, "better together") if wide else (p, MODE_LEVEL, "one mode")
-        else:
-            statistic, level, why = _burst_p_value(state, a, b, similarity, burst), BURST_LEVEL, "bursts"
-            if statistic >= level:
-                continue
-            smaller, larger = sorted((a, b), key=lambda u: state.model.energy[u])
-        state.decide("merge", [larger, smaller], statistic, level, why=why, similarity=similarity)
-        gone.add(smaller)
-        state.whole_units.add(state.ids[larger])
-    if gone:
-        state.keep(np.array([u for u in range(state.model.n_units) if u not in gone]))
-    return bool(gone)
-
-
-def _at_equal_time(parts: list[np.ndarray], times: list[np.ndarray]) -> list[np.ndarray]:
-    """Two sets of windows (n, n_features) as if all had been recorded at one time, where that brings them closer: the linear trend
-    within the sets is taken off (analysis of covariance). A neuron that drifts, known as two units in turn, becomes one."""
-    if min(map(len, parts)) < 2 * SMALLEST_CLUSTER:
-        return parts
-    clock = [t.astype(np.float64) - np.concatenate(times).mean() for t in times]
-    within = [t - t.mean() for t in clock]
-    trend = sum(t @ (x - x.mean(axis=0)) for t, x in zip(within, parts, strict=True)) / sum(t @ t for t in within)
-    moved = [x - t[:, None] * trend for x, t in zip(parts, clock, strict=True)]
-    apart, closer = (np.linalg.norm(x[1].mean(axis=0) - x[0].mean(axis=0)) for x in (parts, moved))
-    return moved if closer < apart else parts
-
-
-def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The common template (n_channels, n_times) of two sets of windows, the second moved by the part of a sample that fits best, and
-    the amplitudes of all windows relative to it."""
-    mean, other = first.mean(axis=0).T.astype(np.float64), second.mean(axis=0).T.astype(np.float64)
-    shift = max(np.linspace(-0.5, 0.5, 9), key=lambda by: np.vdot(mean, shift_in_time(other, by)))
-    pooled = (len(first) * mean + len(second) * shift_in_time(other, shift)) / (len(first) + len(second))
-    templates = pooled, shift_in_time(pooled, -shift)
-    amplitudes = [np.tensordot(w, h.T, axes=2) / (h**2).sum() for w, h in zip((first, second), templates, strict=True)]
-    return pooled, np.concatenate(amplitudes)
-
-
-def _burst_p_value(state: Candidates, a: int, b: int, similarity: float, burst: int) -> float:
-    """Probability that the weaker of two units does not hold the later spikes of the other's bursts, see bursts."""
-    if similarity < SAME_SHAPE:
-        return 1.0
-    weak, strong = sorted((a, b), key=lambda u: state.model.energy[u])
-    times = (np.sort(state.in_whole(state.starts(unit))) for unit in (strong, weak))
-    return burst_p_value(*times, burst, state.whole.shape[1])
-
-
-def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> float:
-    """Log posterior, less what templates cost, that one unit with the pooled template (n_channels, n_times) in place of a and b
-    gains. amplitudes (n,): of both units' spikes relative to it."""
-    mine = [state.starts(a), state.starts(b)]
-    excerpt = Excerpt.around(state.rest, state.model, state.spikes, np.sort(np.concatenate(mine)), state.seed)
-    others = np.delete(np.arange(state.model.n_units), [a, b])
-    merged = add(keep(state.model, others), pooled[None])
-    merged.spread[-1] = np.clip(np.sqrt(max(amplitudes.var() - 1 / (pooled**2).sum(), 0)), *SPREAD_BOUNDS)
-    merged.penalty[-1] = -np.logaddexp(-state.model.penalty[a], -state.model.penalty[b])
-    apart = excerpt.log_posterior(state.model) - sum(parameter_cost(pooled, len(m)) for m in mine)
-    return excerpt.log_posterior(merged) - parameter_cost(pooled, sum(map(len, mine))) - apart
-
-
-def _similar_pairs(templates: np.ndarray) -> list[tuple[float, int, int, int]]:
-    """(similarity, a, b, shift) of pairs of templates with a cosine above SIMILAR at the best lag, the closest first."""
-    correlations = gram(templates)
-    centre = (correlations.shape[2] - 1) // 2
-    norms = np.sqrt(correlations[np.arange(len(templates)), np.arange(len(templates)), centre])
-    reach = centre // 2
-    pairs = []
-    for a in range(len(templates)):
-        for b in range(a + 1, len(templates)):
-            lags = correlations[a, b, centre - reach : centre + reach + 1]
-            best = int(lags.argmax())
-            similarity = lags[best] / (norms[a] * norms[b])
-            if similarity > SIMILAR:
-                pairs.append((float(similarity), a, b, best - reach))
-    return sorted(pairs, reverse=True)
-
-
-def _aligned(first: np.ndarray, second: np.ndarray, shift: int, n_times: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of n_times samples that cover the same part of the waveform, which lies `shift` samples later in the second
-    template; both sets of padded windows give half of the way."""
-    start = n_times // 2 - shift // 2
-    return first[:, start : start + n_times], second[:, start + shift : start + shift + n_times]
 
 
 def _splits(state: Candidates, cleaned: list[np.ndarray]) -> None:
@@ -383,7 +265,7 @@ def _births(state: Candidates, residual: np.ndarray, everywhere: np.ndarray) -> 
         starts = starts[np.minimum(after, before) > window.n_times // 2]
     if len(starts) < SMALLEST_CLUSTER:
         return
-    windows = windows_at(rest, _at_most(starts, 20000, state.seed), window.n_times)
+    windows = windows_at(rest, at_most(starts, 20000, state.seed), window.n_times)
     labels, refocus = divide(windows, SMALLEST_CLUSTER, state.seed), False
     for template in templates_from_labels(windows, labels, SMALLEST_CLUSTER):
         trial = first_model(template[None], state.model.refractory)

@@ -32,6 +32,7 @@ FLOORS = {
         "drift",
         "satellites",
         "bursts",
+        "merges",
         "curate",
         "infer",
         "confidence",
