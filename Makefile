@@ -35,7 +35,7 @@ test: $(VENV)/.test-installed
 
 docs: $(VENV)/.docs-installed
 	$(BIN)/mkdocs build --strict --clean
-	@echo "Open site/index.html"
+	@echo "Open site/index.html, or with its search: $(BIN)/python -m http.server -d site"
 
 lint: $(VENV)/.lint-installed
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from spikecrsae.cli.main import cli
 
 def page() -> str:
     """The help of the program and of each command, as Markdown."""
-    top = click.Context(cli, info_name="spikecrsae", max_content_width=100)
+    top = click.Context(cli, info_name="spikecrsae", **cli.context_settings)
     parts = ["# Every command's help", _block(cli.get_help(top))]
     for name, command in cli.commands.items():
         parts += [f"## {name}", _block(command.get_help(click.Context(command, info_name=name, parent=top)))]

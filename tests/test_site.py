@@ -30,7 +30,9 @@ def test_every_page_is_built_and_loads_nothing(site):
     sources = {page.relative_to(ROOT / "docs").with_suffix("").as_posix() for page in (ROOT / "docs").rglob("*.md")}
     assert pages == sources | {"reference", "404"}
     for page in site.rglob("*.html"):
-        loading = re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//[^>]*>", page.read_text("utf-8"))
+        loading = re.findall(
+            r"<(?:script|link|img|iframe)[^>]*(?:src|href)=[\"']?(?:https?:)?//[^>]*>", page.read_text("utf-8")
+        )
         assert not loading, f"{page.name}: {loading}"
     for sheet in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)[\s\"']*(https?:)?//", sheet.read_text("utf-8")), sheet.name
