@@ -175,7 +175,9 @@ def _columns(original: Sorting, merged: Sorting, origin: _Origin, run: dict) -> 
     open_to_all = unit_columns(replace(evidence, dead_time=0))
     several = np.count_nonzero(origin.counts, axis=1) > 1
     fresh = {name: np.where(several, open_to_all[name], values) for name, values in fresh.items()}
-    fresh |= {"peak_channel": peak_channels(merged), "group": original.units.get("group", origin.best)[origin.best]}
+    fresh["peak_channel"] = peak_channels(merged)
+    if "group" in original.units:
+        fresh["group"] = original.units["group"][origin.best]
     return {
         name: np.where(origin.same, values[origin.best], fresh[name]) if name in fresh else origin.kept(values)
         for name, values in original.units.items()

@@ -23,7 +23,7 @@ from spikecrsae.exports.neo import neo_file
 from spikecrsae.exports.nwb import nwb_file
 from spikecrsae.exports.phy import phy_files
 from spikecrsae.exports.waveforms import Signal, used_channels
-from spikecrsae.readers import open_recording
+from spikecrsae.readers import open_session
 from spikecrsae.recording import Recording
 from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, check_export, write_atomic, write_export
 from spikecrsae.sorting import Sorting
@@ -95,15 +95,18 @@ def find_recording(source: str | Path, sorting: Sorting, run: dict, kind: str, o
     `options` go before those that run.json holds. None, with a warning, where it is not there or cannot be opened.
     """
     told = run.get("recording", {})
-    if not _lacks(kind, run) or not told.get("path"):
+    names = [Path(name) for name in told.get("paths") or [told.get("path")] if name]
+    if not _lacks(kind, run) or not names:
         return None
-    name, folders = Path(told["path"]), list(Path(source).absolute().parents)[:2]
-    path = next((place for place in (name, *(folder / name.name for folder in folders)) if place.exists()), None)
-    if path is None:
-        logger.warning("the recording %s is not there; give it with --recording", name)
-        return None
+    folders, paths = list(Path(source).absolute().parents)[:2], []
+    for name in names:
+        path = next((place for place in (name, *(folder / name.name for folder in folders)) if place.exists()), None)
+        if path is None:
+            logger.warning("the recording %s is not there; give it with --recording", name)
+            return None
+        paths.append(path)
     try:
-        recording = open_recording(path, **{**told.get("read_options", {}), **options})
+        recording = open_session(paths, **{**told.get("read_options", {}), **options})
         _check_recording(sorting, recording)
         return recording
     except SpikeCRsAEError as error:

@@ -6,9 +6,11 @@ import logging
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
@@ -18,6 +20,7 @@ from spikecrsae.progress import Observer
 
 log = logging.getLogger(__name__)
 
+_CAN_BLOCK = hasattr(signal, "pthread_sigmask")
 T = TypeVar("T")
 #: What is to be done elsewhere: it can be pickled, and is handed an Observer.
 Task = Callable[[Observer], T]
@@ -50,10 +53,11 @@ def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callab
             while waiting and len(at_work) < n_processes:
                 number, task = waiting.pop()
                 here, there = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(task, share, there), daemon=True)
-                process.start()
-                there.close()
-                at_work[here] = (number, process)
+                process = context.Process(target=_work, args=(task, there), daemon=True)
+                with _signals_later(), _surroundings(share):
+                    process.start()
+                    there.close()
+                    at_work[here] = (number, process)
             for pipe in wait(list(at_work)):
                 number, process = at_work[pipe]
                 message = _received(pipe, process)
@@ -66,7 +70,7 @@ def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callab
                 del at_work[pipe]
     finally:
         for pipe, (_, process) in at_work.items():
-            process.terminate()
+            process.kill()
             process.join()
             pipe.close()
     for number in range(len(tasks)):
@@ -75,6 +79,43 @@ def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callab
             if logger.isEnabledFor(record.levelno):
                 logger.handle(record)
     return [ended[number][0] for number in range(len(tasks))]
+
+
+@contextmanager
+def _surroundings(share: int) -> Iterator[None]:
+    """What a process inherits: its share of the cores for libraries, and no interest in Ctrl-C, which the terminal sends to all:
+    the one who started it ends it."""
+    names = (CORES_VARIABLE, "OMP_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, str(share)))
+    if _CAN_BLOCK:
+        # started by the first process otherwise, it would let the signals through again
+        resource_tracker.ensure_running()
+    mask = _CAN_BLOCK and signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        if _CAN_BLOCK:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """What would end this process meanwhile is answered afterwards: a process that is half started cannot be ended in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: came.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _received(pipe: Connection, process) -> tuple | None:
@@ -89,12 +130,10 @@ def _received(pipe: Connection, process) -> tuple | None:
         ) from None
 
 
-def _work(task: Task, share: int, pipe: Connection) -> None:
-    """The life of a process: a task on its share of the cores, whose result and log go into the pipe."""
-    # the terminal sends Ctrl-C to all of us; the one who started us ends us
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in (CORES_VARIABLE, "OMP_NUM_THREADS"):
-        os.environ[name] = str(share)
+def _work(task: Task, pipe: Connection) -> None:
+    """The life of a process: a task, whose result and log go into the pipe."""
+    if _CAN_BLOCK:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     with _collected() as records:
         try:
             result = task(StageCounter(lambda: pipe.send(None)))

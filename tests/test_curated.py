@@ -266,6 +266,16 @@ def test_a_damaged_folder_is_refused(folder, name, content, words):
     assert "\n" not in str(caught.value)
 
 
+def test_merging_the_first_units_leaves_fewer_clusters_than_the_numbers_of_the_last(made):
+    folder = exported(made, "phy")
+    clusters = made.sorting.spikes["unit"].copy()
+    clusters[clusters <= 1] = 4
+    curate(folder, clusters, {4: "good"})
+    sorting, _ = read_curated(folder)
+    assert sorting.unit_ids.tolist() == [2, 3, 4]
+    assert sorting.units["n_spikes"].sum() == len(made.sorting.spikes)
+
+
 def test_report_shows_the_curated_units(folder):
     result = spikecrsae("report", folder)
     assert result.exit_code == 0, result.output

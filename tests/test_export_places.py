@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -117,6 +118,23 @@ def test_the_recording_is_found_beside_a_result_that_moved(tmp_path, made, caplo
     with caplog.at_level(logging.WARNING, "spikecrsae"):
         assert find_recording(result, sorting, run, "phy", {}) is None
     assert "--recording" in caplog.text
+
+
+def test_the_files_of_a_session_are_found_together(tmp_path, made):
+    """Half of the recording in each of two files."""
+    whole = open_recording(made.recording)
+    half, paths = whole.n_samples // 2, [tmp_path / "first.h5", tmp_path / "second.h5"]
+    for path, (start, stop) in zip(paths, ((0, half), (half, whole.n_samples)), strict=True):
+        with h5py.File(path, "w") as file, h5py.File(made.recording) as original:
+            file.create_dataset("traces", data=original["traces"][start:stop]).attrs.update(original["traces"].attrs)
+    sorting, run = open_sorting(made.folder)
+    run["recording"]["paths"] = [str(path) for path in paths]
+    recording = find_recording(made.folder, sorting, run, "phy", {})
+    np.testing.assert_array_equal(recording.raw(0, whole.n_samples), whole.raw(0, whole.n_samples))
+    recording.close()
+    whole.close()
+    paths[1].unlink()
+    assert find_recording(made.folder, sorting, run, "phy", {}) is None
 
 
 # ---- the command

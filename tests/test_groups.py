@@ -303,18 +303,23 @@ def test_a_recording_that_is_not_reopened_is_sorted_here():
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="only Linux lists a process's children")
-def test_stopping_the_sort_ends_its_processes(path, tmp_path):
+@pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stopping_the_sort_ends_its_processes(path, tmp_path, signal_number, code):
+    """A signal to the sort alone, or, as Ctrl-C, to all of them."""
     folder = tmp_path / "stopped"
     words = ["sort", path, "--groups", "0-3,4-7", "--jobs", 2, "-o", folder, "--units", 40, "--epochs", 1000]
-    process = subprocess.Popen([sys.executable, "-m", "spikecrsae", *map(str, words)], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spikecrsae", *map(str, words)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 30
     children: list[str] = []
     while len(children) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(process.pid, signal.SIGTERM)
+    (os.killpg if signal_number == signal.SIGINT else os.kill)(process.pid, signal_number)
     errors = process.communicate(timeout=30)[1]
-    assert process.returncode == 143, errors
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
     assert len(children) >= 2
     while any(map(_is_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.05)

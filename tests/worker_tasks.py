@@ -14,7 +14,7 @@ def fail(observer) -> None:
     raise ValueError("broken")
 
 
-def count_cores(observer) -> int:
+def count_cores(observer) -> str:
     logging.getLogger("spikecrsae.tasks").warning("counting")
     observer.finish()
-    return os.cpu_count()
+    return os.environ["SPIKECRSAE_CORES"]

@@ -17,7 +17,12 @@ from spikecrsae.cli.options import EXPORT_FORMATS, Command, json_option, option,
 )
 @option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where it goes; into the result otherwise.")
 @option(
-    "--recording", type=click.Path(path_type=Path), metavar="FILE", help="The recording that was sorted, if it has moved."
+    "--recording",
+    "recordings",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="The recording that was sorted, if it has moved. Given several times, the files of one session.",
 )
 @option("--overwrite", is_flag=True, help="Replace what is there, unless it was worked on since.")
 @reader_options
@@ -29,7 +34,7 @@ def export(
     sorting: Path,
     kind: str,
     output: Path | None,
-    recording: Path | None,
+    recordings: tuple[Path, ...],
     overwrite: bool,
     reader: dict,
     as_json: bool,
@@ -42,12 +47,12 @@ def export(
     from spikecrsae.curated import open_sorting
     from spikecrsae.export import check_place, default_place, find_recording
     from spikecrsae.export import export as write
-    from spikecrsae.readers import open_recording
+    from spikecrsae.readers import open_session
 
     found, run = open_sorting(sorting)
     place = output or default_place(sorting, kind)
     check_place(place, kind, overwrite)
-    opened = open_recording(recording, **reader) if recording else find_recording(sorting, found, run, kind, reader)
+    opened = open_session(recordings, **reader) if recordings else find_recording(sorting, found, run, kind, reader)
     narrator.start("export")
     try:
         write(found, run, kind, place, opened, overwrite)
