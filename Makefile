@@ -1,6 +1,7 @@
 # make demo   sorts a small tetrode recording and scores it
 # make test   runs the tests
-# Both build .venv on first use; afterwards nothing is installed again until the project file or the pins change.
+# make docs   builds the documentation as pages for a browser
+# All build .venv on first use; afterwards nothing is installed again until the project file or the pins change.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,11 +14,12 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test docs lint clean
 
 help:
 	@echo "make demo    sort the sample recording into demo-output/ and score it"
 	@echo "make test    run the tests"
+	@echo "make docs    build the documentation into site/"
 	@echo "make lint    check style"
 	@echo "make clean   remove the environment and what the commands above wrote"
 
@@ -30,6 +32,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+docs: $(VENV)/.docs-installed
+	$(BIN)/mkdocs build --strict --clean
+	@echo "Open site/index.html, or with its search: $(BIN)/python -m http.server -d site"
 
 lint: $(VENV)/.lint-installed
 	$(BIN)/ruff check .
@@ -48,10 +54,14 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	$(INSTALL) -e '.[test]'
 	@touch $@
 
+$(VENV)/.docs-installed: $(VENV)/.installed
+	$(INSTALL) -e '.[docs]'
+	@touch $@
+
 $(VENV)/.lint-installed: constraints.txt | $(BIN)/python
 	$(INSTALL) ruff
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-output build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo-output site build dist .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

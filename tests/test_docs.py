@@ -1,4 +1,5 @@
-"""docs/cli.md and the command line say the same: every command, option, default, setting and exit code, both ways."""
+"""docs/cli.md and the command line say the same: every command, option, default, setting and exit code, both ways. What pages name
+exists: links and their anchors, the tests of docs/ecosystem.md."""
 
 from __future__ import annotations
 
@@ -75,7 +76,33 @@ def test_every_exit_code_is_documented():
     assert {int(code) for code in rows("Exit codes")} == codes
 
 
-@pytest.mark.parametrize("page", sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")]), ids=lambda p: p.name)
+PAGES = sorted([ROOT / "README.md", ROOT / "sample_data" / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links, as GitHub and the built pages make it."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#{1,6} (.+)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
+        place = page.parent / target if target else page
+        assert place.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(place), f"{page.name} links to {target}#{anchor}"
+
+
+def test_every_feature_names_a_test_that_exists():
+    text = (ROOT / "docs" / "ecosystem.md").read_text(encoding="utf-8")
+    tables = text.split("## What spikecrsae does not have")[0]
+    for row in re.findall(r"^\| (?!\|)(.+)$", tables, flags=re.M):
+        feature, ours = row.split(" | ")[:2]
+        if feature.startswith("spikecrsae"):
+            continue
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", ours)
+        assert named or ours.startswith("**no**") or feature == "Containers", f"{feature}: no test is named"
+        for file, test in named:
+            assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{feature}: {file}::{test}"

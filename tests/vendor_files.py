@@ -23,9 +23,10 @@ def _intan_channel(name: str, order: int, kind: int) -> bytes:
     return _qstring(name) + _qstring(name) + struct.pack("<10h2f", *numbers, 1e6, 0.0)
 
 
-def intan(folder: Path) -> Written:
+def intan(folder: Path, raw: np.ndarray | None = None) -> Written:
     """Intan RHD2000, all in one file: four amplifier channels, three auxiliary ones at a quarter of the rate, the supply voltage."""
-    raw = stored("<i2")[: len(stored()) // INTAN_BLOCK * INTAN_BLOCK]
+    raw = stored("<i2") if raw is None else raw
+    raw = raw[: len(raw) // INTAN_BLOCK * INTAN_BLOCK]
     header = struct.pack(
         "<IhhfhffffffhffIIIhh", 0xC6912702, 2, 0, FS, 1, 1.0, 0.1, 7500.0, 1.0, 0.1, 7500.0, 0, 1e3, 1e3, *[0] * 3, 0, 0
     )
