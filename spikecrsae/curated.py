@@ -106,11 +106,18 @@ def _clusters(folder: Path, original: Sorting) -> np.ndarray:
                 f"{folder / name}.npy cannot be read ({error}); the folder is damaged, export it again."
             ) from error
     times, templates, clusters = arrays
-    if not len(times) == len(templates) == len(clusters) or clusters.dtype.kind not in "iu":
-        raise InputError(f"{folder}: {len(times)} spike times and {len(clusters)} clusters; the folder is damaged.")
+    if not len(times) == len(templates) == len(clusters):
+        raise InputError(f"{folder}: {len(times)} spike times and {len(clusters)} clusters; every spike needs one.")
+    if clusters.dtype.kind not in "iu" or (len(clusters) and clusters.min() < 0):
+        raise InputError(
+            f"{folder}: spike_clusters.npy holds {clusters.dtype} from {clusters.min():g}; clusters are whole numbers from 0."
+        )
     real = templates < original.n_units
     if not np.array_equal(times[real], original.spikes["sample"]):
-        raise InputError(f"{folder}: spike_times.npy does not belong to {ORIGINAL}; the folder is damaged, export it again.")
+        raise InputError(
+            f"{folder}: spike_times.npy is not that of {ORIGINAL} any more. Spikes must stay where they are: give back the file, "
+            "and call a cluster noise instead of removing its spikes."
+        )
     return clusters[real].astype(np.int32)
 
 

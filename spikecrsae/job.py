@@ -153,8 +153,9 @@ def run_into_folder(
             outcome = run(work / COMPONENTS if components else None)
             observer.start("write")
             record = plain(facts | _record(recording, paths, reader, outcome, began))
-            write_result(work, outcome.sorting, record, files=_pictures(outcome.sorting, record))
+            # before the manifest is closed, so that a run that is killed in between leaves nothing unlisted
             save_checkpoint(outcome.checkpoint, work / MODEL)
+            write_result(work, outcome.sorting, record, files=_pictures(outcome.sorting, record))
             observer.finish(str(folder))
         add_to_manifest(work, [MODEL, LOG, *([COMPONENTS] if components else [])])
         if work != folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -17,4 +18,7 @@ def plain(value: Any) -> Any:
         return plain(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, str | Path):
+        # names of files that are no UTF-8 stay readable, and nothing that is written later fails at them
+        return os.fsencode(value).decode("utf-8", "backslashreplace")
+    return value

@@ -160,8 +160,8 @@ class Recording:
             return self
         fs, begin = self.sampling_frequency, self.start_time_s
         first = 0 if start_s is None else round((start_s - begin) * fs)
-        end = self.n_samples if stop_s is None else min(round((stop_s - begin) * fs), self.n_samples)
-        if not 0 <= first < end:
+        end = self.n_samples if stop_s is None else round((stop_s - begin) * fs)
+        if not 0 <= first < end <= self.n_samples:
             asked = f"{'its start' if start_s is None else f'{start_s:.10g} s'} to {'its end' if stop_s is None else f'{stop_s:.10g} s'}"
             raise UsageError(
                 f"{asked} is no part of {self.source}, which lasts from {begin:.10g} to {begin + self.duration_s:.10g} s; give "

@@ -63,6 +63,11 @@ class Record:
         """Raise InputError where the recording is not the one that was sorted: its facts, then its checksum."""
         from spikecrsae import groups
 
+        for path in job.recordings:
+            if not path.exists():
+                raise InputError(
+                    f"{path}, the recording of {self.path}, is not there; say with --recording where it lies now."
+                )
         before, opened = self.values["recording"], open_session(job.recordings, **job.reader)
         try:
             now = plain(recording_facts(opened, job.recordings, job.reader))

@@ -38,7 +38,7 @@ MANIFEST_FORMAT = "spikecrsae result"
 EXPORT_FORMAT = "spikecrsae export"
 MANIFEST_VERSION = 1
 #: Every name that a run may write into its folder by itself; reserved when the folder is prepared.
-RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", "model.pt", "run.log", "report.html")
+RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", "model.pt", "run.log", "report.html", "components.h5")
 
 
 def default_result_path(recording_path: str | Path) -> Path:

@@ -77,6 +77,11 @@ class Sorting:
         return self.n_samples / self.sampling_frequency
 
     @property
+    def sorted_s(self) -> float:
+        """Seconds of it that were sorted: without what was left out."""
+        return self.duration_s - float(np.diff(self.excluded).sum()) / self.sampling_frequency
+
+    @property
     def unit_rows(self) -> np.ndarray:
         """Row of the unit table (n_spikes,) that each spike belongs to."""
         order = np.argsort(self.unit_ids)

@@ -250,7 +250,7 @@ def test_a_folder_without_spikes(tmp_path, n_units):
     ("name", "content", "words"),
     [
         ("spike_clusters.npy", np.zeros(7, np.int32), "7 clusters"),
-        ("spike_times.npy", np.arange(80), "does not belong"),
+        ("spike_times.npy", np.arange(80), "is not that of original_sorting.h5"),
         ("spike_templates.npy", b"no array", "spike_templates.npy cannot be read"),
         ("cluster_group.tsv", b"cluster\tlabel\n1\tgood\n", "cluster_id and group"),
         ("original_sorting.h5", b"no HDF5", "cannot be read as a sorting"),
@@ -284,3 +284,26 @@ def test_report_shows_the_curated_units(folder):
     assert "unit 7" in page.read_text(encoding="utf-8").lower()
     assert spikecrsae("report", folder).exit_code == OutputError.exit_code
     assert spikecrsae("report", folder, "--overwrite").exit_code == 0
+
+
+def test_show_and_score_take_the_curated_folder_and_tell_of_noise(made, folder):
+    assert "of 5 units" in spikecrsae("show", folder).output
+    result = spikecrsae("score", folder, "--truth", made.folder / "spikes.csv")
+    assert result.exit_code == 0, result.output
+    assert "1 of the units are labelled noise" in result.stderr
+
+
+@pytest.mark.parametrize("clusters", [-1, 0.5])
+def test_clusters_are_whole_numbers(made, clusters):
+    folder = exported(made, "phy")
+    np.save(folder / "spike_clusters.npy", np.full(len(made.sorting.spikes), clusters))
+    with pytest.raises(InputError, match="whole numbers from 0"):
+        read_curated(folder)
+
+
+def test_spikes_are_not_to_be_removed(made):
+    folder = exported(made, "phy")
+    for name in ("spike_times", "spike_templates", "spike_clusters"):
+        np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy")[5:])
+    with pytest.raises(InputError, match="call a cluster noise instead"):
+        read_curated(folder)

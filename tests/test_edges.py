@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -16,7 +17,7 @@ from spikecrsae.cli.main import cli
 from spikecrsae.cli.signals import answered, asked_to_end, repeat
 from spikecrsae.cores import n_cores
 from spikecrsae.errors import OutputError, UsageError
-from spikecrsae.results import reserved
+from spikecrsae.results import prepare_folder, reserved
 
 
 def spikecrsae(*arguments, **options):
@@ -196,3 +197,30 @@ def test_words_are_completed(shell, words, expected):
 def test_file_names_are_completed_by_the_shell():
     environment = {"_SPIKECRSAE_COMPLETE": "bash_complete", "COMP_WORDS": "spikecrsae sort ", "COMP_CWORD": "2"}
     assert spikecrsae(env=environment).stdout.startswith("file,")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
+def test_a_name_that_is_no_utf_8_is_written_readably(short_sort, tmp_path):
+    strange = os.fsencode(tmp_path) + b"/m\xf6d.h5"
+    shutil.copyfile(short_sort.recording, strange)
+    out = tmp_path / "out"
+    words = [os.fsencode(word) for word in (sys.executable, "-m", "spikecrsae", "batch", "--quiet", "-o", str(out))]
+    result = subprocess.run([*words, strange], capture_output=True)
+    assert result.returncode == 0, result.stderr
+    stored = json.loads((out / "batch.json").read_text(encoding="utf-8"))
+    assert stored["recordings"][0]["state"] == "sorted"
+    assert "m\\xf6d.h5" in stored["recordings"][0]["recording"]
+
+
+def test_a_kill_before_the_manifest_is_closed_leaves_nothing_unlisted(tmp_path):
+    folder = prepare_folder(tmp_path / "out.new")
+    for name in ("model.pt", "run.log", "components.h5", "sorting.h5"):
+        (folder / name).write_bytes(b"half")
+    prepare_folder(folder, overwrite=True)
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
+
+
+def test_apply_takes_no_groups_but_the_models(short_sort):
+    result = spikecrsae("apply", short_sort.folder, short_sort.recording, "--groups", "0-1,2-3")
+    assert result.exit_code == 2
+    assert "those of the model" in result.stderr

@@ -268,7 +268,9 @@ def test_a_range_reads_nothing_else(simulation):
     assert min(start for start, _ in asked) == 20_000 and max(stop for _, stop in asked) == 80_000
 
 
-@pytest.mark.parametrize(("start", "stop"), [(9.0, None), (18.0, None), (14.0, 14.0), (15.0, 12.0), (None, 10.0)])
+@pytest.mark.parametrize(
+    ("start", "stop"), [(9.0, None), (18.0, None), (14.0, 14.0), (15.0, 12.0), (None, 10.0), (None, 19.0)]
+)
 def test_a_range_that_is_no_part(whole, start, stop):
     with pytest.raises(UsageError, match="lasts from 10 to 18 s"):
         open_recording(whole, start_s=start, stop_s=stop)

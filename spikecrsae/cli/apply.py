@@ -23,6 +23,7 @@ from spikecrsae.cli.options import (
     verbose_option,
 )
 from spikecrsae.config import Config
+from spikecrsae.errors import UsageError
 
 
 @click.command(cls=Command, short_help="Find the spikes of known units, without training.")
@@ -56,6 +57,9 @@ def apply(
     if len(recordings) > 1 and output is None:
         raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
 
+    if "groups" in reader:
+        raise UsageError("--groups has no effect here: the groups are those of the model; leave it out.")
+
     from spikecrsae import groups
     from spikecrsae.cli.result import show_outcome
     from spikecrsae.job import run_into_folder
@@ -75,4 +79,5 @@ def apply(
         outcome = run_into_folder(run, opened, recordings, folder, overwrite, narrator, reader, facts)
     finally:
         opened.close()
-    return show_outcome(outcome, folder, as_json, narrator)
+    remedy = f"{checkpoint} has no unit, or none that fires here; sort the recording by itself."
+    return show_outcome(outcome, folder, as_json, narrator, remedy)

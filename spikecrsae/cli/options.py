@@ -78,7 +78,10 @@ class OrAuto(click.ParamType):
         self.number = number
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if value == "auto" else self.number.convert(value, param, ctx)
+        try:
+            return value if value == "auto" else self.number.convert(value, param, ctx)
+        except click.BadParameter as error:
+            raise click.BadParameter(f"{error.message.rstrip('.')}; give a number, or auto.", ctx, param) from None
 
 
 class Name(click.Path):

@@ -28,8 +28,16 @@ _SHOWN = {
 _PICTURE_WIDTHS = (16, 12, 8)
 
 
-def show_outcome(outcome, folder: Path, as_json: bool, narrator: console.Narrator, **facts: Any) -> int:
-    """Print the unit table, or the JSON document (with further facts of the caller); returns the exit code."""
+def show_outcome(
+    outcome,
+    folder: Path,
+    as_json: bool,
+    narrator: console.Narrator,
+    remedy: str = "A lower --detection-threshold or another --highpass-hz may help.",
+    **facts: Any,
+) -> int:
+    """Print the unit table, or the JSON document (with further facts of the caller); returns the exit code. remedy: what to do where no
+    unit was found."""
     sorting = outcome.sorting
     if as_json:
         console.print_json(_document(outcome, folder) | facts)
@@ -39,12 +47,12 @@ def show_outcome(outcome, folder: Path, as_json: bool, narrator: console.Narrato
         narrator.say(f"Warning: {warning}")
     if sorting.n_units:
         narrator.say(
-            f"{len(sorting.spikes)} spikes of {sorting.n_units} units in {sorting.duration_s:.1f} s; the result is in {folder}"
+            f"{len(sorting.spikes)} spikes of {sorting.n_units} units in {sorting.sorted_s:.1f} s; the result is in {folder}"
         )
         return 0
     click.echo(
-        f"No unit was found in {sorting.duration_s:.1f} s of {sorting.n_channels} channels; the result in {folder} is valid and "
-        "empty. A lower --detection-threshold or another --highpass-hz may help.",
+        f"No unit was found in {sorting.sorted_s:.1f} s of {sorting.n_channels} channels; the result in {folder} is valid and "
+        f"empty. {remedy}",
         err=True,
     )
     return EXIT_NO_UNITS

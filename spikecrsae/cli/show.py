@@ -35,12 +35,12 @@ _WAVE_WIDTH, _WAVE_HEIGHT = 36, 6
 def show(sorting: Path, unit: int | None, as_json: bool, narrator: console.Narrator) -> None:
     """Show SORTING in the terminal: the table of its units, or one unit in detail.
 
-    SORTING is a result folder, or its sorting.h5.
+    SORTING is a result folder, its sorting.h5, or a folder curated in Phy.
     """
     from spikecrsae.cli.result import print_units, sorting_document
-    from spikecrsae.results import read_sorting
+    from spikecrsae.curated import open_sorting
 
-    stored = read_sorting(sorting)
+    stored = open_sorting(sorting)[0]
     if unit is not None:
         row = _row(stored, unit, sorting)
         console.print_json(_document(stored, row)) if as_json else _show_unit(stored, row)
@@ -49,7 +49,7 @@ def show(sorting: Path, unit: int | None, as_json: bool, narrator: console.Narra
     else:
         if stored.n_units:
             print_units(stored)
-        click.echo(f"{len(stored.spikes)} spikes of {stored.n_units} units in {stored.duration_s:.1f} s")
+        click.echo(f"{len(stored.spikes)} spikes of {stored.n_units} units in {stored.sorted_s:.1f} s")
 
 
 def _row(sorting, unit: int, path: Path) -> int:
