@@ -85,7 +85,8 @@ def score(
         options=ReadOptions(**reader) if truth_channel is not None else None,
     )
     known = _in_range(known, sorted_, narrator)
-    if sorted_.sorting is not None and (n_noise := int((sorted_.sorting.units.get("label") == "noise").sum())):
+    labels = [] if sorted_.sorting is None else list(sorted_.sorting.units.get("label", ()))
+    if n_noise := labels.count("noise"):
         narrator.say(f"{n_noise} of the units are labelled noise; they are scored as the others are.")
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
     folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
