@@ -22,6 +22,7 @@ from spikecrsae.config import Config
 from spikecrsae.cores import n_cores
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.intervals import seconds
+from spikecrsae.locks import reserved
 from spikecrsae.logs import logging_to_file
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
@@ -33,7 +34,6 @@ from spikecrsae.results import (
     check_folder,
     prepare_folder,
     replace_result,
-    reserved,
     write_result,
 )
 
@@ -45,9 +45,9 @@ _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba",
 class Job:
     """A recording to sort, how, and the folder for the result.
 
-    recordings: its file, or those of one session in order. reader: fields of ReadOptions. exports: further formats that the result is written in
-    (export.FORMATS). jobs: groups of channels sorted at the
-    same time, None for as many as there are cores. overwrite: replace an earlier result. command: the words that asked for it, for run.json.
+    recordings: its file, or those of one session in order. reader: fields of ReadOptions. exports: further formats that the
+    result is written in (export.FORMATS). jobs: groups of channels sorted at the same time, None for as many as there are
+    cores. overwrite: replace an earlier result. command: the words that asked for it, for run.json.
     """
 
     recordings: tuple[Path, ...]
@@ -85,7 +85,7 @@ def run_job(job: Job, observer: Observer | None = None):
     from spikecrsae import groups
 
     # beside the first stages, which use all cores, it would only be in the way
-    observer = _Loading(observer or Observer(), from_stage="groups" if job.reader.get("groups") else "curate")
+    observer = _Loading(observer or Observer())
     reopen = functools.partial(open_session, job.recordings, **job.reader)
     opened = reopen()
     work = functools.partial(
@@ -138,9 +138,9 @@ def run_into_folder(
 ):
     """Call run(components_path) and write its Outcome, the pictures and the records into `folder`; returns the Outcome.
 
-    paths, reader: the files and options that the recording was opened with. facts: what the caller adds to run.json. Raises OutputError where
-    the folder cannot be used. A run that ends early leaves nothing behind, and an earlier result as it was: the new one is
-    made beside it and takes its place at the end. After an internal error run.log stays, with the traceback.
+    paths, reader: the files and options that the recording was opened with. facts: what the caller adds to run.json. Raises
+    OutputError where the folder cannot be used. A run that ends early leaves nothing behind, and an earlier result as it was:
+    the new one is made beside it and takes its place at the end. After an internal error run.log stays, with the traceback.
     """
     from spikecrsae.checkpoint import save_checkpoint
 
@@ -164,14 +164,14 @@ def run_into_folder(
 
 
 class _Loading(Observer):
-    """Passes on what it is told; from the first start of a stage on, libraries that are needed later are loaded beside the
+    """Passes on what it is told; from curation on (or from that of groups) libraries that are needed later are loaded beside the
     computation, which takes seconds. What is missing is told where it is used."""
 
-    def __init__(self, observer: Observer, from_stage: str) -> None:
-        self._observer, self._from_stage = observer, from_stage
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
 
     def start(self, stage: str, total: int | None = None) -> None:
-        if stage == self._from_stage:
+        if stage in ("curate", "groups"):
             threading.Thread(target=_load_libraries, daemon=True).start()
         self._observer.start(stage, total)
 

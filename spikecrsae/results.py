@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,6 @@ from spikecrsae.errors import InputError, OutputError
 from spikecrsae.exports.csv import spikes_csv, units_csv
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
 from spikecrsae.sorting import Sorting
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +51,7 @@ def check_folder(path: str | Path, overwrite: bool = False) -> None:
         raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
     if not path.exists() and not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
-    with _writing(path):
+    with writing(path):
         if path.exists() and any(path.iterdir()):
             _files_of_earlier_result(path)
 
@@ -70,7 +65,7 @@ def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
     """
     path = Path(path)
     check_folder(path, overwrite)
-    with _writing(path):
+    with writing(path):
         path.mkdir(exist_ok=True)
         if any(path.iterdir()):
             _remove_earlier_result(path)
@@ -78,54 +73,11 @@ def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
     return path
 
 
-@contextmanager
-def reserved(path: str | Path) -> Iterator[None]:
-    """Keep other runs away from the result folder `path` while this one works on it; OutputError where one already does.
-
-    The lock is a file beside the folder that the system frees when its holder ends, however it ends. Where the file system
-    knows no locks, nothing is kept away.
-    """
-    path = Path(path).resolve()
-    if fcntl is None or not path.parent.is_dir():
-        yield  # without a place for a lock there is none for a result either, which check_folder says
-        return
-    file = path.with_name(f".{path.name}.lock")
-    with _writing(path):
-        handle = _locked(file)
-    if handle is None:
-        raise OutputError(
-            f"{path} is being written by another run; wait until it has ended, or choose another name with -o."
-        )
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            file.unlink()
-        os.close(handle)
-
-
-def _locked(file: Path) -> int | None:
-    """An open, locked file, or None where another process holds the lock."""
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        except OSError:
-            return handle
-        # its last holder may have removed the file between opening and locking
-        if file.exists() and os.path.samestat(os.fstat(handle), os.stat(file)):
-            return handle
-        os.close(handle)
-
-
 def replace_result(path: str | Path, new: str | Path) -> None:
     """Put the finished result folder `new` in the place of the earlier one at `path`; files of other origin stay there."""
     path, new = Path(path), Path(new)
     prepare_folder(path, overwrite=True)
-    with _writing(path):
+    with writing(path):
         for file in sorted(new.iterdir(), key=lambda f: f.name == MANIFEST):
             os.replace(file, path / file.name)
         new.rmdir()
@@ -190,7 +142,7 @@ def write_result(
     foreign = [name for name in contents if name not in listed and _occupied(path / name)]
     if foreign:
         raise OutputError(f"{path} holds {', '.join(foreign)} of other origin, which is not overwritten; choose another -o.")
-    with _writing(path):
+    with writing(path):
         # reserved first: a run that is killed leaves nothing that the next one takes for somebody else's
         _write_manifest(path, {**dict.fromkeys(contents), **listed}, complete=False)
         for name, content in contents.items():
@@ -209,7 +161,7 @@ def add_to_manifest(path: str | Path, names: Iterable[str | Path]) -> None:
     """
     path = Path(path)
     listed = _read_manifest(path)
-    with _writing(path):
+    with writing(path):
         for name in names:
             target = path / name
             found = sorted(f for f in target.rglob("*") if f.is_file()) if target.is_dir() else [target]
@@ -238,7 +190,7 @@ def check_export(path: str | Path, overwrite: bool = False) -> None:
         return
     if not overwrite:
         raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
-    with _writing(path):
+    with writing(path):
         listed = _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else {}
         changed = [name for name, entry in listed.items() if (path / name).is_file() and _measure(path / name) != entry]
     if changed:
@@ -257,7 +209,7 @@ def write_export(path: str | Path, files: Mapping[str, Iterable[bytes]], overwri
     path = Path(path)
     check_export(path, overwrite)
     work = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    with _writing(path):
+    with writing(path):
         try:
             work.mkdir(parents=True)
             listed = {name: write_atomic(work / name, content) for name, content in files.items()}
@@ -332,7 +284,7 @@ def write_atomic(path: str | Path, content: Iterable[bytes]) -> dict:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     digest, size = hashlib.sha256(), 0
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as file:
@@ -349,7 +301,7 @@ def write_atomic(path: str | Path, content: Iterable[bytes]) -> dict:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
     """Turns an OSError into an OutputError that says what to do."""
     try:
         yield

@@ -103,7 +103,7 @@ def test_resume_keeps_what_was_made_alike_and_only_that(batch, day, tmp_path):
 
 
 def test_two_batches_into_one_folder_are_refused(day, tmp_path):
-    from spikecrsae.results import reserved
+    from spikecrsae.locks import reserved
 
     out = tmp_path / "out"
     out.mkdir()

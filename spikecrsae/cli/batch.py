@@ -62,7 +62,7 @@ def batch(
     from spikecrsae.batch import Result, find_recordings, plan_jobs, result_names, run_jobs
     from spikecrsae.batch.result import make_folder, write_summary
     from spikecrsae.job import Job
-    from spikecrsae.results import reserved
+    from spikecrsae.locks import reserved
 
     found = find_recordings(recordings)
     wanted = [
