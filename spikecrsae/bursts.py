@@ -19,8 +19,9 @@ LEVEL = 1e-2
 
 def burst_p_value(leading: np.ndarray, following: np.ndarray, burst: int, n_samples: int) -> float:
     """Probability that two trains (samples, ascending) are not those of one neuron's bursts, the `following` spikes coming
-    after `leading` ones; 1 where SATELLITE_FRACTION of them do not, chance taken off. burst: BURST_MS in samples. The largest of three p-values from the
-    cross-correlogram, since all have to hold:
+    after `leading` ones; 1 where SATELLITE_FRACTION of them do not, chance taken off. burst: BURST_MS in samples.
+
+    The largest of three p-values from the cross-correlogram, since all have to hold:
 
     - more following spikes come within BURST_MS after a leading one than chance gives (binomial);
     - more come after than before one: neurons with a common input fire in either order (binomial);

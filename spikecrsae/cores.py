@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from spikecrsae.errors import UsageError
 
@@ -20,3 +22,16 @@ def n_cores() -> int:
     if not limit.isdecimal() or int(limit) < 1:
         raise UsageError(f"{CORES_VARIABLE} = {limit!r} must be a whole number above 0; correct it, or unset it.")
     return min(granted, int(limit))
+
+
+@contextmanager
+def limited(cores: int) -> Iterator[None]:
+    """Processes started meanwhile keep to so many cores, with the threads of their libraries too."""
+    limits = dict.fromkeys((CORES_VARIABLE, "OMP_NUM_THREADS"), str(cores))
+    before = {name: os.environ.get(name) for name in limits}
+    os.environ.update(limits)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

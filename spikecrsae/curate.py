@@ -190,8 +190,9 @@ def _cleaned_waveforms(state: Candidates) -> list[np.ndarray]:
 
 
 def _recentred_waveforms(state: Candidates) -> list[np.ndarray]:
-    """The cleaned waveforms, once the windows of new units are aligned with those of the others: spikes that collide are sought by the
-    distance of their windows. Where in these the waveforms peak is settled once, so that they keep most of their energy."""
+    """The cleaned waveforms, once the windows of new units are aligned with those of the others: spikes that collide are
+    sought by the distance of their windows. Where in these the waveforms peak is settled once, so that they keep most of
+    their energy."""
     n_times = state.window.n_times
     pad = n_times // 2
     cleaned = _cleaned_waveforms(state)
@@ -248,9 +249,9 @@ def _splits(state: Candidates, cleaned: list[np.ndarray]) -> None:
 
 
 def _births(state: Candidates, residual: np.ndarray, everywhere: np.ndarray) -> None:
-    """Add templates for what the residual (n_channels, n_samples) of the found spikes still holds: heads and tails of strong spikes
-    beyond their template, and clusters of events. everywhere: the residual of the whole signal, which may hold more spikes of
-    these than the stretches looked at."""
+    """Add templates for what the residual (n_channels, n_samples) of the found spikes still holds: heads and tails of strong
+    spikes beyond their template, and clusters of events. everywhere: the residual of the whole signal, which may hold more
+    spikes of these than the stretches looked at."""
     if _outer_waveforms(state, residual):
         return
     rest, spikes, window = residual.T, state.spikes, state.window

@@ -54,7 +54,7 @@ def described(error: BaseException) -> tuple[str, int]:
     if isinstance(error, SpikeCRsAEError):
         line, code = str(error), error.exit_code
     elif _is_out_of_memory(error):
-        remedy = "close other programs, lower --chunk-s or train.max_training_s, or use --device cpu"
+        remedy = "close other programs, give --memory-limit, or use --device cpu"
         line, code = f"out of memory ({error or 'no details'}); {remedy}.", OutOfMemoryError.exit_code
     elif isinstance(error, OSError) and error.errno in _UNWRITABLE:
         line, code = f"cannot write {error.filename or 'the result'} ({error.strerror}).", OutputError.exit_code

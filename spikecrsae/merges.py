@@ -17,7 +17,8 @@ SIMILAR = 0.7
 
 
 def merge_pairs(state: Candidates, cleaned: list[np.ndarray], burst: int) -> bool:
-    """Merge the pairs whose cleaned waveforms, at the best shift, show one mode; whether there was such a pair."""
+    """Merge the pairs whose cleaned waveforms, at the best shift, show one mode, and those of which one holds the later spikes of
+    the other's bursts (burst: bursts.BURST_MS in samples); whether there was such a pair."""
     gone: set[int] = set()
     for similarity, a, b, shift in _similar_pairs(state.model.templates):
         if a in gone or b in gone or min(len(cleaned[a]), len(cleaned[b])) < SMALLEST_CLUSTER:
@@ -50,8 +51,9 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray], burst: int) -> boo
 
 
 def _at_equal_time(parts: list[np.ndarray], times: list[np.ndarray]) -> list[np.ndarray]:
-    """Two sets of windows (n, n_features) as if all had been recorded at one time, where that brings them closer: the linear trend
-    within the sets is taken off (analysis of covariance). A neuron that drifts, known as two units in turn, becomes one."""
+    """Two sets of windows (n, n_features) as if all had been recorded at one time, where that brings them closer: the linear
+    trend within the sets is taken off (analysis of covariance). A neuron that drifts, known as two units in turn, becomes
+    one."""
     if min(map(len, parts)) < 2 * SMALLEST_CLUSTER:
         return parts
     clock = [t.astype(np.float64) - np.concatenate(times).mean() for t in times]
@@ -63,8 +65,8 @@ def _at_equal_time(parts: list[np.ndarray], times: list[np.ndarray]) -> list[np.
 
 
 def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The common template (n_channels, n_times) of two sets of windows, the second moved by the part of a sample that fits best, and
-    the amplitudes of all windows relative to it."""
+    """The common template (n_channels, n_times) of two sets of windows, the second moved by the part of a sample that fits
+    best, and the amplitudes of all windows relative to it."""
     mean, other = first.mean(axis=0).T.astype(np.float64), second.mean(axis=0).T.astype(np.float64)
     shift = max(np.linspace(-0.5, 0.5, 9), key=lambda by: np.vdot(mean, shift_in_time(other, by)))
     pooled = (len(first) * mean + len(second) * shift_in_time(other, shift)) / (len(first) + len(second))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,13 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, str | Path):
-        # names of files that are no UTF-8 stay readable, and nothing that is written later fails at them
-        return os.fsencode(value).decode("utf-8", "backslashreplace")
+        return _readable(str(value))
     return value
+
+
+def _readable(text: str) -> str:
+    """The text with escapes in place of what is no UTF-8, as in names of files: nothing that is written later fails at it."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")

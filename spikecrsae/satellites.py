@@ -16,8 +16,10 @@ LAG_LEVEL = 1e-2
 
 
 def find_satellites(model: SpikeSlab, spikes: Spikes, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Units (bool, n_units) and the part of their spikes that is locked (n_units,): units whose spikes mostly come at fixed lags from those of stronger units: they stand for what the
-    stronger template misfits, or for its head or tail beyond the window.
+    """Which units are satellites (bool, n_units), and the part of each unit's spikes that is locked (n_units,).
+
+    Spikes of satellites mostly come at fixed lags from those of a stronger unit: they stand for what its template misfits, or
+    for its head or tail beyond the window.
 
     A cross-correlogram with each stronger unit (energy above) over SATELLITE_REACH template lengths shows the lags at which
     there are more spikes than chance gives (Poisson, Bonferroni); a satellite has more than SATELLITE_FRACTION of its spikes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import traceback
@@ -14,7 +13,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import TypeVar
 
-from spikecrsae.cores import CORES_VARIABLE, n_cores
+from spikecrsae.cores import limited, n_cores
 from spikecrsae.errors import OutOfMemoryError, SpikeCRsAEError
 from spikecrsae.progress import Observer
 
@@ -83,20 +82,16 @@ def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callab
 
 @contextmanager
 def _surroundings(share: int) -> Iterator[None]:
-    """What a process inherits: its share of the cores for libraries, and no interest in Ctrl-C, which the terminal sends to all:
-    the one who started it ends it."""
-    names = (CORES_VARIABLE, "OMP_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, str(share)))
+    """What a process inherits: its share of the cores, and no interest in Ctrl-C, which the terminal sends to all: the one who
+    started it ends it."""
     if _CAN_BLOCK:
         # started by the first process otherwise, it would let the signals through again
         resource_tracker.ensure_running()
     mask = _CAN_BLOCK and signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
-        yield
+        with limited(share):
+            yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
         if _CAN_BLOCK:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 

@@ -20,9 +20,9 @@ _one_at_a_time = threading.Lock()
 def run_on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Event]:
     """Run jobs on the cluster whose scheduler is at `address` (tcp://host:port); yields what happens.
 
-    A job whose worker dies begins again on another one, as often as the scheduler allows (3 times unless configured). Recordings and results must have the same paths everywhere. When the
-    caller stops, jobs that have not begun are withdrawn; those at work end by themselves. Raises UsageError where
-    dask.distributed is not installed or no scheduler answers.
+    A job whose worker dies begins again on another one, as often as the scheduler allows (3 times unless configured). Recordings
+    and results must have the same paths everywhere. When the caller stops, jobs that have not begun are withdrawn; those at
+    work end by themselves. Raises UsageError where dask.distributed is not installed or no scheduler answers.
     """
     return _events(_connect(address), jobs)
 

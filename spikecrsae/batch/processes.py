@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -14,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
 from spikecrsae.batch.result import Event, Result, attempt
-from spikecrsae.cores import CORES_VARIABLE, n_cores
+from spikecrsae.cores import limited, n_cores
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.job import Job
 from spikecrsae.progress import Observer
@@ -96,16 +95,12 @@ class _Worker:
 @contextlib.contextmanager
 def _surroundings(cores: int) -> Iterator[None]:
     """What a process inherits: its share of the cores, and no interest in Ctrl-C, which is the batch's to answer."""
-    limits = dict.fromkeys((CORES_VARIABLE, "OMP_NUM_THREADS"), str(cores))
-    before = {name: os.environ.get(name) for name in limits}
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main_thread else None
-    os.environ.update(limits)
     try:
-        yield
+        with limited(cores):
+            yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
         if in_main_thread:
             signal.signal(signal.SIGINT, handler)
 

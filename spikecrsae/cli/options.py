@@ -147,7 +147,8 @@ def reader_options(function: Callable) -> Callable:
 
 
 def sort_options(function: Callable) -> Callable:
-    """What can be asked of a sorting besides its configuration; the command receives the fields of a Job as the dict `choices`."""
+    """What can be asked of a sorting besides its configuration; the command receives it as the dict `choices`, fields of a
+    Job."""
 
     @functools.wraps(function)
     def command(**values):
