@@ -21,6 +21,7 @@ from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
+from spikecrsae.decimate import decimated, decimation_factor
 from spikecrsae.dictionary import Dictionary
 from spikecrsae.drift import DriftingSlab, fit_drift
 from spikecrsae.errors import InputError, UsageError
@@ -111,8 +112,10 @@ def sort(
     device = resolve_device(config.runtime.device)
     rng = np.random.default_rng(config.runtime.seed)
     clock = _Clock()
-    window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency)
-    if recording.n_samples < 2 * window.n_times:
+    factor = decimation_factor(recording.sampling_frequency)
+    window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency / factor)
+    n_times = factor * window.n_times
+    if recording.n_samples < 2 * n_times:
         raise InputError(
             f"{recording.source}: {recording.n_samples} samples ({1000 * recording.duration_s:.3g} ms) are too short for templates of "
             f"{config.initialise.template_ms:g} ms; give a longer recording."
@@ -121,14 +124,14 @@ def sort(
     survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     clock.lap("check")
     used = recording.select(np.flatnonzero(survey.usable))
-    gaps, survey = _gaps(used, survey, given, config, window.n_times, observer)
+    gaps, survey = _gaps(used, survey, given, config, n_times, observer)
     clock.lap("artefacts")
     view = PreprocessedRecording(used, preprocess.fit(used, config.preprocess, rng, observer, gaps), gaps)
     clock.lap("noise")
     training = _TrainingSignal.of(view, config, rng)
     clock.lap("whiten")
-    model = _learn(training, view, window, config, device, observer, clock)
-    outcome = _finish(whole, view, survey, model, window.n_times, config, device, observer, clock)
+    model = _learn(training, view, window, factor, config, device, observer, clock)
+    outcome = _finish(whole, view, survey, model, n_times, config, device, observer, clock)
     if components_path is not None:
         ComponentWriter(outcome.sorting).write(components_path, observer)
         clock.lap("components")
@@ -259,10 +262,10 @@ class _TrainingSignal:
         return self.starts[samples // self.length] + samples % self.length
 
 
-def _learn(data: _TrainingSignal, view, window, config, device, observer, clock) -> _Model:
+def _learn(data: _TrainingSignal, view, window, factor, config, device, observer, clock) -> _Model:
     """First templates, then the set of units and how they drift, then CRsAE's templates, lambda and sigma."""
-    signal = data.signal
-    fs, initial, seed = view.sampling_frequency, config.initialise, config.runtime.seed
+    signal = decimated(data.signal, factor)
+    fs, initial, seed = view.sampling_frequency / factor, config.initialise, config.runtime.seed
     dead_time = max(1, ms_to_samples(initial.dead_time_ms, fs))
     refractory = ms_to_samples(initial.refractory_ms, fs)
     observer.start("initialise")
@@ -274,6 +277,7 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     curated = curate(
         signal, events, templates, members, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time,
         refractory=refractory, burst=ms_to_samples(BURST_MS, fs), fixed_number=initial.units is not None, seed=seed, observer=observer,
+        fine=data.signal, factor=factor,
     )  # fmt: skip
     slab = curated.model
     riding = int(curated.satellites.sum())
@@ -281,10 +285,10 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     observer.finish(f"{slab.n_units - riding} units after {curated.rounds} rounds{aside}")
     clock.lap("curate")
     if not slab.n_units:
-        empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
+        empty = Dictionary(np.zeros((0, view.n_channels, factor * window.n_times), np.float32), np.zeros(0))
         still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), view.n_samples)
         return _Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
-    drifting = fit_drift(signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
+    drifting = fit_drift(data.signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
     # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
     settings = replace(config.train, annealing=0.0)
     if config.infer.prior != "laplace":
@@ -294,7 +298,7 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
             max_training_s=min(settings.max_training_s, LAMBDA_TRAINING_S),
         )
     training = train(
-        _training_windows(signal, settings, fs), Dictionary.from_templates(slab.templates), settings,
+        _training_windows(data.signal, settings, view.sampling_frequency), Dictionary.from_templates(slab.templates), settings,
         sigma=1.0, seed=seed, device=device, observer=observer,
     )  # fmt: skip
     clock.lap("train")

@@ -34,6 +34,7 @@ FLOORS = {
         "bursts",
         "merges",
         "curate",
+        "decimate",
         "infer",
         "confidence",
         "quality",

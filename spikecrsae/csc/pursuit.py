@@ -25,7 +25,7 @@ from spikecrsae.csc.search import above_any, compare, cuts, improve, search
 #: Half the length of the interpolator, samples.
 SINC_REACH = 8
 #: Pieces decoded side by side have at least this many positions.
-_PIECE = 1 << 17
+_PIECE = 1 << 15
 #: Two spikes are tried in place of one where a template of theirs resembles that of the one (cosine at the best lag) so much.
 _RIVAL_SIMILARITY = 0.6
 
