@@ -13,7 +13,7 @@ from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.curate import CERTAIN, MAX_ROUNDS, Curated, curate
 from spikecrsae.evidence import FIRST_PENALTY, expectation_maximisation
-from spikecrsae.initialise import SMALLEST_CLUSTER, SpikeSubspace, TemplateWindow, are_two, divide, windows_at
+from spikecrsae.initialise import SMALLEST_CLUSTER, SpikeSubspace, TemplateWindow, windows_at
 from spikecrsae.progress import Observer
 from spikecrsae.satellites import find_satellites
 
@@ -41,39 +41,6 @@ def test_a_unit_that_rides_on_a_stronger_one_is_a_satellite_and_an_independent_o
         assert found.tolist() == [False, True, False]
         assert locked[1] > 0.95
         assert abs(locked[2]) < 0.1
-
-
-def test_one_cloud_is_one_and_two_clouds_are_two():
-    rng = np.random.default_rng(2)
-    cloud = rng.standard_normal((600, 60))
-    by_chance = cloud[:, 0] > 0
-    assert not are_two(cloud[by_chance], cloud[~by_chance], 0)[0]
-    moved = cloud[:300] + 0.9 * np.eye(60)[:40].sum(axis=0)
-    assert are_two(cloud[300:], moved, 0)[0]
-
-
-def test_divide_finds_the_clusters_of_whitened_windows():
-    rng = np.random.default_rng(3)
-    centres = 8 * rng.standard_normal((3, 30, 2)) / np.sqrt(60) * 2
-    truth = np.repeat(np.arange(3), (300, 120, 40))
-    labels = divide(centres[truth] + rng.standard_normal((460, 30, 2)), 6, 0)
-    assert len(np.unique(labels)) == 3
-    for unit in range(3):
-        assert len(np.unique(labels[truth == unit])) == 1
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_divide_finds_a_few_spikes_among_many(seed):
-    rng = np.random.default_rng(seed)
-    many, few = rng.standard_normal((2, 30, 2)) * 25 / np.sqrt(60)
-    few = many + 8 * few / np.linalg.norm(few)
-    gain = 1 + 0.05 * rng.standard_normal((2000, 1, 1))
-    truth = np.arange(2000) < 40
-    windows = gain * np.where(truth[:, None, None], few, many) + rng.standard_normal((2000, 30, 2))
-    labels = divide(windows, 6, 0)
-    assert labels.max() == 1
-    assert sorted(int(truth[labels == c].sum()) for c in (0, 1)) == [0, 40]
-    assert divide(windows[~truth], 6, 0).max() == 0
 
 
 def test_em_learns_the_rate_and_spread_of_a_unit():

@@ -1,4 +1,4 @@
-"""First templates: what the clustering library may not do to us."""
+"""First templates: clusters that are there are found, and what the clustering library may not do to us."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
-from spikecrsae.initialise import cluster
+from spikecrsae.initialise import are_two, cluster, divide
 
 
 def test_clusters_are_found_without_a_number():
@@ -42,3 +43,36 @@ def test_standard_output_stays_clean():
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["before", "after"]
     assert run.stderr == "notice of a library"
+
+
+def test_one_cloud_is_one_and_two_clouds_are_two():
+    rng = np.random.default_rng(2)
+    cloud = rng.standard_normal((600, 60))
+    by_chance = cloud[:, 0] > 0
+    assert not are_two(cloud[by_chance], cloud[~by_chance], 0)[0]
+    moved = cloud[:300] + 0.9 * np.eye(60)[:40].sum(axis=0)
+    assert are_two(cloud[300:], moved, 0)[0]
+
+
+def test_divide_finds_the_clusters_of_whitened_windows():
+    rng = np.random.default_rng(3)
+    centres = 8 * rng.standard_normal((3, 30, 2)) / np.sqrt(60) * 2
+    truth = np.repeat(np.arange(3), (300, 120, 40))
+    labels = divide(centres[truth] + rng.standard_normal((460, 30, 2)), 6, 0)
+    assert len(np.unique(labels)) == 3
+    for unit in range(3):
+        assert len(np.unique(labels[truth == unit])) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_divide_finds_a_few_spikes_among_many(seed):
+    rng = np.random.default_rng(seed)
+    many, few = rng.standard_normal((2, 30, 2)) * 25 / np.sqrt(60)
+    few = many + 8 * few / np.linalg.norm(few)
+    gain = 1 + 0.05 * rng.standard_normal((2000, 1, 1))
+    truth = np.arange(2000) < 40
+    windows = gain * np.where(truth[:, None, None], few, many) + rng.standard_normal((2000, 30, 2))
+    labels = divide(windows, 6, 0)
+    assert labels.max() == 1
+    assert sorted(int(truth[labels == c].sum()) for c in (0, 1)) == [0, 40]
+    assert divide(windows[~truth], 6, 0).max() == 0

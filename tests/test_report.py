@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
-import browser
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from drawn_sortings import FS, HOSTILE, RUN, make_sorting, make_truth
 from spikeinterface.core import NumpySorting
 from spikeinterface.postprocessing import compute_correlograms
 
@@ -26,89 +26,8 @@ from spikecrsae.report.tables import UNKNOWN, number, percent
 from spikecrsae.report.unit_pictures import AmplitudeModel, amplitude_picture, template_picture
 from spikecrsae.results import prepare_folder, read_sorting, write_result
 from spikecrsae.score import best_match_curves, compare
-from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 
-FS = 20000.0
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&\x00\udcff"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
-
-
-def make_sorting(n_units=3, n_channels=4, spikes_per_unit=60, silent=(), seed=0, **changes) -> Sorting:
-    """A sorting with everything a real one has."""
-    rng = np.random.default_rng(seed)
-    unit_ids = np.arange(n_units, dtype=np.int32)
-    firing = np.setdiff1d(unit_ids, silent)
-    spikes = np.zeros(spikes_per_unit * len(firing), SPIKE_DTYPE)
-    spikes["sample"] = np.sort(rng.integers(100, 199_000, len(spikes)))
-    spikes["unit"] = rng.permutation(np.repeat(firing, spikes_per_unit))
-    templates = rng.normal(0, 5, (n_units, n_channels, 60)).astype(np.float32)
-    templates[:, 0, 20] = -80 + np.arange(n_units)
-    size = np.abs(templates).max(axis=(1, 2)) if n_units else np.zeros(0)
-    spikes["amplitude"] = size[spikes["unit"]] * rng.normal(1, 0.05, len(spikes))
-    known = {
-        "spikes": spikes,
-        "unit_ids": unit_ids,
-        "sampling_frequency": FS,
-        "n_samples": 200_000,
-        "n_channels": n_channels,
-        "amplitude_unit": "uV",
-        "units": {
-            "label": np.array([("single", "multi", "noise")[u % 3] for u in unit_ids], dtype=object),
-            "peak_channel": np.zeros(n_units, np.int64),
-            "n_spikes": np.array([np.sum(spikes["unit"] == u) for u in unit_ids], np.int64),
-            "amplitude": size,
-            "snr": np.where(unit_ids % 2, np.nan, 8.0),
-            "whitened_norm": np.full(n_units, 11.0),
-            "threshold": 0.5 * size,
-            "estimated_false_alarm": np.full(n_units, 0.012),
-            "hybrid_recall": np.full(n_units, 0.97),
-            "curation_id": unit_ids + 4,
-        },
-        "templates": templates,
-        "templates_std": np.full_like(templates, 4.0),
-        "peak_index": np.full(n_units, 20),
-        "channels": {
-            "ids": np.array([str(c) for c in range(n_channels)], dtype=object),
-            "noise_level": np.r_[np.nan, np.full(n_channels - 1, 9.0)],
-            "masked": np.arange(n_channels) == 0,
-            "positions": np.zeros((n_channels, 2)),
-        },
-        "model": {
-            "lambda": np.array(5.1),
-            "spread": np.full(n_units, 0.04),
-            "objective_history": np.array([-10.0, -12.5, -12.75]),
-            "lambda_history": np.array([5.0, 5.05, 5.1]),
-            "template_change_history": np.array([0.2, 0.05, 0.01]),
-        },
-        "curation": (
-            {"decision": "merge", "units": [4, 9], "statistic": 0.3, "level": 0.01, "why": "one mode", "similarity": 0.99, "round": 1},
-            {"decision": "death", "units": [7], "statistic": None, "level": 6.0, "n": 4, "round": 1},
-        ),
-        "start_time_s": 3.0,
-        "excluded": np.array([[1000, 3000]]),
-        "example": rng.normal(0, 10, (2000, n_channels)).astype(np.float32),
-        "example_start": 50_000,
-    }  # fmt: skip
-    return Sorting(**known | changes)
-
-
-RUN = {
-    "spikecrsae": "0.1",
-    "began": "2026-01-02T03:04:05+00:00",
-    "seconds": 4.25,
-    "device": "cpu",
-    "recording": {"path": "day/one.h5", "format": "HDF5", "checksum": "abc", "notes": ["a note"]},
-    "warnings": ["channel 0 is flat"],
-    "config": {"infer": {"prior": "spike-slab"}},
-    "stage_seconds": {"infer": 1.0},
-}
-
-
-def make_truth(sorting: Sorting, source="truth.h5") -> Truth:
-    """Half of each unit's spikes, the rest elsewhere: a curve with misses and false alarms."""
-    known = {f"n{u}": np.sort(np.r_[sorting.spike_samples(u)[::2], 500 + 40 * u]) for u in sorting.unit_ids}
-    comparison = compare(known, sorting.trains(), FS)
-    return Truth(source, comparison, best_match_curves(comparison, known, sorting))
 
 
 class Page(HTMLParser):
@@ -430,98 +349,3 @@ def test_report_leaves_a_foreign_page_alone(result):
     (result / "report.html").write_text("mine")
     assert spikecrsae("report", result).exit_code == 6
     assert (result / "report.html").read_text() == "mine"
-
-
-# ---- in a browser
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-    program = browser.find_chromium()
-    if not program:
-        pytest.skip("no Chromium on the path, and the environment variable CHROMIUM names none")
-    with browser.Browser(program, tmp_path_factory.mktemp("browser")) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Path:
-    file = tmp_path_factory.mktemp("page") / "report.html"
-    sorting = make_sorting(4, 4, channels={"ids": np.array([HOSTILE] * 4, dtype=object)})
-    file.write_text(report_html(sorting, RUN, make_truth(sorting)), encoding="utf-8")
-    return file
-
-
-BOXES = """[...document.querySelectorAll("svg")].map((svg) => {
-  const inner = svg.getBBox(), outer = svg.getBoundingClientRect();
-  const shapes = [...svg.querySelectorAll("path, rect")];
-  const bare = shapes.filter((shape) => {
-    const style = getComputedStyle(shape);
-    return style.stroke === "none" && style.fill === "none";
-  });
-  const shown = shapes.filter((shape) => shape.getBBox().width > 0 || shape.getBBox().height > 0);
-  return [inner.width, inner.height, outer.width, outer.height, shown.length, bare.length, svg.getAttribute("aria-label")];
-})"""
-
-
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1320, 390])
-def test_every_figure_is_drawn_and_the_console_is_silent(chromium, page, tmp_path, width, dark):
-    chromium.open(page, width, dark)
-    boxes = chromium.evaluate(BOXES)
-    assert len(boxes) == text_count(page)
-    for *sizes, n_shown, n_bare, label in boxes:
-        assert min(sizes) > 50 and n_shown > 0, label
-        assert n_bare == 0, f"{label}: shapes without a colour"
-    assert chromium.errors == []
-    assert chromium.evaluate("document.documentElement.scrollWidth") <= width, "only frames within the page scroll sideways"
-    back = chromium.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", back)[:3])) < 200) is dark
-    picture = chromium.screenshot(tmp_path / "page.png")
-    assert picture.startswith(b"\x89PNG") and len(picture) > 50_000
-
-
-def text_count(page: Path) -> int:
-    return page.read_text(encoding="utf-8").count("<svg")
-
-
-def test_units_tables_and_theme_answer_to_the_keyboard(chromium, page):
-    chromium.open(page)
-    shown = (
-        '[...document.querySelectorAll("article.unit")].filter((u) => u.checkVisibility()).map((u) => u.dataset.unit).join()'
-    )
-    focused = "document.activeElement.textContent"
-    assert chromium.evaluate(shown) == "0,1,2,3"
-    for _ in range(200):
-        chromium.press("Tab")
-        if chromium.evaluate(focused) == "none":
-            break
-    assert chromium.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid", "the focus is seen"
-    chromium.press("Enter", "\r")
-    assert chromium.evaluate(shown) == ""
-    chromium.press("ArrowRight")
-    chromium.press("Enter", "\r")
-    assert chromium.evaluate(shown) == "0,3", "the single units"
-    chromium.evaluate("""document.querySelector('td a[href="#unit-2"]').focus()""")
-    chromium.press("Enter", "\r")
-    assert chromium.evaluate(shown) == "0,2,3" and chromium.evaluate("document.activeElement.id") == "unit-2"
-
-    order = '[...document.querySelectorAll(".units tbody tr")].map((r) => r.cells[0].textContent).join()'
-    heading = """[...document.querySelectorAll(".units .order")].find((b) => b.textContent === "{}").focus()"""
-    chromium.evaluate(heading.format("SNR"))
-    chromium.press("Enter", "\r")
-    assert chromium.evaluate(order) == "0,2,1,3", "what is not known comes last"
-    chromium.evaluate(heading.format("amplitude (µV)"))
-    chromium.press("Enter", "\r")
-    assert chromium.evaluate(order) == "3,2,1,0"
-    assert chromium.evaluate("document.activeElement.closest('th').ariaSort") == "ascending"
-
-    chromium.evaluate("document.getElementById('theme').focus()")
-    schemes = []
-    for _ in range(3):
-        chromium.press("Enter", "\r")
-        schemes.append(chromium.evaluate("getComputedStyle(document.documentElement).colorScheme"))
-    assert schemes == ["light", "dark", "light dark"]
-    unreachable = """[...document.querySelectorAll("button, a, summary, .scroll")].filter((e) => e.tabIndex < 0).length"""
-    assert chromium.evaluate(unreachable) == 0
-    assert chromium.errors == []
