@@ -18,6 +18,7 @@ FLOORS = {
     2: {"csc", "readers", "exports", "score", "simulate", "results", "locks", "components", "filters"},
     3: {
         "memory",
+        "device",
         "preprocess",
         "noise",
         "hum",

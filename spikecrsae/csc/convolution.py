@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 #: Samples that one thread works on at a time.
 _PIECE = 1 << 16
+#: Of each thread: whether it is one of those that in_threads has started.
+_thread = threading.local()
 
 
 def synthesis(codes: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
@@ -136,11 +139,11 @@ def _correlate_into(out, signal, shape):
 
 
 def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
-    """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores."""
+    """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores; inside such work, on the one it has."""
     slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
-    if len(slices) < 2:
+    if len(slices) < 2 or getattr(_thread, "is_ours", False):
         return [work(part) for part in slices]
-    with ThreadPoolExecutor(n_cores()) as pool:
+    with ThreadPoolExecutor(n_cores(), initializer=lambda: setattr(_thread, "is_ours", True)) as pool:
         return list(pool.map(work, slices))
 
 
