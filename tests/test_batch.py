@@ -236,7 +236,7 @@ def distributed():
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
 def test_a_scheduler_that_does_not_answer_is_2(distributed, day, tmp_path, monkeypatch, address):
-    monkeypatch.setattr("spikecrsae.batch.cluster._CONNECT_S", 1)
+    monkeypatch.setattr("spikecrsae.cluster._CONNECT_S", 1)
     result = spikecrsae("batch", day / "right" / "tetrode.h5", "-o", tmp_path / "out", "--scheduler", address)
     assert result.exit_code == 2, result.stderr
     assert f"no Dask scheduler answers at {address}" in result.stderr
