@@ -84,7 +84,7 @@ class BlockSpectra:
         return result[:, :n_positions]
 
 
-@compiled(fastmath=True)
+@compiled
 def _filtered(spectra, filters):
     n_channels, n_blocks, n_frequencies = spectra.shape
     out = np.zeros((len(filters), n_blocks, n_frequencies), spectra.dtype)
@@ -104,7 +104,7 @@ def energy_in_span(signal: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
     return in_threads(lambda part: _energy(padded[:, part.start : part.stop + n_times - 1], shapes), signal.shape[1], _PIECE)
 
 
-@compiled(fastmath=True)
+@compiled
 def _energy(signal, shapes):
     n_shapes, n_times = shapes.shape
     n_samples = signal.shape[1] - n_times + 1
@@ -123,7 +123,7 @@ def _energy(signal, shapes):
     return total
 
 
-@compiled(fastmath=True, inline="always")
+@compiled(inline="always")
 def _correlate_into(out, signal, shape):
     """Add the correlation of the signal with a shape, four of its samples at a time."""
     whole = len(shape) // 4 * 4
