@@ -200,7 +200,8 @@ def _run(
     if not any(isinstance(result, Outcome) for result in results):
         raise InputError("; ".join(f"group {group.name}: {error}" for group, error in outcomes.items()))
     outcome = merged(recording, outcomes) if groups[0].name else results[0]
-    observer.finish(f"{len(groups)} groups, {outcome.sorting.n_units} units")
+    n_groups = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
+    observer.finish(f"{n_groups}, {outcome.sorting.n_units} units")
     return outcome
 
 
