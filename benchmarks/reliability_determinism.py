@@ -80,10 +80,18 @@ def same_bytes(first: Path, second: Path) -> bool:
 
 
 def local_cluster():
-    """A Dask cluster of two workers over loopback."""
+    """A Dask cluster of two workers that listens on the loopback interface only, without a dashboard."""
     from distributed import LocalCluster
 
-    return LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None)
+    return LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        # where no address is given a server for metrics listens on all interfaces
+        dashboard_address="127.0.0.1:0",
+        worker_dashboard_address="127.0.0.1:0",
+        scheduler_kwargs={"dashboard": False},
+    )
 
 
 def kept(name: str, path: Path, words: Sequence[str], folder: Path) -> bool:

@@ -266,7 +266,10 @@ from distributed import LocalCluster
 
 if __name__ == "__main__":
     *recordings, out = sys.argv[1:]
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+    # where no address is given a server for metrics listens on all interfaces
+    listen = dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
+    only = {"host": "127.0.0.1", "scheduler_kwargs": {"dashboard": False}, **listen}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **only) as cluster:
         words = [sys.executable, "-m", "spikecrsae", "batch", *recordings, "-o", out, "--seed", "3"]
         batch = subprocess.Popen([*words, "--scheduler", cluster.scheduler_address])
         logs = []

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
+import pickle
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -12,41 +16,49 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from spikecrsae import groups, pipeline
 from spikecrsae.cli.main import cli
+from spikecrsae.config import Config
+from spikecrsae.progress import Observer
+from spikecrsae.readers import open_recording
 from spikecrsae.recording import BLOCK
 from spikecrsae.simulate import preset_config, simulate
 from spikecrsae.spread import BLOCKS_AT_ONCE
 
 pytest.importorskip("distributed", reason="dask.distributed is not installed")
-SETTINGS = ("--units", "1", "--epochs", "2", "--max-training-s", "5", "--device", "cpu", "--quiet")
-KINDS = {"together": ("--groups", "all"), "groups": ("--groups", "0,1")}
+SETTINGS = ("--groups", "0,1", "--units", "1", "--epochs", "2", "--max-training-s", "5", "--device", "cpu", "--quiet")
+CONFIG = Config().with_values(
+    {"initialise": {"units": 1}, "train": {"epochs": 2, "max_training_s": 5.0}, "runtime": {"device": "cpu"}}
+)
 
-#: The sorts of its command line on a cluster of two workers over loopback; the second one loses a worker while blocks are decoded.
+#: The sort of its command line on a cluster of two workers over loopback, of which one is killed while blocks are decoded.
 SCRIPT = """
 import json, os, signal, subprocess, sys, time
 
 from distributed import LocalCluster
 
 
-def run(words, cluster, kill):
+def run(words, cluster):
     sort = subprocess.Popen([sys.executable, "-m", "spikecrsae", *words, "--scheduler", cluster.scheduler_address])
     most, killed = 0, False
     while sort.poll() is None:
         time.sleep(0.01)
-        tasks = list(cluster.scheduler.tasks.values())
-        work = [task for task in tasks if task.key.startswith("_task")]
+        work = [task for task in list(cluster.scheduler.tasks.values()) if task.key.startswith("_task")]
         most = max(most, len(work))
-        # one that holds results of blocks, or decodes some
+        # what a task hands out comes first
         busy = [task.processing_on for task in work if task.priority[0] < 0 and task.processing_on]
-        if kill and not killed and busy:
+        if busy and not killed:
             os.kill(cluster.workers[busy[0].name].pid, signal.SIGKILL)
             killed = True
     return {"code": sort.returncode, "tasks": most, "killed": killed}
 
 
 if __name__ == "__main__":
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
-        print(json.dumps([run(words, cluster, kill) for kill, words in enumerate(json.loads(sys.argv[1]))]))
+    # where no address is given a server for metrics listens on all interfaces
+    listen = dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
+    only = {"host": "127.0.0.1", "scheduler_kwargs": {"dashboard": False}, **listen}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **only) as cluster:
+        print(json.dumps(run(sys.argv[1:], cluster)))
 """
 
 
@@ -64,38 +76,51 @@ def recording(tmp_path_factory) -> Path:
     return file
 
 
-@pytest.fixture(scope="module")
-def on_a_cluster(recording, tmp_path_factory) -> tuple[Path, list[dict]]:
-    """Folder of the results, and what happened."""
-    out = tmp_path_factory.mktemp("out")
-    script = out / "cluster.py"
+def test_a_cluster_gives_what_one_machine_gives(recording, tmp_path):
+    """Two groups, the blocks of each in two pieces, and a worker that dies meanwhile."""
+    script, there, here = tmp_path / "cluster.py", tmp_path / "there", tmp_path / "here"
     script.write_text(SCRIPT)
     # a relative path: the workers run in another folder
-    words = [["sort", recording.name, "-o", str(out / kind), *SETTINGS, *words] for kind, words in KINDS.items()]
-    command = [sys.executable, str(script), json.dumps(words)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=recording.parent)
+    words = ["sort", recording.name, "-o", str(there), *SETTINGS]
+    command = [sys.executable, str(script), *words]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=recording.parent)
     assert process.returncode == 0, process.stderr
-    return out, json.loads(process.stdout.splitlines()[-1])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_cluster_gives_what_one_machine_gives(recording, on_a_cluster, tmp_path, kind):
-    out, happened = on_a_cluster
-    run = happened[list(KINDS).index(kind)]
-    # every group, its blocks in two, and for each of these what they share
-    assert run["code"] == 0
-    assert run["killed"] == (kind == "groups")
-    assert run["tasks"] >= (4 if kind == "groups" else 3), "the blocks were not handed out"
-    words = ["sort", str(recording), "-o", str(tmp_path / "here"), *SETTINGS, *KINDS[kind], "--jobs", "1"]
-    result = CliRunner().invoke(cli, words, prog_name="spikecrsae")
+    happened = json.loads(process.stdout.splitlines()[-1])
+    assert happened["code"] == 0, process.stderr
+    assert happened["killed"] and happened["tasks"] >= 4, "the blocks were not handed out"
+    result = CliRunner().invoke(cli, ["sort", str(recording), "-o", str(here), *SETTINGS, "--jobs", "1"])
     assert result.exit_code == 0, result.stderr
     for name in ("spikes.csv", "units.csv"):
-        assert (out / kind / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
-    here, there = stored_values(tmp_path / "here"), stored_values(out / kind)
-    assert here.keys() == there.keys()
-    for name, value in here.items():
-        np.testing.assert_array_equal(value, there[name], err_msg=name)
-    assert len(here["spikes"]) > 100
+        assert (there / name).read_bytes() == (here / name).read_bytes(), name
+    expected, found = stored_values(here), stored_values(there)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(value, found[name], err_msg=name)
+    assert len(expected["spikes"]) > 100
+
+
+@dataclass(frozen=True)
+class Backwards:
+    """Workers that take the last piece first; everything is pickled on the way, as to another process."""
+
+    far = True
+
+    def each(self, work, common, items, stage_ended=None):
+        for number, item in reversed(list(enumerate(items))):
+            work_, common_, item_ = pickle.loads(pickle.dumps((work, common, item)))
+            yield number, pickle.loads(pickle.dumps(work_(common_, item_, Observer())))
+
+
+def test_pieces_in_any_order_of_a_recording_without_groups(recording):
+    reopen = functools.partial(open_recording, recording, groups="all")
+    with contextlib.closing(reopen()) as opened:
+        here = pipeline.sort(opened, CONFIG).sorting
+        there = groups.sort(opened, CONFIG, reopen=reopen, cluster=Backwards()).sorting
+    np.testing.assert_array_equal(there.spikes, here.spikes)
+    np.testing.assert_array_equal(there.templates, here.templates)
+    for name, column in here.units.items():
+        np.testing.assert_array_equal(there.units[name], column, err_msg=name)
+    assert np.all(np.diff(here.spikes["sample"]) >= 0) and len(here.spikes) > 100
 
 
 def stored_values(folder: Path) -> dict[str, np.ndarray]:
