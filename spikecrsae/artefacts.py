@@ -12,7 +12,7 @@ from spikecrsae.config import PreprocessConfig
 from spikecrsae.intervals import NONE, inside, widened
 from spikecrsae.preprocess import design_filter, filtered
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording
+from spikecrsae.recording import BLOCK, Recording
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 #: Loudness is measured in bins of this length, shorter than the pauses between spikes; a stretch of so many bins is judged.
@@ -30,7 +30,7 @@ STUCK_MS = 10.0
 
 
 def find_artefacts(
-    recording: Recording, config: PreprocessConfig, chunk_s: float, observer: Observer, gaps: np.ndarray = NONE
+    recording: Recording, config: PreprocessConfig, observer: Observer, gaps: np.ndarray = NONE
 ) -> np.ndarray:
     """Intervals (n, 2) in samples that look like artefacts, looked for outside the `gaps`.
 
@@ -47,7 +47,7 @@ def find_artefacts(
     if n_bins < 2 * STRETCH_BINS:
         observer.finish("too short to look for any")
         return NONE
-    step = max(1, s_to_samples(chunk_s, fs) // width)
+    step = BLOCK // width
     starts = range(0, n_bins, step)
     sos, margin = design_filter(config, fs)
 

@@ -80,7 +80,9 @@ class InferConfig:
         "prior of a spike's amplitude: spike-slab, near the unit's own; laplace, the paper's",
         choices=("spike-slab", "laplace"),
     )
-    chunk_s: float = _option(10.0, "length of signal coded at once", low=0.05)
+    chunk_s: float = _option(
+        10.0, "length of signal held at once, at least 65536 samples; the result does not depend on it", low=0.05
+    )
 
 
 @dataclass(frozen=True)

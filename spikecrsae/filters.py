@@ -36,7 +36,7 @@ def zero_phase(traces: np.ndarray, sos: np.ndarray, margin: int) -> np.ndarray:
     return result
 
 
-@compiled(fastmath=True)
+@compiled
 def _cascade(values, sos, state, step):
     """Filter values (n_samples, n_channels) in place, from the first to the last (step 1) or back (step -1). state (n_sections,
     2, n_channels): of the sections in transposed direct form II."""
@@ -72,7 +72,7 @@ def whiten(traces: np.ndarray, taps: np.ndarray, matrix: np.ndarray) -> np.ndarr
     return result.T
 
 
-@compiled(fastmath=True)
+@compiled
 def _whiten(signal, taps, matrix, result, first, end):
     """Samples first to end of `whiten`'s result (n_out, n_samples), from signal (n_channels, n_taps - 1 + end - first)."""
     n_channels, n_taps = taps.shape

@@ -5,11 +5,13 @@ sort(recording, config) and apply(model, recording) are those of the pipeline, g
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,15 +24,18 @@ from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
 from spikecrsae.cores import n_cores
-from spikecrsae.errors import InputError
+from spikecrsae.errors import InputError, SpikeCRsAEError
 from spikecrsae.intervals import common, gaps_from_the_start
+from spikecrsae.logs import collected, repeat
 from spikecrsae.pipeline import Outcome
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
 from spikecrsae.sorting import Sorting
+from spikecrsae.spikes import Gather, gathered
+from spikecrsae.spread import Elsewhere, Reopen
 from spikecrsae.units import s_to_samples
-from spikecrsae.workers import StageCounter, in_processes
+from spikecrsae.workers import Processes, StageCounter, Workers
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +43,6 @@ log = logging.getLogger(__name__)
 _STAGES, _STAGES_OF_APPLY = 7, 3
 #: What sorting.model holds for every unit; the rest is learnt for a group.
 _PER_UNIT = ("spread", "penalty", "whitened_norm")
-Reopen = Callable[[], Recording]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +56,19 @@ class Group:
     self_test: bool = False
     model: dict[str, Any] | None = None
 
-    def run(self, recording: Recording, observer: Observer) -> Outcome:
+    @property
+    def log_name(self) -> str:
+        """What its lines in the log begin with."""
+        return f"group {self.name}: " if self.name else ""
+
+    def run(self, recording: Recording, observer: Observer, gather: Gather = gathered) -> Outcome:
         """The outcome of this group of the recording; raises what the pipeline raises."""
         part = recording.select(self.channels)
-        with _named_in_log(f"group {self.name}: "):
-            log.info("channels %s", ", ".join(part.channel_ids))
-            if self.model is not None:
-                return pipeline.apply(self.model, part, self.config, observer, f"of group {self.name}")
-            outcome = pipeline.sort(part, self.config, observer)
-            return hybrid.self_test(part, outcome, observer) if self.self_test else outcome
+        log.info("channels %s", ", ".join(part.channel_ids))
+        if self.model is not None:
+            return pipeline.apply(self.model, part, self.config, observer, f"of group {self.name}", gather)
+        outcome = pipeline.sort(part, self.config, observer, gather=gather)
+        return hybrid.self_test(part, outcome, observer) if self.self_test else outcome
 
 
 @contextmanager
@@ -89,20 +97,24 @@ def sort(
     *,
     reopen: Reopen | None = None,
     jobs: int | None = None,
+    cluster: Workers | None = None,
     self_test: bool = False,
 ) -> Outcome:
     """pipeline.sort of each group of the recording, as one outcome; of all channels where it has no groups.
 
     reopen: opens the recording in another process, to which it is pickled; without it one group is sorted after the other, here.
-    jobs: groups sorted at the same time, None for as many as there are cores; the result is the same for any number.
-    self_test: also hybrid.self_test. Raises InputError where no group can be sorted; one that cannot is a warning.
+    jobs: groups sorted at the same time, None for as many as there are cores; cluster: where they are sorted in place of this
+    machine's processes, and the blocks of each are decoded. The result is the same for any. self_test: also hybrid.self_test.
+    Raises InputError where no group can be sorted; one that cannot is a warning.
     """
     observer = observer or Observer()
-    if not recording.groups:
-        outcome = pipeline.sort(recording, config, observer, components_path)
+    if not recording.groups and not (cluster and cluster.far):
+        gather = Elsewhere(reopen, cluster) if cluster else gathered
+        outcome = pipeline.sort(recording, config, observer, components_path, gather)
         return hybrid.self_test(recording, outcome, observer) if self_test else outcome
-    groups = [Group(name, channels, config, self_test) for name, channels in recording.groups.items()]
-    outcome = _run(groups, recording, observer, reopen, jobs)
+    found = recording.groups or {"": tuple(range(recording.n_channels))}
+    groups = [Group(name, channels, config, self_test) for name, channels in found.items()]
+    outcome = _run(groups, recording, observer, reopen, jobs, cluster)
     if components_path is not None:
         ComponentWriter(outcome.sorting).write(components_path, observer)
     return outcome
@@ -116,6 +128,7 @@ def apply(
     *,
     reopen: Reopen | None = None,
     jobs: int | None = None,
+    cluster: Workers | None = None,
 ) -> Outcome:
     """pipeline.apply of a model of one or several groups; the groups are those of the model. Arguments as for `sort`."""
     observer, saved = observer or Observer(), load_checkpoint(model_path)
@@ -130,7 +143,7 @@ def apply(
         Group(name, tuple(group["channels"].tolist()), config, model=group["model"])
         for name, group in saved["groups"].items()
     ]
-    return _run(groups, recording, observer, reopen, jobs)
+    return _run(groups, recording, observer, reopen, jobs, cluster)
 
 
 def input_checksum(recording: Recording, config: Config, observer: Observer | None = None) -> str:
@@ -158,42 +171,69 @@ def _together(checksums: Iterable[str]) -> str:
     return hashlib.blake2b("".join(checksums).encode(), digest_size=16).hexdigest()
 
 
-def _run(groups: list[Group], recording: Recording, observer: Observer, reopen: Reopen | None, jobs: int | None) -> Outcome:
+def _run(
+    groups: list[Group],
+    recording: Recording,
+    observer: Observer,
+    reopen: Reopen | None,
+    jobs: int | None,
+    cluster: Workers | None,
+) -> Outcome:
     """The groups' outcomes as one."""
     stages = [_STAGES + group.self_test if group.model is None else _STAGES_OF_APPLY for group in groups]
     observer.start("groups", sum(stages))
-    # a process that ends with its parent, as those of a cluster do, may have none of its own; and a limit is for all together
-    limited = groups[0].config.runtime.memory_limit is not None
-    alone = reopen is None or limited or multiprocessing.current_process().daemon
-    n_processes = 1 if alone else min(jobs or n_cores(), len(groups))
-    if n_processes > 1:
-        tasks = [functools.partial(_reopened, group, reopen) for group in groups]
-        results = in_processes(tasks, n_processes, observer.advance)
-    else:
+    workers = cluster or _processes(groups, reopen, jobs)
+    if workers is None:
         results = [_tried(group, recording, StageCounter(observer.advance)) for group in groups]
+    else:
+        gather = Elsewhere(reopen, cluster) if cluster else gathered
+        found = dict(workers.each(_reopened, (reopen, gather), groups, observer.advance))
+        for result in (found[number] for number in range(len(groups))):
+            if isinstance(result, Exception):
+                raise result
+            repeat(result[1])
+        results = [found[number][0] for number in range(len(groups))]
     for result in results:
-        if isinstance(result, Exception) and not isinstance(result, InputError):
+        if isinstance(result, Exception) and not (isinstance(result, InputError) and groups[0].name):
             raise result
     outcomes = dict(zip(groups, results, strict=True))
     if not any(isinstance(result, Outcome) for result in results):
         raise InputError("; ".join(f"group {group.name}: {error}" for group, error in outcomes.items()))
-    outcome = merged(recording, outcomes)
-    observer.finish(f"{len(groups)} groups, {outcome.sorting.n_units} units")
+    outcome = merged(recording, outcomes) if groups[0].name else results[0]
+    n_groups = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
+    observer.finish(f"{n_groups}, {outcome.sorting.n_units} units")
     return outcome
 
 
-def _reopened(group: Group, reopen: Reopen, observer: Observer) -> Outcome:
-    """In another process: the group of the recording that is opened there."""
-    recording = reopen()
-    try:
-        return group.run(recording, observer)
-    finally:
-        recording.close()
+def _processes(groups: list[Group], reopen: Reopen | None, jobs: int | None) -> Workers | None:
+    """As many processes as groups are sorted in at the same time; None where that is one, which then is this one."""
+    # a process that ends with its parent may have none of its own; and a memory limit is for all together
+    limited = groups[0].config.runtime.memory_limit is not None
+    if reopen is None or limited or multiprocessing.current_process().daemon:
+        return None
+    n = min(jobs or n_cores(), len(groups))
+    return Processes(n) if n > 1 else None
+
+
+def _reopened(
+    common: tuple[Reopen, Gather], group: Group, observer: Observer
+) -> tuple[Outcome | Exception, list[logging.LogRecord]]:
+    """In another process: the group of the recording that is opened there, or why it cannot be sorted, and its log."""
+    reopen, gather = common
+    with collected(group.log_name) as records:
+        try:
+            with contextlib.closing(reopen()) as recording:
+                return group.run(recording, observer, gather), records
+        except Exception as error:
+            if not isinstance(error, SpikeCRsAEError):
+                log.debug("a task ended with an error:\n%s", traceback.format_exc())
+            return error, records
 
 
 def _tried(group: Group, recording: Recording, observer: Observer) -> Outcome | InputError:
     try:
-        return group.run(recording, observer)
+        with _named_in_log(group.log_name):
+            return group.run(recording, observer)
     except InputError as error:
         return error
 

@@ -1,19 +1,26 @@
-"""Spikes of a whole recording, chunk by chunk, with seams laid where no spike bears on what follows."""
+"""Spikes of a whole recording, block by block, with seams laid where no spike bears on what follows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 
-from spikecrsae.csc.convolution import correlate, gram
+from spikecrsae.csc.convolution import correlate, gram, in_threads
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.least_squares import fit_amplitudes
 from spikecrsae.csc.pursuit import SINC_REACH, Spikes, SpikeSlab
 from spikecrsae.preprocess import PreprocessedRecording
 from spikecrsae.progress import Observer
+from spikecrsae.recording import BLOCK
+
+#: Reaches of the model from a seam's stretch of signal to its end, and within which a seam does not trust its beginning.
+_MARGIN, _UNSURE = 8, 4
+#: A seam is looked for in so many reaches before the end of a block, where the fewer do not hold one in the more.
+_LOOKS = (8, 32)
 
 
 class Model(Protocol):
@@ -129,40 +136,90 @@ class DecodedChunk:
     highpassed: np.ndarray
 
 
-def decode_recording(
-    view: PreprocessedRecording, model: Model, n_times: int, chunk_size: int, observer: Observer
-) -> Iterator[DecodedChunk]:
-    """Decode a recording in order; chunks of about chunk_size samples, at least 16 times the model's reach.
+@dataclass(frozen=True)
+class Decoding:
+    """A recording that is to be decoded by a model, in blocks of about `block` samples, at least 64 times the model's reach.
 
-    n_times: length of a template. A seam is laid where no spike bears on what follows, so both sides are independent and
-    together they are what the whole would give. Where spikes leave no such place for a whole chunk it is laid anyway.
+    n_times: length of a template. A block is decoded by itself, from the seam at its beginning to the one at its end. Each seam
+    is laid where no spike bears on what follows, as a decoding of the signal around it says, the same one for the blocks on both
+    sides; so together they are what the whole would give. Where spikes leave no such place it is laid anyway.
     """
-    margin = 8 * max(n_times, model.reach)
-    chunk_size = max(chunk_size, 2 * margin)
-    start = 0
-    while start < view.n_samples:
-        stop = min(start + chunk_size + margin, view.n_samples)
-        highpassed, whitened = view.both(start, stop)
-        signal = np.ascontiguousarray(whitened.T)
-        decoder = model.at((start + stop) // 2)
-        spikes = decoder.decode(signal)
-        misfit = decoder.misfit(signal, spikes)
-        last = stop == view.n_samples
-        seam = stop - start if last else _seam(spikes.sample, model.reach, chunk_size)
-        here = spikes.sample < seam
-        yield DecodedChunk(start, start + seam, spikes.select(here), misfit[here], highpassed)
-        observer.advance(seam)
-        start += seam
+
+    view: PreprocessedRecording
+    model: Model
+    n_times: int
+    block: int = BLOCK
+
+    @property
+    def _reach(self) -> int:
+        return max(self.n_times, self.model.reach)
+
+    @property
+    def _size(self) -> int:
+        return max(self.block, 2 * max(_LOOKS) * self._reach)
+
+    @property
+    def n_blocks(self) -> int:
+        return max(1, self.view.n_samples // self._size)
+
+    def chunks(self, blocks: range, chunk_size: int, observer: Observer) -> Iterator[DecodedChunk]:
+        """These blocks in order; as many are worked on at once as chunk_size samples hold, one at least."""
+        at_once = max(1, chunk_size // self._size)
+        seams = self._seams([blocks.start])
+        for first in range(blocks.start, blocks.stop, at_once):
+            numbers = range(first, min(first + at_once, blocks.stop))
+            seams = [seams[-1], *self._seams([number + 1 for number in numbers])]
+            for chunk in self._decoded(seams):
+                yield chunk
+                observer.advance(chunk.stop - chunk.start)
+
+    def _decoded(self, seams: Sequence[int]) -> list[DecodedChunk]:
+        """The blocks between the seams."""
+        margin, n_samples = _MARGIN * self._reach, self.view.n_samples
+        places = [(int(a), int(min(b + margin, n_samples))) for a, b in pairwise(seams)]
+        traces = self.view.both_of(places)
+
+        def decode(part: slice) -> DecodedChunk:
+            (start, end), stop, (highpassed, whitened) = places[part.start], seams[part.stop], traces[part.start]
+            signal = np.ascontiguousarray(whitened.T)
+            decoder = self.model.at((start + end) // 2)
+            spikes = decoder.decode(signal)
+            here = spikes.sample < stop - start
+            return DecodedChunk(start, stop, spikes.select(here), decoder.misfit(signal, spikes)[here], highpassed)
+
+        return in_threads(decode, len(places), 1)
+
+    def _seams(self, numbers: Sequence[int]) -> list[int]:
+        """Where the blocks of these numbers begin; that after the last one, the end of the recording."""
+        reach, n_samples = self._reach, self.view.n_samples
+        found = {number: 0 if number == 0 else n_samples for number in numbers if number in (0, self.n_blocks)}
+        for look in _LOOKS:
+            wanted = [number for number in numbers if number not in found]
+            ends = [number * self._size for number in wanted]
+            traces = self.view.both_of([(end - look * reach, min(end + _MARGIN * reach, n_samples)) for end in ends])
+
+            def seam(part: slice, look=look, ends=ends, traces=traces) -> int | None:
+                signal = np.ascontiguousarray(traces[part.start][1].T)
+                samples = self.model.at(ends[part.start]).decode(signal).sample
+                return _seam(samples, self.model.reach, _UNSURE * reach, look * reach)
+
+            places = in_threads(seam, len(wanted), 1)
+            found |= {
+                number: end - look * reach + place
+                for number, end, place in zip(wanted, ends, places, strict=True)
+                if place is not None
+            }
+        return [found.get(number, number * self._size) for number in numbers]
 
 
-def _seam(samples: np.ndarray, reach: int, chunk_size: int) -> int:
-    """The last position up to chunk_size, in its second half, over which no spike reaches, with room for interpolation before the
-    next spike; chunk_size where there is none."""
-    later = samples[samples >= chunk_size]
-    following = min(int(later[0]) if len(later) else chunk_size + SINC_REACH, chunk_size + SINC_REACH)
-    for begin in samples[samples < chunk_size][::-1]:
+def _seam(samples: np.ndarray, reach: int, low: int, high: int) -> int | None:
+    """The last position from low to high over which no spike reaches, with room for interpolation before the next spike; None
+    where there is none."""
+    later = samples[samples >= high]
+    following = min(int(later[0]) if len(later) else high + SINC_REACH, high + SINC_REACH)
+    for begin in samples[samples < high][::-1]:
         if begin + reach <= following:
             break
         following = int(begin)
-    seam = min(chunk_size, following - SINC_REACH)
-    return seam if seam > chunk_size // 2 else chunk_size
+    seam = min(high, following - SINC_REACH)
+    return seam if seam >= low else None

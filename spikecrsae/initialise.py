@@ -32,6 +32,8 @@ FEW, FEW_MARGIN = 100, 3.0
 GROUPS_TRIED = 50
 #: 2-means has settled after so many rounds, or all but.
 TWO_MEANS_ROUNDS = 30
+#: Features are rounded to this, in noise levels: far below the noise, far above rounding errors.
+FEATURE_STEP = 1 / 64
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
 
@@ -118,8 +120,9 @@ def windows_at(signal: np.ndarray, starts: np.ndarray, n_times: int) -> np.ndarr
 
 
 def principal_components(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
-    """Features (n, n_components) of windows (n, n_times, n_channels): their leading principal components."""
-    flat = windows.reshape(len(windows), -1)
+    """Features (n, n_components) of windows (n, n_times, n_channels): their leading principal components, in float64: those of
+    little variance beside large ones would be off by a hundredth in float32, differently on every machine."""
+    flat = windows.reshape(len(windows), -1).astype(np.float64)
     n_components = min(n_components, *flat.shape)
     if flat.shape[1] > 1000:
         from sklearn.decomposition import PCA
@@ -280,8 +283,10 @@ def without(flat: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def _features(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
-    """Principal components; few events do not fill many dimensions, no cluster would show."""
-    return principal_components(windows, int(np.clip(np.sqrt(len(windows)) / 2, 2, n_components)), seed)
+    """Principal components of whitened windows, in steps, so that their last bits, which are other ones on every machine, do not
+    decide about clusters. Few events do not fill many dimensions, no cluster would show."""
+    features = principal_components(windows, int(np.clip(np.sqrt(len(windows)) / 2, 2, n_components)), seed)
+    return np.round(features / FEATURE_STEP) * FEATURE_STEP
 
 
 def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, float, float]:

@@ -12,12 +12,13 @@ import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from spikecrsae.cluster import Cluster
 from spikecrsae.config import Config
 from spikecrsae.cores import n_cores
 from spikecrsae.errors import SpikeCRsAEError
@@ -47,7 +48,8 @@ class Job:
 
     recordings: its file, or those of one session in order. reader: fields of ReadOptions. exports: further formats that the
     result is written in (export.FORMATS). jobs: groups of channels sorted at the same time, None for as many as there are
-    cores. overwrite: replace an earlier result. command: the words that asked for it, for run.json.
+    cores. scheduler: of a Dask cluster over which groups and blocks are spread. overwrite: replace an earlier result. command: the
+    words that asked for it, for run.json.
     """
 
     recordings: tuple[Path, ...]
@@ -58,6 +60,7 @@ class Job:
     save_components: bool = False
     exports: tuple[str, ...] = ()
     jobs: int | None = None
+    scheduler: str | None = None
     overwrite: bool = False
     command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
 
@@ -75,6 +78,19 @@ class Job:
             "exports": list(self.exports),
         }
 
+    def with_full_paths(self) -> Job:
+        """The same job, which means the same files in any working folder."""
+        reader = {
+            name: os.path.abspath(value) if isinstance(value, Path) or _is_file(name, value) else value
+            for name, value in self.reader.items()
+        }
+        return replace(
+            self,
+            recordings=tuple(path.absolute() for path in self.recordings),
+            folder=self.folder.absolute(),
+            reader=reader,
+        )
+
 
 def run_job(job: Job, observer: Observer | None = None):
     """Sort a recording into its folder; returns the pipeline's Outcome.
@@ -88,9 +104,11 @@ def run_job(job: Job, observer: Observer | None = None):
     observer = _Loading(observer or Observer())
     reopen = functools.partial(open_session, job.recordings, **job.reader)
     opened = reopen()
+    anywhere = job.with_full_paths()
     work = functools.partial(
-        groups.sort, opened, job.config, observer, reopen=reopen, jobs=job.jobs or n_cores(), self_test=job.estimate_errors
-    )
+        groups.sort, opened, job.config, observer, reopen=functools.partial(open_session, anywhere.recordings, **anywhere.reader),
+        jobs=job.jobs or n_cores(), cluster=job.scheduler and Cluster(job.scheduler), self_test=job.estimate_errors,
+    )  # fmt: skip
     try:
         _check_exports(job)
         for note in opened.notes:

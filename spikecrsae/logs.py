@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 #: The package's own log, and what libraries say through the warnings module.
 LOGS = ("spikecrsae", "py.warnings")
 #: The course of the stages, which the command line shows by other means.
 STAGES = logging.getLogger("spikecrsae.stages")
+#: What this thread works for, where several tasks share a process.
+_task: ContextVar[object | None] = ContextVar("task", default=None)
 
 
 @contextlib.contextmanager
@@ -29,8 +32,9 @@ def logging_to_file(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def attached(handler: logging.Handler, *names: str) -> Iterator[None]:
-    """Attach a handler to these loggers, and warnings of libraries to the log, for a while."""
-    loggers = [logging.getLogger(name) for name in names]
+    """Attach a handler to these loggers, and warnings of libraries to the log, for a while; not for what other tasks say."""
+    loggers, task = [logging.getLogger(name) for name in names], _task.get()
+    handler.addFilter(lambda _: task is None or _task.get() in (task, None))
     logging.captureWarnings(True)
     for logger in loggers:
         logger.addHandler(handler)
@@ -41,3 +45,36 @@ def attached(handler: logging.Handler, *names: str) -> Iterator[None]:
         for logger in loggers:
             logger.removeHandler(handler)
         logging.captureWarnings(False)
+
+
+@contextlib.contextmanager
+def task_of_its_own() -> Iterator[None]:
+    """Meanwhile this thread works for a task of its own, beside others of this process, and their logs are kept apart."""
+    token = _task.set(object())
+    try:
+        yield
+    finally:
+        _task.reset(token)
+
+
+@contextlib.contextmanager
+def collected(name: str = "") -> Iterator[list[logging.LogRecord]]:
+    """The package's log meanwhile; its records begin with `name` and have their text made up, so that they can be pickled."""
+    records: list[logging.LogRecord] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            prefix = name if record.name.startswith(LOGS[0]) else ""
+            record.msg, record.args, record.exc_info = prefix + record.getMessage(), None, None
+            records.append(record)
+
+    with attached(Collector(), *LOGS):
+        yield records
+
+
+def repeat(records: list[logging.LogRecord]) -> None:
+    """Say here what was collected elsewhere."""
+    for record in records:
+        logger = logging.getLogger(record.name)
+        if logger.isEnabledFor(record.levelno):
+            logger.handle(record)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import time
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -22,18 +20,19 @@ from spikecrsae.config import Config, TrainConfig
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
 from spikecrsae.decimate import decimated, decimation_factor
+from spikecrsae.device import resolve_device
 from spikecrsae.dictionary import Dictionary
 from spikecrsae.drift import DriftingSlab, fit_drift
-from spikecrsae.errors import InputError, UsageError
-from spikecrsae.infer import Laplace, decode_recording
+from spikecrsae.errors import InputError
+from spikecrsae.infer import Decoding, Laplace
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
 from spikecrsae.intervals import gaps_from_the_start, widened
 from spikecrsae.memory import within_limit
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording
+from spikecrsae.recording import BLOCK, Recording
 from spikecrsae.sorting import Sorting
-from spikecrsae.spikes import Collector, build_sorting
+from spikecrsae.spikes import Collector, Gather, build_sorting, gathered
 from spikecrsae.train import train
 from spikecrsae.units import ms_to_samples, s_to_samples
 
@@ -42,8 +41,6 @@ log = logging.getLogger(__name__)
 EXAMPLE_S = 0.1
 #: Epochs in which lambda settles from curated templates, and seconds of signal that it takes, where only lambda is asked for.
 LAMBDA_EPOCHS, LAMBDA_TRAINING_S = 4, 5.0
-#: Without one of these Linux has no GPU that torch could use.
-_GPU_DRIVERS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 
 
 @dataclass(frozen=True)
@@ -99,12 +96,16 @@ _one_thread_for_matrices = threadpool_limits.wrap(limits=1, user_api="blas")
 
 @_one_thread_for_matrices
 def sort(
-    recording: Recording, config: Config, observer: Observer | None = None, components_path: Path | None = None
+    recording: Recording,
+    config: Config,
+    observer: Observer | None = None,
+    components_path: Path | None = None,
+    gather: Gather = gathered,
 ) -> Outcome:
     """Find the units of a recording, all channels as one group, in its time range; their templates and their spikes.
 
-    components_path: where to write each unit's separated signal, if anywhere. Raises InputError where the recording cannot
-    be sorted; a recording without any unit is no error, its sorting is empty.
+    components_path: where to write each unit's separated signal, if anywhere. gather: where its blocks are decoded, with the same
+    result anywhere. Raises InputError where the recording cannot be sorted; one without any unit is no error, its sorting is empty.
     """
     whole, recording = recording, recording.in_range()
     observer = observer or Observer()
@@ -131,7 +132,7 @@ def sort(
     training = _TrainingSignal.of(view, config, rng)
     clock.lap("whiten")
     model = _learn(training, view, window, factor, config, device, observer, clock)
-    outcome = _finish(whole, view, survey, model, n_times, config, device, observer, clock)
+    outcome = _finish(whole, view, survey, model, n_times, config, device, observer, clock, gather)
     if components_path is not None:
         ComponentWriter(outcome.sorting).write(components_path, observer)
         clock.lap("components")
@@ -140,12 +141,17 @@ def sort(
 
 @_one_thread_for_matrices
 def apply(
-    model: Path | dict[str, Any], recording: Recording, config: Config, observer: Observer | None = None, name: str = ""
+    model: Path | dict[str, Any],
+    recording: Recording,
+    config: Config,
+    observer: Observer | None = None,
+    name: str = "",
+    gather: Gather = gathered,
 ) -> Outcome:
     """Spikes of a recording, in its time range, with the filters, templates and priors of an earlier sorting; nothing is learned.
 
-    model: of one group of channels, a file or what load_checkpoint reads (then with its `name` for errors). Raises InputError
-    where it does not fit the recording (channels, sampling frequency).
+    model: of one group of channels, a file or what load_checkpoint reads (then with its `name` for errors). gather: as for `sort`.
+    Raises InputError where it does not fit the recording (channels, sampling frequency).
     """
     observer = observer or Observer()
     clock = _Clock()
@@ -190,7 +196,7 @@ def apply(
     still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), recording.n_samples)
     learned_model = _Model(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
     device = resolve_device(config.runtime.device)
-    return _finish(whole, view, survey, learned_model, slab.templates.shape[2], config, device, observer, clock)
+    return _finish(whole, view, survey, learned_model, slab.templates.shape[2], config, device, observer, clock, gather)
 
 
 def _gaps(
@@ -203,7 +209,7 @@ def _gaps(
     if not config.preprocess.find_artefacts:
         return given, survey
     fs = used.sampling_frequency
-    found = find_artefacts(used, config.preprocess, config.infer.chunk_s, observer, given)
+    found = find_artefacts(used, config.preprocess, observer, given)
     gaps = widened(np.concatenate([given, found]), 0, used.n_samples)
     if not len(found):
         return gaps, survey
@@ -216,23 +222,6 @@ def _gaps(
     if used.n_samples - np.diff(gaps).sum() < 2 * n_times:
         raise InputError(f"{used.source}: {said}; nothing is left to sort. Look at the file, or give --no-find-artefacts.")
     return gaps, replace(survey, problems=(*survey.problems, said))
-
-
-def resolve_device(name: str) -> str:
-    """The torch device for 'auto' or a name; UsageError where this machine does not have it."""
-    # to load torch takes as long as to sort half a minute: not only to learn that there is no GPU
-    if name == "cpu" or (name == "auto" and sys.platform == "linux" and not any(map(os.path.exists, _GPU_DRIVERS))):
-        return "cpu"
-    import torch
-
-    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return "cuda" if available["cuda"] else "cpu"
-    if not available[name]:
-        raise UsageError(
-            f"device {name} is not available here; choose --device auto or cpu, or install a torch build for it."
-        )
-    return name
 
 
 @dataclass(frozen=True)
@@ -250,7 +239,7 @@ class _TrainingSignal:
         length = min(s_to_samples(config.train.window_s, fs), view.n_samples)
         n_wanted = max(1, s_to_samples(config.initialise.max_signal_s, fs) // length)
         if n_wanted * length >= view.n_samples:
-            length = s_to_samples(config.infer.chunk_s, fs)
+            length = BLOCK
             starts = np.arange(0, view.n_samples, length)
         else:
             starts = np.sort(rng.choice(view.n_samples // length, n_wanted, replace=False)) * length
@@ -323,14 +312,15 @@ def _training_windows(signal: np.ndarray, config: TrainConfig, fs: float) -> np.
     return windows if n_windows <= n_wanted else windows[np.linspace(0, n_windows - 1, n_wanted).astype(int)]
 
 
-def _finish(whole, view, survey, model, n_times, config, device, observer, clock) -> Outcome:
+def _finish(whole, view, survey, model, n_times, config, device, observer, clock, gather) -> Outcome:
     """Inference over the time range of the whole recording and everything that is made of it."""
     recording = whole.in_range()
     fs = recording.sampling_frequency
     decoder = model.decoder(config.infer.prior, config.train.shrinkage == "one-sided")
     collector = Collector(model.slab.n_units, view.n_channels, n_times, config.runtime.seed)
     observer.start("infer", view.n_samples)
-    for chunk in decode_recording(view, decoder, n_times, s_to_samples(config.infer.chunk_s, fs), observer):
+    chunk_size, seed = s_to_samples(config.infer.chunk_s, fs), config.runtime.seed
+    for chunk in gather(Decoding(view, decoder, n_times), chunk_size, seed, observer):
         collector.add(chunk)
     sorting = build_sorting(
         collector, model.slab, model.reported, sampling_frequency=fs, n_samples=recording.n_samples, usable=survey.usable,

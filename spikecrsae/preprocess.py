@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -111,16 +112,18 @@ class _Extreme:
     def __init__(self, sign: int) -> None:
         self.value = -np.inf * sign
         self.repeated = 0
+        self._last = np.nan
         self._pick = np.max if sign > 0 else np.min
 
     def add(self, samples: np.ndarray) -> None:
         here = self._pick(samples)
-        if self._pick([here, self.value]) != here:
-            return
-        if here != self.value:
-            self.value, self.repeated = here, 0
-        at = samples == here
-        self.repeated += np.count_nonzero(at[1:] & at[:-1])
+        if self._pick([here, self.value]) == here:
+            if here != self.value:
+                self.value, self.repeated = here, 0
+            at = samples == here
+            # the first one may repeat the last one of the chunk before
+            self.repeated += np.count_nonzero(at[1:] & at[:-1]) + int(at[0] and self._last == here)
+        self._last = samples[-1]
 
 
 @dataclass(frozen=True)
@@ -197,13 +200,22 @@ class PreprocessedRecording:
 
     def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """High-passed and whitened traces of the same stretch."""
-        reach = min(start, self.preprocessor.whitening_filter.shape[1] - 1)
-        high = self._filtered(start - reach, stop)
-        white = self.preprocessor.whiten(high)
-        high, white = high[reach:], white[reach:]
-        for first, end in within(self.excluded, start, stop) - start:
-            high[first:end], white[first:end] = 0, 0
-        return high, white
+        return self.both_of([(start, stop)])[0]
+
+    def both_of(self, places: Sequence[tuple[int, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """High-passed and whitened traces of each of several stretches (start, stop), each computed by itself, on all cores."""
+        n_taps, p = self.preprocessor.whitening_filter.shape[1], self.preprocessor
+        before = [min(start, n_taps - 1) for start, _ in places]
+        wider = [(start - reach, stop) for reach, (start, stop) in zip(before, places, strict=True)]
+        blocks = _filtered_blocks(self.recording, self.gaps, wider, p.sos, p.margin, p.common_reference)
+
+        def finish(high: np.ndarray, reach: int, place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+            white = p.whiten(high)[reach:]
+            for first, end in within(self.excluded, *place) - place[0]:
+                high[reach + first : reach + end], white[first:end] = 0, 0
+            return high[reach:], white
+
+        return noise.in_each(finish, blocks, before, places)
 
     def _filtered(self, start: int, stop: int) -> np.ndarray:
         p = self.preprocessor

@@ -10,6 +10,10 @@ import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
 
+#: A recording is gone through in blocks of so many samples, counted from its first one, each worked on by itself. How many are
+#: held at once, by whom and on which machine then changes no bit of the result.
+BLOCK = 2**16
+
 
 @dataclass(frozen=True)
 class Chunk:

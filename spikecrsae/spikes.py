@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from spikecrsae.bursts import BURST_MS
 from spikecrsae.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.infer import DecodedChunk
+from spikecrsae.infer import DecodedChunk, Decoding
 from spikecrsae.initialise import windows_at
 from spikecrsae.intervals import NONE, in_any
+from spikecrsae.progress import Observer
 from spikecrsae.quality import Evidence, label_units, unit_columns
 from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.units import ms_to_samples
@@ -36,11 +38,17 @@ class WaveformSample:
     def add(self, samples: np.ndarray, traces: np.ndarray, starts: np.ndarray) -> None:
         """Offer later spikes: samples in the recording, and where their waveforms begin in traces (n_samples,
         n_channels)."""
+        self._add(samples, lambda which: windows_at(traces, starts[which], self.windows.shape[1]))
+
+    def join(self, later: WaveformSample) -> None:
+        """Offer those that another one has kept of later spikes."""
+        self._add(later.samples, lambda which: later.windows[which])
+
+    def _add(self, samples: np.ndarray, windows: Callable[[np.ndarray], np.ndarray]) -> None:
         before, samples = len(self.samples), np.concatenate([self.samples, samples])
         kept = np.sort(np.argsort(_scrambled(samples, self._seed), kind="stable")[:KEPT_WAVEFORMS])
         stay, come = kept[kept < before], kept[kept >= before] - before
-        new = windows_at(traces, starts[come], self.windows.shape[1])
-        self.windows = np.concatenate([self.windows[stay], new], dtype=np.float32)
+        self.windows = np.concatenate([self.windows[stay], windows(come)], dtype=np.float32)
         self.samples = samples[kept]
 
 
@@ -54,10 +62,62 @@ def _scrambled(numbers: np.ndarray, seed: int) -> np.ndarray:
     return x ^ (x >> np.uint64(31))
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """What is kept of a decoded chunk: its spikes, samples counted from the start of the recording, their misfit, and for each
+    unit that fires the UnitWaveforms. It is small, so that it can be sent from one process to another."""
+
+    spikes: Spikes
+    misfit: np.ndarray
+    waveforms: dict[int, UnitWaveforms]
+
+    @classmethod
+    def of(cls, chunk: DecodedChunk, n_times: int, seed: int) -> Gathered:
+        """n_times: of the whitened templates; seed: decides which waveforms are kept."""
+        s, margin = chunk.spikes, n_times // 2
+        padded = np.pad(chunk.highpassed, ((margin, margin), (0, 0)))
+        waveforms = {}
+        for unit in np.unique(s.unit):
+            starts = s.sample[s.unit == unit]
+            sample = WaveformSample(n_times, padded.shape[1], seed)
+            sample.add(starts + chunk.start, padded, starts + margin)
+            whole = (starts >= margin) & (starts + n_times + margin <= len(chunk.highpassed))
+            starts = starts[whole] if whole.any() else starts
+            windows = windows_at(padded, starts, n_times + 2 * margin).astype(np.float64)
+            waveforms[int(unit)] = UnitWaveforms(
+                sample, windows.sum(axis=0), (windows**2).sum(axis=0), len(windows), whole.any()
+            )
+        return cls(s.later(chunk.start), chunk.misfit, waveforms)
+
+
+@dataclass(frozen=True)
+class UnitWaveforms:
+    """Of one unit in one chunk: a sample of its high-passed waveforms, and the sum and the sum of squares (n_times + 2 margin,
+    n_channels) of `count` wider windows, those that the chunk holds `whole`, or else those that its edges cut."""
+
+    sample: WaveformSample
+    total: np.ndarray
+    squares: np.ndarray
+    count: int
+    whole: bool
+
+
+#: Where the blocks of a recording are decoded: what takes the arguments of `gathered` and gives what that gives.
+Gather = Callable[[Decoding, int, int, Observer], Iterator[Gathered]]
+
+
+def gathered(
+    decoding: Decoding, chunk_size: int, seed: int, observer: Observer, blocks: range | None = None
+) -> Iterator[Gathered]:
+    """What is kept of each of the blocks, all unless given, in order, decoded here; chunk_size samples at once."""
+    for chunk in decoding.chunks(blocks or range(decoding.n_blocks), chunk_size, observer):
+        yield Gathered.of(chunk, decoding.n_times, seed)
+
+
 @dataclass
 class Collector:
-    """Gathers decoded chunks: all spikes, and per unit a sample of its high-passed waveforms and the sums that give their
-    mean and spread.
+    """Gathers decoded chunks, in order: all spikes, and per unit a sample of its high-passed waveforms and the sums that give
+    their mean and spread.
 
     The whitened template holds a spike's sharp part; the high-passed waveform lasts longer, so it is gathered from
     `margin` = n_times // 2 samples before the whitened template to as many after it.
@@ -84,22 +144,17 @@ class Collector:
     def margin(self) -> int:
         return self.n_times // 2
 
-    def add(self, chunk: DecodedChunk) -> None:
-        """Take in the spikes of a chunk and the waveforms at them."""
-        s = chunk.spikes
-        self.chunks.append(s.later(chunk.start))
+    def add(self, chunk: Gathered) -> None:
+        """Take in the next chunk."""
+        self.chunks.append(chunk.spikes)
         self.misfits.append(chunk.misfit)
-        padded = np.pad(chunk.highpassed, ((self.margin, self.margin), (0, 0)))
-        for unit in np.unique(s.unit):
-            starts = s.sample[s.unit == unit]
-            self.waveforms[unit].add(starts + chunk.start, padded, starts + self.margin)
-            whole = (starts >= self.margin) & (starts + self.n_times + self.margin <= len(chunk.highpassed))
-            # windows cut by the chunk's edge count only as long as there is no whole one
-            starts = starts[whole] if whole.any() or self.counts[unit] else starts
-            windows = windows_at(padded, starts, self.n_times + 2 * self.margin).astype(np.float64)
-            self.total[unit] += windows.sum(axis=0)
-            self.squares[unit] += (windows**2).sum(axis=0)
-            self.counts[unit] += len(windows)
+        for unit, here in chunk.waveforms.items():
+            self.waveforms[unit].join(here.sample)
+            # windows cut by a chunk's edge count only as long as there is no whole one
+            if here.whole or not self.counts[unit]:
+                self.total[unit] += here.total
+                self.squares[unit] += here.squares
+                self.counts[unit] += here.count
 
     def spikes(self) -> Spikes:
         """All spikes, samples counted from the start of the recording."""

@@ -1,28 +1,26 @@
-"""Work in processes of its own: started afresh (spawn), watched, and ended with us."""
+"""Where work is done; processes of their own: started afresh (spawn), watched, and ended with us."""
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import signal
 import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from spikecrsae.cores import limited, n_cores
-from spikecrsae.errors import OutOfMemoryError, SpikeCRsAEError
+from spikecrsae.errors import OutOfMemoryError
 from spikecrsae.progress import Observer
-
-log = logging.getLogger(__name__)
 
 _CAN_BLOCK = hasattr(signal, "pthread_sigmask")
 T = TypeVar("T")
-#: What is to be done elsewhere: it can be pickled, and is handed an Observer.
-Task = Callable[[Observer], T]
+#: A function of a module that is called with what all pieces of work share, the item of this one, and an Observer. All of it is
+#: pickled on the way.
+Work = Callable[[Any, Any, Observer], T]
 
 
 class StageCounter(Observer):
@@ -35,49 +33,66 @@ class StageCounter(Observer):
         self._tell()
 
 
-def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callable[[], None]) -> list[T | Exception]:
-    """What each task gives, or the Exception that it raises, in the tasks' order; n_processes work at a time, each on its share
-    of the cores. Their logs come here, task by task.
+class Workers(Protocol):
+    """Where work is done: in processes of this machine (Processes), or on a cluster (cluster.Cluster)."""
 
-    stage_ended is called whenever a task finishes a stage. A script that calls this must be guarded by
-    `if __name__ == "__main__"`. Raises OutOfMemoryError where a process dies: that is nearly always the reason.
+    @property
+    def far(self) -> bool:
+        """Whether even a single piece of work is better done there than here."""
+        ...
+
+    def each(
+        self, work: Work[T], common: Any, items: Sequence[Any], stage_ended: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, T | Exception]]:
+        """What work(common, item, observer) gives for each item, or the Exception that it raises, with the item's position, as
+        they end. work: a function of a module. stage_ended is called whenever a piece of work finishes a stage."""
+        ...
+
+
+@dataclass(frozen=True)
+class Processes:
+    """`n` processes at a time on this machine, each with its share of the cores, one for each piece of work.
+
+    A script that uses them must be guarded by `if __name__ == "__main__"`.
     """
-    context = multiprocessing.get_context("spawn")
-    share = max(1, n_cores() // n_processes)
-    waiting = list(enumerate(tasks))[::-1]
-    at_work: dict[Connection, tuple[int, multiprocessing.Process]] = {}
-    ended: dict[int, tuple[T | Exception, list[logging.LogRecord]]] = {}
-    try:
-        while waiting or at_work:
-            while waiting and len(at_work) < n_processes:
-                number, task = waiting.pop()
-                here, there = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(task, there), daemon=True)
-                with _signals_later(), _surroundings(share):
-                    process.start()
-                    there.close()
-                    at_work[here] = (number, process)
-            for pipe in wait(list(at_work)):
-                number, process = at_work[pipe]
-                message = _received(pipe, process)
-                if message is None:
-                    stage_ended()
-                    continue
-                ended[number] = message
+
+    n: int
+    far: ClassVar[bool] = False
+
+    def each(
+        self, work: Work[T], common: Any, items: Sequence[Any], stage_ended: Callable[[], None] | None = None
+    ) -> Iterator[tuple[int, T | Exception]]:
+        """As Workers says. Raises OutOfMemoryError where a process dies: that is nearly always the reason."""
+        context = multiprocessing.get_context("spawn")
+        share = max(1, n_cores() // self.n)
+        waiting = list(enumerate(items))[::-1]
+        at_work: dict[Connection, tuple[int, multiprocessing.Process]] = {}
+        try:
+            while waiting or at_work:
+                while waiting and len(at_work) < self.n:
+                    number, item = waiting.pop()
+                    here, there = context.Pipe(duplex=False)
+                    process = context.Process(target=_serve, args=(work, common, item, there), daemon=True)
+                    with _signals_later(), _surroundings(share):
+                        process.start()
+                        there.close()
+                        at_work[here] = (number, process)
+                for pipe in wait(list(at_work)):
+                    number, process = at_work[pipe]
+                    message = _received(pipe, process)
+                    if message is None:
+                        if stage_ended is not None:
+                            stage_ended()
+                        continue
+                    process.join()
+                    pipe.close()
+                    del at_work[pipe]
+                    yield number, message[0]
+        finally:
+            for pipe, (_, process) in at_work.items():
+                process.kill()
                 process.join()
                 pipe.close()
-                del at_work[pipe]
-    finally:
-        for pipe, (_, process) in at_work.items():
-            process.kill()
-            process.join()
-            pipe.close()
-    for number in range(len(tasks)):
-        for record in ended[number][1]:
-            logger = logging.getLogger(record.name)
-            if logger.isEnabledFor(record.levelno):
-                logger.handle(record)
-    return [ended[number][0] for number in range(len(tasks))]
 
 
 @contextmanager
@@ -114,7 +129,7 @@ def _signals_later() -> Iterator[None]:
 
 
 def _received(pipe: Connection, process) -> tuple | None:
-    """The next message of a process: its result and log, or None for a stage that has ended."""
+    """The next message of a process: its result, in a tuple, or None for a stage that has ended."""
     try:
         return pipe.recv()
     except EOFError:
@@ -125,36 +140,12 @@ def _received(pipe: Connection, process) -> tuple | None:
         ) from None
 
 
-def _work(task: Task, pipe: Connection) -> None:
-    """The life of a process: a task, whose result and log go into the pipe."""
+def _serve(work: Work, common: Any, item: Any, pipe: Connection) -> None:
+    """The life of a process: a piece of work, whose result goes into the pipe."""
     if _CAN_BLOCK:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-    with _collected() as records:
-        try:
-            result = task(StageCounter(lambda: pipe.send(None)))
-        except Exception as error:
-            if not isinstance(error, SpikeCRsAEError):
-                log.debug("a process ended with an error:\n%s", traceback.format_exc())
-            result = error
-    pipe.send((result, records))
-
-
-@contextmanager
-def _collected() -> Iterator[list[logging.LogRecord]]:
-    """The log of the package meanwhile, its records with their text made up so that they can be pickled."""
-    records: list[logging.LogRecord] = []
-
-    class Collector(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            record.msg, record.args, record.exc_info = record.getMessage(), None, None
-            records.append(record)
-
-    logger, handler = logging.getLogger("spikecrsae"), Collector()
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addHandler(handler)
     try:
-        yield records
-    finally:
-        logger.removeHandler(handler)
+        result = work(common, item, StageCounter(lambda: pipe.send(None)))
+    except Exception as error:
+        result = error
+    pipe.send((result,))

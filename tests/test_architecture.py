@@ -15,9 +15,10 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 FLOORS = {
     0: {"errors", "units", "config", "progress", "cores", "plain", "logs", "workers"},
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
-    2: {"csc", "readers", "exports", "score", "simulate", "results", "locks", "components", "filters"},
+    2: {"csc", "readers", "exports", "score", "simulate", "results", "locks", "components", "filters", "cluster"},
     3: {
         "memory",
+        "device",
         "preprocess",
         "noise",
         "hum",
@@ -40,7 +41,7 @@ FLOORS = {
         "quality",
         "spikes",
     },
-    4: {"pipeline", "hybrid", "groups", "export", "report"},
+    4: {"pipeline", "hybrid", "groups", "spread", "export", "report"},
     5: {"job", "rerun", "batch", "spikeinterface"},
     6: {"cli"},
 }

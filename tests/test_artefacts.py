@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from scipy import signal as sps
 
-from spikecrsae import pipeline
+from spikecrsae import artefacts, pipeline
 from spikecrsae.artefacts import find_artefacts
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
@@ -57,9 +57,9 @@ def recorded(traces: np.ndarray, fs: float = FS, **facts) -> Recording:
     return recording_from_array(traces.astype(np.float32), fs, **facts)
 
 
-def found_in(recording: Recording, chunk_s: float = 10.0, gaps: np.ndarray | None = None) -> np.ndarray:
+def found_in(recording: Recording, gaps: np.ndarray | None = None) -> np.ndarray:
     given = {} if gaps is None else {"gaps": gaps}
-    return find_artefacts(recording, PreprocessConfig(), chunk_s, Observer(), **given)
+    return find_artefacts(recording, PreprocessConfig(), Observer(), **given)
 
 
 def preprocessed(recording: Recording, gaps: np.ndarray) -> PreprocessedRecording:
@@ -146,17 +146,18 @@ def test_presence_counts_the_time_that_was_looked_at():
 
 
 @pytest.mark.parametrize("n_channels", [1, 4])
-def test_movement_is_found_where_it_is_whatever_the_chunks(n_channels):
+def test_movement_is_found_where_it_is_whatever_the_blocks(n_channels, monkeypatch):
     traces = noise(n_channels, 20.0)
     gains = np.linspace(0.7, 1.3, n_channels)
     for start, stop in ((3.0, 3.2), (12.4, 12.9)):
         traces += rubbing(len(traces), start, stop, 400) * gains
     found = found_in(recorded(traces)) / FS
-    assert np.array_equal(found, found_in(recorded(traces), 0.77) / FS)
     np.testing.assert_allclose(found, [[3.0, 3.2], [12.4, 12.9]], atol=0.07)
     assert np.all(found[:, 0] <= [3.0, 12.4])
     assert np.all(found[:, 1] >= [3.2, 12.9])
     assert len(found_in(recorded(traces), gaps=np.array([[30_000, 32_000]]))) == 1
+    monkeypatch.setattr(artefacts, "BLOCK", 7700)
+    assert np.array_equal(found, found_in(recorded(traces)) / FS)
 
 
 def test_movement_on_one_channel_of_four_is_no_artefact():
@@ -318,5 +319,5 @@ def test_a_recording_that_is_mostly_switched_off_is_sorted_where_it_is_not(tmp_p
     with h5py.File(path, "w") as file:
         file.create_dataset("traces", data=traces).attrs.update(sampling_frequency=fs, units="uV", gain=0.2)
     recording = open_recording(path)
-    found = find_artefacts(recording, PreprocessConfig(), 5.0, Observer())
+    found = find_artefacts(recording, PreprocessConfig(), Observer())
     assert found.tolist() == [[0, pytest.approx(n, abs=0.1 * fs)], [pytest.approx(2 * n, abs=0.1 * fs), 3 * n]]

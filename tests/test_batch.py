@@ -236,7 +236,7 @@ def distributed():
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
 def test_a_scheduler_that_does_not_answer_is_2(distributed, day, tmp_path, monkeypatch, address):
-    monkeypatch.setattr("spikecrsae.batch.cluster._CONNECT_S", 1)
+    monkeypatch.setattr("spikecrsae.cluster._CONNECT_S", 1)
     result = spikecrsae("batch", day / "right" / "tetrode.h5", "-o", tmp_path / "out", "--scheduler", address)
     assert result.exit_code == 2, result.stderr
     assert f"no Dask scheduler answers at {address}" in result.stderr
@@ -266,7 +266,10 @@ from distributed import LocalCluster
 
 if __name__ == "__main__":
     *recordings, out = sys.argv[1:]
-    with LocalCluster(n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as cluster:
+    # where no address is given a server for metrics listens on all interfaces
+    listen = dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
+    only = {"host": "127.0.0.1", "scheduler_kwargs": {"dashboard": False}, **listen}
+    with LocalCluster(n_workers=2, threads_per_worker=1, **only) as cluster:
         words = [sys.executable, "-m", "spikecrsae", "batch", *recordings, "-o", out, "--seed", "3"]
         batch = subprocess.Popen([*words, "--scheduler", cluster.scheduler_address])
         logs = []

@@ -10,10 +10,10 @@ from known_spikes import N_TIMES, fired, matched, rendered, slab, spikes_at, tem
 
 from spikecrsae.confidence import OUTLIER_LEVEL, error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.infer import decode_recording
+from spikecrsae.infer import Decoding
 from spikecrsae.progress import Observer
 from spikecrsae.quality import ACCEPTED_ERROR
-from spikecrsae.spikes import Collector, build_sorting
+from spikecrsae.spikes import Collector, build_sorting, gathered
 
 # ---- outliers
 
@@ -221,7 +221,7 @@ def test_a_unit_without_a_spike_misses_nothing_that_is_known():
 
 @dataclass(frozen=True)
 class Whitened:
-    """What decode_recording asks of a recording, over a signal (n_channels, n_samples)."""
+    """What a Decoding asks of a recording, over a signal (n_channels, n_samples)."""
 
     signal: np.ndarray
 
@@ -229,9 +229,9 @@ class Whitened:
     def n_samples(self) -> int:
         return self.signal.shape[1]
 
-    def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        part = self.signal[:, start:stop].T
-        return part, part
+    def both_of(self, places) -> list[tuple[np.ndarray, np.ndarray]]:
+        parts = [self.signal[:, start:stop].T for start, stop in places]
+        return [(part, part) for part in parts]
 
 
 def test_units_that_cannot_be_told_apart_are_multi():
@@ -241,7 +241,7 @@ def test_units_that_cannot_be_told_apart_are_multi():
     signal, _ = fired(model, (800, 800, 800), 100, seed=8)
     model.penalty[:] = np.log(signal.shape[1] / 800)
     collector = Collector(3, 4, N_TIMES)
-    for chunk in decode_recording(Whitened(signal), model, N_TIMES, 50_000, Observer()):
+    for chunk in gathered(Decoding(Whitened(signal), model, N_TIMES), 50_000, 0, Observer()):
         collector.add(chunk)
     sorting = build_sorting(
         collector, model, np.ones(3, bool), sampling_frequency=20000.0, n_samples=signal.shape[1], usable=np.ones(4, bool),

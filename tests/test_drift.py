@@ -13,7 +13,7 @@ from spikecrsae.config import Config
 from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes
 from spikecrsae.drift import DEGREE, SPIKES_PER_TERM, DriftingSlab, fit_drift
-from spikecrsae.infer import decode_recording
+from spikecrsae.infer import Decoding
 from spikecrsae.progress import Observer
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate
@@ -159,7 +159,7 @@ def test_few_spikes_keep_their_template_and_some_give_a_line():
 
 @dataclass(frozen=True)
 class Whitened:
-    """What decode_recording asks of a recording, over a signal (n_channels, n_samples)."""
+    """What a Decoding asks of a recording, over a signal (n_channels, n_samples)."""
 
     signal: np.ndarray
 
@@ -167,9 +167,9 @@ class Whitened:
     def n_samples(self) -> int:
         return self.signal.shape[1]
 
-    def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        part = self.signal[:, start:stop].T
-        return part, part
+    def both_of(self, places) -> list[tuple[np.ndarray, np.ndarray]]:
+        parts = [self.signal[:, start:stop].T for start, stop in places]
+        return [(part, part) for part in parts]
 
 
 def test_with_templates_that_move_a_fading_unit_is_found_to_its_end():
@@ -183,7 +183,8 @@ def test_with_templates_that_move_a_fading_unit_is_found_to_its_end():
     part = signal.shape[1] // 6
     found_at, sizes = {}, {}
     for name, decoder in (("still", model), ("moving", learnt(signal, model))):
-        chunks = decode_recording(Whitened(signal), decoder, N_TIMES, 2000, Observer())
+        decoding = Decoding(Whitened(signal), decoder, N_TIMES, 2000)
+        chunks = decoding.chunks(range(decoding.n_blocks), 2000, Observer())
         spikes = Spikes.joined([chunk.spikes.later(chunk.start) for chunk in chunks])
         for end, low in (("first", 0), ("last", 5 * part)):
             mine, true = spikes.select((spikes.sample >= low) & (spikes.sample < low + part)), sample // part == low // part

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.infer import Laplace, decode_recording
+from spikecrsae.infer import Decoding, Laplace
 from spikecrsae.progress import Observer
 
 N_TIMES, REFRACTORY = 40, 14
@@ -18,7 +18,7 @@ N_SAMPLES = 60_000
 
 @dataclass(frozen=True)
 class Whitened:
-    """What decode_recording asks of a recording, over an array (n_samples, n_channels)."""
+    """What a Decoding asks of a recording, over an array (n_samples, n_channels)."""
 
     signal: np.ndarray
 
@@ -26,9 +26,9 @@ class Whitened:
     def n_samples(self) -> int:
         return len(self.signal)
 
-    def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        assert 0 <= start <= stop <= self.n_samples
-        return 7 * self.signal[start:stop], self.signal[start:stop]
+    def both_of(self, places) -> list[tuple[np.ndarray, np.ndarray]]:
+        assert all(0 <= start <= stop <= self.n_samples for start, stop in places)
+        return [(7 * self.signal[start:stop], self.signal[start:stop]) for start, stop in places]
 
 
 def templates() -> np.ndarray:
@@ -81,10 +81,11 @@ def random_spikes(rate_per_sample: float, seed: int = 1, n_samples: int = N_SAMP
     return simulated(*np.array(trains).T, n_samples=n_samples)
 
 
-def in_pieces(view: Whitened, decoder, chunk_size: int) -> Spikes:
-    """All spikes of decode_recording; checks that the pieces follow each other without gap or overlap."""
+def in_pieces(view: Whitened, decoder, block: int) -> Spikes:
+    """All spikes of a Decoding in blocks; checks that the pieces follow each other without gap or overlap."""
     position, parts = 0, []
-    for chunk in decode_recording(view, decoder, N_TIMES, chunk_size, Observer()):
+    decoding = Decoding(view, decoder, N_TIMES, block)
+    for chunk in decoding.chunks(range(decoding.n_blocks), 20_000, Observer()):
         assert chunk.start == position
         assert chunk.stop > chunk.start
         assert np.all((chunk.spikes.sample >= 0) & (chunk.spikes.sample < chunk.stop - chunk.start))
@@ -114,12 +115,12 @@ def assert_same(pieces: Spikes, whole: Spikes, tolerance: float = 2e-3) -> None:
 
 
 @DECODERS
-@pytest.mark.parametrize("chunk_size", [1, 700, 1999, 8192, 25_001, 10**6])
-def test_pieces_give_what_the_whole_gives(decoder, chunk_size):
+@pytest.mark.parametrize("block", [1, 4999, 8192, 25_001, 10**6])
+def test_pieces_give_what_the_whole_gives(decoder, block):
     data = random_spikes(0.004)
     whole = decoder.decode(np.ascontiguousarray(data.view.signal.T))
     assert len(whole) > 150
-    assert_same(in_pieces(data.view, decoder, chunk_size), whole)
+    assert_same(in_pieces(data.view, decoder, block), whole)
 
 
 @DECODERS
@@ -128,18 +129,18 @@ def test_pieces_give_what_the_whole_gives_where_spikes_overlap(decoder):
     data = random_spikes(0.03, seed=2)
     whole = decoder.decode(np.ascontiguousarray(data.view.signal.T))
     assert len(whole) > 1000
-    for chunk_size in (5000, 12_345, 30_000):
+    for block in (5000, 12_345, 30_000):
         # whether a spike fits well enough to be left alone can hang on the last bit, and with it a neighbour's share
-        assert_same(in_pieces(data.view, decoder, chunk_size), whole, tolerance=0.03)
+        assert_same(in_pieces(data.view, decoder, block), whole, tolerance=0.03)
 
 
 @DECODERS
 @pytest.mark.parametrize("offset", [-N_TIMES, -N_TIMES + 1, -20, -1, 0, 1, 20])
 def test_a_spike_on_a_seam_is_found_once(decoder, offset):
-    chunk_size = 2000
-    seams = np.arange(chunk_size, N_SAMPLES - N_TIMES, chunk_size)
+    block = 4000
+    seams = np.arange(block, N_SAMPLES - N_TIMES, block)
     data = simulated(np.arange(len(seams)) % 3, seams + offset)
-    spikes = in_pieces(data.view, decoder, chunk_size)
+    spikes = in_pieces(data.view, decoder, block)
     assert len(spikes) == len(seams)
     assert np.abs(spikes.sample - data.sample).max() <= 1
     np.testing.assert_array_equal(spikes.unit, data.unit)
@@ -162,8 +163,8 @@ def test_a_refractory_period_longer_than_a_template_holds_across_seams():
     data = simulated(np.zeros(2 * len(pairs), int), np.concatenate([pairs, pairs + 60]))
     whole = long.decode(np.ascontiguousarray(data.view.signal.T))
     assert len(whole) == len(pairs)
-    for chunk_size in (1, 1750, 3550):  # the last two end between the spikes of a pair
-        assert_same(in_pieces(data.view, long, chunk_size), whole)
+    for block in (1, 7130, 8950):  # the last two end between the spikes of a pair
+        assert_same(in_pieces(data.view, long, block), whole)
 
 
 @DECODERS

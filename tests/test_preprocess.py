@@ -309,7 +309,7 @@ def test_memory_does_not_grow_with_the_recording(monkeypatch):
     def stages(seconds: int) -> None:
         recording = endless(seconds)
         survey(recording, 20_000, Observer())
-        gaps = artefacts.find_artefacts(recording, config, 2.0, Observer())
+        gaps = artefacts.find_artefacts(recording, config, Observer())
         view = PreprocessedRecording(recording, fit(recording, config, np.random.default_rng(0), Observer(), gaps), gaps)
         for start in range(0, view.n_samples, 20_000):
             assert view.both(start, start + 20_000)[1].std() == pytest.approx(1, abs=0.3)

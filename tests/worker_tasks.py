@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 
 
-def die(observer) -> None:
-    os._exit(9)
-
-
-def fail(observer) -> None:
-    raise ValueError("broken")
-
-
-def count_cores(observer) -> str:
-    logging.getLogger("spikecrsae.tasks").warning("counting")
+def work(common: str, item: str, observer) -> str:
+    if item == "die":
+        os._exit(9)
+    if item == "fail":
+        raise ValueError(common)
     observer.finish()
     return os.environ["SPIKECRSAE_CORES"]

@@ -18,6 +18,7 @@ from spikecrsae.cli.options import (
     option,
     quiet_option,
     reader_options,
+    scheduler_option,
     sort_options,
     verbose_option,
 )
@@ -29,9 +30,7 @@ from spikecrsae.errors import EXIT_BATCH_FAILED
 @click.argument("recordings", nargs=-1, required=True, metavar="RECORDING...")
 @option("-o", "--output", type=Name(), metavar="FOLDER", required=True, help="Where the results go, a folder each.")
 @option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Recordings sorted at once.")
-@option(
-    "--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs."
-)
+@scheduler_option
 @option("--resume", is_flag=True, help="Keep finished results that were made alike, sort the rest.")
 @option("--overwrite", is_flag=True, help="Replace existing results, and of their folders only what their manifest lists.")
 @sort_options

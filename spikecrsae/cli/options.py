@@ -105,6 +105,9 @@ overwrite_option = option(
 jobs_option = option(
     "--jobs", type=click.IntRange(1), metavar="N", help="Groups of channels at the same time; as many as cores unless given."
 )
+scheduler_option = option(
+    "--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs."
+)
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 quiet_option = option("--quiet", is_flag=True, help="No narration on standard error, errors only.")
 verbose_option = option("--verbose", is_flag=True, help="More narration; the full traceback of an internal error.")

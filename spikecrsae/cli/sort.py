@@ -20,6 +20,7 @@ from spikecrsae.cli.options import (
     overwrite_option,
     quiet_option,
     reader_options,
+    scheduler_option,
     sort_options,
     verbose_option,
 )
@@ -32,6 +33,7 @@ from spikecrsae.config import Config
 @overwrite_option
 @sort_options
 @jobs_option
+@scheduler_option
 @config_options(SORT_FIELDS)
 @option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @reader_options
@@ -45,6 +47,7 @@ def sort(
     overwrite: bool,
     choices: dict[str, Any],
     jobs: int | None,
+    scheduler: str | None,
     config: Config,
     dump_config: bool,
     reader: dict,
@@ -69,5 +72,5 @@ def sort(
     from spikecrsae.results import default_result_path
 
     folder = output or default_result_path(recordings[0])
-    job = Job(recordings, folder, config, reader, jobs=jobs, overwrite=overwrite, **choices)
+    job = Job(recordings, folder, config, reader, jobs=jobs, scheduler=scheduler, overwrite=overwrite, **choices)
     return show_outcome(run_job(job, narrator), folder, as_json, narrator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 #: Samples that one thread works on at a time.
 _PIECE = 1 << 16
+#: Of each thread: whether it is one of those that in_threads has started.
+_thread = threading.local()
 
 
 def synthesis(codes: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
@@ -81,7 +84,7 @@ class BlockSpectra:
         return result[:, :n_positions]
 
 
-@compiled(fastmath=True)
+@compiled
 def _filtered(spectra, filters):
     n_channels, n_blocks, n_frequencies = spectra.shape
     out = np.zeros((len(filters), n_blocks, n_frequencies), spectra.dtype)
@@ -101,7 +104,7 @@ def energy_in_span(signal: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
     return in_threads(lambda part: _energy(padded[:, part.start : part.stop + n_times - 1], shapes), signal.shape[1], _PIECE)
 
 
-@compiled(fastmath=True)
+@compiled
 def _energy(signal, shapes):
     n_shapes, n_times = shapes.shape
     n_samples = signal.shape[1] - n_times + 1
@@ -120,7 +123,7 @@ def _energy(signal, shapes):
     return total
 
 
-@compiled(fastmath=True, inline="always")
+@compiled(inline="always")
 def _correlate_into(out, signal, shape):
     """Add the correlation of the signal with a shape, four of its samples at a time."""
     whole = len(shape) // 4 * 4
@@ -136,11 +139,11 @@ def _correlate_into(out, signal, shape):
 
 
 def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
-    """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores."""
+    """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores; inside such work, on the one it has."""
     slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
-    if len(slices) < 2:
+    if len(slices) < 2 or getattr(_thread, "is_ours", False):
         return [work(part) for part in slices]
-    with ThreadPoolExecutor(n_cores()) as pool:
+    with ThreadPoolExecutor(n_cores(), initializer=lambda: setattr(_thread, "is_ours", True)) as pool:
         return list(pool.map(work, slices))
 
 

@@ -120,7 +120,7 @@ def _descend_windows(correlation, codes, lags, bias, one_sided, tolerance):
         _solve(given, codes[window], lags, bias, one_sided, tolerance)
 
 
-@compiled(fastmath={"contract"})
+@compiled
 def _correlate(signal, atoms, correlation):
     """H^T y of one window in the time domain, four samples of an atom at a time, into correlation (n_positions, n_units)."""
     n_units, n_channels, n_times = atoms.shape
@@ -139,7 +139,7 @@ def _correlate(signal, atoms, correlation):
                 correlation[first + i, unit] = part[i]
 
 
-@compiled(fastmath={"contract"})
+@compiled
 def _add_four(to, values, factors):
     a, b, c, d = factors[0], factors[1], factors[2], factors[3]
     n = len(to)
@@ -255,7 +255,7 @@ def _subtract(correlation, lags, place, step):
     return first, last
 
 
-@compiled(fastmath={"contract"})
+@compiled
 def _add(to, values, factor):
     for i in range(len(to)):
         to[i] += factor * values[i]
