@@ -22,8 +22,9 @@ from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
 from spikecrsae.cores import n_cores
-from spikecrsae.errors import InputError
+from spikecrsae.errors import InputError, ReadError
 from spikecrsae.intervals import common, gaps_from_the_start
+from spikecrsae.learned import Shelf
 from spikecrsae.pipeline import Outcome
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
@@ -51,6 +52,7 @@ class Group:
     config: Config
     self_test: bool = False
     model: dict[str, Any] | None = None
+    shelf: Shelf | None = None
 
     def run(self, recording: Recording, observer: Observer) -> Outcome:
         """The outcome of this group of the recording; raises what the pipeline raises."""
@@ -59,8 +61,8 @@ class Group:
             log.info("channels %s", ", ".join(part.channel_ids))
             if self.model is not None:
                 return pipeline.apply(self.model, part, self.config, observer, f"of group {self.name}")
-            outcome = pipeline.sort(part, self.config, observer)
-            return hybrid.self_test(part, outcome, observer) if self.self_test else outcome
+            outcome = pipeline.sort(part, self.config, observer, shelf=self.shelf)
+            return hybrid.self_test(part, outcome, observer, self.shelf) if self.self_test else outcome
 
 
 @contextmanager
@@ -90,18 +92,22 @@ def sort(
     reopen: Reopen | None = None,
     jobs: int | None = None,
     self_test: bool = False,
+    shelf: Shelf | None = None,
 ) -> Outcome:
     """pipeline.sort of each group of the recording, as one outcome; of all channels where it has no groups.
 
     reopen: opens the recording in another process, to which it is pickled; without it one group is sorted after the other, here.
     jobs: groups sorted at the same time, None for as many as there are cores; the result is the same for any number.
-    self_test: also hybrid.self_test. Raises InputError where no group can be sorted; one that cannot is a warning.
+    self_test: also hybrid.self_test. shelf: for what is learned, each group's on its own, see pipeline.sort. Raises InputError where no group can be sorted; one that cannot is a warning.
     """
     observer = observer or Observer()
     if not recording.groups:
-        outcome = pipeline.sort(recording, config, observer, components_path)
-        return hybrid.self_test(recording, outcome, observer) if self_test else outcome
-    groups = [Group(name, channels, config, self_test) for name, channels in recording.groups.items()]
+        outcome = pipeline.sort(recording, config, observer, components_path, shelf)
+        return hybrid.self_test(recording, outcome, observer, shelf) if self_test else outcome
+    groups = [
+        Group(name, channels, config, self_test, shelf=shelf and shelf.part(str(number)))
+        for number, (name, channels) in enumerate(recording.groups.items())
+    ]
     outcome = _run(groups, recording, observer, reopen, jobs)
     if components_path is not None:
         ComponentWriter(outcome.sorting).write(components_path, observer)
@@ -146,6 +152,8 @@ def input_checksum(recording: Recording, config: Config, observer: Observer | No
         try:
             part = recording.select(channels).in_range()
             found.append(preprocess.survey(part, chunk_size, observer or Observer(), gaps).checksum)
+        except ReadError:
+            raise
         except InputError as error:
             found.append(error)
     known = [checksum for checksum in found if isinstance(checksum, str)]
@@ -172,7 +180,8 @@ def _run(groups: list[Group], recording: Recording, observer: Observer, reopen: 
     else:
         results = [_tried(group, recording, StageCounter(observer.advance)) for group in groups]
     for result in results:
-        if isinstance(result, Exception) and not isinstance(result, InputError):
+        # what is wrong with a group's signal concerns it alone; what is wrong with the disk does not
+        if isinstance(result, Exception) and (isinstance(result, ReadError) or not isinstance(result, InputError)):
             raise result
     outcomes = dict(zip(groups, results, strict=True))
     if not any(isinstance(result, Outcome) for result in results):

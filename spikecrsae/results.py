@@ -6,15 +6,11 @@ lists are removed. The inside of sorting.h5 is in exports/sorting_h5.py.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import logging
 import os
-import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +18,10 @@ import numpy as np
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.exports.csv import spikes_csv, units_csv
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
+from spikecrsae.files import is_partial, measured, write_atomic, writing
+from spikecrsae.locks import reserved
 from spikecrsae.sorting import Sorting
+from spikecrsae.workers import signals_later
 
 logger = logging.getLogger(__name__)
 
@@ -42,53 +41,140 @@ def default_result_path(recording_path: str | Path) -> Path:
     return path.with_name(path.name + ".sorted")
 
 
+def unfinished(path: str | Path) -> Path:
+    """Where the folder `path` is made until it is whole: beside it, with .unfinished after its name."""
+    path = _home(path)
+    return path.with_name(path.name + ".unfinished")
+
+
+def _replaced(path: Path) -> Path:
+    """Where an earlier folder is while the new one takes its place; no name that people give."""
+    path = _home(path)
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _home(path: str | Path) -> Path:
+    """A folder by a name that others can be made from: not a link to it, not a dot."""
+    path = Path(path)
+    return path.resolve() if path.is_symlink() or path.name in ("", "..") else path
+
+
 def check_folder(path: str | Path, overwrite: bool = False) -> None:
     """Whether a result may be written to `path`, without touching anything; raises OutputError as `prepare_folder` does."""
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file, and the result is a folder; choose another name with -o.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
-    if not path.exists() and not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
     with writing(path):
-        if path.exists() and any(path.iterdir()):
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path} is a file, and the result is a folder; choose another name with -o.")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
+        if not path.exists() and not path.parent.is_dir():
+            raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
+        if path.exists() and not _is_empty(path):
             _files_of_earlier_result(path)
 
 
-def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
+def prepare_folder(path: str | Path, overwrite: bool = False, keep: Collection[str] = ()) -> Path:
     """Make the result folder, with a manifest that reserves the names of RESULT_FILES; returns its path.
 
-    With overwrite, an earlier result's files are removed: those that its manifest lists, and nothing else. Raises
-    OutputError where the path exists (without overwrite), is a file, is a folder of something else, holds a foreign file
-    under a name that the result needs, or cannot be written.
+    With overwrite, an earlier result's files are removed: those that its manifest lists, without those named in `keep`, and
+    nothing else. Raises OutputError where the path exists (without overwrite), is a file, is a folder of something else, holds a
+    foreign file under a name that the result needs, or cannot be written.
     """
     path = Path(path)
     check_folder(path, overwrite)
     with writing(path):
         path.mkdir(exist_ok=True)
-        if any(path.iterdir()):
-            _remove_earlier_result(path)
+        if not _is_empty(path):
+            _remove_earlier_result(path, keep=keep)
         _write_manifest(path, dict.fromkeys(RESULT_FILES), complete=False)
     return path
 
 
-def replace_result(path: str | Path, new: str | Path) -> None:
-    """Put the finished result folder `new` in the place of the earlier one at `path`; files of other origin stay there."""
-    path, new = Path(path), Path(new)
-    prepare_folder(path, overwrite=True)
+def put_in_place(path: str | Path, kind: str = MANIFEST_FORMAT, without: Collection[str] = ()) -> None:
+    """Give the finished folder unfinished(path) its name; of an earlier one there, what its manifest lists goes, the rest stays.
+    Folders named in `without`, in the new one, are removed.
+
+    At every moment, and wherever the process is killed, the earlier folder or the new one is whole; where it is not under its
+    name, or has not all files of other origin yet, `settle` puts that right. Raises OutputError where a file of other origin
+    bears a name that the new folder needs, or the place cannot be written; then everything is as it was.
+    """
+    path = _home(path)
+    new, old = unfinished(path), _replaced(path)
     with writing(path):
-        for file in sorted(new.iterdir(), key=lambda f: f.name == MANIFEST):
-            os.replace(file, path / file.name)
-        new.rmdir()
+        if path.exists() and not _is_empty(path):
+            listed = _files_of_earlier_result(path, kind)
+            _check_names(path, new, {*listed, path / MANIFEST, *(path / name for name in without)})
+        with signals_later():
+            for name in without:
+                if (new / name).exists():
+                    shutil.rmtree(new / name)
+            if path.exists():
+                os.rename(path, old)
+            try:
+                os.rename(new, path)
+            except OSError:
+                if old.exists():
+                    os.rename(old, path)
+                raise
+        settle(path, kind)
 
 
-def _files_of_earlier_result(path: Path) -> list[Path]:
+def settle(path: str | Path, kind: str = MANIFEST_FORMAT) -> None:
+    """Complete what a run was killed in while it put a folder in the place of an earlier one at `path`.
+
+    Raises OutputError where a folder of something else bears the name that the earlier one has meanwhile.
+    """
+    path = _home(path)
+    old = _replaced(path)
+    with writing(path):
+        if not old.exists():
+            return
+        if not path.exists():
+            # neither has its name: the new one was finished before the earlier one lost it
+            os.rename(unfinished(path) if _is_complete(unfinished(path), kind) else old, path)
+        if not old.exists():
+            return
+        if not _is_empty(old):
+            _remove_earlier_result(old, kind)
+        _move_into(old, path)
+
+
+def _check_names(path: Path, new: Path, listed: Collection[Path]) -> None:
+    """Raise OutputError where a file of `new` would take the place of one at `path` that is not listed."""
+    wanted = [file.relative_to(new) for file in new.iterdir() if not file.is_dir() or (path / file.name).is_file()]
+    foreign = [str(name) for name in wanted if _occupied(path / name) and path / name not in listed]
+    if foreign:
+        raise OutputError(f"{path} holds {', '.join(foreign)} of other origin, which is not overwritten; choose another -o.")
+
+
+def _move_into(source: Path, target: Path) -> None:
+    """Move what is in a folder into another one, names that are not there yet, and remove it; the manifest goes last."""
+    for entry in sorted(source.iterdir(), key=lambda entry: entry.name == MANIFEST):
+        if entry.name == MANIFEST or is_partial(entry):
+            entry.unlink()
+        elif entry.is_dir() and not entry.is_symlink() and (target / entry.name).is_dir():
+            _move_into(entry, target / entry.name)
+        else:
+            os.replace(entry, target / entry.name)
+    source.rmdir()
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a folder holds nothing but what a killed run has not written to its end."""
+    return all(is_partial(entry) for entry in path.iterdir())
+
+
+def _is_complete(path: Path, kind: str) -> bool:
+    return (path / MANIFEST).is_file() and bool(_manifest(path, kind)["complete"])
+
+
+def _files_of_earlier_result(path: Path, kind: str = MANIFEST_FORMAT) -> list[Path]:
     """The files that the manifest lists, after everything that could forbid their removal has been looked at."""
     if not (path / MANIFEST).is_file():
         raise OutputError(f"{path} is not empty and has no {MANIFEST}, so it is no result; choose another name with -o.")
-    listed = _read_manifest(path)
-    foreign = [name for name in RESULT_FILES if name not in listed and _occupied(path / name)]
+    listed = _read_manifest(path, kind)
+    names = RESULT_FILES if kind == MANIFEST_FORMAT else ()
+    foreign = [name for name in names if name not in listed and _occupied(path / name)]
     if foreign:
         raise OutputError(f"{path} holds {', '.join(foreign)}, not listed in its {MANIFEST}; move that away, or choose -o.")
     root = path.resolve()
@@ -102,10 +188,11 @@ def _files_of_earlier_result(path: Path) -> list[Path]:
     return targets
 
 
-def _remove_earlier_result(path: Path) -> None:
-    targets = _files_of_earlier_result(path)
-    for target in targets:
-        if target.is_file() or target.is_symlink():
+def _remove_earlier_result(path: Path, kind: str = MANIFEST_FORMAT, keep: Collection[str] = ()) -> None:
+    targets = _files_of_earlier_result(path, kind)
+    left_over = [entry for entry in path.iterdir() if is_partial(entry)]
+    for target in (*targets, *left_over):
+        if target.name not in keep and (target.is_file() or target.is_symlink()):
             target.unlink()
     folders = {folder for target in targets for folder in target.parents if path in folder.parents}
     for folder in sorted(folders, reverse=True):
@@ -148,7 +235,7 @@ def write_result(
         for name, content in contents.items():
             listed[name] = write_atomic(path / name, content)
         # What else was reserved or added before (run.log, figures) stays listed if it came to exist.
-        kept = {name: entry or _measure(path / name) for name, entry in listed.items() if (path / name).is_file()}
+        kept = {name: entry or measured(path / name) for name, entry in listed.items() if (path / name).is_file()}
         _write_manifest(path, kept, complete=True)
     return path
 
@@ -168,7 +255,7 @@ def add_to_manifest(path: str | Path, names: Iterable[str | Path]) -> None:
             for file in found:
                 if not file.is_file() or not file.resolve().is_relative_to(path.resolve()):
                     raise OutputError(f"{file} is no file inside {path}, so the manifest cannot list it.")
-                listed[file.resolve().relative_to(path.resolve()).as_posix()] = _measure(file)
+                listed[file.resolve().relative_to(path.resolve()).as_posix()] = measured(file)
         _write_manifest(path, listed, complete=listed.get(SORTING) is not None)
 
 
@@ -192,7 +279,7 @@ def check_export(path: str | Path, overwrite: bool = False) -> None:
         raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
     with writing(path):
         listed = _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else {}
-        changed = [name for name, entry in listed.items() if (path / name).is_file() and _measure(path / name) != entry]
+        changed = [name for name, entry in listed.items() if (path / name).is_file() and measured(path / name) != entry]
     if changed:
         raise OutputError(
             f"{path} was worked on since it was written ({', '.join(changed)}) and is not overwritten; choose another -o, or "
@@ -207,23 +294,30 @@ def write_export(path: str | Path, files: Mapping[str, Iterable[bytes]], overwri
     check_export does, and where the disk is full or not writable.
     """
     path = Path(path)
-    check_export(path, overwrite)
-    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with reserved(path), writing(path):
+        settle(path, EXPORT_FORMAT)
+        check_export(path, overwrite)
+        work = unfinished(path)
+        if work.exists():
+            _check_left_over(work, EXPORT_FORMAT)
+            shutil.rmtree(work)
         try:
-            work.mkdir(parents=True)
+            work.mkdir()
+            _write_manifest(work, dict.fromkeys(files), complete=False, kind=EXPORT_FORMAT)
             listed = {name: write_atomic(work / name, content) for name, content in files.items()}
             _write_manifest(work, listed, complete=True, kind=EXPORT_FORMAT)
-            if not path.exists():
-                os.replace(work, path)
-                return path
-            for name in _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else ():
-                (path / name).unlink(missing_ok=True)
-            for file in sorted(work.iterdir(), key=lambda f: f.name == MANIFEST):
-                os.replace(file, path / file.name)
+            put_in_place(path, EXPORT_FORMAT)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return path
+
+
+def _check_left_over(work: Path, kind: str) -> None:
+    """Raise OutputError for a folder that bears the name of an unfinished one and is none that a killed run has left."""
+    if not work.is_dir() or not (_is_empty(work) or ((work / MANIFEST).is_file() and _manifest(work, kind))):
+        raise OutputError(f"{work} is in the way, it is needed while {work.with_suffix('').name} is written; move it away.")
 
 
 def read_sorting(path: str | Path) -> Sorting:
@@ -247,14 +341,10 @@ def read_run(path: str | Path) -> dict:
 def is_finished(path: str | Path) -> bool:
     """Whether a folder holds a result whose run came to its end: what is written last is listed."""
     try:
-        manifest = json.loads((Path(path) / MANIFEST).read_text(encoding="utf-8"))
-        return (
-            manifest["format"] == MANIFEST_FORMAT
-            and manifest["complete"]
-            and {"model.pt", "run.log"} <= set(manifest["files"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = _manifest(Path(path), MANIFEST_FORMAT)
+    except OutputError:
         return False
+    return bool(manifest["complete"]) and {"model.pt", "run.log"} <= set(manifest["files"])
 
 
 def _sorting_file(path: Path) -> Path:
@@ -270,58 +360,23 @@ def _check_sum(file: Path) -> None:
         return
     try:
         entry = _read_manifest(file.parent).get(SORTING)
-        if entry is not None and _measure(file) != entry:
+        if entry is not None and measured(file) != entry:
             raise InputError(f"{file} differs from its {MANIFEST}: it is damaged or was changed; sort the recording again.")
     except (OutputError, OSError) as error:
         raise InputError(str(error)) from error
 
 
-def write_atomic(path: str | Path, content: Iterable[bytes]) -> dict:
-    """Write pieces of bytes under a temporary name beside `path`, flush to disk, rename; returns size and sha256.
-
-    The file is there whole or not at all. Raises OutputError with the reason (disk full, no permission).
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    digest, size = hashlib.sha256(), 0
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                for piece in content:
-                    file.write(piece)
-                    digest.update(piece)
-                    size += len(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return {"size": size, "sha256": digest.hexdigest()}
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError into an OutputError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = "the disk is full; free space, or choose another place"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            reason = f"no permission to write ({error.strerror}); choose another place"
-        else:
-            reason = f"{error.strerror or error}; choose another place"
-        raise OutputError(f"{path} cannot be written: {reason}.") from error
-
-
 def _read_manifest(path: Path, kind: str = MANIFEST_FORMAT) -> dict[str, dict | None]:
     """Name -> size and sha256 (None: reserved by a run that did not finish). Raises OutputError where it is damaged."""
+    return dict(_manifest(path, kind)["files"])
+
+
+def _manifest(path: Path, kind: str) -> dict:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != kind or manifest["format_version"] != MANIFEST_VERSION:
             raise ValueError("unknown format or version")
-        return dict(manifest["files"])
+        return {"complete": manifest["complete"], "files": dict(manifest["files"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path / MANIFEST} cannot be read ({error}); choose another folder with -o.") from error
 
@@ -334,12 +389,6 @@ def _write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool
         "files": dict(sorted(files.items())),
     }
     write_atomic(path / MANIFEST, [(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()])
-
-
-def _measure(file: Path) -> dict:
-    with file.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return {"size": file.stat().st_size, "sha256": digest}
 
 
 def _occupied(path: Path) -> bool:

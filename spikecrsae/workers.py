@@ -53,7 +53,7 @@ def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callab
                 number, task = waiting.pop()
                 here, there = context.Pipe(duplex=False)
                 process = context.Process(target=_work, args=(task, there), daemon=True)
-                with _signals_later(), _surroundings(share):
+                with signals_later(), _surroundings(share):
                     process.start()
                     there.close()
                     at_work[here] = (number, process)
@@ -97,8 +97,8 @@ def _surroundings(share: int) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_later() -> Iterator[None]:
-    """What would end this process meanwhile is answered afterwards: a process that is half started cannot be ended in order."""
+def signals_later() -> Iterator[None]:
+    """What would end this process meanwhile is answered afterwards: what is half done here cannot be ended in order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae.errors import OutputError, described
+from spikecrsae.files import write_atomic
 from spikecrsae.job import Job, run_job
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
-from spikecrsae.results import read_run, read_sorting, write_atomic
+from spikecrsae.results import read_run, read_sorting
 
 SUMMARY_JSON, SUMMARY_CSV = "batch.json", "batch.csv"
 SUMMARY_FORMAT = "spikecrsae batch"

@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Iterator
 
+from spikecrsae.errors import add_remedy, remedy_of
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C; a class of its own, because after a bare KeyboardInterrupt in an import Python ends by the signal, not by 130."""
@@ -48,4 +50,8 @@ def repeat() -> None:
 
 def asked_to_end(error: BaseException) -> BaseException:
     """The signal behind an error, where one came: an import that is broken off may end in any other error."""
-    return _ENDS[_arrived[0]]() if _arrived else error
+    if not _arrived:
+        return error
+    signalled = _ENDS[_arrived[0]]()
+    add_remedy(signalled, remedy_of(error))
+    return signalled

@@ -30,6 +30,7 @@ from spikecrsae.config import Config
 @click.argument("recordings", type=Name(), nargs=-1, metavar="RECORDING...")
 @output_option
 @overwrite_option
+@option("--resume", is_flag=True, help="Go on where the same run was stopped.")
 @sort_options
 @jobs_option
 @config_options(SORT_FIELDS)
@@ -43,6 +44,7 @@ def sort(
     recordings: tuple[Path, ...],
     output: Path | None,
     overwrite: bool,
+    resume: bool,
     choices: dict[str, Any],
     jobs: int | None,
     config: Config,
@@ -69,5 +71,5 @@ def sort(
     from spikecrsae.results import default_result_path
 
     folder = output or default_result_path(recordings[0])
-    job = Job(recordings, folder, config, reader, jobs=jobs, overwrite=overwrite, **choices)
+    job = Job(recordings, folder, config, reader, jobs=jobs, overwrite=overwrite, resume=resume, **choices)
     return show_outcome(run_job(job, narrator), folder, as_json, narrator)
