@@ -22,6 +22,7 @@ from spikecrsae.config import Config
 from spikecrsae.cores import n_cores
 from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
 from spikecrsae.files import writing
+from spikecrsae.folders import put_in_place, settle, unfinished
 from spikecrsae.learned import Shelf
 from spikecrsae.locks import reserved
 from spikecrsae.logs import logging_to_file
@@ -29,17 +30,7 @@ from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
 from spikecrsae.record import file_state, read_options, record, recording_facts
-from spikecrsae.results import (
-    MANIFEST,
-    add_to_manifest,
-    check_folder,
-    is_finished,
-    prepare_folder,
-    put_in_place,
-    settle,
-    unfinished,
-    write_result,
-)
+from spikecrsae.results import MANIFEST, add_to_manifest, check_folder, is_finished, prepare_folder, write_result
 
 LOG, MODEL, COMPONENTS = "run.log", "model.pt", "components.h5"
 

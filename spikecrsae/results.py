@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -19,17 +18,13 @@ from spikecrsae.errors import InputError, OutputError
 from spikecrsae.exports.csv import spikes_csv, units_csv
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
 from spikecrsae.files import is_partial, measured, write_atomic, writing
-from spikecrsae.locks import reserved
 from spikecrsae.sorting import Sorting
-from spikecrsae.workers import signals_later
 
 logger = logging.getLogger(__name__)
 
 SORTING = "sorting.h5"
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "spikecrsae result"
-#: The same of a folder in another program's format, which people go on working in.
-EXPORT_FORMAT = "spikecrsae export"
 MANIFEST_VERSION = 1
 #: Every name that a run may write into its folder by itself; reserved when the folder is prepared.
 RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", "model.pt", "run.log", "report.html", "components.h5")
@@ -39,24 +34,6 @@ def default_result_path(recording_path: str | Path) -> Path:
     """The folder beside the recording: its name with its ending, and .sorted."""
     path = Path(os.path.abspath(recording_path))
     return path.with_name(path.name + ".sorted")
-
-
-def unfinished(path: str | Path) -> Path:
-    """Where the folder `path` is made until it is whole: beside it, with .unfinished after its name."""
-    path = _home(path)
-    return path.with_name(path.name + ".unfinished")
-
-
-def _replaced(path: Path) -> Path:
-    """Where an earlier folder is while the new one takes its place; no name that people give."""
-    path = _home(path)
-    return path.with_name(f".{path.name}.replaced")
-
-
-def _home(path: str | Path) -> Path:
-    """A folder by a name that others can be made from: not a link to it, not a dot."""
-    path = Path(path)
-    return path.resolve() if path.is_symlink() or path.name in ("", "..") else path
 
 
 def check_folder(path: str | Path, overwrite: bool = False) -> None:
@@ -69,8 +46,8 @@ def check_folder(path: str | Path, overwrite: bool = False) -> None:
             raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
         if not path.exists() and not path.parent.is_dir():
             raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
-        if path.exists() and not _is_empty(path):
-            _files_of_earlier_result(path)
+        if path.exists() and not is_empty(path):
+            files_of_earlier_result(path)
 
 
 def prepare_folder(path: str | Path, overwrite: bool = False, keep: Collection[str] = ()) -> Path:
@@ -84,97 +61,28 @@ def prepare_folder(path: str | Path, overwrite: bool = False, keep: Collection[s
     check_folder(path, overwrite)
     with writing(path):
         path.mkdir(exist_ok=True)
-        if not _is_empty(path):
-            _remove_earlier_result(path, keep=keep)
-        _write_manifest(path, dict.fromkeys(RESULT_FILES), complete=False)
+        if not is_empty(path):
+            remove_earlier_result(path, keep=keep)
+        write_manifest(path, dict.fromkeys(RESULT_FILES), complete=False)
     return path
 
 
-def put_in_place(path: str | Path, kind: str = MANIFEST_FORMAT, without: Collection[str] = ()) -> None:
-    """Give the finished folder unfinished(path) its name; of an earlier one there, what its manifest lists goes, the rest stays.
-    Folders named in `without`, in the new one, are removed.
-
-    At every moment, and wherever the process is killed, the earlier folder or the new one is whole; where it is not under its
-    name, or has not all files of other origin yet, `settle` puts that right. Raises OutputError where a file of other origin
-    bears a name that the new folder needs, or the place cannot be written; then everything is as it was.
-    """
-    path = _home(path)
-    new, old = unfinished(path), _replaced(path)
-    with writing(path):
-        if path.exists() and not _is_empty(path):
-            listed = _files_of_earlier_result(path, kind)
-            _check_names(path, new, {*listed, path / MANIFEST, *(path / name for name in without)})
-        with signals_later():
-            for name in without:
-                if (new / name).exists():
-                    shutil.rmtree(new / name)
-            if path.exists():
-                os.rename(path, old)
-            try:
-                os.rename(new, path)
-            except OSError:
-                if old.exists():
-                    os.rename(old, path)
-                raise
-        settle(path, kind)
-
-
-def settle(path: str | Path, kind: str = MANIFEST_FORMAT) -> None:
-    """Complete what a run was killed in while it put a folder in the place of an earlier one at `path`.
-
-    Raises OutputError where a folder of something else bears the name that the earlier one has meanwhile.
-    """
-    path = _home(path)
-    old = _replaced(path)
-    with writing(path):
-        if not old.exists():
-            return
-        if not path.exists():
-            # neither has its name: the new one was finished before the earlier one lost it
-            os.rename(unfinished(path) if _is_complete(unfinished(path), kind) else old, path)
-        if not old.exists():
-            return
-        if not _is_empty(old):
-            _remove_earlier_result(old, kind)
-        _move_into(old, path)
-
-
-def _check_names(path: Path, new: Path, listed: Collection[Path]) -> None:
-    """Raise OutputError where a file of `new` would take the place of one at `path` that is not listed."""
-    wanted = [file.relative_to(new) for file in new.iterdir() if not file.is_dir() or (path / file.name).is_file()]
-    foreign = [str(name) for name in wanted if _occupied(path / name) and path / name not in listed]
-    if foreign:
-        raise OutputError(f"{path} holds {', '.join(foreign)} of other origin, which is not overwritten; choose another -o.")
-
-
-def _move_into(source: Path, target: Path) -> None:
-    """Move what is in a folder into another one, names that are not there yet, and remove it; the manifest goes last."""
-    for entry in sorted(source.iterdir(), key=lambda entry: entry.name == MANIFEST):
-        if entry.name == MANIFEST or is_partial(entry):
-            entry.unlink()
-        elif entry.is_dir() and not entry.is_symlink() and (target / entry.name).is_dir():
-            _move_into(entry, target / entry.name)
-        else:
-            os.replace(entry, target / entry.name)
-    source.rmdir()
-
-
-def _is_empty(path: Path) -> bool:
+def is_empty(path: Path) -> bool:
     """Whether a folder holds nothing but what a killed run has not written to its end."""
     return all(is_partial(entry) for entry in path.iterdir())
 
 
-def _is_complete(path: Path, kind: str) -> bool:
+def is_complete(path: Path, kind: str) -> bool:
     return (path / MANIFEST).is_file() and bool(_manifest(path, kind)["complete"])
 
 
-def _files_of_earlier_result(path: Path, kind: str = MANIFEST_FORMAT) -> list[Path]:
+def files_of_earlier_result(path: Path, kind: str = MANIFEST_FORMAT) -> list[Path]:
     """The files that the manifest lists, after everything that could forbid their removal has been looked at."""
     if not (path / MANIFEST).is_file():
         raise OutputError(f"{path} is not empty and has no {MANIFEST}, so it is no result; choose another name with -o.")
-    listed = _read_manifest(path, kind)
+    listed = read_manifest(path, kind)
     names = RESULT_FILES if kind == MANIFEST_FORMAT else ()
-    foreign = [name for name in names if name not in listed and _occupied(path / name)]
+    foreign = [name for name in names if name not in listed and is_occupied(path / name)]
     if foreign:
         raise OutputError(f"{path} holds {', '.join(foreign)}, not listed in its {MANIFEST}; move that away, or choose -o.")
     root = path.resolve()
@@ -188,8 +96,8 @@ def _files_of_earlier_result(path: Path, kind: str = MANIFEST_FORMAT) -> list[Pa
     return targets
 
 
-def _remove_earlier_result(path: Path, kind: str = MANIFEST_FORMAT, keep: Collection[str] = ()) -> None:
-    targets = _files_of_earlier_result(path, kind)
+def remove_earlier_result(path: Path, kind: str = MANIFEST_FORMAT, keep: Collection[str] = ()) -> None:
+    targets = files_of_earlier_result(path, kind)
     left_over = [entry for entry in path.iterdir() if is_partial(entry)]
     for target in (*targets, *left_over):
         if target.name not in keep and (target.is_file() or target.is_symlink()):
@@ -225,18 +133,18 @@ def write_result(
     if model_state is not None:
         contents["model.pt"] = [model_state]
     contents.update({name: [content] for name, content in (files or {}).items()})
-    listed = _read_manifest(path)
-    foreign = [name for name in contents if name not in listed and _occupied(path / name)]
+    listed = read_manifest(path)
+    foreign = [name for name in contents if name not in listed and is_occupied(path / name)]
     if foreign:
         raise OutputError(f"{path} holds {', '.join(foreign)} of other origin, which is not overwritten; choose another -o.")
     with writing(path):
         # reserved first: a run that is killed leaves nothing that the next one takes for somebody else's
-        _write_manifest(path, {**dict.fromkeys(contents), **listed}, complete=False)
+        write_manifest(path, {**dict.fromkeys(contents), **listed}, complete=False)
         for name, content in contents.items():
             listed[name] = write_atomic(path / name, content)
         # What else was reserved or added before (run.log, figures) stays listed if it came to exist.
         kept = {name: entry or measured(path / name) for name, entry in listed.items() if (path / name).is_file()}
-        _write_manifest(path, kept, complete=True)
+        write_manifest(path, kept, complete=True)
     return path
 
 
@@ -247,7 +155,7 @@ def add_to_manifest(path: str | Path, names: Iterable[str | Path]) -> None:
     one that is missing or lies elsewhere.
     """
     path = Path(path)
-    listed = _read_manifest(path)
+    listed = read_manifest(path)
     with writing(path):
         for name in names:
             target = path / name
@@ -256,68 +164,12 @@ def add_to_manifest(path: str | Path, names: Iterable[str | Path]) -> None:
                 if not file.is_file() or not file.resolve().is_relative_to(path.resolve()):
                     raise OutputError(f"{file} is no file inside {path}, so the manifest cannot list it.")
                 listed[file.resolve().relative_to(path.resolve()).as_posix()] = measured(file)
-        _write_manifest(path, listed, complete=listed.get(SORTING) is not None)
+        write_manifest(path, listed, complete=listed.get(SORTING) is not None)
 
 
 def is_listed(file: Path) -> bool:
     """Whether the manifest beside a file lists it as part of a result. Raises OutputError where the manifest is damaged."""
-    return (file.parent / MANIFEST).is_file() and file.name in _read_manifest(file.parent)
-
-
-def check_export(path: str | Path, overwrite: bool = False) -> None:
-    """Whether a folder in another program's format may be written to `path`, without touching anything.
-
-    Raises OutputError where it exists (without overwrite), is a file, is a folder of something else, or holds a file that was
-    changed since this program wrote it: hand-made curation is never overwritten.
-    """
-    path = Path(path)
-    if _occupied(path) and not path.is_dir():
-        raise OutputError(f"{path} is a file, and this format is a folder; choose another name with -o.")
-    if not path.exists():
-        return
-    if not overwrite:
-        raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
-    with writing(path):
-        listed = _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else {}
-        changed = [name for name, entry in listed.items() if (path / name).is_file() and measured(path / name) != entry]
-    if changed:
-        raise OutputError(
-            f"{path} was worked on since it was written ({', '.join(changed)}) and is not overwritten; choose another -o, or "
-            "move it away."
-        )
-
-
-def write_export(path: str | Path, files: Mapping[str, Iterable[bytes]], overwrite: bool = False) -> Path:
-    """Write a folder in another program's format, name -> pieces of content, which appears whole or not at all.
-
-    With overwrite, of an earlier one the files that its manifest lists are replaced, and nothing else. Raises OutputError as
-    check_export does, and where the disk is full or not writable.
-    """
-    path = Path(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with reserved(path), writing(path):
-        settle(path, EXPORT_FORMAT)
-        check_export(path, overwrite)
-        work = unfinished(path)
-        if work.exists():
-            _check_left_over(work, EXPORT_FORMAT)
-            shutil.rmtree(work)
-        try:
-            work.mkdir()
-            _write_manifest(work, dict.fromkeys(files), complete=False, kind=EXPORT_FORMAT)
-            listed = {name: write_atomic(work / name, content) for name, content in files.items()}
-            _write_manifest(work, listed, complete=True, kind=EXPORT_FORMAT)
-            put_in_place(path, EXPORT_FORMAT)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return path
-
-
-def _check_left_over(work: Path, kind: str) -> None:
-    """Raise OutputError for a folder that bears the name of an unfinished one and is none that a killed run has left."""
-    if not work.is_dir() or not (_is_empty(work) or ((work / MANIFEST).is_file() and _manifest(work, kind))):
-        raise OutputError(f"{work} is in the way, it is needed while {work.with_suffix('').name} is written; move it away.")
+    return (file.parent / MANIFEST).is_file() and file.name in read_manifest(file.parent)
 
 
 def read_sorting(path: str | Path) -> Sorting:
@@ -359,14 +211,14 @@ def _check_sum(file: Path) -> None:
     if not (file.parent / MANIFEST).is_file():
         return
     try:
-        entry = _read_manifest(file.parent).get(SORTING)
+        entry = read_manifest(file.parent).get(SORTING)
         if entry is not None and measured(file) != entry:
             raise InputError(f"{file} differs from its {MANIFEST}: it is damaged or was changed; sort the recording again.")
     except (OutputError, OSError) as error:
         raise InputError(str(error)) from error
 
 
-def _read_manifest(path: Path, kind: str = MANIFEST_FORMAT) -> dict[str, dict | None]:
+def read_manifest(path: Path, kind: str = MANIFEST_FORMAT) -> dict[str, dict | None]:
     """Name -> size and sha256 (None: reserved by a run that did not finish). Raises OutputError where it is damaged."""
     return dict(_manifest(path, kind)["files"])
 
@@ -381,7 +233,7 @@ def _manifest(path: Path, kind: str) -> dict:
         raise OutputError(f"{path / MANIFEST} cannot be read ({error}); choose another folder with -o.") from error
 
 
-def _write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool, kind: str = MANIFEST_FORMAT) -> None:
+def write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool, kind: str = MANIFEST_FORMAT) -> None:
     manifest = {
         "format": kind,
         "format_version": MANIFEST_VERSION,
@@ -391,7 +243,7 @@ def _write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool
     write_atomic(path / MANIFEST, [(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()])
 
 
-def _occupied(path: Path) -> bool:
+def is_occupied(path: Path) -> bool:
     """Something is there; a dangling link counts."""
     return path.exists() or path.is_symlink()
 

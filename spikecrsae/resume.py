@@ -12,13 +12,14 @@ from typing import Any
 from spikecrsae.config import Config
 from spikecrsae.errors import OutputError, SpikeCRsAEError
 from spikecrsae.files import write_atomic, writing
+from spikecrsae.folders import unfinished
 from spikecrsae.learned import Shelf
 from spikecrsae.memory import within_limit
 from spikecrsae.pipeline import resolve_device
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.record import library_versions
-from spikecrsae.results import prepare_folder, read_run, unfinished
+from spikecrsae.results import prepare_folder, read_run
 
 #: In an unfinished result: what was learned, and what it is tied to.
 FOLDER, _TIES = "resume", "run.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
@@ -33,6 +34,19 @@ class StageCounter(Observer):
 
     def finish(self, summary: str = "") -> None:
         self._tell()
+
+
+def end_with_parent() -> None:
+    """In a process that another one has started: end at once when that one does, also where it is killed. Nobody takes the result
+    any more, and the next run shall find the folder free."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def in_processes(tasks: Sequence[Task[T]], n_processes: int, stage_ended: Callable[[], None]) -> list[T | Exception]:
@@ -127,6 +141,7 @@ def _received(pipe: Connection, process) -> tuple | None:
 
 def _work(task: Task, pipe: Connection) -> None:
     """The life of a process: a task, whose result and log go into the pipe."""
+    end_with_parent()
     if _CAN_BLOCK:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     with _collected() as records:

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 FLOORS = {
     0: {"errors", "units", "config", "progress", "cores", "plain", "logs", "workers"},
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
-    2: {"csc", "readers", "exports", "score", "simulate", "results", "files", "locks", "components", "filters"},
+    2: {"csc", "readers", "exports", "score", "simulate", "results", "folders", "files", "locks", "components", "filters"},
     3: {
         "memory",
         "preprocess",

@@ -17,9 +17,10 @@ from spikecrsae.cores import limited, n_cores
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.job import Job
 from spikecrsae.progress import Observer
+from spikecrsae.workers import end_with_parent
 
-#: Time that a process has for taking back what it has begun.
-_GRACE_S = 20.0
+#: Time that a process has for tidying up; the next run puts right what one leaves that takes longer.
+_GRACE_S = 1.5
 _REPORT_EVERY_S = 0.5
 
 
@@ -121,6 +122,7 @@ def _stop(workers: list[_Worker]) -> None:
 
 def _serve(connection: Connection) -> None:
     """The process: a job in, its stages and its result out, until the other end closes."""
+    end_with_parent()
     signal.signal(signal.SIGTERM, _raise_stopped)
     try:
         while True:
