@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ def _to_tensors(value: Any) -> Any:
     import torch
 
     if isinstance(value, dict):
-        return {str(k): _to_tensors(v) for k, v in value.items()}
+        return {sys.intern(str(k)): _to_tensors(v) for k, v in value.items()}
+    if isinstance(value, str):
+        return sys.intern(value)  # pickle writes a text that it has met before otherwise: the same model, the same bytes
     if isinstance(value, list | tuple):
         return [_to_tensors(item) for item in value]
     if isinstance(value, np.ndarray):

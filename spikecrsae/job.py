@@ -106,7 +106,7 @@ def run_job(job: Job, observer: Observer | None = None):
         try:
             _export(job, reopen, observer)
         except BaseException as error:
-            add_remedy(error, _how_to_go_on(job, "the result is whole"))
+            add_remedy(error, resume.how_to_go_on(job.command, "the result is whole"))
             raise
     return outcome
 
@@ -161,15 +161,8 @@ def _sorted(job: Job, opened, reopen: Callable, observer: Observer):
         return run_into_folder(work, recorded, job.folder, job.overwrite, observer, facts, job.save_components, shelf)
     except BaseException as error:
         if resume.has_learned(job.folder):
-            add_remedy(error, _how_to_go_on(job, "what was learned is kept"))
+            add_remedy(error, resume.how_to_go_on(job.command, "what was learned is kept"))
         raise
-
-
-def _how_to_go_on(job: Job, what: str) -> str:
-    import shlex
-
-    words = shlex.join(["spikecrsae", *map(str, job.command[1:]), "--resume"])
-    return f"To go on ({what}): {words}"
 
 
 def _check_exports(job: Job) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,11 @@ def prepare(folder: Path, now: Mapping[str, Any], going_on: bool, log: str) -> S
             shutil.rmtree(shelf.folder)
     write_atomic(shelf.folder / _TIES, [text.encode()])
     return shelf
+
+
+def how_to_go_on(command: Sequence[str], what: str) -> str:
+    """A sentence with the command that goes on where the run of `command` was stopped."""
+    return f"To go on ({what}): {shlex.join(['spikecrsae', *map(str, command[1:]), '--resume'])}"
 
 
 def _told(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
