@@ -109,7 +109,7 @@ def sort(
         if shelf is not None:
             shelf.save(learned)
     else:
-        observer.say(f"going on with what was learned before, {len(learned.model.reported)} templates")
+        log.info("going on with what was learned before, %d templates", len(learned.model.reported))
         clock.seconds |= learned.seconds
     # as it comes back from the shelf: a run that was stopped gives the same to the last bit
     learned = Learned.from_dict(learned.to_dict())

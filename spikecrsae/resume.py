@@ -84,6 +84,8 @@ def goes_on(folder: Path, now: Mapping[str, Any], overwrite: bool, observer: Obs
         )
     if found:
         observer.say(f"the unfinished run in {work} was made otherwise ({found}), it is sorted from the beginning")
+    else:
+        observer.say(f"going on with what was learned before, in {work}")
     return not found
 
 

@@ -174,7 +174,7 @@ def test_a_batch_goes_on_where_a_sort_was_killed(lab, tmp_path):
     kill_at(start("sort", lab / "recording.h5", "-o", folder), folder, "infer")
     assert finished("batch", lab / "recording.h5", "-o", folder.parent, "--resume") == 0
     log = (folder / "run.log").read_text()
-    assert log.count("curate starts") == 1 and log.count("infer starts") == 2, "one log of both runs"
+    assert log.index("curate starts") < log.index("going on with what was learned before"), "one log of both runs"
     assert (folder / "spikes.csv").read_bytes() == (lab / "new" / "spikes.csv").read_bytes()
     assert {path.name for path in folder.parent.iterdir()} == {"recording", "batch.csv", "batch.json"}
 
