@@ -12,6 +12,8 @@ _LOADED = [
     "spikecrsae.cli.main", "spikecrsae.job", "spikecrsae.groups", "spikecrsae.export", "spikecrsae.report.figures",
     "spikecrsae.report.html", "torch", "isosplit6", "sklearn.decomposition",
 ]  # fmt: skip
+#: The first run of a machine compiles for a while.
+PATIENCE_S = 300
 _context = multiprocessing.get_context("forkserver")
 
 
@@ -26,13 +28,14 @@ def start(*words: object, errors: Path | None = None):
 def finished(*words: object, errors: Path | None = None) -> int:
     """The exit code of `spikecrsae WORDS`."""
     process = start(*words, errors=errors)
-    process.join(60)
+    process.join(PATIENCE_S)
+    assert process.exitcode is not None, f"{words} has not ended within {PATIENCE_S} s"
     return process.exitcode
 
 
 def wait_for_stage(process, folder: Path, stage: str) -> None:
     """Until the run that sorts into `folder` has come to a stage; fails where it ends before."""
-    log, end = folder.with_name(folder.name + ".unfinished") / "run.log", time.monotonic() + 60
+    log, end = folder.with_name(folder.name + ".unfinished") / "run.log", time.monotonic() + PATIENCE_S
     while process.is_alive() and time.monotonic() < end:
         if log.exists() and f"{stage} starts" in log.read_text(encoding="utf-8"):
             return
