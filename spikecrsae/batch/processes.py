@@ -25,13 +25,13 @@ _REPORT_EVERY_S = 0.5
 
 
 class _Stopped(BaseException):
-    """The batch asks a process to stop; an exception, so that the job takes back what it has written."""
+    """The batch asks a process to stop; an exception, so that the job tidies up."""
 
 
 def run_in_processes(jobs: Sequence[Job], n_processes: int) -> Iterator[Event]:
     """Run jobs, n_processes at once, each with its share of the cores; yields what happens.
 
-    When the caller stops (closes the generator, or is interrupted in it), running jobs take back what they have written.
+    When the caller stops (closes the generator, or is interrupted in it), running jobs tidy up.
     """
     waiting = deque(enumerate(jobs))
     n_processes = max(1, min(n_processes, len(jobs)))

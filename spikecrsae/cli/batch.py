@@ -36,7 +36,7 @@ STOP_S = 15.0
 @option(
     "--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs."
 )
-@option("--resume", is_flag=True, help="Keep finished results that were made alike, sort the rest.")
+@option("--resume", is_flag=True, help="Keep finished results that were made alike, go on with the rest.")
 @option("--overwrite", is_flag=True, help="Replace existing results, and of their folders only what their manifest lists.")
 @sort_options
 @config_options(SORT_FIELDS)
