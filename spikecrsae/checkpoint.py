@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from spikecrsae.errors import InputError
-from spikecrsae.results import write_atomic
+from spikecrsae.files import write_atomic
 
 FORMAT_VERSION = 1
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint (nested dict of arrays, numbers, text) under a temporary name, then rename. OutputError where the
+    """Write a checkpoint (nest of dicts and lists of arrays, numbers, text) under a temporary name, then rename. OutputError where the
     place cannot be written."""
     import torch
 
@@ -25,7 +26,7 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint back, tensors as arrays. Raises InputError for a missing file, another kind of file or version."""
+    """Read a checkpoint back, tensors as arrays, tuples as lists. Raises InputError for a missing file, another kind of file or version."""
     import torch
 
     try:
@@ -44,9 +45,13 @@ def _to_tensors(value: Any) -> Any:
     import torch
 
     if isinstance(value, dict):
-        return {str(k): _to_tensors(v) for k, v in value.items()}
+        return {sys.intern(str(k)): _to_tensors(v) for k, v in value.items()}
+    if isinstance(value, str):
+        return sys.intern(value)  # pickle writes a text that it has met before otherwise: the same model, the same bytes
+    if isinstance(value, list | tuple):
+        return [_to_tensors(item) for item in value]
     if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(value))
+        return torch.from_numpy(np.array(value, order="C"))
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -55,4 +60,6 @@ def _to_arrays(value: Any) -> Any:
 
     if isinstance(value, dict):
         return {k: _to_arrays(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_to_arrays(item) for item in value]
     return value.numpy() if isinstance(value, torch.Tensor) else value

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.errors import OutputError
+from spikecrsae.files import partial_name, writing
 from spikecrsae.progress import Observer
 from spikecrsae.sorting import Sorting
 
@@ -28,24 +28,23 @@ class ComponentWriter:
         """Raises OutputError where the file cannot be written; nothing half-written stays under its name."""
         s = self.sorting
         observer.start("components", s.n_samples)
-        partial = path.with_name(path.name + ".partial")
-        try:
-            with h5py.File(partial, "w") as file:
-                chunks = (1, min(self.piece, s.n_samples), s.n_channels)
-                data = file.create_dataset(
-                    "components", (s.n_units, s.n_samples, s.n_channels), np.float32,
-                    chunks=chunks if s.n_units else None, compression="gzip" if s.n_units else None, shuffle=bool(s.n_units),
-                )  # fmt: skip
-                data.attrs.update(sampling_frequency=s.sampling_frequency, units=s.amplitude_unit)
-                for start in range(0, s.n_samples, self.piece):
-                    stop = min(start + self.piece, s.n_samples)
-                    for row, unit in enumerate(s.unit_ids):
-                        data[row, start:stop] = s.reconstruction(start, stop, [unit])
-                    observer.advance(stop - start)
-            os.replace(partial, path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise OutputError(
-                f"{path} cannot be written ({error.strerror or error}); free some space or choose another place."
-            ) from error
+        partial = partial_name(path)
+        with writing(path):
+            try:
+                with h5py.File(partial, "w") as file:
+                    chunks = (1, min(self.piece, s.n_samples), s.n_channels)
+                    data = file.create_dataset(
+                        "components", (s.n_units, s.n_samples, s.n_channels), np.float32,
+                        chunks=chunks if s.n_units else None, compression="gzip" if s.n_units else None, shuffle=bool(s.n_units),
+                    )  # fmt: skip
+                    data.attrs.update(sampling_frequency=s.sampling_frequency, units=s.amplitude_unit)
+                    for start in range(0, s.n_samples, self.piece):
+                        stop = min(start + self.piece, s.n_samples)
+                        for row, unit in enumerate(s.unit_ids):
+                            data[row, start:stop] = s.reconstruction(start, stop, [unit])
+                        observer.advance(stop - start)
+                os.replace(partial, path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
         observer.finish()

@@ -26,6 +26,10 @@ class InputError(SpikeCRsAEError):
     exit_code = 3
 
 
+class ReadError(InputError):
+    """The recording could be opened, and can no longer be read: it has vanished or changed, or its disk fails."""
+
+
 class OutOfMemoryError(SpikeCRsAEError):
     """The work does not fit into memory."""
 
@@ -49,6 +53,16 @@ EXIT_TERMINATED = 143
 _UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
+def add_remedy(error: BaseException, remedy: str) -> None:
+    """A sentence that is said after the error, wherever it comes out; of several the first."""
+    error.__dict__.setdefault("remedy", remedy)
+
+
+def remedy_of(error: BaseException) -> str:
+    """What `add_remedy` has added, empty where nothing was."""
+    return error.__dict__.get("remedy", "")
+
+
 def described(error: BaseException) -> tuple[str, int]:
     """What ended a command, in one line, and its exit code; whatever is no SpikeCRsAEError is told apart by what it is."""
     if isinstance(error, SpikeCRsAEError):
@@ -61,7 +75,7 @@ def described(error: BaseException) -> tuple[str, int]:
     else:
         where = next(iter(getattr(error, "__notes__", ())), "run again with --verbose for the traceback")
         line, code = f"internal error, {type(error).__name__}: {error}; {where}.", SpikeCRsAEError.exit_code
-    return " ".join(line.split()), code
+    return " ".join(f"{line} {remedy_of(error)}".split()), code
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

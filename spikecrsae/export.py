@@ -23,9 +23,11 @@ from spikecrsae.exports.neo import neo_file
 from spikecrsae.exports.nwb import nwb_file
 from spikecrsae.exports.phy import phy_files
 from spikecrsae.exports.waveforms import Signal, used_channels
+from spikecrsae.files import write_atomic
+from spikecrsae.folders import check_export, write_export
 from spikecrsae.readers import open_session
 from spikecrsae.recording import Recording
-from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, check_export, write_atomic, write_export
+from spikecrsae.results import MANIFEST, SORTING, add_to_manifest
 from spikecrsae.sorting import Sorting
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,9 @@ from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
 from spikecrsae.cores import n_cores
-from spikecrsae.errors import InputError, SpikeCRsAEError
+from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
 from spikecrsae.intervals import common, gaps_from_the_start
+from spikecrsae.learned import Shelf
 from spikecrsae.logs import collected, repeat
 from spikecrsae.pipeline import Outcome
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
@@ -55,6 +56,7 @@ class Group:
     config: Config
     self_test: bool = False
     model: dict[str, Any] | None = None
+    shelf: Shelf | None = None
 
     @property
     def log_name(self) -> str:
@@ -67,8 +69,8 @@ class Group:
         log.info("channels %s", ", ".join(part.channel_ids))
         if self.model is not None:
             return pipeline.apply(self.model, part, self.config, observer, f"of group {self.name}", gather)
-        outcome = pipeline.sort(part, self.config, observer, gather=gather)
-        return hybrid.self_test(part, outcome, observer) if self.self_test else outcome
+        outcome = pipeline.sort(part, self.config, observer, gather=gather, shelf=self.shelf)
+        return hybrid.self_test(part, outcome, observer, self.shelf) if self.self_test else outcome
 
 
 @contextmanager
@@ -99,21 +101,26 @@ def sort(
     jobs: int | None = None,
     cluster: Workers | None = None,
     self_test: bool = False,
+    shelf: Shelf | None = None,
 ) -> Outcome:
     """pipeline.sort of each group of the recording, as one outcome; of all channels where it has no groups.
 
     reopen: opens the recording in another process, to which it is pickled; without it one group is sorted after the other, here.
     jobs: groups sorted at the same time, None for as many as there are cores; cluster: where they are sorted in place of this
     machine's processes, and the blocks of each are decoded. The result is the same for any. self_test: also hybrid.self_test.
-    Raises InputError where no group can be sorted; one that cannot is a warning.
+    shelf: for what is learned, each group's on its own, see pipeline.sort. Raises InputError where no group can be sorted; one that
+    cannot is a warning.
     """
     observer = observer or Observer()
     if not recording.groups and not (cluster and cluster.far):
         gather = Elsewhere(reopen, cluster) if cluster else gathered
-        outcome = pipeline.sort(recording, config, observer, components_path, gather)
-        return hybrid.self_test(recording, outcome, observer) if self_test else outcome
+        outcome = pipeline.sort(recording, config, observer, components_path, gather, shelf)
+        return hybrid.self_test(recording, outcome, observer, shelf) if self_test else outcome
     found = recording.groups or {"": tuple(range(recording.n_channels))}
-    groups = [Group(name, channels, config, self_test) for name, channels in found.items()]
+    groups = [
+        Group(name, channels, config, self_test, shelf=shelf and (shelf.part(str(number)) if name else shelf))
+        for number, (name, channels) in enumerate(found.items())
+    ]
     outcome = _run(groups, recording, observer, reopen, jobs, cluster)
     if components_path is not None:
         ComponentWriter(outcome.sorting).write(components_path, observer)
@@ -159,6 +166,8 @@ def input_checksum(recording: Recording, config: Config, observer: Observer | No
         try:
             part = recording.select(channels).in_range()
             found.append(preprocess.survey(part, chunk_size, observer or Observer(), gaps).checksum)
+        except ReadError:
+            raise
         except InputError as error:
             found.append(error)
     known = [checksum for checksum in found if isinstance(checksum, str)]
@@ -194,7 +203,9 @@ def _run(
             repeat(result[1])
         results = [found[number][0] for number in range(len(groups))]
     for result in results:
-        if isinstance(result, Exception) and not (isinstance(result, InputError) and groups[0].name):
+        # what is wrong with a group's signal concerns it alone; what is wrong with the disk does not
+        alone = groups[0].name and isinstance(result, InputError) and not isinstance(result, ReadError)
+        if isinstance(result, Exception) and not alone:
             raise result
     outcomes = dict(zip(groups, results, strict=True))
     if not any(isinstance(result, Outcome) for result in results):

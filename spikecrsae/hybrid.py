@@ -35,8 +35,9 @@ from scipy.stats import norm
 from spikecrsae import pipeline
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.csc.pursuit import shift_in_time
-from spikecrsae.errors import InputError
+from spikecrsae.errors import InputError, ReadError
 from spikecrsae.intervals import in_any, widened
+from spikecrsae.learned import Shelf
 from spikecrsae.preprocess import design_filter
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
@@ -80,10 +81,12 @@ class Copies:
         return self.sample[self.unit == unit]
 
 
-def self_test(recording: Recording, outcome: pipeline.Outcome, observer: Observer | None = None) -> pipeline.Outcome:
+def self_test(
+    recording: Recording, outcome: pipeline.Outcome, observer: Observer | None = None, shelf: Shelf | None = None
+) -> pipeline.Outcome:
     """The outcome of sorting the recording, with the columns hybrid_recall, hybrid_precision and hybrid_injected per unit.
 
-    Sorts once more. Where the hybrid recording cannot be sorted, the columns are NaN and a warning says why.
+    Sorts once more; shelf: that of the first sorting, beside which this one puts what it learns. Where the hybrid recording cannot be sorted, the columns are NaN and a warning says why.
     """
     observer, began = observer or Observer(), time.perf_counter()
     sorting, config = outcome.sorting, outcome.config
@@ -94,7 +97,10 @@ def self_test(recording: Recording, outcome: pipeline.Outcome, observer: Observe
     again = None
     try:
         if len(copies):
-            again = pipeline.sort(with_copies(recording, copies, waveforms, sorting.peak_index), config, stage).sorting
+            hybrid = with_copies(recording, copies, waveforms, sorting.peak_index)
+            again = pipeline.sort(hybrid, config, stage, shelf=shelf and shelf.part("self-test")).sorting
+    except ReadError:
+        raise
     except InputError as error:
         warnings = (*warnings, f"no self-test: {error}")
     columns = judge(sorting, copies, again)

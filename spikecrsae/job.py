@@ -4,42 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import importlib
 import io
 import os
-import platform
+import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from spikecrsae import resume
 from spikecrsae.cluster import Cluster
 from spikecrsae.config import Config
 from spikecrsae.cores import n_cores
-from spikecrsae.errors import SpikeCRsAEError
-from spikecrsae.intervals import seconds
+from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
+from spikecrsae.files import writing
+from spikecrsae.folders import put_in_place, settle, unfinished
+from spikecrsae.learned import Shelf
 from spikecrsae.locks import reserved
 from spikecrsae.logs import logging_to_file
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
-from spikecrsae.readers.options import ReadOptions, with_side_file
-from spikecrsae.results import (
-    MANIFEST,
-    add_to_manifest,
-    check_folder,
-    prepare_folder,
-    replace_result,
-    write_result,
-)
+from spikecrsae.record import file_state, names_a_file, read_options, record, recording_facts
+from spikecrsae.results import MANIFEST, add_to_manifest, check_folder, is_finished, prepare_folder, write_result
 
 LOG, MODEL, COMPONENTS = "run.log", "model.pt", "components.h5"
-_LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "matplotlib")
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,8 @@ class Job:
 
     recordings: its file, or those of one session in order. reader: fields of ReadOptions. exports: further formats that the
     result is written in (export.FORMATS). jobs: groups of channels sorted at the same time, None for as many as there are
-    cores. scheduler: of a Dask cluster over which groups and blocks are spread. overwrite: replace an earlier result. command: the
+    cores. scheduler: of a Dask cluster over which groups and blocks are spread. overwrite: replace an earlier result. resume: go on
+    where an earlier run of the same job was stopped. stays: keep what was learned for that, where this run is stopped. command: the
     words that asked for it, for run.json.
     """
 
@@ -62,7 +57,9 @@ class Job:
     jobs: int | None = None
     scheduler: str | None = None
     overwrite: bool = False
-    command: tuple[str, ...] = field(default_factory=lambda: tuple(sys.argv))
+    resume: bool = False
+    stays: bool = True
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(word for word in sys.argv if word != "--resume"))
 
     @property
     def recording(self) -> Path:
@@ -81,7 +78,7 @@ class Job:
     def with_full_paths(self) -> Job:
         """The same job, which means the same files in any working folder."""
         reader = {
-            name: os.path.abspath(value) if isinstance(value, Path) or _is_file(name, value) else value
+            name: os.path.abspath(value) if isinstance(value, Path) or names_a_file(name, value) else value
             for name, value in self.reader.items()
         }
         return replace(
@@ -91,36 +88,99 @@ class Job:
             reader=reader,
         )
 
+    @property
+    def request(self) -> dict[str, Any]:
+        """What decides about the result, as run.json records it: how it is to be made, and of which files."""
+        return {
+            "task": "sort",
+            "spikecrsae": version("spikecrsae"),
+            "config": self.config.to_dict(),
+            "options": self.choices,
+            "recording": {
+                "paths": [os.path.abspath(path) for path in self.recordings],
+                "read_options": read_options(self.recordings, self.reader),
+                **file_state(self.recordings),
+            },
+        }
+
 
 def run_job(job: Job, observer: Observer | None = None):
-    """Sort a recording into its folder; returns the pipeline's Outcome.
+    """Sort a recording into its folder; returns the pipeline's Outcome, of a result that was there already without its checkpoint.
 
-    Raises UsageError, InputError or OutputError where the options, the recording or the folder cannot be used; then nothing
-    new is left behind.
+    Raises UsageError, InputError or OutputError where the options, the recording or the folder cannot be used, or job.resume does
+    not match what is there; then nothing new is left behind, but what was learned, for job.resume.
     """
-    from spikecrsae import groups
-
     # beside the first stages, which use all cores, it would only be in the way
     observer = _Loading(observer or Observer())
     reopen = functools.partial(open_session, job.recordings, **job.reader)
-    opened = reopen()
+    with contextlib.closing(reopen()) as opened, reserved(job.folder):
+        settle(job.folder)
+        outcome = _found(job, observer) if job.resume else None
+        if outcome is None:
+            _check_exports(job)
+            outcome = _sorted(job, opened, reopen, observer)
+        try:
+            _export(job, reopen, observer)
+        except BaseException as error:
+            add_remedy(error, resume.how_to_go_on(job.command, "the result is whole"))
+            raise
+    return outcome
+
+
+def _found(job: Job, observer: Observer):
+    """The Outcome of an earlier run of this job that is finished; None where the folder has none, or another one may be replaced.
+    Raises OutputError where it may not."""
+    from spikecrsae.pipeline import Outcome
+    from spikecrsae.results import read_run, read_sorting
+
+    if not is_finished(job.folder):
+        return None
+    if differences := resume.differences_to_result(job.folder, job.request):
+        if job.overwrite:
+            return None
+        raise OutputError(
+            f"--resume does not match: the result in {job.folder} is finished and was made otherwise ({differences}); give "
+            "--overwrite to replace it, or another name with -o."
+        )
+    observer.say(f"{job.folder} is finished already, nothing is sorted again")
+    run = read_run(job.folder)
+    return Outcome(
+        sorting=read_sorting(job.folder),
+        checkpoint={},
+        stage_seconds=run["stage_seconds"],
+        device=run["device"],
+        warnings=tuple(run["warnings"]),
+        input_checksum=run["recording"]["checksum"],
+        config=job.config,
+    )
+
+
+def _sorted(job: Job, opened, reopen: Callable, observer: Observer):
+    """The Outcome of sorting the opened recording, written into the job's folder."""
+    from spikecrsae import groups
+
+    for note in opened.notes:
+        observer.say(f"Note: {note}")
+    recorded = recording_facts(opened, job.recordings, job.reader)
+    facts = {"task": "sort", "command": job.command, "options": job.choices}
     anywhere = job.with_full_paths()
     work = functools.partial(
         groups.sort, opened, job.config, observer, reopen=functools.partial(open_session, anywhere.recordings, **anywhere.reader),
         jobs=job.jobs or n_cores(), cluster=job.scheduler and Cluster(job.scheduler), self_test=job.estimate_errors,
     )  # fmt: skip
+    check_folder(job.folder, job.overwrite)
+    if not job.stays:
+        return run_into_folder(work, recorded, job.folder, job.overwrite, observer, facts, job.save_components)
+    ties = resume.ties(job.request, recorded)
+    goes_on = job.resume and resume.goes_on(job.folder, ties, job.overwrite, observer)
+    shelf = resume.prepare(job.folder.absolute(), ties, goes_on, LOG)
     try:
-        _check_exports(job)
-        for note in opened.notes:
-            observer.say(f"Note: {note}")
-        facts = {"task": "sort", "command": job.command, "options": job.choices}
-        outcome = run_into_folder(
-            work, opened, job.recordings, job.folder, job.overwrite, observer, job.reader, facts, job.save_components
-        )
-    finally:
-        opened.close()
-    _export(job, reopen, observer)
-    return outcome
+        work = functools.partial(work, shelf=shelf)
+        return run_into_folder(work, recorded, job.folder, job.overwrite, observer, facts, job.save_components, shelf)
+    except BaseException as error:
+        if resume.has_learned(job.folder):
+            add_remedy(error, resume.how_to_go_on(job.command, "what was learned is kept"))
+        raise
 
 
 def _check_exports(job: Job) -> None:
@@ -132,52 +192,56 @@ def _check_exports(job: Job) -> None:
 
 
 def _export(job: Job, reopen: Callable, observer: Observer) -> None:
-    """Write the finished result in further formats into its folder; reopen() gives the recording."""
+    """Write the finished result in further formats into its folder, all or those that are missing; reopen() gives the recording."""
     from spikecrsae.curated import open_sorting
     from spikecrsae.export import default_place, export
 
     for kind in dict.fromkeys(job.exports):
+        place = default_place(job.folder, kind)
+        if place.exists() and not job.overwrite:
+            continue
         observer.start("export")
         with contextlib.closing(reopen()) as opened:
-            place = export(*open_sorting(job.folder), kind, default_place(job.folder, kind), opened, job.overwrite)
+            export(*open_sorting(job.folder), kind, place, opened, job.overwrite)
         observer.finish(str(place))
 
 
 def run_into_folder(
     run: Callable[[Path | None], Any],
-    recording,
-    paths: Sequence[Path],
+    recorded: dict[str, Any],
     folder: Path,
     overwrite: bool,
     observer: Observer,
-    reader: dict[str, Any],
     facts: dict[str, Any],
     components: bool = False,
+    shelf: Shelf | None = None,
 ):
     """Call run(components_path) and write its Outcome, the pictures and the records into `folder`; returns the Outcome.
 
-    paths, reader: the files and options that the recording was opened with. facts: what the caller adds to run.json. Raises
-    OutputError where the folder cannot be used. A run that ends early leaves nothing behind, and an earlier result as it was:
-    the new one is made beside it and takes its place at the end. After an internal error run.log stays, with the traceback.
+    recorded: recording_facts. facts: what the caller adds to run.json. shelf: where the run puts what it learns, prepared. The caller
+    has reserved the folder. Raises OutputError where it cannot be used. The result is made beside the folder, in unfinished(folder),
+    and takes its name at the end: a run that ends early leaves an earlier result as it was, and nothing else but what it has learned;
+    after an internal error also run.log, with the traceback.
     """
     from spikecrsae.checkpoint import save_checkpoint
 
-    with reserved(folder):
-        check_folder(folder, overwrite)
-        work = folder.with_name(folder.name + ".new") if folder.exists() else folder
+    settle(folder)
+    check_folder(folder, overwrite)
+    work = unfinished(folder)
+    if shelf is None:
         prepare_folder(work, overwrite=True)
-        with _discarded_on_failure(work), logging_to_file(work / LOG):
+    with _discarded_on_failure(work):
+        with writing(work / LOG), logging_to_file(work / LOG):
             began = datetime.now(UTC)
             outcome = run(work / COMPONENTS if components else None)
             observer.start("write")
-            record = plain(facts | _record(recording, paths, reader, outcome, began))
+            told = plain(facts | record(recorded, outcome, began))
             # before the manifest is closed, so that a run that is killed in between leaves nothing unlisted
             save_checkpoint(outcome.checkpoint, work / MODEL)
-            write_result(work, outcome.sorting, record, files=_pictures(outcome.sorting, record))
+            write_result(work, outcome.sorting, told, files=_pictures(outcome.sorting, told))
             observer.finish(str(folder))
         add_to_manifest(work, [MODEL, LOG, *([COMPONENTS] if components else [])])
-        if work != folder:
-            replace_result(folder, work)
+        put_in_place(folder, without=(resume.FOLDER,))
     return outcome
 
 
@@ -210,105 +274,24 @@ def _load_libraries() -> None:
 
 
 @contextlib.contextmanager
-def _discarded_on_failure(folder: Path) -> Iterator[None]:
-    """Take back what the run has put into the folder when it does not end well; what was there before stays."""
-    before = {path.name for path in folder.iterdir()} - {MANIFEST}
+def _discarded_on_failure(work: Path) -> Iterator[None]:
+    """Take back what the run has put into the folder when it does not end well, but what it has learned."""
     try:
         yield
     except BaseException as error:
         foreseen = isinstance(error, SpikeCRsAEError) or not isinstance(error, Exception)
-        for path in folder.iterdir():
-            if path.name not in before and (foreseen or path.name not in (LOG, MANIFEST)):
-                path.unlink()
+        learned = work / resume.FOLDER
+        stays = {LOG, MANIFEST} if not foreseen or any(learned.glob("*.pt")) else set()
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            for path in work.iterdir():
+                if path == learned and LOG in stays:
+                    continue
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name not in stays:
+                    path.unlink()
+            work.rmdir()
         raise
-
-
-def _record(recording, paths: Sequence[Path], reader: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:
-    """What every run.json holds."""
-    sorting = outcome.sorting
-    return {
-        "spikecrsae": version("spikecrsae"),
-        "began": began.isoformat(timespec="seconds"),
-        "seconds": (datetime.now(UTC) - began).total_seconds(),
-        "recording": recording_facts(recording, paths, reader) | {"checksum": outcome.input_checksum},
-        "config": outcome.config.to_dict(),
-        "seed": outcome.config.runtime.seed,
-        "device": outcome.device,
-        "stage_seconds": outcome.stage_seconds,
-        "warnings": outcome.warnings,
-        "excluded_s": seconds(sorting.excluded, sorting.sampling_frequency, sorting.start_time_s),
-        "libraries": library_versions(),
-        "spikes_sha256": spikes_digest(sorting),
-    }
-
-
-def recording_facts(recording, paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
-    """What run.json says about a recording: where it is, how it was read, and what was read of it."""
-    return {
-        "path": os.path.abspath(paths[0]),
-        "paths": [os.path.abspath(path) for path in paths],
-        "read_options": read_options(paths, reader),
-        **file_state(paths),
-        "format": recording.format,
-        "n_samples": recording.n_samples,
-        "sampling_frequency": recording.sampling_frequency,
-        "start_time_s": recording.start_time_s,
-        "channels": recording.channel_ids,
-        "groups": {name: [recording.channel_ids[c] for c in members] for name, members in recording.groups.items()},
-        "time_range": recording.time_range,
-        "files": [asdict(part) for part in recording.parts],
-        "dtype": recording.dtype,
-        "gain": recording.gain,
-        "offset": recording.offset,
-        "amplitude_unit": recording.amplitude_unit,
-        "notes": recording.notes,
-    }
-
-
-def read_options(paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
-    """The options with which a recording is opened, as JSON values; files with their full path. Those of the side file are
-    included where the recording is one file; each file of a session has its own."""
-    options = ReadOptions(**reader)
-    if len(paths) == 1:
-        options = with_side_file(Path(paths[0]), options)
-    given = {name: os.path.abspath(value) if _is_file(name, value) else value for name, value in options.given().items()}
-    return plain(given)
-
-
-def _is_file(option: str, value: Any) -> bool:
-    """Whether the value of an option is the name of a file; --groups takes a list of channels as well."""
-    return option == "probe" or (option == "groups" and os.path.isfile(value))
-
-
-def file_state(paths: Sequence[Path]) -> dict[str, int]:
-    """Size and time of the last change of files, or of all files in folders: cheap to compare."""
-    files = [file for path in map(Path, paths) for file in (path, *(path.rglob("*") if path.is_dir() else ()))]
-    states = [file.stat() for file in files if file.is_file()]
-    return {
-        "bytes": sum(state.st_size for state in states),
-        "changed_ns": max((state.st_mtime_ns for state in states), default=0),
-    }
-
-
-def spikes_digest(sorting) -> str:
-    """SHA-256 of the sorting's spikes.csv."""
-    from spikecrsae.exports.csv import spikes_csv
-
-    digest = hashlib.sha256()
-    for piece in spikes_csv(sorting):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of everything that has a part in the numbers."""
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for name in _LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
 
 
 def _pictures(sorting, record: dict[str, Any]) -> dict[str, bytes]:

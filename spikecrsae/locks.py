@@ -8,17 +8,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spikecrsae.errors import OutputError
-from spikecrsae.results import writing
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None
+from spikecrsae.files import fcntl, locked, writing
 
 
 @contextmanager
 def reserved(path: str | Path) -> Iterator[None]:
-    """Keep other runs away from the result folder `path` while this one works on it; OutputError where one already does.
+    """Keep other runs away from the folder `path` while this one works on it; OutputError where one already does.
 
     The lock is a file beside the folder that the system frees when its holder ends, however it ends. Where the file system
     knows no locks, nothing is kept away.
@@ -29,7 +24,7 @@ def reserved(path: str | Path) -> Iterator[None]:
         return
     file = path.with_name(f".{path.name}.lock")
     with writing(path):
-        handle = _locked(file)
+        handle = locked(file)
     if handle is None:
         raise OutputError(
             f"{path} is being written by another run; wait until it has ended, or choose another name with -o."
@@ -39,21 +34,4 @@ def reserved(path: str | Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             file.unlink()
-        os.close(handle)
-
-
-def _locked(file: Path) -> int | None:
-    """An open, locked file, or None where another process holds the lock."""
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            return None
-        except OSError:
-            return handle
-        # its last holder may have removed the file between opening and locking
-        if file.exists() and os.path.samestat(os.fstat(handle), os.stat(file)):
-            return handle
         os.close(handle)

@@ -16,10 +16,17 @@ STAGES = logging.getLogger("spikecrsae.stages")
 _task: ContextVar[object | None] = ContextVar("task", default=None)
 
 
+class _File(logging.FileHandler):
+    """Raises what goes wrong when a record is written: a disk that is full concerns the run, not its console."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        raise
+
+
 @contextlib.contextmanager
 def logging_to_file(path: Path) -> Iterator[None]:
-    """Write the package's log to `path`; an error that passes through is written with its traceback and told where."""
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    """Append the package's log to `path`; an error that passes through is written with its traceback and told where."""
+    handler = _File(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     with contextlib.closing(handler), attached(handler, *LOGS):
         try:

@@ -24,9 +24,10 @@ from spikecrsae.device import resolve_device
 from spikecrsae.dictionary import Dictionary
 from spikecrsae.drift import DriftingSlab, fit_drift
 from spikecrsae.errors import InputError
-from spikecrsae.infer import Decoding, Laplace
+from spikecrsae.infer import Decoding
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
 from spikecrsae.intervals import gaps_from_the_start, widened
+from spikecrsae.learned import Learned, Model, Shelf
 from spikecrsae.memory import within_limit
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
 from spikecrsae.progress import Observer
@@ -67,30 +68,7 @@ class _Clock:
         self._last = now
 
 
-@dataclass(frozen=True)
-class _Model:
-    """What inference needs besides the preprocessor."""
-
-    drifting: DriftingSlab
-    dictionary: Dictionary
-    lam: float
-    sigma: float
-    history: dict[str, np.ndarray]
-    curation: tuple[dict, ...]
-    reported: np.ndarray
-    ids: np.ndarray | None = None
-
-    @property
-    def slab(self) -> SpikeSlab:
-        return self.drifting.slab
-
-    def decoder(self, prior: str, one_sided: bool) -> DriftingSlab | Laplace:
-        if prior == "spike-slab":
-            return self.drifting
-        return Laplace(replace(self.slab, templates=self.dictionary.templates), self.lam, self.sigma, one_sided)
-
-
-#: The threads are ours (csc.convolution.in_threads); those of the matrix library beside them would only wait for each other.
+#: The threads are ours (csc.convolution.in_threads); those of the matrix library would only wait for each other.
 _one_thread_for_matrices = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
@@ -101,11 +79,13 @@ def sort(
     observer: Observer | None = None,
     components_path: Path | None = None,
     gather: Gather = gathered,
+    shelf: Shelf | None = None,
 ) -> Outcome:
     """Find the units of a recording, all channels as one group, in its time range; their templates and their spikes.
 
     components_path: where to write each unit's separated signal, if anywhere. gather: where its blocks are decoded, with the same
-    result anywhere. Raises InputError where the recording cannot be sorted; one without any unit is no error, its sorting is empty.
+    result anywhere. shelf: where what is learned is put as soon as it is; what lies there already is not learned again. Raises
+    InputError where the recording cannot be sorted; one without any unit is no error, its sorting is empty.
     """
     whole, recording = recording, recording.in_range()
     observer = observer or Observer()
@@ -124,15 +104,19 @@ def sort(
     given = gaps_from_the_start(config.preprocess.exclude_s, whole)
     survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     clock.lap("check")
-    used = recording.select(np.flatnonzero(survey.usable))
-    gaps, survey = _gaps(used, survey, given, config, n_times, observer)
-    clock.lap("artefacts")
-    view = PreprocessedRecording(used, preprocess.fit(used, config.preprocess, rng, observer, gaps), gaps)
-    clock.lap("noise")
-    training = _TrainingSignal.of(view, config, rng)
-    clock.lap("whiten")
-    model = _learn(training, view, window, factor, config, device, observer, clock)
-    outcome = _finish(whole, view, survey, model, n_times, config, device, observer, clock, gather)
+    learned = shelf and shelf.load(survey.checksum)
+    if learned is None:
+        learned = _learned(recording, config, window, factor, survey, given, rng, device, observer, clock)
+        if shelf is not None:
+            shelf.save(learned)
+    else:
+        log.info("going on with what was learned before, %d templates", len(learned.model.reported))
+        clock.seconds |= learned.seconds
+    # as it comes back from the shelf: a run that was stopped gives the same to the last bit
+    learned = Learned.from_dict(learned.to_dict())
+    used = recording.select(np.flatnonzero(learned.survey.usable))
+    view = PreprocessedRecording(used, learned.preprocessor, learned.gaps)
+    outcome = _finish(whole, view, learned.survey, learned.model, n_times, config, device, observer, clock, gather)
     if components_path is not None:
         ComponentWriter(outcome.sorting).write(components_path, observer)
         clock.lap("components")
@@ -194,9 +178,22 @@ def apply(
     dictionary = Dictionary(saved["dictionary"]["atoms"], saved["dictionary"]["scale"])
     # drift belongs to the recording that it was learnt from
     still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), recording.n_samples)
-    learned_model = _Model(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
+    learned_model = Model(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
     device = resolve_device(config.runtime.device)
     return _finish(whole, view, survey, learned_model, slab.templates.shape[2], config, device, observer, clock, gather)
+
+
+def _learned(recording, config, window, factor, survey, given, rng, device, observer, clock) -> Learned:
+    """What lies before inference: gaps, filters, templates."""
+    used = recording.select(np.flatnonzero(survey.usable))
+    gaps, survey = _gaps(used, survey, given, config, factor * window.n_times, observer)
+    clock.lap("artefacts")
+    view = PreprocessedRecording(used, preprocess.fit(used, config.preprocess, rng, observer, gaps), gaps)
+    clock.lap("noise")
+    training = _TrainingSignal.of(view, config, rng)
+    clock.lap("whiten")
+    model = _learn(training, view, window, factor, config, device, observer, clock)
+    return Learned(survey, gaps, view.preprocessor, model, dict(clock.seconds))
 
 
 def _gaps(
@@ -251,7 +248,7 @@ class _TrainingSignal:
         return self.starts[samples // self.length] + samples % self.length
 
 
-def _learn(data: _TrainingSignal, view, window, factor, config, device, observer, clock) -> _Model:
+def _learn(data: _TrainingSignal, view, window, factor, config, device, observer, clock) -> Model:
     """First templates, then the set of units and how they drift, then CRsAE's templates, lambda and sigma."""
     signal = decimated(data.signal, factor)
     fs, initial, seed = view.sampling_frequency / factor, config.initialise, config.runtime.seed
@@ -276,7 +273,7 @@ def _learn(data: _TrainingSignal, view, window, factor, config, device, observer
     if not slab.n_units:
         empty = Dictionary(np.zeros((0, view.n_channels, factor * window.n_times), np.float32), np.zeros(0))
         still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), view.n_samples)
-        return _Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
+        return Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
     drifting = fit_drift(data.signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
     # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
     settings = replace(config.train, annealing=0.0)
@@ -291,7 +288,7 @@ def _learn(data: _TrainingSignal, view, window, factor, config, device, observer
         sigma=1.0, seed=seed, device=device, observer=observer,
     )  # fmt: skip
     clock.lap("train")
-    return _Model(
+    return Model(
         drifting,
         training.dictionary,
         training.lam,

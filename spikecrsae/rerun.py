@@ -10,10 +10,11 @@ from typing import Any
 
 from spikecrsae.config import Config
 from spikecrsae.errors import InputError
-from spikecrsae.job import Job, library_versions, recording_facts
+from spikecrsae.job import Job
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
+from spikecrsae.record import library_versions, recording_facts
 
 #: Facts of a recording that decide about its spikes; a rerun compares them before the checksum.
 _DECISIVE = (
@@ -56,6 +57,7 @@ class Record:
             config=Config().with_values(self.values["config"], origin=str(self.path)),
             reader=facts["read_options"],
             overwrite=overwrite,
+            stays=False,
             **self.values["options"],
         )
 

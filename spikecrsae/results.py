@@ -6,15 +6,10 @@ lists are removed. The inside of sorting.h5 is in exports/sorting_h5.py.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
 import logging
 import os
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +17,7 @@ import numpy as np
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.exports.csv import spikes_csv, units_csv
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
+from spikecrsae.files import is_partial, measured, write_atomic, writing
 from spikecrsae.sorting import Sorting
 
 logger = logging.getLogger(__name__)
@@ -29,8 +25,6 @@ logger = logging.getLogger(__name__)
 SORTING = "sorting.h5"
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "spikecrsae result"
-#: The same of a folder in another program's format, which people go on working in.
-EXPORT_FORMAT = "spikecrsae export"
 MANIFEST_VERSION = 1
 #: Every name that a run may write into its folder by itself; reserved when the folder is prepared.
 RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", "model.pt", "run.log", "report.html", "components.h5")
@@ -45,50 +39,50 @@ def default_result_path(recording_path: str | Path) -> Path:
 def check_folder(path: str | Path, overwrite: bool = False) -> None:
     """Whether a result may be written to `path`, without touching anything; raises OutputError as `prepare_folder` does."""
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"{path} is a file, and the result is a folder; choose another name with -o.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
-    if not path.exists() and not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
     with writing(path):
-        if path.exists() and any(path.iterdir()):
-            _files_of_earlier_result(path)
+        if path.exists() and not path.is_dir():
+            raise OutputError(f"{path} is a file, and the result is a folder; choose another name with -o.")
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
+        if not path.exists() and not path.parent.is_dir():
+            raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
+        if path.exists() and not is_empty(path):
+            files_of_earlier_result(path)
 
 
-def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
+def prepare_folder(path: str | Path, overwrite: bool = False, keep: Collection[str] = ()) -> Path:
     """Make the result folder, with a manifest that reserves the names of RESULT_FILES; returns its path.
 
-    With overwrite, an earlier result's files are removed: those that its manifest lists, and nothing else. Raises
-    OutputError where the path exists (without overwrite), is a file, is a folder of something else, holds a foreign file
-    under a name that the result needs, or cannot be written.
+    With overwrite, an earlier result's files are removed: those that its manifest lists, without those named in `keep`, and
+    nothing else. Raises OutputError where the path exists (without overwrite), is a file, is a folder of something else, holds a
+    foreign file under a name that the result needs, or cannot be written.
     """
     path = Path(path)
     check_folder(path, overwrite)
     with writing(path):
         path.mkdir(exist_ok=True)
-        if any(path.iterdir()):
-            _remove_earlier_result(path)
-        _write_manifest(path, dict.fromkeys(RESULT_FILES), complete=False)
+        if not is_empty(path):
+            remove_earlier_result(path, keep=keep)
+        write_manifest(path, dict.fromkeys(RESULT_FILES), complete=False)
     return path
 
 
-def replace_result(path: str | Path, new: str | Path) -> None:
-    """Put the finished result folder `new` in the place of the earlier one at `path`; files of other origin stay there."""
-    path, new = Path(path), Path(new)
-    prepare_folder(path, overwrite=True)
-    with writing(path):
-        for file in sorted(new.iterdir(), key=lambda f: f.name == MANIFEST):
-            os.replace(file, path / file.name)
-        new.rmdir()
+def is_empty(path: Path) -> bool:
+    """Whether a folder holds nothing but what a killed run has not written to its end."""
+    return all(is_partial(entry) for entry in path.iterdir())
 
 
-def _files_of_earlier_result(path: Path) -> list[Path]:
+def is_complete(path: Path, kind: str) -> bool:
+    return (path / MANIFEST).is_file() and bool(_manifest(path, kind)["complete"])
+
+
+def files_of_earlier_result(path: Path, kind: str = MANIFEST_FORMAT) -> list[Path]:
     """The files that the manifest lists, after everything that could forbid their removal has been looked at."""
     if not (path / MANIFEST).is_file():
         raise OutputError(f"{path} is not empty and has no {MANIFEST}, so it is no result; choose another name with -o.")
-    listed = _read_manifest(path)
-    foreign = [name for name in RESULT_FILES if name not in listed and _occupied(path / name)]
+    listed = read_manifest(path, kind)
+    names = RESULT_FILES if kind == MANIFEST_FORMAT else ()
+    foreign = [name for name in names if name not in listed and is_occupied(path / name)]
     if foreign:
         raise OutputError(f"{path} holds {', '.join(foreign)}, not listed in its {MANIFEST}; move that away, or choose -o.")
     root = path.resolve()
@@ -102,10 +96,11 @@ def _files_of_earlier_result(path: Path) -> list[Path]:
     return targets
 
 
-def _remove_earlier_result(path: Path) -> None:
-    targets = _files_of_earlier_result(path)
-    for target in targets:
-        if target.is_file() or target.is_symlink():
+def remove_earlier_result(path: Path, kind: str = MANIFEST_FORMAT, keep: Collection[str] = ()) -> None:
+    targets = files_of_earlier_result(path, kind)
+    left_over = [entry for entry in path.iterdir() if is_partial(entry)]
+    for target in (*targets, *left_over):
+        if target.name not in keep and (target.is_file() or target.is_symlink()):
             target.unlink()
     folders = {folder for target in targets for folder in target.parents if path in folder.parents}
     for folder in sorted(folders, reverse=True):
@@ -138,18 +133,18 @@ def write_result(
     if model_state is not None:
         contents["model.pt"] = [model_state]
     contents.update({name: [content] for name, content in (files or {}).items()})
-    listed = _read_manifest(path)
-    foreign = [name for name in contents if name not in listed and _occupied(path / name)]
+    listed = read_manifest(path)
+    foreign = [name for name in contents if name not in listed and is_occupied(path / name)]
     if foreign:
         raise OutputError(f"{path} holds {', '.join(foreign)} of other origin, which is not overwritten; choose another -o.")
     with writing(path):
         # reserved first: a run that is killed leaves nothing that the next one takes for somebody else's
-        _write_manifest(path, {**dict.fromkeys(contents), **listed}, complete=False)
+        write_manifest(path, {**dict.fromkeys(contents), **listed}, complete=False)
         for name, content in contents.items():
             listed[name] = write_atomic(path / name, content)
         # What else was reserved or added before (run.log, figures) stays listed if it came to exist.
-        kept = {name: entry or _measure(path / name) for name, entry in listed.items() if (path / name).is_file()}
-        _write_manifest(path, kept, complete=True)
+        kept = {name: entry or measured(path / name) for name, entry in listed.items() if (path / name).is_file()}
+        write_manifest(path, kept, complete=True)
     return path
 
 
@@ -160,7 +155,7 @@ def add_to_manifest(path: str | Path, names: Iterable[str | Path]) -> None:
     one that is missing or lies elsewhere.
     """
     path = Path(path)
-    listed = _read_manifest(path)
+    listed = read_manifest(path)
     with writing(path):
         for name in names:
             target = path / name
@@ -168,62 +163,13 @@ def add_to_manifest(path: str | Path, names: Iterable[str | Path]) -> None:
             for file in found:
                 if not file.is_file() or not file.resolve().is_relative_to(path.resolve()):
                     raise OutputError(f"{file} is no file inside {path}, so the manifest cannot list it.")
-                listed[file.resolve().relative_to(path.resolve()).as_posix()] = _measure(file)
-        _write_manifest(path, listed, complete=listed.get(SORTING) is not None)
+                listed[file.resolve().relative_to(path.resolve()).as_posix()] = measured(file)
+        write_manifest(path, listed, complete=listed.get(SORTING) is not None)
 
 
 def is_listed(file: Path) -> bool:
     """Whether the manifest beside a file lists it as part of a result. Raises OutputError where the manifest is damaged."""
-    return (file.parent / MANIFEST).is_file() and file.name in _read_manifest(file.parent)
-
-
-def check_export(path: str | Path, overwrite: bool = False) -> None:
-    """Whether a folder in another program's format may be written to `path`, without touching anything.
-
-    Raises OutputError where it exists (without overwrite), is a file, is a folder of something else, or holds a file that was
-    changed since this program wrote it: hand-made curation is never overwritten.
-    """
-    path = Path(path)
-    if _occupied(path) and not path.is_dir():
-        raise OutputError(f"{path} is a file, and this format is a folder; choose another name with -o.")
-    if not path.exists():
-        return
-    if not overwrite:
-        raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
-    with writing(path):
-        listed = _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else {}
-        changed = [name for name, entry in listed.items() if (path / name).is_file() and _measure(path / name) != entry]
-    if changed:
-        raise OutputError(
-            f"{path} was worked on since it was written ({', '.join(changed)}) and is not overwritten; choose another -o, or "
-            "move it away."
-        )
-
-
-def write_export(path: str | Path, files: Mapping[str, Iterable[bytes]], overwrite: bool = False) -> Path:
-    """Write a folder in another program's format, name -> pieces of content, which appears whole or not at all.
-
-    With overwrite, of an earlier one the files that its manifest lists are replaced, and nothing else. Raises OutputError as
-    check_export does, and where the disk is full or not writable.
-    """
-    path = Path(path)
-    check_export(path, overwrite)
-    work = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    with writing(path):
-        try:
-            work.mkdir(parents=True)
-            listed = {name: write_atomic(work / name, content) for name, content in files.items()}
-            _write_manifest(work, listed, complete=True, kind=EXPORT_FORMAT)
-            if not path.exists():
-                os.replace(work, path)
-                return path
-            for name in _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else ():
-                (path / name).unlink(missing_ok=True)
-            for file in sorted(work.iterdir(), key=lambda f: f.name == MANIFEST):
-                os.replace(file, path / file.name)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return path
+    return (file.parent / MANIFEST).is_file() and file.name in read_manifest(file.parent)
 
 
 def read_sorting(path: str | Path) -> Sorting:
@@ -247,14 +193,10 @@ def read_run(path: str | Path) -> dict:
 def is_finished(path: str | Path) -> bool:
     """Whether a folder holds a result whose run came to its end: what is written last is listed."""
     try:
-        manifest = json.loads((Path(path) / MANIFEST).read_text(encoding="utf-8"))
-        return (
-            manifest["format"] == MANIFEST_FORMAT
-            and manifest["complete"]
-            and {"model.pt", "run.log"} <= set(manifest["files"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = _manifest(Path(path), MANIFEST_FORMAT)
+    except OutputError:
         return False
+    return bool(manifest["complete"]) and {"model.pt", "run.log"} <= set(manifest["files"])
 
 
 def _sorting_file(path: Path) -> Path:
@@ -269,64 +211,29 @@ def _check_sum(file: Path) -> None:
     if not (file.parent / MANIFEST).is_file():
         return
     try:
-        entry = _read_manifest(file.parent).get(SORTING)
-        if entry is not None and _measure(file) != entry:
+        entry = read_manifest(file.parent).get(SORTING)
+        if entry is not None and measured(file) != entry:
             raise InputError(f"{file} differs from its {MANIFEST}: it is damaged or was changed; sort the recording again.")
     except (OutputError, OSError) as error:
         raise InputError(str(error)) from error
 
 
-def write_atomic(path: str | Path, content: Iterable[bytes]) -> dict:
-    """Write pieces of bytes under a temporary name beside `path`, flush to disk, rename; returns size and sha256.
-
-    The file is there whole or not at all. Raises OutputError with the reason (disk full, no permission).
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-    digest, size = hashlib.sha256(), 0
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("xb") as file:
-                for piece in content:
-                    file.write(piece)
-                    digest.update(piece)
-                    size += len(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return {"size": size, "sha256": digest.hexdigest()}
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns an OSError into an OutputError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = "the disk is full; free space, or choose another place"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            reason = f"no permission to write ({error.strerror}); choose another place"
-        else:
-            reason = f"{error.strerror or error}; choose another place"
-        raise OutputError(f"{path} cannot be written: {reason}.") from error
-
-
-def _read_manifest(path: Path, kind: str = MANIFEST_FORMAT) -> dict[str, dict | None]:
+def read_manifest(path: Path, kind: str = MANIFEST_FORMAT) -> dict[str, dict | None]:
     """Name -> size and sha256 (None: reserved by a run that did not finish). Raises OutputError where it is damaged."""
+    return dict(_manifest(path, kind)["files"])
+
+
+def _manifest(path: Path, kind: str) -> dict:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != kind or manifest["format_version"] != MANIFEST_VERSION:
             raise ValueError("unknown format or version")
-        return dict(manifest["files"])
+        return {"complete": manifest["complete"], "files": dict(manifest["files"])}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path / MANIFEST} cannot be read ({error}); choose another folder with -o.") from error
 
 
-def _write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool, kind: str = MANIFEST_FORMAT) -> None:
+def write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool, kind: str = MANIFEST_FORMAT) -> None:
     manifest = {
         "format": kind,
         "format_version": MANIFEST_VERSION,
@@ -336,13 +243,7 @@ def _write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool
     write_atomic(path / MANIFEST, [(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()])
 
 
-def _measure(file: Path) -> dict:
-    with file.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return {"size": file.stat().st_size, "sha256": digest}
-
-
-def _occupied(path: Path) -> bool:
+def is_occupied(path: Path) -> bool:
     """Something is there; a dangling link counts."""
     return path.exists() or path.is_symlink()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,19 @@ class StageCounter(Observer):
 
     def finish(self, summary: str = "") -> None:
         self._tell()
+
+
+def end_with_parent() -> None:
+    """In a process that another one has started: end at once when that one does, also where it is killed. Nobody takes the result
+    any more, and the next run shall find the folder free."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 class Workers(Protocol):
@@ -73,7 +87,7 @@ class Processes:
                     number, item = waiting.pop()
                     here, there = context.Pipe(duplex=False)
                     process = context.Process(target=_serve, args=(work, common, item, there), daemon=True)
-                    with _signals_later(), _surroundings(share):
+                    with signals_later(), _surroundings(share):
                         process.start()
                         there.close()
                         at_work[here] = (number, process)
@@ -112,8 +126,8 @@ def _surroundings(share: int) -> Iterator[None]:
 
 
 @contextmanager
-def _signals_later() -> Iterator[None]:
-    """What would end this process meanwhile is answered afterwards: a process that is half started cannot be ended in order."""
+def signals_later() -> Iterator[None]:
+    """What would end this process meanwhile is answered afterwards: what is half done here cannot be ended in order."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -142,6 +156,7 @@ def _received(pipe: Connection, process) -> tuple | None:
 
 def _serve(work: Work, common: Any, item: Any, pipe: Connection) -> None:
     """The life of a process: a piece of work, whose result goes into the pipe."""
+    end_with_parent()
     if _CAN_BLOCK:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     try:

@@ -15,7 +15,20 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 FLOORS = {
     0: {"errors", "units", "config", "progress", "cores", "plain", "logs", "workers"},
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
-    2: {"csc", "readers", "exports", "score", "simulate", "results", "locks", "components", "filters", "cluster"},
+    2: {
+        "csc",
+        "readers",
+        "exports",
+        "score",
+        "simulate",
+        "results",
+        "folders",
+        "files",
+        "locks",
+        "components",
+        "filters",
+        "cluster",
+    },
     3: {
         "memory",
         "device",
@@ -26,6 +39,7 @@ FLOORS = {
         "initialise",
         "model",
         "checkpoint",
+        "learned",
         "curated",
         "train",
         "evidence",
@@ -42,7 +56,7 @@ FLOORS = {
         "spikes",
     },
     4: {"pipeline", "hybrid", "groups", "spread", "export", "report"},
-    5: {"job", "rerun", "batch", "spikeinterface"},
+    5: {"job", "record", "resume", "rerun", "batch", "spikeinterface"},
     6: {"cli"},
 }
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

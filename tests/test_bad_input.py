@@ -131,7 +131,7 @@ def test_an_earlier_result_survives_a_run_that_fails_in_the_middle(folder, tmp_p
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     refused(spikecrsae("sort", write(tmp_path / "bad.h5", traces), "-o", folder, "--overwrite"), "nan", "39999")
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
-    assert not folder.with_name(folder.name + ".new").exists()
+    assert not folder.with_name(folder.name + ".unfinished").exists()
 
 
 def test_a_common_reference_of_one_channel(tmp_path):

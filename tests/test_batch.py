@@ -22,6 +22,7 @@ from spikecrsae.batch import find_recordings, result_names, run_jobs
 from spikecrsae.batch.result import Result, write_summary
 from spikecrsae.cli.main import cli
 from spikecrsae.errors import InputError
+from spikecrsae.folders import unfinished
 from spikecrsae.job import Job
 from spikecrsae.results import prepare_folder
 
@@ -141,7 +142,7 @@ def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
                 failed = event
             elif event.stage == "noise" and event.index != killed:
                 break
-        assert jobs[1 - killed].folder.exists()
+        assert unfinished(jobs[1 - killed].folder).exists()
     assert failed.index == killed and failed.result.state == "failed"
     assert "SIGKILL" in failed.result.error and "memory" in failed.result.error
     assert not multiprocessing.active_children()
@@ -152,13 +153,19 @@ def test_ctrl_c_stops_the_batch_and_keeps_what_is_finished(day, tmp_path):
     out, group = tmp_path / "out", {"start_new_session": True}
     words = [sys.executable, "-m", "spikecrsae", "batch", *(str(day / file) for file in NAMES.values()), "-o", str(out)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **group)
-    wait_for(lambda: (out / "left_tetrode" / "run.json").exists() and (out / "right_tetrode" / "run.log").exists(), process)
+    wait_for(
+        lambda: (out / "left_tetrode" / "run.json").exists() and (out / "right_tetrode.unfinished" / "run.log").exists(),
+        process,
+    )
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the processes of the batch get it too
     stdout, stderr = process.communicate(timeout=40)
     assert process.returncode == 130, stderr
-    assert stderr.splitlines()[-1] == "Interrupted."
+    assert stderr.splitlines()[-1].startswith("Interrupted. To go on") and stderr.splitlines()[-1].endswith(" --resume")
     assert "Traceback" not in stderr
-    assert {path.name for path in out.iterdir()} == {"left_tetrode", "batch.csv", "batch.json"}
+    # what a process has not tidied up within its time is not under the name of a result
+    assert {path.name for path in out.iterdir() if not path.name.startswith((".", "right_tetrode.unfinished"))} == {
+        "left_tetrode", "batch.csv", "batch.json",
+    }  # fmt: skip
     states = [row["state"] for row in json.loads((out / "batch.json").read_text())["recordings"]]
     assert states == ["sorted", "stopped"]
     assert "stopped" in stdout
@@ -275,7 +282,7 @@ if __name__ == "__main__":
         logs = []
         while len(logs) < 2 and batch.poll() is None:
             time.sleep(0.02)
-            logs = [log for log in Path(out).glob("*/run.log") if not (log.parent / "run.json").exists()]
+            logs = list(Path(out).glob("*.unfinished/run.log"))
         if batch.poll() is None:
             os.kill(next(iter(cluster.workers.values())).pid, signal.SIGKILL)
             print("killed a worker", flush=True)

@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
+from spikecrsae.folders import unfinished
 from spikecrsae.results import prepare_folder, read_sorting, write_result
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
@@ -394,9 +395,11 @@ def test_an_internal_error_leaves_its_traceback_in_the_log(recording, tmp_path, 
     folder = tmp_path / "broken"
     result = spikecrsae("sort", recording, "-o", folder)
     assert result.exit_code == 1
-    assert str(folder / "run.log") in result.stderr
+    log = unfinished(folder) / "run.log"
+    assert str(log) in result.stderr and result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr
-    assert "ValueError: broken" in (folder / "run.log").read_text()
+    assert "ValueError: broken" in log.read_text()
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -404,10 +407,10 @@ def test_a_stopped_sort_leaves_nothing(recording, tmp_path, signal_number, code)
     folder = tmp_path / "stopped"
     process = start("sort", recording, "-o", folder, "--max-training-s", 8, "--epochs", 1000)
     deadline = time.monotonic() + 30
-    while not (folder / "run.log").exists() and time.monotonic() < deadline:
+    while not (unfinished(folder) / "run.log").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal_number)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert not folder.exists()
+    assert not folder.exists() and not unfinished(folder).exists()

@@ -10,7 +10,7 @@ import pytest
 import recording_files as files
 import vendor_files as vendors
 
-from spikecrsae.errors import InputError, UsageError
+from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers import open_recording
 
 FS = files.FS
@@ -116,7 +116,10 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path):
     written = files.raw_little(tmp_path)
     recording = open_recording(written.path, **written.options)
     written.path.write_bytes(written.path.read_bytes()[:8000])
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(ReadError, match="has become shorter while it was read"):
+        recording.traces(0, 2000)
+    written.path.unlink()
+    with pytest.raises(ReadError, match="has vanished while it was read"):
         recording.traces(0, 2000)
 
 

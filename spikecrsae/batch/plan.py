@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError
-from spikecrsae.job import Job, file_state, read_options
-from spikecrsae.results import MANIFEST, check_folder, is_finished, read_run
+from spikecrsae.errors import InputError, OutputError
+from spikecrsae.export import FORMATS
+from spikecrsae.job import Job
+from spikecrsae.results import MANIFEST, check_folder, is_finished
+from spikecrsae.resume import differences_to_result
 
 
 def find_recordings(words: Sequence[str]) -> list[Path]:
@@ -61,42 +63,25 @@ def plan_jobs(jobs: Sequence[Job], *, resume: bool) -> tuple[list[Job], list[Job
     """The jobs that are to be done, and those whose result is there already (with resume).
 
     With resume a finished result stays where the same recording (path, size, time of change) was sorted with the same
-    options and settings by the same version. What a killed run left is replaced. Raises OutputError where a result would have
+    options and settings by the same version, and an unfinished one goes on; what a killed run left otherwise is replaced. Raises OutputError where a result would have
     to be overwritten and overwrite is not set in its job; nothing has been done by then.
     """
     todo, kept, in_the_way = [], [], []
     for job in jobs:
         if is_finished(job.folder):
-            if resume and _made_alike(job):
+            alike = resume and not differences_to_result(job.folder, job.request)
+            if alike and all((job.folder / FORMATS[kind].name).exists() for kind in job.exports):
                 kept.append(job)
                 continue
-            if not job.overwrite:
+            if not job.overwrite and not alike:
                 in_the_way.append(job.folder)
         else:
             job = replace(job, overwrite=True)
             check_folder(job.folder, overwrite=True)
-        todo.append(job)
+        todo.append(replace(job, resume=resume))
     if in_the_way:
         many = f"{len(in_the_way)} results are" if len(in_the_way) > 1 else "1 result is"
         why = "made otherwise (recording, settings or version)" if resume else "there already"
         remedy = "--overwrite" if resume else "--resume to keep what was made alike, --overwrite to make all anew"
         raise OutputError(f"{many} {why}: {in_the_way[0]}{' ...' * (len(in_the_way) > 1)}; give {remedy}, or another -o.")
     return todo, kept
-
-
-def _made_alike(job: Job) -> bool:
-    """Whether the finished result in a job's folder is what the job would make."""
-    from importlib.metadata import version
-
-    try:
-        run = read_run(job.folder)
-        before = run["recording"]
-        return (
-            (run["task"], run["spikecrsae"], run["config"], run["options"])
-            == ("sort", version("spikecrsae"), job.config.to_dict(), job.choices)
-            and (before["paths"], before["read_options"])
-            == ([os.path.abspath(path) for path in job.recordings], read_options(job.recordings, job.reader))
-            and {name: before[name] for name in ("bytes", "changed_ns")} == file_state(job.recordings)
-        )
-    except (SpikeCRsAEError, KeyError, OSError):
-        return False

@@ -17,20 +17,21 @@ from spikecrsae.cores import limited, n_cores
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.job import Job
 from spikecrsae.progress import Observer
+from spikecrsae.workers import end_with_parent
 
-#: Time that a process has for taking back what it has begun.
-_GRACE_S = 20.0
+#: Time that a process has for tidying up; the next run puts right what one leaves that takes longer.
+_GRACE_S = 1.5
 _REPORT_EVERY_S = 0.5
 
 
 class _Stopped(BaseException):
-    """The batch asks a process to stop; an exception, so that the job takes back what it has written."""
+    """The batch asks a process to stop; an exception, so that the job tidies up."""
 
 
 def run_in_processes(jobs: Sequence[Job], n_processes: int) -> Iterator[Event]:
     """Run jobs, n_processes at once, each with its share of the cores; yields what happens.
 
-    When the caller stops (closes the generator, or is interrupted in it), running jobs take back what they have written.
+    When the caller stops (closes the generator, or is interrupted in it), running jobs tidy up.
     """
     waiting = deque(enumerate(jobs))
     n_processes = max(1, min(n_processes, len(jobs)))
@@ -121,6 +122,7 @@ def _stop(workers: list[_Worker]) -> None:
 
 def _serve(connection: Connection) -> None:
     """The process: a job in, its stages and its result out, until the other end closes."""
+    end_with_parent()
     signal.signal(signal.SIGTERM, _raise_stopped)
     try:
         while True:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae.errors import OutputError, described
+from spikecrsae.files import write_atomic, writing
 from spikecrsae.job import Job, run_job
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
-from spikecrsae.results import read_run, read_sorting, write_atomic
+from spikecrsae.results import read_run, read_sorting
 
 SUMMARY_JSON, SUMMARY_CSV = "batch.json", "batch.csv"
 SUMMARY_FORMAT = "spikecrsae batch"
@@ -88,10 +89,8 @@ def attempt(job: Job, observer: Observer | None = None) -> Result:
 def make_folder(out: Path) -> None:
     """Make the folder for all results where it is not there yet. Raises OutputError where that is impossible, and where the
     summary's names are taken by files of other origin."""
-    try:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be made a folder ({error.strerror}); choose another -o.") from error
     stored = out / SUMMARY_JSON
     try:
         ours = stored.is_file() and json.loads(stored.read_text(encoding="utf-8")).get("format") == SUMMARY_FORMAT

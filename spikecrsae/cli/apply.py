@@ -63,7 +63,9 @@ def apply(
     from spikecrsae import groups
     from spikecrsae.cli.result import show_outcome
     from spikecrsae.job import run_into_folder
+    from spikecrsae.locks import reserved
     from spikecrsae.readers import open_session
+    from spikecrsae.record import recording_facts
     from spikecrsae.results import default_result_path
 
     checkpoint = model / "model.pt" if model.is_dir() else model
@@ -76,7 +78,9 @@ def apply(
         return groups.apply(checkpoint, opened, config, narrator, reopen=reopen, jobs=jobs)
 
     try:
-        outcome = run_into_folder(run, opened, recordings, folder, overwrite, narrator, reader, facts)
+        with reserved(folder):
+            recorded = recording_facts(opened, recordings, reader)
+            outcome = run_into_folder(run, recorded, folder, overwrite, narrator, facts)
     finally:
         opened.close()
     remedy = f"{checkpoint} has no unit, or none that fires here; sort the recording by itself."

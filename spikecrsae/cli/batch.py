@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from spikecrsae.cli import console
+from spikecrsae.cli import console, signals
 from spikecrsae.cli.options import (
     SORT_FIELDS,
     Command,
@@ -23,7 +24,10 @@ from spikecrsae.cli.options import (
     verbose_option,
 )
 from spikecrsae.config import Config
-from spikecrsae.errors import EXIT_BATCH_FAILED
+from spikecrsae.errors import EXIT_BATCH_FAILED, add_remedy
+
+#: Seconds that a batch has, when it is asked to stop, for its processes and its summary.
+STOP_S = 15.0
 
 
 @click.command(cls=Command, short_help="Sort many recordings.")
@@ -31,7 +35,7 @@ from spikecrsae.errors import EXIT_BATCH_FAILED
 @option("-o", "--output", type=Name(), metavar="FOLDER", required=True, help="Where the results go, a folder each.")
 @option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Recordings sorted at once.")
 @scheduler_option
-@option("--resume", is_flag=True, help="Keep finished results that were made alike, sort the rest.")
+@option("--resume", is_flag=True, help="Keep finished results that were made alike, go on with the rest.")
 @option("--overwrite", is_flag=True, help="Replace existing results, and of their folders only what their manifest lists.")
 @sort_options
 @config_options(SORT_FIELDS)
@@ -62,6 +66,7 @@ def batch(
     from spikecrsae.batch.result import make_folder, write_summary
     from spikecrsae.job import Job
     from spikecrsae.locks import reserved
+    from spikecrsae.resume import how_to_go_on
 
     found = find_recordings(recordings)
     wanted = [
@@ -69,6 +74,7 @@ def batch(
         for path, name in zip(found, result_names(found), strict=True)
     ]
     make_folder(output)
+    signals.be_patient(STOP_S)
     with reserved(output / "batch"):
         todo, kept = plan_jobs(wanted, resume=resume)
         results = {job.folder: Result.of(job) for job in wanted} | {job.folder: Result.kept(job) for job in kept}
@@ -78,6 +84,9 @@ def batch(
         try:
             for result in _watched(events, todo, narrator):
                 results[result.folder] = result
+        except KeyboardInterrupt as error:
+            add_remedy(error, how_to_go_on([word for word in sys.argv if word != "--resume"], "what is finished stays"))
+            raise
         finally:
             write_summary(output, results.values(), {"jobs": jobs, "scheduler": scheduler, "config": config.to_dict()})
             _show(list(results.values()), output, as_json)

@@ -22,7 +22,7 @@ from spikecrsae.cli.score import score
 from spikecrsae.cli.show import show
 from spikecrsae.cli.simulate import simulate
 from spikecrsae.cli.sort import sort
-from spikecrsae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, described
+from spikecrsae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, described, remedy_of
 
 
 class Commands(click.Group):
@@ -65,9 +65,9 @@ def _report(error: BaseException) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     if isinstance(error, KeyboardInterrupt):
-        return _say("Interrupted.", EXIT_INTERRUPTED)
+        return _say(f"Interrupted. {remedy_of(error)}", EXIT_INTERRUPTED)
     if isinstance(error, signals.Terminated):
-        return _say("Terminated.", EXIT_TERMINATED)
+        return _say(f"Terminated. {remedy_of(error)}", EXIT_TERMINATED)
     line, code = described(error)
     return _say(f"Error: {line}", code)
 

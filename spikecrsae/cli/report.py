@@ -90,7 +90,8 @@ def _truth(sorting, path: Path, tolerance_ms: float):
 
 
 def _write(target: Path, page: bytes) -> None:
-    from spikecrsae.results import SORTING, add_to_manifest, write_atomic
+    from spikecrsae.files import write_atomic
+    from spikecrsae.results import SORTING, add_to_manifest
 
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, [page])

@@ -45,7 +45,8 @@ def rerun(
     one given by -o. A recording that has changed is refused.
     """
     from spikecrsae.cli.result import show_outcome
-    from spikecrsae.job import run_job, spikes_digest
+    from spikecrsae.job import run_job
+    from spikecrsae.record import spikes_digest
     from spikecrsae.rerun import Record
 
     record = Record.read(run_json)

@@ -166,8 +166,9 @@ def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
 
 def _write_curves(folder: Path, curves: dict, comparison) -> list[Path]:
     """tradeoff.csv with all curves, and a picture of each; into a manifest where the folder has one."""
+    from spikecrsae.files import write_atomic
     from spikecrsae.report.figures import plot_tradeoff
-    from spikecrsae.results import MANIFEST, add_to_manifest, write_atomic
+    from spikecrsae.results import MANIFEST, add_to_manifest
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
+
+from spikecrsae.errors import add_remedy, remedy_of
 
 
 class Interrupted(KeyboardInterrupt):
@@ -19,12 +22,17 @@ class Terminated(BaseException):
 _ENDS = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
 #: Signals that have come during this command.
 _arrived: list[int] = []
+#: Seconds that a command has to end in order; then it ends as by SIGKILL, of which the next run takes care too.
+PATIENCE_S = 1.7
+_patience = [PATIENCE_S]
+_timers: list[threading.Timer] = []
 
 
 @contextlib.contextmanager
 def answered() -> Iterator[None]:
     """Answer the signals while a command runs; those that the caller's shell ignores stay ignored."""
     _arrived.clear()
+    _patience[0] = PATIENCE_S
     in_main_thread = threading.current_thread() is threading.main_thread()
     awaited = [number for number in _ENDS if in_main_thread and signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _arrive) for number in awaited}
@@ -33,11 +41,30 @@ def answered() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        while _timers:
+            _timers.pop().cancel()
 
 
 def _arrive(number: int, frame) -> None:
     _arrived.append(number)
+    timer = threading.Timer(_patience[0], _end, [number])
+    timer.daemon = True
+    _timers.append(timer)
+    timer.start()
     raise _ENDS[number]
+
+
+def be_patient(seconds: float) -> None:
+    """Let this command have so long to end in order."""
+    _patience[0] = seconds
+
+
+def _end(number: int) -> None:
+    """End at once: the exception was dropped, or what it has met does not come to an end."""
+    told = f"{_ENDS[number].__name__}. What is left over is taken back by the next run, or gone on with by --resume.\n"
+    with contextlib.suppress(OSError):
+        os.write(2, told.encode())
+    os._exit(128 + number)
 
 
 def repeat() -> None:
@@ -48,4 +75,8 @@ def repeat() -> None:
 
 def asked_to_end(error: BaseException) -> BaseException:
     """The signal behind an error, where one came: an import that is broken off may end in any other error."""
-    return _ENDS[_arrived[0]]() if _arrived else error
+    if not _arrived:
+        return error
+    signalled = _ENDS[_arrived[0]]()
+    add_remedy(signalled, remedy_of(error))
+    return signalled

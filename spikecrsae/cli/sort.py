@@ -31,6 +31,7 @@ from spikecrsae.config import Config
 @click.argument("recordings", type=Name(), nargs=-1, metavar="RECORDING...")
 @output_option
 @overwrite_option
+@option("--resume", is_flag=True, help="Go on where the same run was stopped.")
 @sort_options
 @jobs_option
 @scheduler_option
@@ -45,6 +46,7 @@ def sort(
     recordings: tuple[Path, ...],
     output: Path | None,
     overwrite: bool,
+    resume: bool,
     choices: dict[str, Any],
     jobs: int | None,
     scheduler: str | None,
@@ -72,5 +74,7 @@ def sort(
     from spikecrsae.results import default_result_path
 
     folder = output or default_result_path(recordings[0])
-    job = Job(recordings, folder, config, reader, jobs=jobs, scheduler=scheduler, overwrite=overwrite, **choices)
+    job = Job(
+        recordings, folder, config, reader, jobs=jobs, scheduler=scheduler, overwrite=overwrite, resume=resume, **choices
+    )
     return show_outcome(run_job(job, narrator), folder, as_json, narrator)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from spikecrsae.errors import InputError, UsageError
+from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers.geometry import flatten_positions, read_probe
 from spikecrsae.readers.options import ReadOptions, parse_groups
 from spikecrsae.recording import Recording
@@ -31,7 +32,7 @@ class Found:
 
     read(start, stop) gives stored numbers (stop - start, n_channels); stored * gain + offset is in `unit`.
     positions (n_channels, 2 or 3) in um or None. sampling_frequency is None where the file does not tell. groups names the
-    group of each channel, None where the file names none.
+    group of each channel, None where the file names none. companions: further files that the samples may come from.
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Found:
     groups: Sequence[str] | None = None
     start_time_s: float = 0.0
     notes: tuple[str, ...] = ()
+    companions: Sequence[Path] = ()
     close: Callable[[], None] = lambda: None
 
 
@@ -131,19 +133,47 @@ def _scaling(found: Found, options: ReadOptions) -> tuple[np.ndarray, np.ndarray
 
 
 def _guarded(found: Found) -> Callable[[int, int], np.ndarray]:
-    """found.read, with whatever the libraries below raise turned into one InputError."""
+    """found.read, with whatever the libraries below raise turned into one ReadError, and so for a file that is no longer what it
+    was when it was opened: of one that was cut off HDF5 gives zeros, and a mapped one ends the process."""
+    whole = _sizes(found)
+    look = "see whether it is whole, and its disk or network there, and run again"
+
+    def check(start: int) -> None:
+        try:
+            cut = [file for file, size in whole.items() if file.stat().st_size < size]
+        except OSError as error:
+            raise ReadError(f"{error.filename} has vanished while it was read ({error.strerror}); {look}.") from error
+        if cut:
+            raise ReadError(f"{cut[0]} has become shorter while it was read, near sample {start}; {look}.")
 
     def read_raw(start: int, stop: int) -> np.ndarray:
         if stop <= start:
             return np.zeros((0, found.n_channels), found.dtype)
         try:
-            return found.read(start, stop)
+            check(start)
+            values = found.read(start, stop)
+            check(start)
         except (OSError, ValueError, RuntimeError, EOFError) as error:
-            raise InputError(
-                f"{found.path}: samples {start} to {stop} cannot be read ({one_line(error)}); the file is damaged or closed."
+            raise ReadError(
+                f"{found.path}: samples {start} to {stop} cannot be read ({one_line(error)}); the file is damaged or closed, or its "
+                f"disk fails: {look}."
             ) from error
+        if len(values) != stop - start:
+            raise ReadError(f"{found.path}: of samples {start} to {stop} only {len(values)} are there; {look}.")
+        return values
 
     return read_raw
+
+
+def _sizes(found: Found) -> dict[Path, int]:
+    """The size of every file of a recording, without results that were put into its folder."""
+    files = [found.path, *found.companions]
+    for place, folders, names in os.walk(found.path):
+        if "manifest.json" in names:
+            folders.clear()
+        else:
+            files += [Path(place, name) for name in names]
+    return {file: file.stat().st_size for file in files if file.is_file()}
 
 
 def one_line(error: BaseException) -> str:

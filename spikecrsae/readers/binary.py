@@ -40,7 +40,7 @@ def read_binary(path: Path, options: ReadOptions) -> Recording:
     def read(start: int, stop: int) -> np.ndarray:
         # No memory map: a file that shrinks under one kills the process instead of raising an error.
         values = np.fromfile(path, dtype, count=(stop - start) * n_channels, offset=start * frame)
-        return values.reshape(stop - start, n_channels)
+        return values[: len(values) // n_channels * n_channels].reshape(-1, n_channels)
 
     return assemble(
         Found(

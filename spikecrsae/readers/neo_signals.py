@@ -89,6 +89,7 @@ def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: in
         groups=_neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
         start_time_s=piece.start_time_s,
         notes=note,
+        companions=[] if path.is_dir() else [file for file in path.parent.iterdir() if file.stem == path.stem],
         close=close,
     )
 

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from spikecrsae.errors import OutputError
-from spikecrsae.results import write_atomic
+from spikecrsae.files import write_atomic
 from spikecrsae.simulate.generate import Simulation
 
 
