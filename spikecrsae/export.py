@@ -27,6 +27,7 @@ from spikecrsae.readers import open_session
 from spikecrsae.recording import Recording
 from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, check_export, write_atomic, write_export
 from spikecrsae.sorting import Sorting
+from spikecrsae.untrusted import open_hdf5, whole
 
 logger = logging.getLogger(__name__)
 
@@ -182,9 +183,9 @@ def _session_start(recording: Recording | None) -> datetime | None:
     """When the session began, where an NWB recording says it."""
     if recording is None or recording.format != "NWB":
         return None
-    with h5py.File(recording.source) as file:
+    with open_hdf5(recording.source) as file:
         stored = file.get("session_start_time")
-        text = stored.asstr()[()] if stored is not None and h5py.check_string_dtype(stored.dtype) else ""
+        text = whole(stored).decode() if isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype) else ""
     try:
         return datetime.fromisoformat(text)
     except ValueError:
