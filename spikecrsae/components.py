@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,9 +29,9 @@ class ComponentWriter:
         """Raises OutputError where the file cannot be written; nothing half-written stays under its name."""
         s = self.sorting
         observer.start("components", s.n_samples)
-        partial = path.with_name(path.name + ".partial")
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         try:
-            with h5py.File(partial, "w") as file:
+            with h5py.File(partial, "x") as file:
                 chunks = (1, min(self.piece, s.n_samples), s.n_channels)
                 data = file.create_dataset(
                     "components", (s.n_units, s.n_samples, s.n_channels), np.float32,

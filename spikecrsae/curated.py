@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from spikecrsae.exports.phy import GROUP_OF_LABEL, ORIGINAL
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
 from spikecrsae.exports.waveforms import peak_channels
 from spikecrsae.quality import Evidence, unit_columns
-from spikecrsae.results import read_run, read_sorting
+from spikecrsae.results import read_run, read_sorting, run_of
 from spikecrsae.sorting import Sorting
 from spikecrsae.texts import read_text
 from spikecrsae.units import ms_to_samples
@@ -52,7 +51,7 @@ def read_curated(folder: str | Path) -> tuple[Sorting, dict]:
     """
     folder = Path(folder)
     original, provenance = sorting_from_hdf5(folder / ORIGINAL)
-    run = json.loads(provenance)
+    run = run_of(provenance)
     clusters = _clusters(folder, original)
     ids, rows = np.unique(clusters, return_inverse=True)
     origin = _Origin.of(original, rows, len(ids))
@@ -104,7 +103,9 @@ def _clusters(folder: Path, original: Sorting) -> np.ndarray:
     for name in ("spike_times", "spike_templates", "spike_clusters"):
         arrays.append(load_npy(folder / f"{name}.npy").reshape(-1))
         if arrays[-1].dtype.kind not in "iu":
-            raise InputError(f"{folder}: {name}.npy holds {arrays[-1].dtype}; samples and clusters are whole numbers from 0.")
+            raise InputError(
+                f"{folder}: {name}.npy holds {arrays[-1].dtype}; samples and clusters are whole numbers from 0."
+            )
     times, templates, clusters = arrays
     if not len(times) == len(templates) == len(clusters):
         raise InputError(f"{folder}: {len(times)} spike times and {len(clusters)} clusters; every spike needs one.")

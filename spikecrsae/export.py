@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +26,7 @@ from spikecrsae.exports.phy import phy_files
 from spikecrsae.exports.waveforms import Signal, used_channels
 from spikecrsae.readers import open_session
 from spikecrsae.recording import Recording
-from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, check_export, write_atomic, write_export
+from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, check_export, refuse_link, write_atomic, write_export
 from spikecrsae.sorting import Sorting
 from spikecrsae.untrusted import open_hdf5, whole
 
@@ -83,6 +84,7 @@ def check_place(place: str | Path, kind: str, overwrite: bool = False) -> None:
         return
     if place.suffix.lower() != suffix:
         raise UsageError(f"{place} must end in {suffix}, which is how {kind} files are known; change the name after -o.")
+    refuse_link(place)
     if place.is_dir():
         raise OutputError(f"{place} is a folder, and {kind} is a file; choose another name with -o.")
     if place.exists() and not overwrite:
@@ -146,8 +148,8 @@ def _files(sorting: Sorting, run: dict, kind: str, place: Path, recording: Recor
     signal = None if recording is None else _signal(sorting, run, recording)
     if kind == "phy":
         return phy_files(sorting, json.dumps(run, indent=2, ensure_ascii=False), place.absolute(), signal)
-    told = run.get("recording", {}).get("path", "sorting")
-    return klusters_files(sorting, Path(told).stem, signal)
+    told = Path(str(run.get("recording", {}).get("path", ""))).stem
+    return klusters_files(sorting, re.sub(r"[^\w.+ -]", "_", told).lstrip(".") or "sorting", signal)
 
 
 def _file(sorting: Sorting, run: dict, kind: str, recording: Recording | None) -> bytes:

@@ -23,7 +23,8 @@ def reserved(path: str | Path) -> Iterator[None]:
     The lock is a file beside the folder that the system frees when its holder ends, however it ends. Where the file system
     knows no locks, nothing is kept away.
     """
-    path = Path(path).resolve()
+    path = Path(path)
+    path = path.parent.resolve() / path.name
     if fcntl is None or not path.parent.is_dir():
         yield  # without a place for a lock there is none for a result either, which check_folder says
         return
@@ -45,7 +46,7 @@ def reserved(path: str | Path) -> Iterator[None]:
 def _locked(file: Path) -> int | None:
     """An open, locked file, or None where another process holds the lock."""
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

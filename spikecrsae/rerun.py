@@ -14,7 +14,9 @@ from spikecrsae.job import Job, library_versions, recording_facts
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
+from spikecrsae.texts import read_text
 
+_MOST_MB = 256
 #: Facts of a recording that decide about its spikes; a rerun compares them before the checksum.
 _DECISIVE = (
     "n_samples", "sampling_frequency", "start_time_s", "channels", "groups", "time_range", "gain", "offset", "amplitude_unit",
@@ -35,11 +37,11 @@ class Record:
         path = Path(path)
         file = path / "run.json" if path.is_dir() else path
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(read_text(file, _MOST_MB))
             needed = (values["task"], values["recording"]["checksum"], values["recording"]["read_options"], values["config"])
         except OSError as error:
             raise InputError(f"{file} cannot be read ({error.strerror}); give the run.json of a result.") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (InputError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{file} is no complete run.json of spikecrsae ({error!r}); sort the recording anew."
             ) from error

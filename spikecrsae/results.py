@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from spikecrsae.errors import InputError, OutputError
 from spikecrsae.exports.csv import spikes_csv, units_csv
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
 from spikecrsae.sorting import Sorting
+from spikecrsae.texts import read_text, visible
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ MANIFEST_FORMAT = "spikecrsae result"
 #: The same of a folder in another program's format, which people go on working in.
 EXPORT_FORMAT = "spikecrsae export"
 MANIFEST_VERSION = 1
+_MOST_MANIFEST_MB = 16
 #: Every name that a run may write into its folder by itself; reserved when the folder is prepared.
 RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", "model.pt", "run.log", "report.html", "components.h5")
 
@@ -45,6 +48,7 @@ def default_result_path(recording_path: str | Path) -> Path:
 def check_folder(path: str | Path, overwrite: bool = False) -> None:
     """Whether a result may be written to `path`, without touching anything; raises OutputError as `prepare_folder` does."""
     path = Path(path)
+    refuse_link(path)
     if path.exists() and not path.is_dir():
         raise OutputError(f"{path} is a file, and the result is a folder; choose another name with -o.")
     if path.exists() and not overwrite:
@@ -54,6 +58,14 @@ def check_folder(path: str | Path, overwrite: bool = False) -> None:
     with writing(path):
         if path.exists() and any(path.iterdir()):
             _files_of_earlier_result(path)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise OutputError where the name of an output is a symbolic link: what is written would go elsewhere."""
+    if path.is_symlink():
+        raise OutputError(
+            f"{path} is a symbolic link, which is not written through; give the place it leads to, or another -o."
+        )
 
 
 def prepare_folder(path: str | Path, overwrite: bool = False) -> Path:
@@ -91,11 +103,15 @@ def _files_of_earlier_result(path: Path) -> list[Path]:
     foreign = [name for name in RESULT_FILES if name not in listed and _occupied(path / name)]
     if foreign:
         raise OutputError(f"{path} holds {', '.join(foreign)}, not listed in its {MANIFEST}; move that away, or choose -o.")
-    root = path.resolve()
-    targets = [path / name for name in listed]
+    return _inside(path, listed)
+
+
+def _inside(path: Path, listed: Iterable[str]) -> list[Path]:
+    """The listed files of a folder. Raises OutputError where one lies elsewhere: a damaged manifest, or a link to a folder
+    elsewhere, must not lead a removal out of the folder."""
+    root, targets = path.resolve(), [path / name for name in listed]
     for target in targets:
-        # A damaged manifest, or a link to a folder elsewhere, must not lead the removal out of the result.
-        if not target.parent.resolve().is_relative_to(root):
+        if not target.parent.resolve().is_relative_to(root) or ".." in target.parts[len(path.parts) :]:
             raise OutputError(
                 f"{path / MANIFEST} lists {target}, outside the result; nothing was removed, choose another -o."
             )
@@ -184,6 +200,7 @@ def check_export(path: str | Path, overwrite: bool = False) -> None:
     changed since this program wrote it: hand-made curation is never overwritten.
     """
     path = Path(path)
+    refuse_link(path)
     if _occupied(path) and not path.is_dir():
         raise OutputError(f"{path} is a file, and this format is a folder; choose another name with -o.")
     if not path.exists():
@@ -192,7 +209,8 @@ def check_export(path: str | Path, overwrite: bool = False) -> None:
         raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
     with writing(path):
         listed = _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else {}
-        changed = [name for name, entry in listed.items() if (path / name).is_file() and _measure(path / name) != entry]
+        present = zip(_inside(path, listed), listed.items(), strict=True)
+        changed = [name for file, (name, entry) in present if file.is_file() and _measure(file) != entry]
     if changed:
         raise OutputError(
             f"{path} was worked on since it was written ({', '.join(changed)}) and is not overwritten; choose another -o, or "
@@ -217,8 +235,8 @@ def write_export(path: str | Path, files: Mapping[str, Iterable[bytes]], overwri
             if not path.exists():
                 os.replace(work, path)
                 return path
-            for name in _read_manifest(path, EXPORT_FORMAT) if any(path.iterdir()) else ():
-                (path / name).unlink(missing_ok=True)
+            for file in _inside(path, _read_manifest(path, EXPORT_FORMAT)) if any(path.iterdir()) else ():
+                file.unlink(missing_ok=True)
             for file in sorted(work.iterdir(), key=lambda f: f.name == MANIFEST):
                 os.replace(file, path / file.name)
         finally:
@@ -241,20 +259,43 @@ def read_sorting(path: str | Path) -> Sorting:
 
 def read_run(path: str | Path) -> dict:
     """What run.json holds, from the provenance in sorting.h5. Raises InputError as read_sorting does."""
-    return json.loads(sorting_from_hdf5(_sorting_file(Path(path)))[1])
+    return run_of(sorting_from_hdf5(_sorting_file(Path(path)))[1])
+
+
+def run_of(provenance: str) -> dict:
+    """What the provenance in a sorting.h5 says. Raises InputError where it is no run.json."""
+    try:
+        run = json.loads(provenance)
+        if not isinstance(run, dict) or not isinstance(run.get("recording", {}), dict):
+            raise ValueError("it is no object with an object `recording`")
+        return run
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"the provenance in {SORTING} is no run.json ({error or 'nested too deep'}); it is damaged."
+        ) from error
 
 
 def is_finished(path: str | Path) -> bool:
     """Whether a folder holds a result whose run came to its end: what is written last is listed."""
     try:
-        manifest = json.loads((Path(path) / MANIFEST).read_text(encoding="utf-8"))
+        manifest = _json(Path(path) / MANIFEST)
         return (
             manifest["format"] == MANIFEST_FORMAT
             and manifest["complete"]
             and {"model.pt", "run.log"} <= set(manifest["files"])
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, OSError, ValueError, KeyError, TypeError):
         return False
+
+
+def _json(path: Path) -> Any:
+    """What a manifest holds. Raises InputError, OSError or ValueError where it is none."""
+    if not path.is_file():
+        raise ValueError("it is no file")
+    try:
+        return json.loads(read_text(path, _MOST_MANIFEST_MB))
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def _sorting_file(path: Path) -> Path:
@@ -318,11 +359,14 @@ def writing(path: Path) -> Iterator[None]:
 def _read_manifest(path: Path, kind: str = MANIFEST_FORMAT) -> dict[str, dict | None]:
     """Name -> size and sha256 (None: reserved by a run that did not finish). Raises OutputError where it is damaged."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = _json(path / MANIFEST)
         if manifest["format"] != kind or manifest["format_version"] != MANIFEST_VERSION:
             raise ValueError("unknown format or version")
-        return dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = dict(manifest["files"])
+        if strange := [name for name in files if name != visible(name)]:
+            raise ValueError(f"{strange[0]!r} is no name of a file")
+        return files
+    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path / MANIFEST} cannot be read ({error}); choose another folder with -o.") from error
 
 

@@ -174,8 +174,8 @@ def load_npy(path: Path) -> np.ndarray:
 
 
 def folders_below(folder: str | Path, depth: int | None = None) -> Iterator[str]:
-    """A folder and those below it, to `depth` levels, each real one once: links to folders are followed and go round no
-    circle."""
+    """A folder and those below it, to `depth` levels, without hidden ones, each real one once: links to folders are followed and
+    go round no circle."""
     seen, waiting = set(), [(str(folder), 0)]
     while waiting:
         here, level = waiting.pop(0)
@@ -186,7 +186,7 @@ def folders_below(folder: str | Path, depth: int | None = None) -> Iterator[str]
         yield here
         if depth is None or level < depth:
             try:
-                inner = sorted(entry.name for entry in os.scandir(here) if entry.is_dir())
+                inner = sorted(entry.name for entry in os.scandir(here) if entry.is_dir() and entry.name[0] != ".")
             except OSError:
                 continue
             waiting += [(os.path.join(here, name), level + 1) for name in inner]
