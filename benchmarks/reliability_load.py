@@ -155,17 +155,25 @@ def _held(pid: int) -> dict[str, float]:
     return {"files": len(os.listdir(f"/proc/{pid}/fd")), "mb": pages * os.sysconf("SC_PAGE_SIZE") / 2**20}
 
 
-def _state(temporary: Path) -> dict:
-    """What this process and its children hold just now."""
+def _shared(pid: int) -> set[str]:
+    """Files of shared memory that a process has mapped."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {line.split(maxsplit=5)[5] for line in lines if "/dev/shm/" in line}
+
+
+def _state(temporary: Path, shared: set[str]) -> dict:
+    """What this process and its children hold just now; adds to `shared` what they have mapped."""
     trackers = {resource_tracker._resource_tracker._pid}
-    workers = [_held(pid) for pid in _children(os.getpid()) if pid not in trackers]
+    pids = [pid for pid in _children(os.getpid()) if pid not in trackers]
+    shared.update(*map(_shared, (os.getpid(), *pids)))
+    workers = [_held(pid) for pid in pids]
     return {
         "own": _held(os.getpid()),
         "workers": len(workers),
         "files": max((worker["files"] for worker in workers), default=0),
         "mb": max((worker["mb"] for worker in workers), default=0.0),
         "temporary": len(list(temporary.rglob("*"))),
-        "shared": len(os.listdir("/dev/shm")),
+        "shared": sum(map(os.path.exists, shared)),
     }
 
 
@@ -176,7 +184,7 @@ def sort_batch(folder: Path, n: int, early: int, jobs: int) -> dict[str, dict]:
     tempfile.tempdir, before = str(temporary), tempfile.tempdir
     os.environ["TMPDIR"], told = str(temporary), os.environ.get("TMPDIR")
     resource_tracker.ensure_running()
-    shared = len(os.listdir("/dev/shm"))
+    shared: set[str] = set()
     try:
         todo = [Job((path,), folder / f"{path.stem}.sorted") for path in small_recordings(folder, n)]
         events, states, done = run_jobs(todo, jobs), {}, 0
@@ -186,13 +194,13 @@ def sort_batch(folder: Path, n: int, early: int, jobs: int) -> dict[str, dict]:
                 if event.result.state != "sorted":
                     raise RuntimeError(f"{event.result.recording}: {event.result.error}")
                 if done in (early, n):
-                    states["early" if done == early else "last"] = _state(temporary)
-        states["closed"] = _state(temporary)
+                    states["early" if done == early else "last"] = _state(temporary, shared)
+        states["closed"] = _state(temporary, shared)
     finally:
         tempfile.tempdir = before
         os.environ.pop("TMPDIR") if told is None else os.environ.update(TMPDIR=told)
     left = [path.name for path in folder.rglob("*") if path.name.endswith((".partial", ".lock", ".new"))]
-    return states | {"before": {"shared": shared}, "left": left}
+    return states | {"left": left}
 
 
 def leaks(states: dict) -> list[str]:
@@ -207,8 +215,7 @@ def leaks(states: dict) -> list[str]:
         > early["own"]["mb"] + MOST_GROWTH_MB,
         f"{closed['workers']} processes are left": closed["workers"] > 0,
         f"{closed['temporary']} temporary files are left": closed["temporary"] > 0,
-        f"{closed['shared'] - states['before']['shared']} pieces of shared memory are left": closed["shared"]
-        > states["before"]["shared"],
+        f"{closed['shared']} pieces of shared memory are left": closed["shared"] > 0,
         f"half-written files are left: {states['left']}": bool(states["left"]),
     }
     return [said for said, broken in checks.items() if broken]

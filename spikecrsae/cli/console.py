@@ -210,10 +210,14 @@ def _table(columns: list[str], rows: list[list[Any]], title: str = "", left: tup
     from rich.text import Text
 
     table = Table(
-        title=visible(title) or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=Text(visible(title)) if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
     )
     for column in columns:
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+        table.add_column(Text(visible(column)), justify="left" if column in left else "right", no_wrap=True)
     for row in zip(*(_cells(column) for column in zip(*rows, strict=True)), strict=True):
         table.add_row(*(Text(visible(cell)) for cell in row))
     return _stdout_console(), table
