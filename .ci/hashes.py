@@ -63,7 +63,9 @@ def _asked(wanted: list[str], where: list[str]) -> dict[str, str]:
         items = json.loads(report.read_text())["install"]
     pin_of = {pin.split("==")[0]: pin for pin in wanted}
     return {
-        pin_of[re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()]: item["download_info"]["archive_info"]["hashes"]["sha256"]
+        pin_of[re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()]: item["download_info"]["archive_info"]["hashes"][
+            "sha256"
+        ]
         for item in items
     }
 

@@ -52,14 +52,19 @@ class Record:
     def job(self, folder: Path, recordings: Sequence[Path] = (), overwrite: bool = False) -> Job:
         """The same job for another folder; recordings: where its files lie now, if they have moved."""
         facts = self.values["recording"]
-        return Job(
-            recordings=tuple(recordings) or tuple(map(Path, facts["paths"])),
-            folder=folder,
-            config=Config().with_values(self.values["config"], origin=str(self.path)),
-            reader=facts["read_options"],
-            overwrite=overwrite,
-            **self.values["options"],
-        )
+        try:
+            return Job(
+                recordings=tuple(recordings) or tuple(map(Path, facts["paths"])),
+                folder=folder,
+                config=Config().with_values(self.values["config"], origin=str(self.path)),
+                reader=facts["read_options"],
+                overwrite=overwrite,
+                **{name: self.values["options"][name] for name in ("estimate_errors", "save_components", "exports")},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.path} is no complete run.json of spikecrsae ({error!r}); sort the recording anew."
+            ) from error
 
     def check_input(self, job: Job, observer: Observer) -> None:
         """Raise InputError where the recording is not the one that was sorted: its facts, then its checksum."""
