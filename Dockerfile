@@ -1,5 +1,5 @@
 # docker build -t spikecrsae .
-# docker run --rm -v "$PWD:/data" --user "$(id -u):$(id -g)" spikecrsae sort recording.h5
+# docker run --rm --read-only --tmpfs /tmp --cap-drop ALL -v "$PWD:/data" --user "$(id -u):$(id -g)" spikecrsae sort recording.h5
 FROM python:3.11-slim
 
 # One more place where pip looks for torch: the CPU index or a CUDA index named on pytorch.org.
@@ -13,8 +13,8 @@ COPY spikecrsae ./spikecrsae
 RUN pip install --no-cache-dir -c constraints.txt . \
  && useradd --create-home --uid 1000 spikecrsae
 
-# numba and matplotlib keep their caches where any user may write.
-ENV NUMBA_CACHE_DIR=/tmp/numba MPLCONFIGDIR=/tmp/matplotlib
+# Whatever is kept besides results goes where any user may write, also where the root file system is read-only.
+ENV HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba MPLCONFIGDIR=/tmp/matplotlib TRITON_CACHE_DIR=/tmp/triton PYTHONDONTWRITEBYTECODE=1
 USER spikecrsae
 WORKDIR /data
 ENTRYPOINT ["spikecrsae"]

@@ -14,13 +14,14 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs lint clean
+.PHONY: help demo test docs lint hashes clean
 
 help:
 	@echo "make demo    sort the sample recording into demo-output/ and score it"
 	@echo "make test    run the tests"
 	@echo "make docs    build the documentation into site/"
 	@echo "make lint    check style"
+	@echo "make hashes  write requirements-hashed.txt anew, after a change of constraints.txt"
 	@echo "make clean   remove the environment and what the commands above wrote"
 
 demo: $(VENV)/.installed
@@ -40,6 +41,9 @@ docs: $(VENV)/.docs-installed
 lint: $(VENV)/.lint-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+hashes: $(BIN)/python
+	$(BIN)/python .ci/hashes.py
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        _refuse_packed(path)
+        loaded = _to_arrays(torch.load(path, map_location="cpu", weights_only=True))
     except OSError as error:
         raise InputError(f"model {path} cannot be read ({error.strerror}); give the model.pt of a result folder.") from error
     except Exception as error:  # what the unpickler meets in a foreign file can be anything
@@ -38,7 +41,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict) or loaded.get("format_version") != FORMAT_VERSION:
         found = loaded.get("format_version") if isinstance(loaded, dict) else None
         raise InputError(f"{path} has model format {found}, this program reads {FORMAT_VERSION}; sort the recording again.")
-    return _to_arrays(loaded)
+    return loaded
+
+
+def _refuse_packed(path: Path) -> None:
+    """Raise ValueError where a file is not what torch.save writes, a zip archive whose members are stored as they are: packed ones
+    could unpack to any size."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members) or sum(
+        member.file_size for member in members
+    ) > os.path.getsize(path):
+        raise ValueError("its members are packed")
 
 
 def _to_tensors(value: Any) -> Any:
@@ -62,4 +76,8 @@ def _to_arrays(value: Any) -> Any:
         return {k: _to_arrays(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_to_arrays(item) for item in value]
-    return value.numpy() if isinstance(value, torch.Tensor) else value
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError("a tensor is larger than what is stored of it")
+    return value.numpy()

@@ -31,7 +31,8 @@ class ComponentWriter:
         partial = partial_name(path)
         with writing(path):
             try:
-                with h5py.File(partial, "w") as file:
+                partial.unlink(missing_ok=True)
+                with h5py.File(partial, "x") as file:
                     chunks = (1, min(self.piece, s.n_samples), s.n_channels)
                     data = file.create_dataset(
                         "components", (s.n_units, s.n_samples, s.n_channels), np.float32,

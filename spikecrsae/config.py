@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from spikecrsae.errors import UsageError
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.texts import MOST_TOML_MB, read_text
 
 
 def _option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices=None, kind=None):
@@ -136,10 +137,12 @@ class Config:
 def load_config(path: str | Path, base: Config | None = None) -> Config:
     """Read a TOML file over `base`. Raises UsageError where it is missing, unreadable or names an unknown value."""
     try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        values = tomllib.loads(read_text(Path(path), MOST_TOML_MB))
     except OSError as error:
         raise UsageError(f"configuration {path} cannot be read ({error.strerror}); give an existing TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except InputError as error:
+        raise UsageError(f"configuration: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"configuration {path} is not valid TOML: {error}.") from error
     return (base or Config()).with_values(values, origin=str(path))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,11 +14,14 @@ from spikecrsae.exports.phy import GROUP_OF_LABEL, ORIGINAL
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
 from spikecrsae.exports.waveforms import peak_channels
 from spikecrsae.quality import Evidence, unit_columns
-from spikecrsae.results import read_run, read_sorting
+from spikecrsae.results import read_run, read_sorting, run_of
 from spikecrsae.sorting import Sorting
+from spikecrsae.texts import read_text
 from spikecrsae.units import ms_to_samples
+from spikecrsae.untrusted import load_npy
 
 _LABEL_OF_GROUP = {group: label for label, group in GROUP_OF_LABEL.items()}
+_MOST_TABLE_MB = 16
 #: Facts about single units in Sorting.model.
 _OF_UNITS = ("spread", "penalty", "whitened_norm")
 
@@ -49,7 +51,7 @@ def read_curated(folder: str | Path) -> tuple[Sorting, dict]:
     """
     folder = Path(folder)
     original, provenance = sorting_from_hdf5(folder / ORIGINAL)
-    run = json.loads(provenance)
+    run = run_of(provenance)
     clusters = _clusters(folder, original)
     ids, rows = np.unique(clusters, return_inverse=True)
     origin = _Origin.of(original, rows, len(ids))
@@ -99,18 +101,17 @@ def _clusters(folder: Path, original: Sorting) -> np.ndarray:
     """Cluster of every original spike, (n_spikes,) int32; placeholders are left out."""
     arrays = []
     for name in ("spike_times", "spike_templates", "spike_clusters"):
-        try:
-            arrays.append(np.load(folder / f"{name}.npy", allow_pickle=False).reshape(-1))
-        except (OSError, ValueError, EOFError) as error:
+        arrays.append(load_npy(folder / f"{name}.npy").reshape(-1))
+        if arrays[-1].dtype.kind not in "iu":
             raise InputError(
-                f"{folder / name}.npy cannot be read ({error}); the folder is damaged, export it again."
-            ) from error
+                f"{folder}: {name}.npy holds {arrays[-1].dtype}; samples and clusters are whole numbers from 0."
+            )
     times, templates, clusters = arrays
     if not len(times) == len(templates) == len(clusters):
         raise InputError(f"{folder}: {len(times)} spike times and {len(clusters)} clusters; every spike needs one.")
-    if clusters.dtype.kind not in "iu" or (len(clusters) and clusters.min() < 0):
+    if len(clusters) and not 0 <= clusters.min() <= clusters.max() < 2**31:
         raise InputError(
-            f"{folder}: spike_clusters.npy holds {clusters.dtype} from {clusters.min():g}; clusters are whole numbers from 0."
+            f"{folder}: spike_clusters.npy holds {clusters.min()} to {clusters.max()}; clusters are whole numbers from 0."
         )
     real = templates < original.n_units
     if not np.array_equal(times[real], original.spikes["sample"]):
@@ -135,9 +136,9 @@ def _groups(folder: Path) -> dict[int, str]:
     if not path.is_file():
         return {}
     try:
-        rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t")
+        rows = csv.DictReader(read_text(path, _MOST_TABLE_MB).splitlines(), delimiter="\t")
         return {int(row["cluster_id"]): row["group"] for row in rows}
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}); its columns must be cluster_id and group.") from error
 
 

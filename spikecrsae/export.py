@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,8 +28,9 @@ from spikecrsae.files import write_atomic
 from spikecrsae.folders import check_export, write_export
 from spikecrsae.readers import open_session
 from spikecrsae.recording import Recording
-from spikecrsae.results import MANIFEST, SORTING, add_to_manifest
+from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, refuse_link
 from spikecrsae.sorting import Sorting
+from spikecrsae.untrusted import open_hdf5, whole
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +86,7 @@ def check_place(place: str | Path, kind: str, overwrite: bool = False) -> None:
         return
     if place.suffix.lower() != suffix:
         raise UsageError(f"{place} must end in {suffix}, which is how {kind} files are known; change the name after -o.")
+    refuse_link(place)
     if place.is_dir():
         raise OutputError(f"{place} is a folder, and {kind} is a file; choose another name with -o.")
     if place.exists() and not overwrite:
@@ -147,8 +150,8 @@ def _files(sorting: Sorting, run: dict, kind: str, place: Path, recording: Recor
     signal = None if recording is None else _signal(sorting, run, recording)
     if kind == "phy":
         return phy_files(sorting, json.dumps(run, indent=2, ensure_ascii=False), place.absolute(), signal)
-    told = run.get("recording", {}).get("path", "sorting")
-    return klusters_files(sorting, Path(told).stem, signal)
+    told = Path(str(run.get("recording", {}).get("path", ""))).stem
+    return klusters_files(sorting, re.sub(r"[^\w.+ -]", "_", told).lstrip(".") or "sorting", signal)
 
 
 def _file(sorting: Sorting, run: dict, kind: str, recording: Recording | None) -> bytes:
@@ -184,9 +187,9 @@ def _session_start(recording: Recording | None) -> datetime | None:
     """When the session began, where an NWB recording says it."""
     if recording is None or recording.format != "NWB":
         return None
-    with h5py.File(recording.source) as file:
+    with open_hdf5(recording.source) as file:
         stored = file.get("session_start_time")
-        text = stored.asstr()[()] if stored is not None and h5py.check_string_dtype(stored.dtype) else ""
+        text = whole(stored).decode() if isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype) else ""
     try:
         return datetime.fromisoformat(text)
     except ValueError:

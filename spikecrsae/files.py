@@ -88,7 +88,7 @@ def locked(file: Path) -> int | None:
     """An open, locked file, or None where another process holds the lock, which the system frees when that process ends, however
     it ends. Where the file system knows no locks the file is open and nobody is kept away."""
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if fcntl is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

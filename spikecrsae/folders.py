@@ -18,6 +18,7 @@ from spikecrsae.results import (
     is_empty,
     is_occupied,
     read_manifest,
+    refuse_link,
     remove_earlier_result,
     write_manifest,
 )
@@ -127,6 +128,7 @@ def check_export(path: str | Path, overwrite: bool = False) -> None:
     changed since this program wrote it: hand-made curation is never overwritten.
     """
     path = Path(path)
+    refuse_link(path)
     if is_occupied(path) and not path.is_dir():
         raise OutputError(f"{path} is a file, and this format is a folder; choose another name with -o.")
     if not path.exists():
@@ -134,6 +136,8 @@ def check_export(path: str | Path, overwrite: bool = False) -> None:
     if not overwrite:
         raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
     with writing(path):
+        if not is_empty(path):
+            files_of_earlier_result(path, EXPORT_FORMAT)
         found = [] if is_empty(path) else changed_files(path, EXPORT_FORMAT)
         changed = [name for name in found if (path / name).is_file()]
     if changed:

@@ -18,7 +18,8 @@ def reserved(path: str | Path) -> Iterator[None]:
     The lock is a file beside the folder that the system frees when its holder ends, however it ends. Where the file system
     knows no locks, nothing is kept away.
     """
-    path = Path(path).resolve()
+    path = Path(path)
+    path = path.parent.resolve() / path.name
     if fcntl is None or not path.parent.is_dir():
         yield  # without a place for a lock there is none for a result either, which check_folder says
         return

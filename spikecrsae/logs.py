@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
+from spikecrsae.texts import visible
+
 #: The package's own log, and what libraries say through the warnings module.
 LOGS = ("spikecrsae", "py.warnings")
 #: The course of the stages, which the command line shows by other means.
@@ -23,11 +25,18 @@ class _File(logging.FileHandler):
         raise
 
 
+class _Visible(logging.Formatter):
+    """Records without control characters: a log is looked at in a terminal, and a line of it is not to be forged."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n  ".join(map(visible, super().format(record).splitlines()))
+
+
 @contextlib.contextmanager
 def logging_to_file(path: Path) -> Iterator[None]:
     """Append the package's log to `path`; an error that passes through is written with its traceback and told where."""
     handler = _File(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Visible("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     with contextlib.closing(handler), attached(handler, *LOGS):
         try:
             yield

@@ -15,7 +15,9 @@ from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
 from spikecrsae.record import library_versions, recording_facts
+from spikecrsae.texts import read_text
 
+_MOST_MB = 256
 #: Facts of a recording that decide about its spikes; a rerun compares them before the checksum.
 _DECISIVE = (
     "n_samples", "sampling_frequency", "start_time_s", "channels", "groups", "time_range", "gain", "offset", "amplitude_unit",
@@ -36,11 +38,11 @@ class Record:
         path = Path(path)
         file = path / "run.json" if path.is_dir() else path
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = json.loads(read_text(file, _MOST_MB))
             needed = (values["task"], values["recording"]["checksum"], values["recording"]["read_options"], values["config"])
         except OSError as error:
             raise InputError(f"{file} cannot be read ({error.strerror}); give the run.json of a result.") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (InputError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(
                 f"{file} is no complete run.json of spikecrsae ({error!r}); sort the recording anew."
             ) from error
@@ -51,15 +53,20 @@ class Record:
     def job(self, folder: Path, recordings: Sequence[Path] = (), overwrite: bool = False) -> Job:
         """The same job for another folder; recordings: where its files lie now, if they have moved."""
         facts = self.values["recording"]
-        return Job(
-            recordings=tuple(recordings) or tuple(map(Path, facts["paths"])),
-            folder=folder,
-            config=Config().with_values(self.values["config"], origin=str(self.path)),
-            reader=facts["read_options"],
-            overwrite=overwrite,
-            stays=False,
-            **self.values["options"],
-        )
+        try:
+            return Job(
+                recordings=tuple(recordings) or tuple(map(Path, facts["paths"])),
+                folder=folder,
+                config=Config().with_values(self.values["config"], origin=str(self.path)),
+                reader=facts["read_options"],
+                overwrite=overwrite,
+                stays=False,
+                **{name: self.values["options"][name] for name in ("estimate_errors", "save_components", "exports")},
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{self.path} is no complete run.json of spikecrsae ({error!r}); sort the recording anew."
+            ) from error
 
     def check_input(self, job: Job, observer: Observer) -> None:
         """Raise InputError where the recording is not the one that was sorted: its facts, then its checksum."""

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from spikecrsae.exports.csv import spikes_csv, units_csv
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
 from spikecrsae.files import is_partial, measured, write_atomic, writing
 from spikecrsae.sorting import Sorting
+from spikecrsae.texts import read_text, visible
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ SORTING = "sorting.h5"
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "spikecrsae result"
 MANIFEST_VERSION = 1
+_MOST_MANIFEST_MB = 16
 #: Every name that a run may write into its folder by itself; reserved when the folder is prepared.
 RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", "model.pt", "run.log", "report.html", "components.h5")
 
@@ -39,6 +42,7 @@ def default_result_path(recording_path: str | Path) -> Path:
 def check_folder(path: str | Path, overwrite: bool = False) -> None:
     """Whether a result may be written to `path`, without touching anything; raises OutputError as `prepare_folder` does."""
     path = Path(path)
+    refuse_link(path)
     with writing(path):
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path} is a file, and the result is a folder; choose another name with -o.")
@@ -48,6 +52,14 @@ def check_folder(path: str | Path, overwrite: bool = False) -> None:
             raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
         if path.exists() and not is_empty(path):
             files_of_earlier_result(path)
+
+
+def refuse_link(path: Path) -> None:
+    """Raise OutputError where the name of an output is a symbolic link: what is written would go elsewhere."""
+    if path.is_symlink():
+        raise OutputError(
+            f"{path} is a symbolic link, which is not written through; give the place it leads to, or another -o."
+        )
 
 
 def prepare_folder(path: str | Path, overwrite: bool = False, keep: Collection[str] = ()) -> Path:
@@ -85,11 +97,15 @@ def files_of_earlier_result(path: Path, kind: str = MANIFEST_FORMAT) -> list[Pat
     foreign = [name for name in names if name not in listed and is_occupied(path / name)]
     if foreign:
         raise OutputError(f"{path} holds {', '.join(foreign)}, not listed in its {MANIFEST}; move that away, or choose -o.")
-    root = path.resolve()
-    targets = [path / name for name in listed]
+    return _inside(path, listed)
+
+
+def _inside(path: Path, listed: Iterable[str]) -> list[Path]:
+    """The listed files of a folder. Raises OutputError where one lies elsewhere: a damaged manifest, or a link to a folder
+    elsewhere, must not lead a removal out of the folder."""
+    root, targets = path.resolve(), [path / name for name in listed]
     for target in targets:
-        # A damaged manifest, or a link to a folder elsewhere, must not lead the removal out of the result.
-        if not target.parent.resolve().is_relative_to(root):
+        if not target.parent.resolve().is_relative_to(root) or ".." in target.parts[len(path.parts) :]:
             raise OutputError(
                 f"{path / MANIFEST} lists {target}, outside the result; nothing was removed, choose another -o."
             )
@@ -187,7 +203,20 @@ def read_sorting(path: str | Path) -> Sorting:
 
 def read_run(path: str | Path) -> dict:
     """What run.json holds, from the provenance in sorting.h5. Raises InputError as read_sorting does."""
-    return json.loads(sorting_from_hdf5(_sorting_file(Path(path)))[1])
+    return run_of(sorting_from_hdf5(_sorting_file(Path(path)))[1])
+
+
+def run_of(provenance: str) -> dict:
+    """What the provenance in a sorting.h5 says. Raises InputError where it is no run.json."""
+    try:
+        run = json.loads(provenance)
+        if not isinstance(run, dict) or not isinstance(run.get("recording", {}), dict):
+            raise ValueError("it is no object with an object `recording`")
+        return run
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"the provenance in {SORTING} is no run.json ({error or 'nested too deep'}); it is damaged."
+        ) from error
 
 
 def is_finished(path: str | Path) -> bool:
@@ -197,6 +226,16 @@ def is_finished(path: str | Path) -> bool:
     except OutputError:
         return False
     return bool(manifest["complete"]) and {"model.pt", "run.log"} <= set(manifest["files"])
+
+
+def _json(path: Path) -> Any:
+    """What a manifest holds. Raises InputError, OSError or ValueError where it is none."""
+    if not path.is_file():
+        raise ValueError("it is no file")
+    try:
+        return json.loads(read_text(path, _MOST_MANIFEST_MB))
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def _sorting_file(path: Path) -> Path:
@@ -225,11 +264,14 @@ def read_manifest(path: Path, kind: str = MANIFEST_FORMAT) -> dict[str, dict | N
 
 def _manifest(path: Path, kind: str) -> dict:
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        manifest = _json(path / MANIFEST)
         if manifest["format"] != kind or manifest["format_version"] != MANIFEST_VERSION:
             raise ValueError("unknown format or version")
-        return {"complete": manifest["complete"], "files": dict(manifest["files"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        files = dict(manifest["files"])
+        if strange := [name for name in files if name != visible(name)]:
+            raise ValueError(f"{strange[0]!r} is no name of a file")
+        return {"complete": manifest["complete"], "files": files}
+    except (InputError, OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{path / MANIFEST} cannot be read ({error}); choose another folder with -o.") from error
 
 

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 
 #: Floor of every top-level module or room of the package. A module imports from its own floor or below.
 FLOORS = {
-    0: {"errors", "units", "config", "progress", "cores", "plain", "logs", "workers"},
-    1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
+    0: {"errors", "units", "config", "progress", "cores", "plain", "texts", "logs", "workers"},
+    1: {"recording", "untrusted", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {
         "csc",
         "readers",

@@ -272,7 +272,7 @@ def test_places_that_cannot_be_written(tmp_path, monkeypatch):
     with pytest.raises(OutputError, match="does not exist"):
         prepare_folder(tmp_path / "no" / "out")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="symbolic link"):
         prepare_folder(tmp_path / "dangling")
 
     def refuse(self, *args, **kwargs):

@@ -5,15 +5,20 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from spikecrsae.batch.result import SUMMARY_CSV, SUMMARY_JSON
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.export import FORMATS
 from spikecrsae.job import Job
 from spikecrsae.results import MANIFEST, check_folder, is_finished
 from spikecrsae.resume import differences_to_result
+from spikecrsae.untrusted import folders_below
+
+#: Names in the folder of a batch that no recording's result can have.
+_TAKEN = (".", "..", SUMMARY_CSV, SUMMARY_JSON)
 
 
 def find_recordings(words: Sequence[str]) -> list[Path]:
@@ -26,7 +31,7 @@ def find_recordings(words: Sequence[str]) -> list[Path]:
     for word in words:
         matches = [word]
         if not os.path.exists(word) and glob.has_magic(word):
-            matches = [path for path in sorted(glob.glob(word, recursive=True)) if _may_be_recording(path)]
+            matches = [path for path in sorted(set(_matching(word))) if _may_be_recording(path)]
             if not matches:
                 raise InputError(
                     f"{word} finds no recording; correct the pattern, and quote it so that it comes here whole."
@@ -34,6 +39,18 @@ def find_recordings(words: Sequence[str]) -> list[Path]:
         for match in matches:
             found.setdefault(os.path.realpath(match), Path(match))
     return list(found.values())
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """What a pattern finds. `**` is every folder below, each once: links that go round in a circle would make no end of it."""
+    before, stars, after = pattern.partition("**")
+    whole_part = (not before or before.endswith("/")) and (not after or after.startswith("/"))
+    if not stars or not whole_part:
+        yield from glob.glob(pattern)
+        return
+    for place in glob.glob(before) if before else ["."]:
+        for folder in folders_below(place):
+            yield from _matching(os.path.join(glob.escape(folder), after.lstrip("/") or "*"))
 
 
 def _may_be_recording(path: str) -> bool:
@@ -45,7 +62,8 @@ def result_names(recordings: Sequence[Path]) -> list[str]:
     """A folder name for each recording: its own without its ending; where several share that, with the ending, or with as
     many of the folders above it as tell them apart."""
     full = [Path(os.path.abspath(path)) for path in recordings]
-    plain_names = [path.name if path.is_dir() else path.stem for path in full]
+    # the stem of "...h5" is "..", and names of the summary are taken
+    plain_names = [path.name if path.is_dir() or path.stem in _TAKEN else path.stem for path in full]
     depth = max((len(path.parts) for path in full), default=0)
     ways = [plain_names, [path.name for path in full]]
     ways += [

@@ -6,21 +6,24 @@ import csv
 import io
 import json
 import logging
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikecrsae.errors import OutputError, described
+from spikecrsae.errors import InputError, OutputError, described
 from spikecrsae.files import write_atomic, writing
 from spikecrsae.job import Job, run_job
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.results import read_run, read_sorting
+from spikecrsae.texts import cell_text, read_text
 
 SUMMARY_JSON, SUMMARY_CSV = "batch.json", "batch.csv"
 SUMMARY_FORMAT = "spikecrsae batch"
+_MOST_MB = 256
 _COLUMNS = ("recording", "folder", "state", "n_units", "n_spikes", "duration_s", "seconds", "exit_code", "error")
 #: Keeps warnings of a worker off its standard error; run.log has them.
 logging.getLogger("spikecrsae").addHandler(logging.NullHandler())
@@ -93,10 +96,10 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     stored = out / SUMMARY_JSON
     try:
-        ours = stored.is_file() and json.loads(stored.read_text(encoding="utf-8")).get("format") == SUMMARY_FORMAT
-    except (OSError, ValueError, AttributeError):
+        ours = stored.is_file() and json.loads(read_text(stored, _MOST_MB)).get("format") == SUMMARY_FORMAT
+    except (InputError, OSError, ValueError, AttributeError, RecursionError):
         ours = False
-    taken = [name for name in (SUMMARY_JSON, SUMMARY_CSV) if (out / name).exists()]
+    taken = [name for name in (SUMMARY_JSON, SUMMARY_CSV) if os.path.lexists(out / name)]
     if taken and not ours:
         raise OutputError(f"{out} holds {', '.join(taken)} of other origin, which is not overwritten; choose another -o.")
 
@@ -108,6 +111,6 @@ def write_summary(out: Path, results: Iterable[Result], facts: dict[str, Any]) -
     table = io.StringIO()
     writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: cell_text(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows)
     write_atomic(out / SUMMARY_CSV, [table.getvalue().encode()])
     write_atomic(out / SUMMARY_JSON, [(json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()])

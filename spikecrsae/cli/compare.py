@@ -89,5 +89,5 @@ def _show(comparison) -> None:
         console.print_table(["unit of A", "spikes", "unit of B", "spikes", "matched", "agreement"], rows, "Matches")
     only_a, only_b = _only_in_a(comparison), _only_in_b(comparison)
     click.echo(f"{len(rows)} units match (agreement of at least 0.5)")
-    click.echo(f"only in A: {len(only_a)}{' (' + ', '.join(only_a) + ')' if only_a else ''}")
-    click.echo(f"only in B: {len(only_b)}{' (' + ', '.join(only_b) + ')' if only_b else ''}")
+    console.say(f"only in A: {len(only_a)}{' (' + ', '.join(only_a) + ')' if only_a else ''}")
+    console.say(f"only in B: {len(only_b)}{' (' + ', '.join(only_b) + ')' if only_b else ''}")

@@ -19,6 +19,7 @@ from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.logs import LOGS, STAGES, attached
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
+from spikecrsae.texts import visible
 
 _LOG_EVERY_S = 5.0
 
@@ -70,7 +71,7 @@ class Narrator(Observer):
 
     def _line(self, text: str) -> None:
         if not self._quiet:
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.console.print(visible(text), markup=False, soft_wrap=True)
 
 
 class Board:
@@ -88,7 +89,7 @@ class Board:
         if self._live is not None:
             from rich.text import Text
 
-            self._live.update(Text("\n".join(f"    {line}" for line in lines)), refresh=True)
+            self._live.update(Text("\n".join(f"    {visible(line)}" for line in lines)), refresh=True)
 
     def close(self) -> None:
         if self._live is not None:
@@ -127,7 +128,8 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if record.name != STAGES.name:
             word = "" if record.levelno < logging.WARNING else f"{record.levelname.capitalize()}: "
-            self._console.print(word + record.getMessage(), markup=False, soft_wrap=True)
+            for line in record.getMessage().splitlines():
+                self._console.print(word + visible(line), markup=False, soft_wrap=True)
 
 
 def narrated(function: Callable) -> Callable:
@@ -147,11 +149,17 @@ def narrated(function: Callable) -> Callable:
             except Exception as error:
                 if verbose:
                     narrator.close()
-                    traceback.print_exception(error)
+                    for line in "".join(traceback.format_exception(error)).splitlines():
+                        say(line, err=True)
                     error.add_note("its traceback stands above")
                 raise
 
     return command
+
+
+def say(line: object, err: bool = False) -> None:
+    """One line on standard output, or standard error; what a file has named cannot steer the terminal."""
+    click.echo(visible(line), err=err)
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -201,11 +209,17 @@ def _table(columns: list[str], rows: list[list[Any]], title: str = "", left: tup
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=Text(visible(title)) if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for column in columns:
-        table.add_column(column, justify="left" if column in left else "right", no_wrap=True)
+        table.add_column(Text(visible(column)), justify="left" if column in left else "right", no_wrap=True)
     for row in zip(*(_cells(column) for column in zip(*rows, strict=True)), strict=True):
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(visible(cell)) for cell in row))
     return _stdout_console(), table
 
 

@@ -65,4 +65,4 @@ def export(
             {"sorting": sorting, "format": kind, "path": place, "n_units": found.n_units, "n_spikes": len(found.spikes)}
         )
     else:
-        click.echo(place)
+        console.say(place)

@@ -34,7 +34,7 @@ def info(recording: Path, reader: dict, as_json: bool, narrator: console.Narrato
         console.print_json(facts)
         return
     for label, text in _lines(facts):
-        click.echo(f"{label:<20} {text}")
+        console.say(f"{label:<20} {text}")
 
 
 def _facts(recording) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from spikecrsae.cli.show import show
 from spikecrsae.cli.simulate import simulate
 from spikecrsae.cli.sort import sort
 from spikecrsae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, described, remedy_of
+from spikecrsae.texts import visible
 
 
 class Commands(click.Group):
@@ -73,7 +74,7 @@ def _report(error: BaseException) -> int:
 
 
 def _say(line: str, code: int) -> int:
-    click.echo(" ".join(line.split()), err=True)
+    click.echo(visible(" ".join(line.split())), err=True)
     return code
 
 

@@ -53,7 +53,7 @@ def report(
     if as_json:
         console.print_json({"sorting": sorting, "report": target, "bytes": len(page), "n_units": found.n_units})
     else:
-        click.echo(target)
+        console.say(target)
 
 
 def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:

@@ -64,5 +64,5 @@ def rerun(
     if identical:
         narrator.say("spikes.csv is identical to the first run's.")
         return code
-    click.echo(f"spikes.csv differs from that of the run in {record.path}.", err=True)
+    console.say(f"spikes.csv differs from that of the run in {record.path}.", err=True)
     return EXIT_DIFFERENT

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from spikecrsae.cli import console
 from spikecrsae.errors import EXIT_NO_UNITS
 
@@ -50,7 +48,7 @@ def show_outcome(
             f"{len(sorting.spikes)} spikes of {sorting.n_units} units in {sorting.sorted_s:.1f} s; the result is in {folder}"
         )
         return 0
-    click.echo(
+    console.say(
         f"No unit was found in {sorting.sorted_s:.1f} s of {sorting.n_channels} channels; the result in {folder} is valid and "
         f"empty. {remedy}",
         err=True,

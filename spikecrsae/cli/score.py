@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from spikecrsae.cli.options import (
     verbose_option,
 )
 from spikecrsae.errors import InputError, OutputError, UsageError
+from spikecrsae.texts import cell_text
 
 _CURVE = "tradeoff.csv"
 
@@ -168,7 +169,7 @@ def _write_curves(folder: Path, curves: dict, comparison) -> list[Path]:
     """tradeoff.csv with all curves, and a picture of each; into a manifest where the folder has one."""
     from spikecrsae.files import write_atomic
     from spikecrsae.report.figures import plot_tradeoff
-    from spikecrsae.results import MANIFEST, add_to_manifest
+    from spikecrsae.results import MANIFEST, add_to_manifest, is_listed
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -177,7 +178,7 @@ def _write_curves(folder: Path, curves: dict, comparison) -> list[Path]:
     rows = {row.truth: row for row in comparison.best_rows}
     for name, curve in curves.items():
         points = zip(curve.threshold, curve.miss, curve.false_alarm, strict=True)
-        writer.writerows([name, rows[name].test, f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points)
+        writer.writerows([cell_text(name), rows[name].test, f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points)
         picture = io.BytesIO()
         title = f"truth {name}, unit {rows[name].test}"
         plot_tradeoff(curve, picture, operating_point=(rows[name].miss, rows[name].false_alarm), title=title)
@@ -185,13 +186,12 @@ def _write_curves(folder: Path, curves: dict, comparison) -> list[Path]:
         contents[f"tradeoff{suffix}.png"] = picture.getvalue()
     contents = {_CURVE: table.getvalue().encode(), **contents}
 
-    listed = json.loads((folder / MANIFEST).read_text())["files"] if (folder / MANIFEST).is_file() else {}
-    foreign = [name for name in contents if (folder / name).exists() and name not in listed]
+    foreign = [name for name in contents if os.path.lexists(folder / name) and not is_listed(folder / name)]
     if foreign:
         raise OutputError(f"{folder} holds {', '.join(foreign)}, which is not overwritten; choose another folder with -o.")
     for name, content in contents.items():
         write_atomic(folder / name, [content])
-    if listed:
+    if (folder / MANIFEST).is_file():
         add_to_manifest(folder, contents)
     return [folder / name for name in contents]
 
@@ -207,7 +207,7 @@ def _show(comparison) -> None:
     for name in ("false_positive_units", "redundant_units", "overmerged_units"):
         units = getattr(comparison, name)
         if units is not None:
-            click.echo(f"{name.replace('_', ' ')}: {len(units)}{' (' + ', '.join(units) + ')' if units else ''}")
+            console.say(f"{name.replace('_', ' ')}: {len(units)}{' (' + ', '.join(units) + ')' if units else ''}")
 
 
 def _show_rows(rows, title: str) -> None:

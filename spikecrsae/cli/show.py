@@ -119,7 +119,7 @@ def _show_columns(sorting, row: int) -> None:
         value = console.plain(values[row])
         text = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         unit = _MEASURED_IN.get(name, "").format(unit=sorting.amplitude_unit)
-        click.echo(f"  {name:<22} {text:>10} {unit}".rstrip())
+        console.say(f"  {name:<22} {text:>10} {unit}".rstrip())
 
 
 def _show_template(sorting, row: int, fine: bool) -> None:
@@ -131,13 +131,14 @@ def _show_template(sorting, row: int, fine: bool) -> None:
     names = sorting.channels.get("ids", range(len(template)))
     before = 1000 * sorting.peak_index[row] / sorting.sampling_frequency
     after = 1000 * template.shape[1] / sorting.sampling_frequency - before
-    click.echo(
-        f"\ntemplate from -{before:.2g} to {after:.2g} ms about its peak; {low:.3g} to {high:.3g} {sorting.amplitude_unit} in every box"
+    click.echo()
+    console.say(
+        f"template from -{before:.2g} to {after:.2g} ms about its peak; {low:.3g} to {high:.3g} {sorting.amplitude_unit} in every box"
     )
     beside = max(1, (console.width() + 2) // (_WAVE_WIDTH + 2))
     for first in range(0, len(template), beside):
         channels = range(first, min(first + beside, len(template)))
-        click.echo("  ".join(f"channel {names[c]}".ljust(_WAVE_WIDTH) for c in channels).rstrip())
+        console.say("  ".join(f"channel {names[c]}".ljust(_WAVE_WIDTH) for c in channels).rstrip())
         drawn = [sketch.curve(template[c], _WAVE_WIDTH, _WAVE_HEIGHT, low, high, fine) for c in channels]
         for line in zip(*drawn, strict=True):
             click.echo("  ".join(line).rstrip())

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from spikecrsae.sorting import Sorting
+from spikecrsae.texts import cell_text
 
 _ROWS_AT_ONCE = 100_000
 
@@ -46,13 +47,15 @@ def units_csv(sorting: Sorting) -> bytes:
 
 
 def _header(name: str, amplitude_unit: str) -> str:
-    return f"{name}_{amplitude_unit}" if name == "amplitude" or name.endswith("_amplitude") else name
+    return cell_text(f"{name}_{amplitude_unit}" if name == "amplitude" or name.endswith("_amplitude") else name)
 
 
 def cell(value) -> str:
-    """A value as text; what is not a number is empty."""
+    """A value as text; a number that is not known is empty, and text is made harmless (texts.cell_text)."""
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     if isinstance(value, (float, np.floating)):
         return "" if np.isnan(value) else f"{value:.7g}"
-    return str(value)
+    if isinstance(value, (int, np.integer)):
+        return str(value)
+    return cell_text(value)

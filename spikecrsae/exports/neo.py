@@ -29,8 +29,8 @@ def neo_file(sorting: Sorting) -> bytes:
             sampling_rate=fs * pq.Hz,
             name=f"unit {unit}",
             unit=int(unit),
-            **{name: np.asarray(values)[row].item() for name, values in sorting.units.items()},
         )
+        train.annotations.update({name: np.asarray(values)[row].item() for name, values in sorting.units.items()})
         segment.spiketrains.append(train)
     block.segments.append(segment)
     file = io.BytesIO()

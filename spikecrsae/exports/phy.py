@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -163,5 +164,6 @@ def _cluster_tables(sorting: Sorting, placeholders: list[int]) -> dict[str, list
     for name, values in columns.items():
         filled = [*values, *(["noise" if name == "group" else ""] * len(placeholders))]
         lines = (f"{cluster}\t{value}\n" for cluster, value in zip(clusters, filled, strict=True))
+        name = re.sub(r"[^\w.-]", "_", name)
         tables[f"cluster_{name}.tsv"] = [f"cluster_id\t{name}\n".encode(), "".join(lines).encode()]
     return tables

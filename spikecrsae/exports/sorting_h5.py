@@ -10,8 +10,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.errors import InputError, SpikeCRsAEError
+from spikecrsae.errors import InputError
 from spikecrsae.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.untrusted import attribute, open_hdf5, whole
 
 FORMAT_VERSION = 1
 _ATTRIBUTES = ("sampling_frequency", "n_samples", "n_channels", "amplitude_unit", "start_time_s")
@@ -76,33 +77,31 @@ def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
     Raises InputError where the file is no sorting.h5, its format_version is unknown, or it is damaged.
     """
     try:
-        with h5py.File(path, "r") as file:
-            version = file.attrs.get("format_version")
+        with open_hdf5(Path(path)) as file:
+            version = attribute(file, "format_version")
             if version is None:
-                raise InputError(f"{path} is HDF5, but no sorting of spikecrsae (no format_version); give a result folder.")
+                raise InputError("it is HDF5, but no sorting of spikecrsae (no format_version); give a result folder.")
             if version != FORMAT_VERSION:
-                raise InputError(
-                    f"{path} has format_version {version}, this program reads {FORMAT_VERSION}; update spikecrsae."
-                )
-            return _read(file), file["provenance"].asstr()[()]
-    except SpikeCRsAEError:
-        raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+                raise InputError(f"it has format_version {version}, this program reads {FORMAT_VERSION}; update spikecrsae.")
+            return _read(file), whole(file["provenance"]).decode()
+    except InputError as error:
+        raise InputError(f"{path} cannot be read as a sorting: {error}") from error
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
         raise InputError(f"{path} cannot be read as a sorting: it is no sorting.h5, or damaged ({error}).") from error
 
 
 def _read(file: h5py.File) -> Sorting:
-    attributes = {name: file.attrs[name] for name in _ATTRIBUTES}
+    attributes = {name: attribute(file, name) for name in _ATTRIBUTES}
     # results of earlier versions hold no example
     example = (
-        {"example": file["example"][:], "example_start": int(file["example"].attrs["start_sample"])}
+        {"example": whole(file["example"]), "example_start": int(file["example"].attrs["start_sample"])}
         if "example" in file
         else {}
     )
     tables = [*(file[table] for table in _TABLES), file.get("files", {})]
     units, channels, model, files = ({name: _column(values) for name, values in table.items()} for table in tables)
     return Sorting(
-        spikes=file["spikes"][:].astype(SPIKE_DTYPE),
+        spikes=whole(file["spikes"]).astype(SPIKE_DTYPE),
         unit_ids=units.pop("unit"),
         sampling_frequency=float(attributes["sampling_frequency"]),
         n_samples=int(attributes["n_samples"]),
@@ -113,17 +112,18 @@ def _read(file: h5py.File) -> Sorting:
         channels=channels,
         model=model,
         files=files,
-        excluded=file["excluded"][:],
-        curation=tuple(_curation_row(row) for row in file["curation"][:]),
-        **{name: file[name][:] for name in _ARRAYS},
+        excluded=whole(file["excluded"]),
+        curation=tuple(_curation_row(row) for row in whole(file["curation"])),
+        **{name: whole(file[name]) for name in _ARRAYS},
         **example,
     )
 
 
 def _column(values: h5py.Dataset) -> np.ndarray:
+    column = np.asarray(whole(values))
     if h5py.check_string_dtype(values.dtype):
-        return np.asarray(values.asstr()[()], dtype=str)
-    return np.asarray(values[()])
+        return np.array([text.decode() for text in column.reshape(-1).tolist()], dtype=str).reshape(column.shape)
+    return column
 
 
 def _curation_row(row: np.void) -> dict:

@@ -26,6 +26,10 @@ def microvolts(unit: str) -> float | None:
     return _MICROVOLTS.get(unit.strip().lower())
 
 
+#: Beyond these a file is damaged or made up: no amplifier is so fast, and no recording lasts a year.
+_MOST_HZ, _MOST_S = 1e6, 366 * 86400.0
+
+
 @dataclass(frozen=True)
 class Found:
     """What one file holds, as its reader found it.
@@ -105,7 +109,13 @@ def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) ->
         )
     if told is not None and stored is not None and abs(told - stored) > 1e-6 * stored:
         notes.append(f"sampling frequency {told:g} Hz as told, instead of the file's {stored:g} Hz")
-    return float(stored if told is None else told)
+    frequency = float(stored if told is None else told)
+    if frequency > _MOST_HZ or found.n_samples > _MOST_S * frequency > 0:
+        raise InputError(
+            f"{found.path}: {found.n_samples} samples at {frequency:g} Hz are no recording (more than {_MOST_HZ:g} Hz, or longer "
+            "than a year); give the true rate with --sampling-frequency, or the file is damaged."
+        )
+    return frequency
 
 
 def _scaling(found: Found, options: ReadOptions) -> tuple[np.ndarray, np.ndarray, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.errors import InputError
+from spikecrsae.texts import read_text
 
+#: Probes of several thousand contacts have files of one or two.
+_MOST_MB = 16
 _TO_UM = {"um": 1.0, "mm": 1e3, "m": 1e6}
 
 
@@ -30,16 +34,16 @@ def read_probe(path: str | Path) -> Probe:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, _MOST_MB)
     except OSError as error:
         raise InputError(f"probe file {path} cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"probe file {path} is not text; give probeinterface JSON or a .prb file.") from error
+    except InputError as error:
+        raise InputError(f"{error} A probe file is probeinterface JSON or a .prb file.") from error
     try:
         return _from_json(json.loads(text)) if text.lstrip().startswith("{") else _from_prb(text)
     except InputError as error:
         raise InputError(f"probe file {path}: {error}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError, SyntaxError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, SyntaxError, RecursionError, MemoryError) as error:
         raise InputError(
             f"probe file {path} is neither probeinterface JSON nor a .prb with a literal channel_groups "
             f"({type(error).__name__}: {error})."
@@ -53,7 +57,7 @@ def _from_json(document: dict[str, Any]) -> Probe:
         raise InputError("its probes mix two and three dimensions; give one plane.")
     channels: list[int] = []
     points: list[list[float]] = []
-    groups: dict[str, tuple[int, ...]] = {}
+    groups: dict[str, list[int]] = {}
     for number, probe in enumerate(probes):
         contacts = np.asarray(probe["contact_positions"], np.float64) * _TO_UM[probe.get("si_units", "um")]
         wiring = probe.get("device_channel_indices")
@@ -69,10 +73,11 @@ def _from_json(document: dict[str, Any]) -> Probe:
                 channels.append(int(channel))
                 points.append(contact.tolist())
                 name = f"{number}:{shank}" if shank != "" else str(number)
-                groups[name] = (*groups.get(name, ()), int(channel))
+                groups.setdefault(name, []).append(int(channel))
     _refuse_twice(channels)
     flat, _ = flatten_positions(np.array(points))
-    return Probe({} if flat is None else {c: (float(x), float(y)) for c, (x, y) in zip(channels, flat, strict=True)}, groups)
+    positions = {} if flat is None else {c: (float(x), float(y)) for c, (x, y) in zip(channels, flat, strict=True)}
+    return Probe(positions, {name: tuple(members) for name, members in groups.items()})
 
 
 def _from_prb(text: str) -> Probe:
@@ -116,7 +121,7 @@ def _literal(node: ast.AST) -> Any:
 
 
 def _refuse_twice(channels: list[int]) -> None:
-    twice = sorted({c for c in channels if channels.count(c) > 1})
+    twice = sorted(channel for channel, count in Counter(channels).items() if count > 1)
     if twice:
         raise InputError(f"channels {twice} stand there more than once.")
 

@@ -12,6 +12,7 @@ from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble, one_line
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
+from spikecrsae.untrusted import attribute, check_traces, items_of, open_hdf5, whole
 
 _RATE_NAMES = ("sampling_frequency", "sampling_rate", "samplingrate", "sample_rate", "fs", "sr")
 _UNIT_NAMES = ("units", "unit")
@@ -24,27 +25,27 @@ WHY_NO_SNIPPETS = (
 )
 
 
-def open_file(path: Path) -> h5py.File:
-    """The file, open for reading. Raises InputError where it is no HDF5 file or is cut off."""
-    try:
-        # A chunk that is larger than the cache would be decompressed again for every slice of it.
-        return h5py.File(path, "r", rdcc_nbytes=64 * 2**20)
-    except OSError as error:
-        raise InputError(f"{path} cannot be opened as HDF5 ({one_line(error)}).") from error
-
-
 def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, Path, ReadOptions], Found]) -> Recording:
-    """The Recording over what `find` finds in a file, which stays open with it and is closed again where that fails."""
-    file = open_file(path)
+    """The Recording over what `find` finds in a file, which stays open with it and is closed again where that fails.
+
+    Raises InputError where the file is damaged or made up.
+    """
+    file = open_hdf5(path)
     try:
         return assemble(find(file, path, options), options)
-    except BaseException:
+    except BaseException as error:
         file.close()
+        if isinstance(error, OSError | KeyError | ValueError | TypeError | RuntimeError | AttributeError | IndexError):
+            raise InputError(f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); it is damaged.") from error
         raise
 
 
 def slicer(dataset: h5py.Dataset, axis: int) -> Callable[[int, int], np.ndarray]:
-    """read(start, stop) -> (stop - start, n_channels) over a dataset with one or two axes, `axis` being time."""
+    """read(start, stop) -> (stop - start, n_channels) over a dataset with one or two axes, `axis` being time.
+
+    Raises InputError where the dataset declares far more than the file holds.
+    """
+    check_traces(dataset)
     if dataset.ndim == 1:
         return lambda start, stop: dataset[start:stop][:, None]
     if axis == 0:
@@ -69,7 +70,7 @@ def text(value: object) -> str:
 def number(value: object) -> float | None:
     """A number out of an attribute or a scalar dataset; None where it holds none (absent, text, several)."""
     if isinstance(value, h5py.Dataset):
-        value = value[()]
+        value = whole(value)
     value = np.asarray(value)
     return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
 
@@ -77,12 +78,14 @@ def number(value: object) -> float | None:
 def stored_rate(*holders: h5py.HLObject) -> float | None:
     """The sampling frequency in Hz among the attributes of the first holder that has one, or its scalar datasets."""
     for holder in holders:
-        values = {name.lower(): value for name, value in holder.attrs.items()}
-        if isinstance(holder, h5py.Group):
-            scalars = {k.lower(): v for k, v in holder.items() if isinstance(v, h5py.Dataset) and v.size == 1}
-            values = scalars | values
+        attributes = {name.lower(): name for name in holder.attrs}
+        scalars = {name.lower(): name for name in holder} if isinstance(holder, h5py.Group) else {}
         for name in _RATE_NAMES:
-            if name in values and (rate := number(values[name])) is not None:
+            value = attribute(holder, attributes[name]) if name in attributes else None
+            if value is None and name in scalars:
+                value = holder.get(scalars[name])
+                value = value if isinstance(value, h5py.Dataset) and value.size == 1 else None
+            if value is not None and (rate := number(value)) is not None:
                 return rate
     return None
 
@@ -114,8 +117,9 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
             "time with --axis 0 or --axis 1."
         )
     places = [dataset, dataset.parent, file]
-    attributes = {key: value for place in reversed(places) for key, value in place.attrs.items()}
-    unit = next((text(attributes[key]) for key in _UNIT_NAMES if key in attributes), "ADC")
+    names = (*_UNIT_NAMES, "gain", "offset", "start_time_s")
+    found = {name: next((attribute(place, name) for place in places if name in place.attrs), None) for name in names}
+    unit = next((text(found[name]) for name in _UNIT_NAMES if found[name] is not None), "ADC")
     notes = (
         () if name == "/traces" or options.dataset else (f"traces read from {name}, the only dataset that can hold them",)
     )
@@ -123,7 +127,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     if positions is not None and len(positions) != n_channels:
         notes += (f"channel positions are not used: {len(positions)} for {n_channels} channels",)
         positions = None
-    gain, offset = (_factor(attributes, key, default, path) for key, default in (("gain", 1.0), ("offset", 0.0)))
+    gain, offset = (_factor(found, key, default, path) for key, default in (("gain", 1.0), ("offset", 0.0)))
     return Found(
         path=path,
         format="HDF5",
@@ -136,7 +140,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         gain=gain,
         offset=offset,
         positions=positions,
-        start_time_s=number(attributes.get("start_time_s")) or 0.0,
+        start_time_s=number(found["start_time_s"]) or 0.0,
         notes=notes,
         close=file.close,
     )
@@ -144,7 +148,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
 
 def _factor(attributes: dict, name: str, default: float, path: Path) -> float | np.ndarray:
     """Attribute gain or offset, a number or one per channel. A gain in the file is in the file's unit per count."""
-    if name not in attributes:
+    if attributes[name] is None:
         return default
     value = np.asarray(attributes[name])
     if value.dtype.kind not in "iuf" or value.ndim > 1:
@@ -156,7 +160,7 @@ def _positions(dataset: h5py.Dataset, file: h5py.File) -> np.ndarray | None:
     for place in (dataset.parent, file):
         for name in _POSITION_NAMES:
             if isinstance(place.get(name), h5py.Dataset):
-                return place[name][()]
+                return whole(place[name])
     return None
 
 
@@ -184,9 +188,7 @@ def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Dataset:
 
 
 def _datasets(file: h5py.File) -> list[h5py.Dataset]:
-    found: list[h5py.Dataset] = []
-    file.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
-    return found
+    return [item for item in items_of(file) if isinstance(item, h5py.Dataset) and item.shape is not None]
 
 
 def _looks_cut_out(dataset: h5py.Dataset) -> bool:

@@ -11,6 +11,7 @@ from spikecrsae.readers.assemble import Found
 from spikecrsae.readers.hdf5 import number, recording_from, shape_along, slicer, text
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
+from spikecrsae.untrusted import attribute, whole
 
 
 def is_mearec(file: h5py.File) -> bool:
@@ -33,7 +34,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     dataset = file.get("recordings")
     if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
         raise InputError(f"{path} is a MEArec file without recordings (n_samples, n_channels); it has {sorted(file)}.")
-    positions = file["channel_positions"][()] if "channel_positions" in file else None
+    positions = whole(file["channel_positions"]) if "channel_positions" in file else None
     axis, notes = _time_axis(dataset, None if positions is None else len(positions), options.axis, file)
     n_samples, n_channels = shape_along(dataset, axis)
     if positions is not None and len(positions) != n_channels:
@@ -66,7 +67,7 @@ def _time_axis(
     first_is_time = dataset.shape[1] == n_channels if n_channels is not None else dataset.shape[0] >= dataset.shape[1]
     if first_is_time:
         return 0, ()
-    version = text(file.attrs.get("mearec_version", "without a number"))
+    version = text(attribute(file, "mearec_version", "without a number"))
     return 1, (
         f"recordings of MEArec version {version} are stored (n_channels, n_samples) {dataset.shape}, read transposed",
     )

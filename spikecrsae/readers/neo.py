@@ -12,6 +12,7 @@ from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
+from spikecrsae.untrusted import folders_below
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +106,9 @@ def _folder_candidates(folder: Path) -> list[Candidate]:
     for name in ("info.rhd", "info.rhs"):
         if (folder / name).is_file():
             return [("IntanRawIO", {"filename": str(folder / name)})]
+    places = list(folders_below(folder, _DEPTH - 1))
     for mark, reader in _FOLDER_MARKS.items():
-        if any(next(folder.glob("*/" * depth + mark), None) for depth in range(_DEPTH)):
+        if any(next(Path(place).glob(mark), None) for place in places):
             return [(reader, {"dirname": str(folder)})]
     return []
 

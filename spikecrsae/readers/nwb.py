@@ -12,6 +12,7 @@ from spikecrsae.readers.assemble import Found
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, text
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
+from spikecrsae.untrusted import attribute, items_of, whole
 
 #: Intervals of time stamps may differ from their mean by this fraction.
 _REGULAR = 0.01
@@ -37,7 +38,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     data = series.get("data")
     if not isinstance(data, h5py.Dataset) or data.ndim not in (1, 2):
         raise InputError(f"{path}: {series.name} has no data (n_samples, n_channels) that can be opened.")
-    electrodes = series["electrodes"][()].astype(int) if "electrodes" in series else None
+    electrodes = whole(series["electrodes"]).astype(int) if "electrodes" in series else None
     notes: tuple[str, ...] = ()
     axis = options.axis
     if axis is None:
@@ -50,10 +51,10 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         raise InputError(f"{path}: {series.name} holds no sample.")
     rate, start_time_s = _clock(series, n_samples, path, options)
     channel_ids, positions, groups = _electrodes(file, series, electrodes, n_channels)
-    conversion = number(data.attrs.get("conversion"))
+    conversion = number(attribute(data, "conversion"))
     gain = 1.0 if conversion is None else conversion
     if "channel_conversion" in series:
-        gain = gain * series["channel_conversion"][()].astype(np.float64)
+        gain = gain * whole(series["channel_conversion"]).astype(np.float64)
     return Found(
         path=path,
         format="NWB",
@@ -61,10 +62,10 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         n_samples=n_samples,
         n_channels=n_channels,
         dtype=data.dtype,
-        unit=text(data.attrs.get("unit", "volts")),
+        unit=text(attribute(data, "unit", "volts")),
         sampling_frequency=rate,
         gain=gain,
-        offset=number(data.attrs.get("offset")) or 0.0,
+        offset=number(attribute(data, "offset")) or 0.0,
         channel_ids=channel_ids,
         positions=positions,
         groups=groups,
@@ -77,13 +78,10 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
 def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Group:
     """The ElectricalSeries of that name (or path), or the only one."""
     groups: dict[str, list[h5py.Group]] = {"ElectricalSeries": [], "SpikeEventSeries": []}
-
-    def visit(_: str, item: h5py.HLObject) -> None:
-        kind = text(item.attrs.get("neurodata_type", ""))
+    for item in items_of(file):
+        kind = text(attribute(item, "neurodata_type", ""))
         if isinstance(item, h5py.Group) and kind in groups:
             groups[kind].append(item)
-
-    file.visititems(visit)
     found = groups["ElectricalSeries"]
     if not found:
         if groups["SpikeEventSeries"]:
@@ -105,7 +103,7 @@ def _clock(series: h5py.Group, n_samples: int, path: Path, options: ReadOptions)
     """(rate in Hz or None, time of sample 0 in s), from starting_time or from regular time stamps."""
     if "starting_time" in series:
         start = series["starting_time"]
-        return number(start.attrs.get("rate")), number(start) or 0.0
+        return number(attribute(start, "rate")), number(start) or 0.0
     stamps = series.get("timestamps")
     if not isinstance(stamps, h5py.Dataset) or len(stamps) == 0:
         return None, 0.0
@@ -136,17 +134,17 @@ def _electrodes(
     """Channel ids, positions (n_channels, 2 or 3) and groups out of the electrodes table, None where it has none."""
     if rows is None or len(rows) != n_channels:
         return None, None, None
-    reference = series["electrodes"].attrs.get("table")
+    reference = attribute(series["electrodes"], "table")
     table = file[reference] if reference is not None else file.get("general/extracellular_ephys/electrodes")
     if table is None:
         return None, None, None
-    ids = table["id"][()] if "id" in table else np.arange(rows.max() + 1)
+    ids = whole(table["id"]) if "id" in table else np.arange(rows.max() + 1)
     if rows.min() < 0 or rows.max() >= len(ids):
         raise InputError(f"{file.filename}: {series.name} refers to electrodes that the electrodes table lacks.")
     channel_ids = [str(i) for i in ids[rows]]
-    groups = [text(name) for name in table["group_name"][()][rows]] if "group_name" in table else None
+    groups = [text(name) for name in whole(table["group_name"])[rows]] if "group_name" in table else None
     for names in (("rel_x", "rel_y"), ("x", "y", "z")):
-        columns = [table[name][()].astype(np.float64)[rows] for name in names if name in table]
+        columns = [whole(table[name]).astype(np.float64)[rows] for name in names if name in table]
         # A column without any value is one that the lab did not fill in.
         columns = [column for column in columns if not np.all(np.isnan(column))]
         if len(columns) >= 2:

@@ -12,12 +12,13 @@ import h5py
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
-from spikecrsae.readers.hdf5 import open_file, read_hdf5
+from spikecrsae.readers.hdf5 import read_hdf5
 from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.options import ReadOptions, side_file, with_side_file
 from spikecrsae.recording import Recording, joined
+from spikecrsae.untrusted import open_hdf5
 
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
 
@@ -40,6 +41,8 @@ def open_recording(path: str | Path, options: ReadOptions | None = None, **value
     options = with_side_file(path, options)
     if path.is_dir():
         return _read_folder(path, options)
+    if not path.is_file():
+        raise InputError(f"{path} is no file (but a pipe or a device); give the path of a recording.")
     try:
         empty = path.stat().st_size == 0
         path.open("rb").close()
@@ -93,7 +96,7 @@ def _read_folder(path: Path, options: ReadOptions) -> Recording:
 
 def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:
     """MEArec, NWB, the vendors' HDF5 that neo knows, or generic, by content."""
-    with open_file(path) as file:
+    with open_hdf5(path) as file:
         if "format_version" in file.attrs and "spikes" in file:
             raise InputError(f"{path} is a sorting, not a recording; give the recording that was sorted.")
         if is_nwb(file):

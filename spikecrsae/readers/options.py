@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from spikecrsae.errors import UsageError
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.texts import MOST_TOML_MB, read_text
 
 
 def parse_channels(text: str) -> tuple[int, ...]:
@@ -152,8 +153,8 @@ def with_side_file(path: Path, options: ReadOptions) -> ReadOptions:
     if not source.is_file():
         return options
     try:
-        values = tomllib.loads(source.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        values = tomllib.loads(read_text(source, MOST_TOML_MB))
+    except (OSError, InputError, ValueError, RecursionError) as error:
         raise UsageError(f"side file {source} cannot be read as TOML: {error}.") from error
     known = [f.name for f in fields(ReadOptions)]
     if unknown := sorted(set(values) - set(known)):

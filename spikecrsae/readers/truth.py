@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import csv
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,16 +14,20 @@ import numpy as np
 from spikecrsae.errors import InputError
 from spikecrsae.exports.phy import ORIGINAL
 from spikecrsae.readers.assemble import one_line
-from spikecrsae.readers.hdf5 import number, open_file, stored_rate
+from spikecrsae.readers.hdf5 import stored_rate
 from spikecrsae.readers.mearec import is_mearec
 from spikecrsae.readers.nwb import is_nwb
 from spikecrsae.readers.open import open_recording
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
+from spikecrsae.texts import read_text
+from spikecrsae.untrusted import load_npy, open_hdf5, whole
 
 logger = logging.getLogger(__name__)
 
 Trains = dict[str, np.ndarray]
+#: A table of spikes in text, and Phy's params.py, may be so long.
+_MOST_TABLE_MB, _MOST_PARAMS_MB = 2000, 1
 
 
 class _Clock:
@@ -80,7 +84,7 @@ def read_truth(
             trains = _from_channel(clock, truth_channel, threshold, options)
         else:
             trains = _reader_of(path)(clock)
-    except (OSError, KeyError, ValueError, TypeError, IndexError, SyntaxError) as error:
+    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as known spikes ({type(error).__name__}: {one_line(error)}).") from error
     if unit is not None:
         if unit not in trains:
@@ -128,32 +132,32 @@ def _by_unit(units: np.ndarray, samples: np.ndarray) -> Trains:
 
 
 def _from_hdf5(clock: _Clock) -> Trains:
-    with open_file(clock.path) as file:
+    with open_hdf5(clock.path) as file:
         if is_nwb(file):
             return _from_nwb(file, clock)
         if is_mearec(file):
             trains = file.get("spiketrains", {})
             names = sorted(trains, key=lambda name: (len(name), name))
-            return {name: clock.from_seconds(trains[name]["times"][()]) for name in names}
+            return {name: clock.from_seconds(whole(trains[name]["times"])) for name in names}
         if "spikes" in file and isinstance(file["spikes"], h5py.Dataset) and file["spikes"].dtype.names:
-            spikes = file["spikes"][()]
+            spikes = whole(file["spikes"])
             return _by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
         truth = file.get("truth", {})
         names = [name for name in truth if "spike_samples" in truth[name]]
         if not names:
             raise InputError(f"{clock.path} has no truth/<name>/spike_samples; it holds {', '.join(file) or 'nothing'}.")
         rate = stored_rate(*([file["traces"]] if "traces" in file else []), file)
-        return {name: clock.from_samples(truth[name]["spike_samples"][()], rate) for name in names}
+        return {name: clock.from_samples(whole(truth[name]["spike_samples"]), rate) for name in names}
 
 
 def _from_nwb(file: h5py.File, clock: _Clock) -> Trains:
     units = file.get("units")
     if units is None or "spike_times" not in units:
         raise InputError(f"{clock.path} has no Units table with spike_times.")
-    samples = clock.from_seconds(units["spike_times"][()], since_s=clock.start_time_s)
+    samples = clock.from_seconds(whole(units["spike_times"]), since_s=clock.start_time_s)
     # spike_times holds all units one after the other; the index gives the end of each.
-    ends = units["spike_times_index"][()].astype(np.int64)
-    names = units["id"][()] if "id" in units else np.arange(len(ends))
+    ends = whole(units["spike_times_index"]).astype(np.int64)
+    names = whole(units["id"]) if "id" in units else np.arange(len(ends))
     return {str(n): part for n, part in zip(names, np.split(samples, ends[:-1]), strict=True)}
 
 
@@ -162,37 +166,35 @@ def _from_phy(clock: _Clock) -> Trains:
     labels = next((p for p in (folder / "spike_clusters.npy", folder / "spike_templates.npy") if p.is_file()), None)
     if labels is None:
         raise InputError(f"{folder} has spike_times.npy but no spike_clusters.npy; it is no complete Phy folder.")
-    samples, units = (np.load(p, allow_pickle=False).reshape(-1) for p in (folder / "spike_times.npy", labels))
+    samples, units = (load_npy(p).reshape(-1) for p in (folder / "spike_times.npy", labels))
     if len(samples) != len(units):
         raise InputError(f"{folder}: {len(samples)} spike times and {len(units)} cluster labels; the folder is damaged.")
     if (folder / ORIGINAL).is_file():
-        with open_file(folder / ORIGINAL) as file:
-            real = np.load(folder / "spike_templates.npy", allow_pickle=False).reshape(-1) < len(file["units/unit"])
+        with open_hdf5(folder / ORIGINAL) as file:
+            real = load_npy(folder / "spike_templates.npy").reshape(-1) < len(file["units/unit"])
         samples, units = samples[real], units[real]
     return _by_unit(units, clock.from_samples(samples, _phy_rate(folder / "params.py")))
 
 
 def _phy_rate(params: Path) -> float | None:
-    """sample_rate out of params.py, which is parsed and not run."""
+    """sample_rate out of params.py, whose line is looked for and never run."""
     if not params.is_file():
         return None
-    for statement in ast.parse(params.read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.Assign) and getattr(statement.targets[0], "id", "") == "sample_rate":
-            return number(ast.literal_eval(statement.value))
-    return None
+    found = re.search(r"^sample_rate\s*=\s*([\d.eE+-]+)\s*(?:#.*)?$", read_text(params, _MOST_PARAMS_MB), re.MULTILINE)
+    return float(found[1]) if found else None
 
 
 def _from_result(clock: _Clock) -> Trains:
     stored = clock.path / "sorting.h5"
     if not stored.is_file():
         return _from_table(clock, clock.path / "spikes.csv")
-    with open_file(stored) as file:
-        spikes = file["spikes"][()]
+    with open_hdf5(stored) as file:
+        spikes = whole(file["spikes"])
         return _by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
 
 
 def _from_npy(clock: _Clock) -> Trains:
-    values = np.load(clock.path, allow_pickle=False)
+    values = load_npy(clock.path)
     if values.ndim > 1 and values.size != max(values.shape):
         raise InputError(f"{clock.path} has shape {values.shape}; it must be one list of samples (int) or seconds (float).")
     values = values.reshape(-1)
@@ -203,7 +205,7 @@ def _from_npy(clock: _Clock) -> Trains:
 
 def _from_table(clock: _Clock, path: Path) -> Trains:
     """A table with a header: `sample` or `spike_time_s`, and `unit` where there is more than one."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    lines = read_text(path, _MOST_TABLE_MB).splitlines()
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines:
         raise InputError(f"{path} is empty; it needs a header and one row per spike.")

@@ -14,6 +14,7 @@ import numpy as np
 
 from spikecrsae.score import Tradeoff
 from spikecrsae.sorting import Sorting
+from spikecrsae.texts import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A2E0E", "#4B2E83")
 INK, GREY, PALE = "#222222", "#8A8A8A", "#DDDDDD"
+_LONGEST_NAME = 16
 _DPI = 130
 
 
@@ -242,7 +244,8 @@ def _count(number: int, noun: str) -> str:
 def _channel_labels(sorting: Sorting) -> list[str]:
     ids = sorting.channels.get("ids")
     names = ids if ids is not None and len(ids) == sorting.n_channels else range(sorting.n_channels)
-    return [f"ch {name}" if str(name).isdigit() else str(name) for name in names]
+    texts = (visible(name) for name in names)
+    return [f"ch {text}" if text.isdigit() else text[:_LONGEST_NAME] for text in texts]
 
 
 def _message(text: str) -> Figure:
@@ -263,6 +266,11 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: str | Path | BinaryIO) -> Figure:
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        # a dollar in the name of a channel begins no formula
+        text.set_parse_math(False)
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8, color=GREY)

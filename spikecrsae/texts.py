@@ -1,0 +1,51 @@
+"""Text that comes from elsewhere: read within bounds, and shown without what a terminal or a table program would act upon."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from spikecrsae.errors import InputError
+
+#: Control characters (the escape that begins a terminal's commands among them), line and paragraph separators, and those that
+#: turn the direction of writing.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+#: A configuration or a side file is a page of text.
+MOST_TOML_MB = 1
+#: With these a table program begins a formula.
+_FORMULA = ("=", "+", "-", "@")
+
+
+def visible(text: object) -> str:
+    """Text on one line, with an escape such as \\x1b in place of every character that does something and shows nothing."""
+    return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def cell_text(text: object) -> str:
+    """Visible text for a cell of a table; what a table program would take for a formula has an apostrophe before it."""
+    shown = visible(text)
+    return f"'{shown}" if shown.startswith(_FORMULA) and not _is_number(shown) else shown
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_text(path: Path, most_mb: float) -> str:
+    """A text file of at most so many MB, a byte order mark taken off. Raises InputError for a longer one and what is no UTF-8,
+    OSError where it cannot be opened."""
+    content = bytearray()
+    with path.open("rb") as file:
+        # piece by piece: asked for all at once, Python takes the memory beforehand
+        while len(content) <= most_mb * 2**20 and (piece := file.read(2**16)):
+            content += piece
+    if len(content) > most_mb * 2**20:
+        raise InputError(f"{path} is longer than {most_mb:g} MB, the most for a file of its kind.")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text ({error}).") from error
