@@ -25,12 +25,13 @@ from spikecrsae.curated import open_sorting
 from spikecrsae.errors import OutputError
 from spikecrsae.export import FORMATS, default_place, export
 from spikecrsae.exports.csv import units_csv
+from spikecrsae.folders import write_export
 from spikecrsae.locks import reserved
 from spikecrsae.logs import logging_to_file
 from spikecrsae.progress import Observer
 from spikecrsae.report.figures import plot_templates, plot_traces
 from spikecrsae.report.html import Truth, report_html
-from spikecrsae.results import prepare_folder, write_export
+from spikecrsae.results import prepare_folder
 from spikecrsae.score import best_match_curves, compare
 
 #: Text that steers a terminal, begins a formula, ends an element and forges a line.
@@ -62,7 +63,7 @@ def test_a_result_whose_name_is_a_link_is_not_written_through(tmp_path):
     unharmed(before)
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".lock")]
     (tmp_path / "x.h5.sorted").unlink()
-    (tmp_path / "x.h5.sorted.new").symlink_to(tmp_path / "precious")
+    (tmp_path / "x.h5.sorted.unfinished").symlink_to(tmp_path / "precious")
     (tmp_path / "x.h5.sorted").mkdir()
     refused(spikecrsae("sort", recording, "--overwrite", "--quiet"), "symbolic link", code=6)
     unharmed(before)

@@ -29,6 +29,21 @@ from spikecrsae.texts import visible
 class Commands(click.Group):
     """The group. A command returns its exit code; whatever it raises leaves here as one line and an exit code."""
 
+    def main(self, *arguments, standalone_mode: bool = True, **extra) -> int | None:
+        """As click does it, but for Ctrl-C before a command has begun, which is 130 and not 1 there."""
+        try:
+            code = super().main(*arguments, standalone_mode=False, **extra)
+            if not standalone_mode:
+                return code
+        except click.ClickException as error:
+            if not standalone_mode:
+                raise
+            error.show()
+            code = error.exit_code
+        except click.Abort:
+            code = _say("Interrupted.", EXIT_INTERRUPTED)
+        sys.exit(code)
+
     def make_context(self, *arguments, **extra) -> click.Context:
         try:
             return super().make_context(*arguments, **extra)
