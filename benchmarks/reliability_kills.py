@@ -213,9 +213,10 @@ def stop(lab: Lab, number: int, seed: int, seconds: dict, failures: list[str]) -
         return
     seconds["groups" if grouped else stage].append(took)
     learned, said = any(unfinished(out).glob("resume/*.pt")), errors.read_text()
-    if process.exitcode != 128 + sent or ("--resume" in said) != learned or "Traceback" in said:
+    hard = "is taken back by the next run" in said
+    if process.exitcode != 128 + sent or (not hard and ("To go on" in said) != learned) or "Traceback" in said:
         failures.append(f"stop {number}, {stage}: exit {process.exitcode}, learned {learned}: {said}")
-    if not learned and list(place.iterdir()):
+    if not learned and not hard and list(place.iterdir()):
         failures.append(f"stop {number}, {stage}: left over: {[path.name for path in place.iterdir()]}")
     shutil.rmtree(place)
 

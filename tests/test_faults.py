@@ -97,7 +97,6 @@ def test_a_sort_over_an_earlier_result_whatever_change_fails(short_sort, quick, 
     folder = tmp_path / "place" / "out"
     shutil.copytree(short_sort.folder, folder)
     (folder / "notes.txt").write_text("mine")
-    before = files_of(folder)
     run = lambda: spikecrsae("sort", short_sort.recording, "-o", folder, "--overwrite", "--quiet")  # noqa: E731
     for result in each_fault(layer, folder.parent, number, run, record_property):
         if result.exit_code == 0:
