@@ -217,7 +217,9 @@ def run_into_folder(
     check_folder(work, overwrite=True)
     with _discarded_on_failure(work):
         prepare() if prepare else prepare_folder(work, overwrite=True)
-        with writing(work / LOG), logging_to_file(work / LOG):
+        with contextlib.ExitStack() as stack:
+            with writing(work / LOG):
+                stack.enter_context(logging_to_file(work / LOG))
             began = datetime.now(UTC)
             outcome = run(work / COMPONENTS if components else None)
             observer.start("write")
