@@ -236,14 +236,13 @@ def main(words: list[str]) -> int:
             list(pool.map(lambda number: trial(lab, number, given.seed, tally), range(given.trials)))
             list(pool.map(lambda number: stop(lab, number, given.seed, seconds, tally.failures), range(given.stops)))
     print(f"{given.trials} trials on {given.seconds:g} s of the sample recording, seed {given.seed}.\n")
-    print("| stage | SIGKILLs |\n|---|---|")
-    for stage in STAGES:
-        print(f"| {stage} | {tally.kills[stage]} |")
-    print(f"| all | {tally.kills.total()} |\n")
-    print(
-        "; ".join(f"{n} ended {how}" for how, n in tally.resumed.items())
-        + f"; {tally.between} kills met no name in place.\n"
-    )
+    if given.trials:
+        print("| stage | SIGKILLs |\n|---|---|")
+        for stage in STAGES:
+            print(f"| {stage} | {tally.kills[stage]} |")
+        print(f"| all | {tally.kills.total()} |\n")
+        ways = "; ".join(f"{n} ended {how}" for how, n in tally.resumed.items())
+        print(f"{ways}; {tally.between} kills between the two renames.\n")
     print("| asked to end in | runs | slowest, s |\n|---|---|---|")
     for stage, took in seconds.items():
         print(f"| {stage} | {len(took)} | {max(took):.2f} |")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -35,12 +36,20 @@ def answered() -> Iterator[None]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     awaited = [number for number in _ENDS if in_main_thread and signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _arrive) for number in awaited}
+    unraisable, sys.unraisablehook = sys.unraisablehook, _drop
     try:
         with _watched() if awaited else contextlib.nullcontext():
             yield
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _drop(dropped) -> None:
+    """Say nothing of a signal's exception that Python drops; `repeat` raises it again."""
+    if not issubclass(dropped.exc_type, tuple(_ENDS.values())):
+        sys.__unraisablehook__(dropped)
 
 
 def _arrive(number: int, frame) -> None:
@@ -50,7 +59,7 @@ def _arrive(number: int, frame) -> None:
 
 @contextlib.contextmanager
 def _watched() -> Iterator[None]:
-    """End the process where a signal does not: in a long call into a library Python answers none, and an exception may be dropped."""
+    """End the process where a signal does not: Python answers none in a long call into a library, and may drop an exception."""
     came, tell = os.pipe()
     os.set_blocking(tell, False)
     ended = threading.Event()
