@@ -17,7 +17,17 @@ ROOT = Path(__file__).parents[1]
 def main(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "tests/test_faults.py", f"--junitxml={report}", *words]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "tests/test_faults.py",
+            "-o",
+            "junit_family=xunit1",
+            f"--junitxml={report}",
+            *words,
+        ]
         code = subprocess.run(command, cwd=ROOT, stdout=sys.stderr).returncode
         cases = list(ElementTree.parse(report).iter("testcase"))
     print("| test | faults tried | outcome |\n|---|---|---|")

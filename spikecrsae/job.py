@@ -24,7 +24,6 @@ from spikecrsae.cores import n_cores
 from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
 from spikecrsae.files import writing
 from spikecrsae.folders import put_in_place, settle, unfinished
-from spikecrsae.learned import Shelf
 from spikecrsae.locks import reserved
 from spikecrsae.logs import logging_to_file
 from spikecrsae.plain import plain
@@ -168,15 +167,20 @@ def _sorted(job: Job, opened, reopen: Callable, observer: Observer):
         groups.sort, opened, job.config, observer, reopen=functools.partial(open_session, anywhere.recordings, **anywhere.reader),
         jobs=job.jobs or n_cores(), cluster=job.scheduler and Cluster(job.scheduler), self_test=job.estimate_errors,
     )  # fmt: skip
+    write = functools.partial(
+        run_into_folder, recorded=recorded, folder=job.folder, overwrite=job.overwrite, observer=observer, facts=facts,
+        components=job.save_components,
+    )  # fmt: skip
     check_folder(job.folder, job.overwrite)
     if not job.stays:
-        return run_into_folder(work, recorded, job.folder, job.overwrite, observer, facts, job.save_components)
+        return write(work)
     ties = resume.ties(job.request, recorded)
-    goes_on = job.resume and resume.goes_on(job.folder, ties, job.overwrite, observer)
-    shelf = resume.prepare(job.folder.absolute(), ties, goes_on, LOG)
+    going_on = job.resume and resume.goes_on(job.folder, ties, job.overwrite, observer)
     try:
-        work = functools.partial(work, shelf=shelf)
-        return run_into_folder(work, recorded, job.folder, job.overwrite, observer, facts, job.save_components, shelf)
+        return write(
+            functools.partial(work, shelf=resume.shelf_of(anywhere.folder, ties)),
+            prepare=functools.partial(resume.prepare, job.folder, ties, going_on, LOG),
+        )
     except BaseException as error:
         if resume.has_learned(job.folder):
             add_remedy(error, resume.how_to_go_on(job.command, "what was learned is kept"))
@@ -214,11 +218,11 @@ def run_into_folder(
     observer: Observer,
     facts: dict[str, Any],
     components: bool = False,
-    shelf: Shelf | None = None,
+    prepare: Callable[[], None] | None = None,
 ):
     """Call run(components_path) and write its Outcome, the pictures and the records into `folder`; returns the Outcome.
 
-    recorded: recording_facts. facts: what the caller adds to run.json. shelf: where the run puts what it learns, prepared. The caller
+    recorded: recording_facts. facts: what the caller adds to run.json. prepare: makes unfinished(folder), if not as usual. The caller
     has reserved the folder. Raises OutputError where it cannot be used. The result is made beside the folder, in unfinished(folder),
     and takes its name at the end: a run that ends early leaves an earlier result as it was, and nothing else but what it has learned;
     after an internal error also run.log, with the traceback.
@@ -228,10 +232,12 @@ def run_into_folder(
     settle(folder)
     check_folder(folder, overwrite)
     work = unfinished(folder)
-    if shelf is None:
-        prepare_folder(work, overwrite=True)
+    check_folder(work, overwrite=True)
     with _discarded_on_failure(work):
-        with writing(work / LOG), logging_to_file(work / LOG):
+        prepare() if prepare else prepare_folder(work, overwrite=True)
+        with contextlib.ExitStack() as stack:
+            with writing(work / LOG):
+                stack.enter_context(logging_to_file(work / LOG))
             began = datetime.now(UTC)
             outcome = run(work / COMPONENTS if components else None)
             observer.start("write")

@@ -89,20 +89,26 @@ def goes_on(folder: Path, now: Mapping[str, Any], overwrite: bool, observer: Obs
     return not found
 
 
-def prepare(folder: Path, now: Mapping[str, Any], going_on: bool, log: str) -> Shelf:
-    """Make the unfinished folder beside `folder` ready for a run with the ties `now`; returns the place for what it learns.
+def shelf_of(folder: Path, now: Mapping[str, Any]) -> Shelf:
+    """The place for what a run with the ties `now` learns, beside the result folder `folder`."""
+    return Shelf(unfinished(folder) / FOLDER, hashlib.sha256(_text(now)).hexdigest())
 
-    going_on: keep what is there, and the file `log`. Raises OutputError where it cannot be written.
+
+def prepare(folder: Path, now: Mapping[str, Any], going_on: bool, log: str) -> None:
+    """Make the unfinished folder beside `folder` ready for a run with the ties `now`.
+
+    going_on: keep what was learned, and the file `log`. Raises OutputError where it cannot be written.
     """
     work = unfinished(folder)
-    text = json.dumps(now, indent=2, ensure_ascii=False) + "\n"
-    shelf = Shelf(work / FOLDER, hashlib.sha256(text.encode()).hexdigest())
     prepare_folder(work, overwrite=True, keep=(log,) if going_on else ())
     with writing(work):
-        if not going_on and shelf.folder.exists():
-            shutil.rmtree(shelf.folder)
-    write_atomic(shelf.folder / _TIES, [text.encode()])
-    return shelf
+        if not going_on and (work / FOLDER).exists():
+            shutil.rmtree(work / FOLDER)
+    write_atomic(work / FOLDER / _TIES, [_text(now)])
+
+
+def _text(now: Mapping[str, Any]) -> bytes:
+    return (json.dumps(now, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def how_to_go_on(command: Sequence[str], what: str) -> str:

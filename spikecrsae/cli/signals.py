@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -25,7 +26,6 @@ _arrived: list[int] = []
 #: Seconds that a command has to end in order; then it ends as by SIGKILL, of which the next run takes care too.
 PATIENCE_S = 1.7
 _patience = [PATIENCE_S]
-_timers: list[threading.Timer] = []
 
 
 @contextlib.contextmanager
@@ -36,22 +36,50 @@ def answered() -> Iterator[None]:
     in_main_thread = threading.current_thread() is threading.main_thread()
     awaited = [number for number in _ENDS if in_main_thread and signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, _arrive) for number in awaited}
+    unraisable, sys.unraisablehook = sys.unraisablehook, _drop
     try:
-        yield
+        with _watched() if awaited else contextlib.nullcontext():
+            yield
     finally:
+        sys.unraisablehook = unraisable
         for number, handler in before.items():
             signal.signal(number, handler)
-        while _timers:
-            _timers.pop().cancel()
+
+
+def _drop(dropped) -> None:
+    """Say nothing of a signal's exception that Python drops; `repeat` raises it again."""
+    if not issubclass(dropped.exc_type, tuple(_ENDS.values())):
+        sys.__unraisablehook__(dropped)
 
 
 def _arrive(number: int, frame) -> None:
     _arrived.append(number)
-    timer = threading.Timer(_patience[0], _end, [number])
-    timer.daemon = True
-    _timers.append(timer)
-    timer.start()
     raise _ENDS[number]
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[None]:
+    """End the process where a signal does not: Python answers none in a long call into a library, and may drop an exception."""
+    came, tell = os.pipe()
+    os.set_blocking(tell, False)
+    ended = threading.Event()
+
+    def watch() -> None:
+        number = next((number for number in iter(lambda: os.read(came, 1), b"") if ord(number) in _ENDS), b"")
+        if number and not ended.wait(_patience[0]):
+            _end(ord(number))
+        os.close(came)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        os.close(tell)
+        watcher.join()
 
 
 def be_patient(seconds: float) -> None:
@@ -60,7 +88,7 @@ def be_patient(seconds: float) -> None:
 
 
 def _end(number: int) -> None:
-    """End at once: the exception was dropped, or what it has met does not come to an end."""
+    """End at once, in a word."""
     told = f"{_ENDS[number].__name__}. What is left over is taken back by the next run, or gone on with by --resume.\n"
     with contextlib.suppress(OSError):
         os.write(2, told.encode())
