@@ -85,9 +85,9 @@ def _moments(block, quiet):
     return n, total, products
 
 
-def rank(covariance: np.ndarray) -> int:
-    """Number of directions across the channels that have noise of their own."""
-    values = np.linalg.eigvalsh(covariance)
+def rank(correlation: np.ndarray) -> int:
+    """Number of directions across the channels that have noise of their own, by its correlation (n_channels, n_channels)."""
+    values = np.linalg.eigvalsh(correlation)
     return int((values > LEAST_OWN_NOISE * values.max()).sum())
 
 

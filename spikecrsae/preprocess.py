@@ -293,7 +293,8 @@ def fit(
             f"{recording.source}: only {n_quiet} quiet samples ({fraction:.1%} of the signal looked at) to learn the noise from; "
             f"{20 * (n_taps + recording.n_channels)} are needed. Give a longer recording or raise preprocess.quiet_threshold."
         )
-    rank = noise.rank(noise.covariance(blocks, quiet))
+    # of channels in one unit each: a scale that differs from channel to channel is no dependence
+    rank = noise.rank(noise.covariance(blocks, quiet) / np.outer(noise_level, noise_level))
     autocovariances = noise.autocovariances(blocks, quiet, n_taps + 1)
     if rank < recording.n_channels:
         log.warning("the channels are linearly dependent: %d of %d have noise of their own", rank, recording.n_channels)
