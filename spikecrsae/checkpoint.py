@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.errors import InputError
+from spikecrsae.files import refuse_unreadable
 from spikecrsae.results import write_atomic
 
 FORMAT_VERSION = 1
@@ -28,6 +29,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint back, tensors as arrays. Raises InputError for a missing file, another kind of file or version."""
     import torch
 
+    refuse_unreadable(path, "the model.pt of a result folder")
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:

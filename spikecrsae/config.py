@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from spikecrsae.errors import UsageError
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.files import refuse_unreadable
 
 
 def _option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices=None, kind=None):
@@ -134,7 +135,10 @@ class Config:
 def load_config(path: str | Path, base: Config | None = None) -> Config:
     """Read a TOML file over `base`. Raises UsageError where it is missing, unreadable or names an unknown value."""
     try:
+        refuse_unreadable(path, "a TOML file")
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except InputError as error:
+        raise UsageError(f"configuration {error}") from error
     except OSError as error:
         raise UsageError(f"configuration {path} cannot be read ({error.strerror}); give an existing TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

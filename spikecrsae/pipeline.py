@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spikecrsae import preprocess
+from spikecrsae import doubts, preprocess
 from spikecrsae.artefacts import find_artefacts
 from spikecrsae.bursts import BURST_MS
 from spikecrsae.checkpoint import load_checkpoint
@@ -119,6 +119,7 @@ def sort(
         )
     given = gaps_from_the_start(config.preprocess.exclude_s, whole)
     survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
+    survey = survey.with_remarks(doubts.of_facts(recording))
     clock.lap("check")
     used = recording.select(np.flatnonzero(survey.usable))
     gaps, survey = _gaps(used, survey, given, config, window.n_times, observer)
@@ -204,15 +205,12 @@ def _gaps(
     gaps = widened(np.concatenate([given, found]), 0, used.n_samples)
     if not len(found):
         return gaps, survey
-    what = (
-        "1 stretch looks like an artefact and is"
-        if len(found) == 1
-        else f"{len(found)} stretches look like artefacts and are"
-    )
+    several = f"{len(found)} stretches look like artefacts and are"
+    what = several if len(found) > 1 else "1 stretch looks like an artefact and is"
     said = f"{what} left out, {np.diff(found).sum() / fs:.3g} s; first at {found[0, 0] / fs + used.start_time_s:.3f} s"
     if used.n_samples - np.diff(gaps).sum() < 2 * n_times:
         raise InputError(f"{used.source}: {said}; nothing is left to sort. Look at the file, or give --no-find-artefacts.")
-    return gaps, replace(survey, problems=(*survey.problems, said))
+    return gaps, survey.with_remarks([said])
 
 
 def resolve_device(name: str) -> str:
@@ -337,12 +335,13 @@ def _finish(whole, view, survey, model, n_times, config, device, observer, clock
     )  # fmt: skip
     observer.finish(f"{len(sorting.spikes)} spikes")
     clock.lap("infer")
+    noise = doubts.of_noise(view.recording, view.preprocessor.noise_level)
     return Outcome(
         sorting=_with_example(sorting, view, survey).placed(whole),
         checkpoint=_checkpoint(recording, view, survey, model, config),
         stage_seconds=clock.seconds,
         device=device,
-        warnings=survey.problems,
+        warnings=survey.with_remarks(doubts.of_numbers(recording), noise, doubts.of_spikes(recording, sorting.templates)).problems,
         input_checksum=survey.checksum,
         config=config,
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import logging
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import signal as sps
@@ -37,6 +38,10 @@ class Survey:
     usable: np.ndarray
     problems: tuple[str, ...]
     checksum: str
+
+    def with_remarks(self, *remarks: Sequence[str]) -> Survey:
+        """The survey with more to be said."""
+        return replace(self, problems=(*self.problems, *itertools.chain(*remarks)))
 
 
 def survey(recording: Recording, chunk_size: int, observer: Observer, gaps: np.ndarray = NONE) -> Survey:
@@ -275,7 +280,7 @@ def fit(
     places = list(_noise_blocks(recording, config, gaps, rng))
     settling, kept = 0, [~inside(gaps, start, stop) for start, stop in places]
     blocks = _filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
-    quiet, noise_level = noise.quiet_samples(blocks, kept, config, fs)
+    quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     lines = find_lines(blocks, quiet, fs) if config.remove_hum else ()
     if len(lines):
         log.warning("hum is filtered out at %s Hz", ", ".join(f"{centre:.0f}" for centre in lines[:, 0]))
@@ -284,7 +289,7 @@ def fit(
         blocks = _filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
         unsettled = widened(_with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
         kept = [~inside(unsettled, start, stop) for start, stop in places]
-        quiet, noise_level = noise.quiet_samples(blocks, kept, config, fs)
+        quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     n_quiet = sum(int(q.sum()) for q in quiet)
     fraction = n_quiet / sum(int(k.sum()) for k in kept)
     n_taps = ms_to_samples(config.whitening_ms, fs)

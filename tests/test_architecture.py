@@ -13,12 +13,13 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 
 #: Floor of every top-level module or room of the package. A module imports from its own floor or below.
 FLOORS = {
-    0: {"errors", "units", "config", "progress", "cores", "plain", "logs", "workers"},
+    0: {"errors", "units", "config", "progress", "cores", "plain", "logs", "workers", "files"},
     1: {"recording", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {"csc", "readers", "exports", "score", "simulate", "results", "locks", "components", "filters"},
     3: {
         "memory",
         "preprocess",
+        "doubts",
         "noise",
         "hum",
         "artefacts",

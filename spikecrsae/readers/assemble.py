@@ -62,6 +62,11 @@ def assemble(found: Found, options: ReadOptions) -> Recording:
     path, n = found.path, found.n_channels
     if found.dtype.kind not in "iuf":
         raise InputError(f"{path}: traces have dtype {found.dtype}; they must be real numbers (integers or floats).")
+    if n > max(found.n_samples, 1):
+        raise InputError(
+            f"{path}: {found.n_samples} samples on {n} channels; a recording has more samples than channels. Say which axis is time "
+            "with --axis, or give the true --n-channels and --dtype, where the format takes these."
+        )
     notes = list(found.notes)
     frequency = _sampling_frequency(found, options, notes)
     gain, offset, unit = _scaling(found, options)

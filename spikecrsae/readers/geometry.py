@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.errors import InputError
+from spikecrsae.files import refuse_unreadable
 
 _TO_UM = {"um": 1.0, "mm": 1e3, "m": 1e6}
 
@@ -29,6 +30,7 @@ def read_probe(path: str | Path) -> Probe:
     Raises InputError where the file is missing, is neither, or names a channel twice.
     """
     path = Path(path)
+    refuse_unreadable(path, "a probe file")
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

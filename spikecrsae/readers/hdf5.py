@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,9 @@ _UNIT_NAMES = ("units", "unit")
 _SNIPPET_NAMES = ("waveform", "snippet", "spike")
 _POSITION_NAMES = ("channel_positions", "channel_locations", "positions")
 
+#: Part of a dataset that must have been written.
+MOSTLY = 0.5
+
 WHY_NO_SNIPPETS = (
     "the method explains the continuous signal, overlaps and noise included, which cut-out waveforms no longer hold; "
     "give the recording that they were cut from"
@@ -30,7 +34,7 @@ def open_file(path: Path) -> h5py.File:
         # A chunk that is larger than the cache would be decompressed again for every slice of it.
         return h5py.File(path, "r", rdcc_nbytes=64 * 2**20)
     except OSError as error:
-        raise InputError(f"{path} cannot be opened as HDF5 ({one_line(error)}).") from error
+        raise InputError(f"{path} cannot be opened as HDF5 ({one_line(error)}); it is damaged or cut off, copy it again.") from error
 
 
 def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, Path, ReadOptions], Found]) -> Recording:
@@ -57,6 +61,25 @@ def shape_along(dataset: h5py.Dataset, axis: int) -> tuple[int, int]:
     if dataset.ndim == 1:
         return dataset.shape[0], 1
     return dataset.shape[axis], dataset.shape[1 - axis]
+
+
+def unwritten(dataset: h5py.Dataset, path: Path) -> tuple[str, ...]:
+    """A remark where parts of a dataset were announced and never written, as when an acquisition ends early: they read as one value.
+
+    Raises InputError where more than half is missing, which is no recording and may be of any length.
+    """
+    if dataset.is_virtual or dataset.external:
+        return ()
+    if dataset.chunks is None:
+        share = float(dataset.id.get_storage_size() > 0)
+    else:
+        share = dataset.id.get_num_chunks() / math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+    if share >= 1:
+        return ()
+    said = f"of {dataset.name} {dataset.shape} only {share:.3%} was ever written"
+    if share < MOSTLY:
+        raise InputError(f"{path}: {said}; the file is empty there, cut it to what was recorded.")
+    return (f"{said}; the rest reads as {dataset.fillvalue} and is missing from the recording",)
 
 
 def text(value: object) -> str:
@@ -113,6 +136,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
             f"{path}: {name} has shape {dataset.shape}, more channels than samples if time comes first; say which axis is "
             "time with --axis 0 or --axis 1."
         )
+    gaps = unwritten(dataset, path)
     places = [dataset, dataset.parent, file]
     attributes = {key: value for place in reversed(places) for key, value in place.attrs.items()}
     unit = next((text(attributes[key]) for key in _UNIT_NAMES if key in attributes), "ADC")
@@ -137,7 +161,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         offset=offset,
         positions=positions,
         start_time_s=number(attributes.get("start_time_s")) or 0.0,
-        notes=notes,
+        notes=(*notes, *gaps),
         close=file.close,
     )
 

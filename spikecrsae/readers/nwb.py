@@ -9,7 +9,7 @@ import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found
-from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, text
+from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, text, unwritten
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 
@@ -69,7 +69,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         positions=positions,
         groups=groups,
         start_time_s=start_time_s,
-        notes=notes,
+        notes=(*notes, *unwritten(data, path)),
         close=file.close,
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.files import refuse_unreadable
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
 from spikecrsae.readers.hdf5 import open_file, read_hdf5
@@ -35,17 +36,11 @@ def open_recording(path: str | Path, options: ReadOptions | None = None, **value
         options = replace(options or ReadOptions(), **values)
     except TypeError as error:
         raise UsageError(f"{path}: {', '.join(values)}: one of these is no option of a recording ({error}).") from error
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give the path of a recording.")
+    refuse_unreadable(path)
     options = with_side_file(path, options)
     if path.is_dir():
         return _read_folder(path, options)
-    try:
-        empty = path.stat().st_size == 0
-        path.open("rb").close()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
-    if empty:
+    if path.stat().st_size == 0:
         raise InputError(f"{path} is empty.")
     if h5py.is_hdf5(path):
         return _read_hdf5_family(path, options)
