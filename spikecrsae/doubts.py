@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from spikecrsae.recording import Recording
+from spikecrsae.sorting import Sorting
 from spikecrsae.units import s_to_samples
 
 #: Noise of an electrode and its amplifier in uV, and the largest deflection of a spike outside a cell.
@@ -40,6 +41,16 @@ def of_facts(recording: Recording) -> tuple[str, ...]:
             "times in it; give a longer recording, or take the result for a first look"
         )
     return tuple(remarks)
+
+
+def of_result(used: Recording, sorting: Sorting) -> tuple[str, ...]:
+    """All remarks that need the numbers: on those of the channels that were used, their noise, and the templates found in them."""
+    noise = np.asarray(sorting.channels["noise_level"])
+    return (
+        of_numbers(used)
+        + of_noise(used, noise[~np.asarray(sorting.channels["masked"])])
+        + of_spikes(used, sorting.templates)
+    )
 
 
 def of_numbers(recording: Recording) -> tuple[str, ...]:
@@ -91,10 +102,14 @@ def of_noise(recording: Recording, noise_level: np.ndarray) -> tuple[str, ...]:
     level = ", ".join(f"{value:.3g}" for value in np.unique(noise_level[odd])[:4])
     where = f"the noise of channel {names} is {level} {recording.amplitude_unit}"
     if recording.amplitude_unit == "uV":
-        return (f"{where}, outside {low:g} to {high:g} uV; the scale seems wrong, check --gain (uV per stored number) and --dtype",)
+        return (
+            f"{where}, outside {low:g} to {high:g} uV; the scale seems wrong, check --gain (uV per stored number) and --dtype",
+        )
     if np.all(noise_level[odd] < low) and np.dtype(recording.dtype).kind == "f":
         return (f"{where}, too small for the numbers of a converter; these may be volts: give --gain, 1e6 for volts",)
-    return (f"{where}, where a converter's is {low:g} to {high:g}; check --dtype, and whether these are a converter's numbers",)
+    return (
+        f"{where}, where a converter's is {low:g} to {high:g}; check --dtype, and whether these are a converter's numbers",
+    )
 
 
 def of_spikes(recording: Recording, templates: np.ndarray) -> tuple[str, ...]:

@@ -117,6 +117,7 @@ def sort(
             f"{recording.source}: {recording.n_samples} samples ({1000 * recording.duration_s:.3g} ms) are too short for templates of "
             f"{config.initialise.template_ms:g} ms; give a longer recording."
         )
+    preprocess.check_filter(recording, config.preprocess)
     given = gaps_from_the_start(config.preprocess.exclude_s, whole)
     survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     survey = survey.with_remarks(doubts.of_facts(recording))
@@ -335,13 +336,12 @@ def _finish(whole, view, survey, model, n_times, config, device, observer, clock
     )  # fmt: skip
     observer.finish(f"{len(sorting.spikes)} spikes")
     clock.lap("infer")
-    noise = doubts.of_noise(view.recording, view.preprocessor.noise_level)
     return Outcome(
         sorting=_with_example(sorting, view, survey).placed(whole),
         checkpoint=_checkpoint(recording, view, survey, model, config),
         stage_seconds=clock.seconds,
         device=device,
-        warnings=survey.with_remarks(doubts.of_numbers(recording), noise, doubts.of_spikes(recording, sorting.templates)).problems,
+        warnings=survey.with_remarks(doubts.of_result(view.recording, sorting)).problems,
         input_checksum=survey.checksum,
         config=config,
     )

@@ -312,6 +312,14 @@ def fit(
     return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
 
 
+def check_filter(recording: Recording, config: PreprocessConfig) -> None:
+    """Raise InputError where the edges of the filter do not fit the recording's sampling frequency; nothing is read."""
+    try:
+        design_filter(config, recording.sampling_frequency)
+    except InputError as error:
+        raise InputError(f"{recording.source}: {error}") from error
+
+
 def design_filter(config: PreprocessConfig, fs: float) -> tuple[np.ndarray, int]:
     """Sections of the Butterworth filter, and the samples after which its transients are below 1e-8. Raises InputError where
     its edges do not fit the sampling frequency fs in Hz."""

@@ -94,7 +94,15 @@ def score(
     curves = _curves(comparison, known, sorted_)
     written = _write_curves(folder, curves, comparison) if folder and curves else []
     if as_json:
-        console.print_json({"sorting": sorting, "truth": truth, **comparison.to_dict(), "files": written, "warnings": [doubted] if doubted else []})
+        console.print_json(
+            {
+                "sorting": sorting,
+                "truth": truth,
+                **comparison.to_dict(),
+                "files": written,
+                "warnings": [doubted] if doubted else [],
+            }
+        )
     else:
         _show(comparison)
     if doubted:

@@ -143,7 +143,10 @@ def _guarded(found: Found) -> Callable[[int, int], np.ndarray]:
             return np.zeros((0, found.n_channels), found.dtype)
         try:
             return found.read(start, stop)
-        except (OSError, ValueError, RuntimeError, EOFError) as error:
+        # the libraries below raise anything on what is damaged; that memory is short is the machine's own trouble
+        except MemoryError:
+            raise
+        except Exception as error:
             raise InputError(
                 f"{found.path}: samples {start} to {stop} cannot be read ({one_line(error)}); the file is damaged or closed."
             ) from error

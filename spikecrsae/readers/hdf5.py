@@ -34,7 +34,9 @@ def open_file(path: Path) -> h5py.File:
         # A chunk that is larger than the cache would be decompressed again for every slice of it.
         return h5py.File(path, "r", rdcc_nbytes=64 * 2**20)
     except OSError as error:
-        raise InputError(f"{path} cannot be opened as HDF5 ({one_line(error)}); it is damaged or cut off, copy it again.") from error
+        raise InputError(
+            f"{path} cannot be opened as HDF5 ({one_line(error)}); it is damaged or cut off, copy it again."
+        ) from error
 
 
 def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, Path, ReadOptions], Found]) -> Recording:
@@ -73,7 +75,9 @@ def unwritten(dataset: h5py.Dataset, path: Path) -> tuple[str, ...]:
     if dataset.chunks is None:
         share = float(dataset.id.get_storage_size() > 0)
     else:
-        share = dataset.id.get_num_chunks() / math.prod(-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True))
+        share = dataset.id.get_num_chunks() / math.prod(
+            -(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)
+        )
     if share >= 1:
         return ()
     said = f"of {dataset.name} {dataset.shape} only {share:.3%} was ever written"

@@ -13,7 +13,7 @@ from spikecrsae.files import refuse_unreadable
 
 #: Bytes of a Neuralynx file before its first record, and of a record.
 _NCS_HEADER, _NCS_RECORD = 16_384, 1044
-_STAMPS_AT_ONCE = 1_000_000
+_STAMPS_AT_ONCE = 4096
 #: Channels that an Intan controller records at most.
 _MOST_INTAN = 1024
 
@@ -38,7 +38,7 @@ def _escaped(stem: str) -> str:
 
 
 def _neuralynx(folder: Path) -> tuple[str, ...]:
-    for path in sorted(folder.rglob("*.ncs")) if folder.is_dir() else [folder]:
+    for path in [folder] if folder.suffix.lower() == ".ncs" and folder.is_file() else sorted(folder.rglob("*.ncs")):
         size = path.stat().st_size - _NCS_HEADER
         if size <= 0 or size % _NCS_RECORD:
             raise InputError(
@@ -58,7 +58,9 @@ def _intan(header: Path) -> tuple[str, ...]:
     n_samples, rest = divmod(stamps.stat().st_size, 4)
     data = [*header.parent.glob("amp-*.dat"), *header.parent.glob("amplifier.dat")]
     if not data:
-        raise InputError(f"{header.parent}: the file with the samples, amplifier.dat, is missing; copy the whole folder again.")
+        raise InputError(
+            f"{header.parent}: the file with the samples, amplifier.dat, is missing; copy the whole folder again."
+        )
     for path in data:
         channels, over = divmod(path.stat().st_size, 2 * max(n_samples, 1))
         if rest or over or not 1 <= channels <= _MOST_INTAN:
@@ -66,7 +68,7 @@ def _intan(header: Path) -> tuple[str, ...]:
                 f"{header.parent}: {path.name} has {path.stat().st_size} bytes and time.dat {stamps.stat().st_size}, which is not "
                 "the same number of samples; one of them is cut off. Copy the folder again."
             )
-    return _steady(stamps, np.memmap(stamps, "<i4", "r"))
+    return ()
 
 
 def _spikeglx(folder: Path) -> tuple[str, ...]:
@@ -83,7 +85,9 @@ def _spikeglx(folder: Path) -> tuple[str, ...]:
             )
     for data in folder.rglob("*.bin"):
         if data.with_suffix(".meta") not in known:
-            raise InputError(f"{folder}: {data.with_suffix('.meta').name} is missing beside {data.name}; copy the folder again.")
+            raise InputError(
+                f"{folder}: {data.with_suffix('.meta').name} is missing beside {data.name}; copy the folder again."
+            )
     return ()
 
 
@@ -96,7 +100,9 @@ def _open_ephys(folder: Path) -> tuple[str, ...]:
                 try:
                     numbers = np.load(path, mmap_mode="r", allow_pickle=False)
                 except (ValueError, EOFError, OSError) as error:
-                    raise InputError(f"{folder}: {path.name} is damaged or cut off ({error}); copy the folder again.") from error
+                    raise InputError(
+                        f"{folder}: {path.name} is damaged or cut off ({error}); copy the folder again."
+                    ) from error
                 if numbers.ndim == 1 and numbers.dtype.kind in "iu":
                     if not len(numbers) or data.stat().st_size % (2 * len(numbers)):
                         raise InputError(

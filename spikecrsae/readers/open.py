@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import h5py
 
-from spikecrsae.errors import InputError, UsageError
+from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
 from spikecrsae.files import refuse_unreadable
+from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
 from spikecrsae.readers.hdf5 import open_file, read_hdf5
@@ -19,6 +21,8 @@ from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.options import ReadOptions, side_file, with_side_file
 from spikecrsae.recording import Recording, joined
+
+log = logging.getLogger(__name__)
 
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
 
@@ -38,6 +42,20 @@ def open_recording(path: str | Path, options: ReadOptions | None = None, **value
         raise UsageError(f"{path}: {', '.join(values)}: one of these is no option of a recording ({error}).") from error
     refuse_unreadable(path)
     options = with_side_file(path, options)
+    try:
+        return _read(path, options)
+    except SpikeCRsAEError:
+        raise
+    # the libraries below raise anything on files that are damaged
+    except Exception as error:
+        log.debug("%s cannot be read", path, exc_info=True)
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); it is damaged, cut off, or not what its content says."
+        ) from error
+
+
+def _read(path: Path, options: ReadOptions) -> Recording:
+    """By the reader that the path belongs to."""
     if path.is_dir():
         return _read_folder(path, options)
     if path.stat().st_size == 0:

@@ -20,14 +20,22 @@ def doubt(comparison: Comparison, truth: Trains, test: Trains, start_time_s: flo
 
     truth, test: the trains (samples, int64) that were compared. start_time_s: of the recording, on its own clock.
     """
-    if comparison.best_match or not comparison.counts.size or not any(map(len, truth.values())) or not any(map(len, test.values())):
+    if (
+        comparison.best_match
+        or not comparison.counts.size
+        or not any(map(len, truth.values()))
+        or not any(map(len, test.values()))
+    ):
         return ""
     fs = comparison.sampling_frequency
     said = f"no known unit agrees with any unit of the sorting (at most {comparison.agreement.max():.2f})"
     factors = {"milliseconds": fs / 1e3, "microseconds": fs / 1e6, "seconds": fs}
     factors |= {f"samples at {rate:g} Hz": fs / rate for rate in RATES if abs(rate - fs) > 1}
     shifts = {"samples from the start of the recording's own clock": -start_time_s * fs} if start_time_s else {}
-    ways = [*((name, factor, 0.0) for name, factor in factors.items()), *((name, 1.0, shift) for name, shift in shifts.items())]
+    ways = [
+        *((name, factor, 0.0) for name, factor in factors.items()),
+        *((name, 1.0, shift) for name, shift in shifts.items()),
+    ]
     tried = [(_best(truth, test, comparison.tolerance, factor, shift), name) for name, factor, shift in ways]
     best, name = max(tried)
     if best >= BELIEVED:
