@@ -36,13 +36,13 @@ LOOK = 100
 class Target:
     """run(data, folder) reads the bytes, with what stands in the folder; seeds are sound inputs; prepare(folder) puts companions there.
 
-    neo: whether neo reads it, which a fuzzer then has to see into as well.
+    neo: the module of neo that reads it, which a fuzzer then has to see into as well; empty where neo does not.
     """
 
     run: Callable[[bytes, Path], None]
     seeds: tuple[bytes, ...]
     prepare: Callable[[Path], object] = lambda folder: None
-    neo: bool = False
+    neo: str = ""
 
 
 def _text(read: Callable[[str], object]) -> Callable[[bytes, Path], None]:
@@ -127,7 +127,7 @@ def _seed(writer: Callable[[Path], files.Written], name: str) -> bytes:
 
 
 def _of_writer(
-    writer: Callable, name: str, read: Callable[[Path], object] = look, neo: bool = True, whole: bool = False
+    writer: Callable, name: str, read: Callable[[Path], object] = look, neo: str = "", whole: bool = False
 ) -> Target:
     """A target on one file of what a writer makes, the others staying as they are; whole: the reader is given the folder."""
 
@@ -173,18 +173,18 @@ def targets() -> dict[str, Target]:
     results = tuple(path.read_bytes() for path in sorted(sorting.glob("seed*"))) if sorting.is_dir() else ()
     return _SIMPLE | {
         "sorting_h5": Target(_file("sorting.h5", read_sorting, _truth), results or (_seed(files.hdf5_unsigned, "adc.h5"),)),
-        "hdf5": _of_writer(files.hdf5_unsigned, "adc.h5", neo=False),
-        "mearec": _of_writer(files.mearec, "mearec.h5", neo=False),
-        "nwb": _of_writer(files.nwb, "raw.nwb", neo=False),
-        "brainvision": _of_writer(files.brainvision, "bv.vhdr"),
-        "neuroscope": _of_writer(files.neuroscope, "ns.xml"),
-        "open_ephys": _of_writer(files.open_ephys, "structure.oebin", whole=True),
-        "neuralynx": _of_writer(files.neuralynx, "CSC0.ncs", whole=True),
-        "intan": _of_writer(vendors.intan, "tetrode_240101_120000.rhd"),
-        "intan_folder": _of_writer(vendors.intan_folder, "info.rhd", whole=True),
-        "spikeglx": _of_writer(vendors.spikeglx, "run_g0_t0.imec0.ap.meta", whole=True),
-        "blackrock": _of_writer(vendors.blackrock, "utah.ns5"),
-        "plexon": _of_writer(vendors.plexon, "wires.plx"),
+        "hdf5": _of_writer(files.hdf5_unsigned, "adc.h5"),
+        "mearec": _of_writer(files.mearec, "mearec.h5"),
+        "nwb": _of_writer(files.nwb, "raw.nwb"),
+        "brainvision": _of_writer(files.brainvision, "bv.vhdr", neo="brainvisionrawio"),
+        "neuroscope": _of_writer(files.neuroscope, "ns.xml", neo="neuroscoperawio"),
+        "open_ephys": _of_writer(files.open_ephys, "structure.oebin", neo="openephysbinaryrawio", whole=True),
+        "neuralynx": _of_writer(files.neuralynx, "CSC0.ncs", neo="neuralynxrawio.neuralynxrawio", whole=True),
+        "intan": _of_writer(vendors.intan, "tetrode_240101_120000.rhd", neo="intanrawio"),
+        "intan_folder": _of_writer(vendors.intan_folder, "info.rhd", neo="intanrawio", whole=True),
+        "spikeglx": _of_writer(vendors.spikeglx, "run_g0_t0.imec0.ap.meta", neo="spikeglxrawio", whole=True),
+        "blackrock": _of_writer(vendors.blackrock, "utah.ns5", neo="blackrockrawio"),
+        "plexon": _of_writer(vendors.plexon, "wires.plx", neo="plexonrawio.plexonrawio"),
     }
 
 

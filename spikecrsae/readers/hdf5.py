@@ -19,6 +19,8 @@ _UNIT_NAMES = ("units", "unit")
 _SNIPPET_NAMES = ("waveform", "snippet", "spike")
 _POSITION_NAMES = ("channel_positions", "channel_locations", "positions")
 
+#: Values that a table about channels holds at most.
+LARGEST_COLUMN = 10_000_000
 #: Part of a dataset that must have been written.
 MOSTLY = 0.5
 
@@ -96,9 +98,21 @@ def text(value: object) -> str:
 def number(value: object) -> float | None:
     """A number out of an attribute or a scalar dataset; None where it holds none (absent, text, several)."""
     if isinstance(value, h5py.Dataset):
+        # a text in a damaged file may be announced as gigabytes
+        if value.size != 1 or value.dtype.kind not in "iuf":
+            return None
         value = value[()]
     value = np.asarray(value)
     return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
+
+
+def column(dataset: h5py.Dataset) -> np.ndarray:
+    """A table or column of facts about channels, whole. Raises InputError where it is too large to be one."""
+    if dataset.size > LARGEST_COLUMN:
+        raise InputError(
+            f"{dataset.file.filename}: {dataset.name} has shape {dataset.shape}, too large for facts about channels."
+        )
+    return dataset[()]
 
 
 def stored_rate(*holders: h5py.HLObject) -> float | None:
@@ -184,7 +198,7 @@ def _positions(dataset: h5py.Dataset, file: h5py.File) -> np.ndarray | None:
     for place in (dataset.parent, file):
         for name in _POSITION_NAMES:
             if isinstance(place.get(name), h5py.Dataset):
-                return place[name][()]
+                return column(place[name])
     return None
 
 

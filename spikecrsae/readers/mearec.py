@@ -8,7 +8,7 @@ import h5py
 
 from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import Found
-from spikecrsae.readers.hdf5 import number, recording_from, shape_along, slicer, text, unwritten
+from spikecrsae.readers.hdf5 import column, number, recording_from, shape_along, slicer, text, unwritten
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 
@@ -33,7 +33,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     dataset = file.get("recordings")
     if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
         raise InputError(f"{path} is a MEArec file without recordings (n_samples, n_channels); it has {sorted(file)}.")
-    positions = file["channel_positions"][()] if "channel_positions" in file else None
+    positions = column(file["channel_positions"]) if "channel_positions" in file else None
     axis, notes = _time_axis(dataset, None if positions is None else len(positions), options.axis, file)
     n_samples, n_channels = shape_along(dataset, axis)
     if positions is not None and len(positions) != n_channels:

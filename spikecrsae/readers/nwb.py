@@ -9,7 +9,7 @@ import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found
-from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, text, unwritten
+from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, column, number, recording_from, shape_along, slicer, text, unwritten
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 
@@ -37,7 +37,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     data = series.get("data")
     if not isinstance(data, h5py.Dataset) or data.ndim not in (1, 2):
         raise InputError(f"{path}: {series.name} has no data (n_samples, n_channels) that can be opened.")
-    electrodes = series["electrodes"][()].astype(int) if "electrodes" in series else None
+    electrodes = column(series["electrodes"]).astype(int) if "electrodes" in series else None
     notes: tuple[str, ...] = ()
     axis = options.axis
     if axis is None:
@@ -53,7 +53,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     conversion = number(data.attrs.get("conversion"))
     gain = 1.0 if conversion is None else conversion
     if "channel_conversion" in series:
-        gain = gain * series["channel_conversion"][()].astype(np.float64)
+        gain = gain * column(series["channel_conversion"]).astype(np.float64)
     return Found(
         path=path,
         format="NWB",
@@ -140,13 +140,13 @@ def _electrodes(
     table = file[reference] if reference is not None else file.get("general/extracellular_ephys/electrodes")
     if table is None:
         return None, None, None
-    ids = table["id"][()] if "id" in table else np.arange(rows.max() + 1)
+    ids = column(table["id"]) if "id" in table else np.arange(rows.max() + 1)
     if rows.min() < 0 or rows.max() >= len(ids):
         raise InputError(f"{file.filename}: {series.name} refers to electrodes that the electrodes table lacks.")
     channel_ids = [str(i) for i in ids[rows]]
-    groups = [text(name) for name in table["group_name"][()][rows]] if "group_name" in table else None
+    groups = [text(name) for name in column(table["group_name"])[rows]] if "group_name" in table else None
     for names in (("rel_x", "rel_y"), ("x", "y", "z")):
-        columns = [table[name][()].astype(np.float64)[rows] for name in names if name in table]
+        columns = [column(table[name]).astype(np.float64)[rows] for name in names if name in table]
         # A column without any value is one that the lab did not fill in.
         columns = [column for column in columns if not np.all(np.isnan(column))]
         if len(columns) >= 2:
