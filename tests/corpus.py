@@ -25,7 +25,7 @@ from spikecrsae.cli.main import cli
 
 FS = files.FS
 #: Seconds after which a command counts as hanging; the first sort of a process also compiles.
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 #: What says that a file lacks a part, or that its parts contradict each other.
 DAMAGED = r"cut off|truncated|damaged|empty|holds no sample|missing|does not exist|[12] samples on 4 channels"
 

@@ -50,7 +50,8 @@ def numeric_dtype(name: object) -> np.dtype:
     """The real-valued numpy type of that name; UsageError names the types in common use."""
     try:
         dtype = np.dtype(name)
-    except TypeError:
+    # numpy parses some names as Python
+    except (TypeError, ValueError, SyntaxError):
         dtype = np.dtype(object)
     if dtype.kind not in "iuf":
         raise UsageError(f"dtype {name!s} is no real number type; give one such as int16, uint16, '>i2' or float32.")
