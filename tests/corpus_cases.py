@@ -160,7 +160,7 @@ def type_cases() -> list[Case]:
         "float16 as int16": (as_raw(lambda x: x.astype("<f2"), "int16"), wrong_type),
         "two channels too few": (as_raw(same, "int16", 2), "read as samples"),
         "one channel for four": (as_raw(same, "int16", 1), "read as samples"),
-        "five channels for four": (as_raw(same, "int16", 5), "read as samples"),
+        "three channels for four": (as_raw(lambda x: x[:40_959], "int16", 3), "read as samples"),
     }
     refused = [name for name in views if re.search(r"as float|float64 as float32", name)]
     cases = [

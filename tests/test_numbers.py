@@ -257,4 +257,6 @@ def test_doubts_name_the_channel_and_the_value(unit):
     (remark,) = doubts.of_noise(recording, np.array([low, 3.0 * high, 2 * low]))
     assert "channel 1 is" in remark and f"{3.0 * high:.3g} {unit}" in remark
     assert doubts.of_spikes(recording, np.full((1, 3, 5), 4000.0)) == ()
-    assert ["9 mV" in remark for remark in doubts.of_spikes(recording, np.full((1, 3, 5), 9000.0))] == [True] * (unit == "uV")
+    assert ["9 mV" in remark for remark in doubts.of_spikes(recording, np.full((1, 3, 5), 9000.0))] == [True] * (
+        unit == "uV"
+    )
