@@ -223,7 +223,7 @@ def path_cases() -> list[Case]:
     cases = []
     for ending in ENDINGS:
         for kind, write in kinds.items():
-            words = said.get(kind, "not HDF5|damaged|raw binary|no reader|several|no multiple")
+            words = said.get(kind, "not HDF5|damaged|cut off|raw binary|no reader|several|no multiple")
             made = functools.partial(_named, name=f"session.{ending}", write=write)
             cases.append(Case(f"{kind} called .{ending}", made, "refused", words, (2, 3)))
     cases.append(Case("a device", lambda folder: ["/dev/zero"], "refused", "is a device"))
