@@ -142,7 +142,7 @@ def _guarded(found: Found) -> Callable[[int, int], np.ndarray]:
         if stop <= start:
             return np.zeros((0, found.n_channels), found.dtype)
         try:
-            return found.read(start, stop)
+            stored = np.asarray(found.read(start, stop))
         # the libraries below raise anything on what is damaged; that memory is short is the machine's own trouble
         except MemoryError:
             raise
@@ -150,6 +150,12 @@ def _guarded(found: Found) -> Callable[[int, int], np.ndarray]:
             raise InputError(
                 f"{found.path}: samples {start} to {stop} cannot be read ({one_line(error)}); the file is damaged or closed."
             ) from error
+        if stored.shape != (stop - start, found.n_channels):
+            raise InputError(
+                f"{found.path}: samples {start} to {stop} on {found.n_channels} channels were asked for and {stored.shape} came; the file is "
+                "cut off, or its header names other channels than it holds."
+            )
+        return stored
 
     return read_raw
 
