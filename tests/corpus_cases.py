@@ -107,6 +107,16 @@ NUMBERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, str]] = {
     ),
     "huge": (lambda x: x.astype(np.float32) * 1e5, "warned", "outside 1 to 500 uV"),
     "tiny": (lambda x: x.astype(np.float32) * 1e-4, "warned", "outside 1 to 500 uV"),
+    "a channel 3000 times as loud": (
+        lambda x: x * np.array([1, 1, 3000, 1], np.float32),
+        "warned",
+        "channel (2|12) is .* outside 1 to 500",
+    ),
+    "copies at scales far apart": (
+        lambda x: x[:, :1] * np.array([1, 2, 3, 1000], np.float32),
+        "warned",
+        "linearly dependent",
+    ),
     "every second sample of another wire": (lambda x: x.reshape(-1, 2), "warned", "read as samples"),
 }
 
