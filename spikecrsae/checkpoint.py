@@ -13,6 +13,7 @@ import numpy as np
 
 from spikecrsae.errors import InputError
 from spikecrsae.files import write_atomic
+from spikecrsae.paths import refuse_unreadable
 
 FORMAT_VERSION = 1
 
@@ -31,6 +32,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint back, tensors as arrays, tuples as lists. Raises InputError for a missing file, another kind of file or version."""
     import torch
 
+    refuse_unreadable(path, "the model.pt of a result folder")
     try:
         _refuse_packed(path)
         loaded = _to_arrays(torch.load(path, map_location="cpu", weights_only=True))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.paths import refuse_unreadable
 from spikecrsae.texts import MOST_TOML_MB, read_text
 
 
@@ -137,6 +138,7 @@ class Config:
 def load_config(path: str | Path, base: Config | None = None) -> Config:
     """Read a TOML file over `base`. Raises UsageError where it is missing, unreadable or names an unknown value."""
     try:
+        refuse_unreadable(path, "a TOML file")
         values = tomllib.loads(read_text(Path(path), MOST_TOML_MB))
     except OSError as error:
         raise UsageError(f"configuration {path} cannot be read ({error.strerror}); give an existing TOML file.") from error

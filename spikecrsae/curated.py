@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +21,12 @@ from spikecrsae.texts import read_text
 from spikecrsae.units import ms_to_samples
 from spikecrsae.untrusted import load_npy
 
+log = logging.getLogger(__name__)
+
 _LABEL_OF_GROUP = {group: label for label, group in GROUP_OF_LABEL.items()}
 _MOST_TABLE_MB = 16
+#: What Phy writes for a cluster that nobody has judged.
+_NO_GROUP = ("unsorted", "", "None", "nan")
 #: Facts about single units in Sorting.model.
 _OF_UNITS = ("spread", "penalty", "whitened_norm")
 
@@ -125,6 +130,12 @@ def _clusters(folder: Path, original: Sorting) -> np.ndarray:
 def _labels(folder: Path, original: Sorting, ids: np.ndarray, origin: _Origin) -> np.ndarray:
     """Label of every cluster, by its group; without one, that of the unit that most of its spikes come from."""
     groups = _groups(folder)
+    for unit, group in sorted(groups.items()):
+        if unit in ids and group not in (*_LABEL_OF_GROUP, *_NO_GROUP):
+            log.warning(
+                "%s calls cluster %d %r, which is none of %s; it keeps its label from before. Write one of these there.",
+                folder / "cluster_group.tsv", unit, group, ", ".join((*_LABEL_OF_GROUP, "unsorted")),
+            )  # fmt: skip
     before = original.units.get("label", np.full(original.n_units, "single"))[origin.best]
     labels = [_LABEL_OF_GROUP.get(groups.get(unit), old) for unit, old in zip(ids.tolist(), before, strict=True)]
     return np.array(labels, dtype=str)
@@ -137,7 +148,7 @@ def _groups(folder: Path) -> dict[int, str]:
         return {}
     try:
         rows = csv.DictReader(read_text(path, _MOST_TABLE_MB).splitlines(), delimiter="\t")
-        return {int(row["cluster_id"]): row["group"] for row in rows}
+        return {int(row["cluster_id"]): (row["group"] or "").strip() for row in rows}
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}); its columns must be cluster_id and group.") from error
 

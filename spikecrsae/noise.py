@@ -14,6 +14,7 @@ from spikecrsae.config import PreprocessConfig
 from spikecrsae.csc.compiled import compiled
 from spikecrsae.csc.convolution import in_threads
 from spikecrsae.errors import InputError
+from spikecrsae.recording import Recording
 from spikecrsae.units import ms_to_samples
 
 T = TypeVar("T")
@@ -28,15 +29,19 @@ SPARSE = 8
 
 
 def quiet_samples(
-    blocks: list[np.ndarray], kept: list[np.ndarray], config: PreprocessConfig, fs: float
+    blocks: list[np.ndarray], kept: list[np.ndarray], config: PreprocessConfig, recording: Recording
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Masks of quiet samples per block, and the noise level there; a few rounds, since each needs the other. Only samples
-    that are `kept` (bool, one mask per block) count. Raises InputError for a channel without any noise."""
-    margin = ms_to_samples(config.quiet_margin_ms, fs)
+    that are `kept` (bool, one mask per block) of the recording count. Raises InputError for a channel without any noise."""
+    margin = ms_to_samples(config.quiet_margin_ms, recording.sampling_frequency)
     sample = [b[::SPARSE][k[::SPARSE]] for b, k in zip(blocks, kept, strict=True)]
     level = np.median(np.abs(np.concatenate(sample)), axis=0) / 0.6745
     if np.any(level <= 0):
-        raise InputError("a channel has no noise at all (its median deviation is 0); leave it out with --channels.")
+        names = ", ".join(np.array(recording.channel_ids)[level <= 0])
+        raise InputError(
+            f"{recording.source}: channel {names} has no noise at all (its median deviation is 0), as numbers too coarse for it or of "
+            "another type have; leave it out with --channels, or check --dtype."
+        )
     for _ in range(3):
         bound = (config.quiet_threshold * level).astype(np.float32)
         quiet = in_each(lambda block, keep, bound=bound: _quiet(block, keep, bound, margin), blocks, kept)
@@ -85,9 +90,9 @@ def _moments(block, quiet):
     return n, total, products
 
 
-def rank(covariance: np.ndarray) -> int:
-    """Number of directions across the channels that have noise of their own."""
-    values = np.linalg.eigvalsh(covariance)
+def rank(correlation: np.ndarray) -> int:
+    """Number of directions across the channels that have noise of their own, by its correlation (n_channels, n_channels)."""
+    values = np.linalg.eigvalsh(correlation)
     return int((values > LEAST_OWN_NOISE * values.max()).sum())
 
 

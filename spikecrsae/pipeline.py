@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spikecrsae import preprocess
+from spikecrsae import doubts, preprocess
 from spikecrsae.artefacts import find_artefacts
 from spikecrsae.bursts import BURST_MS
 from spikecrsae.checkpoint import load_checkpoint
@@ -101,8 +101,10 @@ def sort(
             f"{recording.source}: {recording.n_samples} samples ({1000 * recording.duration_s:.3g} ms) are too short for templates of "
             f"{config.initialise.template_ms:g} ms; give a longer recording."
         )
+    preprocess.check_filter(recording, config.preprocess)
     given = gaps_from_the_start(config.preprocess.exclude_s, whole)
     survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
+    survey = survey.with_remarks(doubts.of_facts(recording))
     clock.lap("check")
     learned = shelf and shelf.load(survey.checksum)
     if learned is None:
@@ -210,15 +212,12 @@ def _gaps(
     gaps = widened(np.concatenate([given, found]), 0, used.n_samples)
     if not len(found):
         return gaps, survey
-    what = (
-        "1 stretch looks like an artefact and is"
-        if len(found) == 1
-        else f"{len(found)} stretches look like artefacts and are"
-    )
+    several = f"{len(found)} stretches look like artefacts and are"
+    what = several if len(found) > 1 else "1 stretch looks like an artefact and is"
     said = f"{what} left out, {np.diff(found).sum() / fs:.3g} s; first at {found[0, 0] / fs + used.start_time_s:.3f} s"
     if used.n_samples - np.diff(gaps).sum() < 2 * n_times:
         raise InputError(f"{used.source}: {said}; nothing is left to sort. Look at the file, or give --no-find-artefacts.")
-    return gaps, replace(survey, problems=(*survey.problems, said))
+    return gaps, survey.with_remarks([said])
 
 
 @dataclass(frozen=True)
@@ -333,7 +332,7 @@ def _finish(whole, view, survey, model, n_times, config, device, observer, clock
         checkpoint=_checkpoint(recording, view, survey, model, config),
         stage_seconds=clock.seconds,
         device=device,
-        warnings=survey.problems,
+        warnings=survey.with_remarks(doubts.of_result(view.recording, sorting)).problems,
         input_checksum=survey.checksum,
         config=config,
     )

@@ -7,7 +7,7 @@ import itertools
 import logging
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import signal as sps
@@ -38,6 +38,10 @@ class Survey:
     usable: np.ndarray
     problems: tuple[str, ...]
     checksum: str
+
+    def with_remarks(self, *remarks: Sequence[str]) -> Survey:
+        """The survey with more to be said."""
+        return replace(self, problems=(*self.problems, *itertools.chain(*remarks)))
 
 
 def survey(recording: Recording, chunk_size: int, observer: Observer, gaps: np.ndarray = NONE) -> Survey:
@@ -287,7 +291,7 @@ def fit(
     places = list(_noise_blocks(recording, config, gaps, rng))
     settling, kept = 0, [~inside(gaps, start, stop) for start, stop in places]
     blocks = _filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
-    quiet, noise_level = noise.quiet_samples(blocks, kept, config, fs)
+    quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     lines = find_lines(blocks, quiet, fs) if config.remove_hum else ()
     if len(lines):
         log.warning("hum is filtered out at %s Hz", ", ".join(f"{centre:.0f}" for centre in lines[:, 0]))
@@ -296,7 +300,7 @@ def fit(
         blocks = _filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
         unsettled = widened(_with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
         kept = [~inside(unsettled, start, stop) for start, stop in places]
-        quiet, noise_level = noise.quiet_samples(blocks, kept, config, fs)
+        quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     n_quiet = sum(int(q.sum()) for q in quiet)
     fraction = n_quiet / sum(int(k.sum()) for k in kept)
     n_taps = ms_to_samples(config.whitening_ms, fs)
@@ -305,7 +309,8 @@ def fit(
             f"{recording.source}: only {n_quiet} quiet samples ({fraction:.1%} of the signal looked at) to learn the noise from; "
             f"{20 * (n_taps + recording.n_channels)} are needed. Give a longer recording or raise preprocess.quiet_threshold."
         )
-    rank = noise.rank(noise.covariance(blocks, quiet))
+    # of channels in one unit each: a scale that differs from channel to channel is no dependence
+    rank = noise.rank(noise.covariance(blocks, quiet) / np.outer(noise_level, noise_level))
     autocovariances = noise.autocovariances(blocks, quiet, n_taps + 1)
     if rank < recording.n_channels:
         log.warning("the channels are linearly dependent: %d of %d have noise of their own", rank, recording.n_channels)
@@ -316,6 +321,14 @@ def fit(
     matrix = noise.whitening_matrix(noise.covariance(predicted, quiet), rank)
     observer.finish(f"{fraction:.0%} of the signal is quiet")
     return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
+
+
+def check_filter(recording: Recording, config: PreprocessConfig) -> None:
+    """Raise InputError where the edges of the filter do not fit the recording's sampling frequency; nothing is read."""
+    try:
+        design_filter(config, recording.sampling_frequency)
+    except InputError as error:
+        raise InputError(f"{recording.source}: {error}") from error
 
 
 def design_filter(config: PreprocessConfig, fs: float) -> tuple[np.ndarray, int]:

@@ -29,6 +29,9 @@ SETTLED_RATE = 0.5
 ENOUGH_CODES = 600
 #: Samples from which sigma is estimated at most, and at least.
 MOST_QUIET, LEAST_QUIET = 200_000, 1000
+#: Part of the first sigma below which an estimate is none: most channels there hold no noise of their own. With it the penalty
+#: would vanish, and the codes of a signal without a penalty take hours.
+LEAST_SIGMA = 0.1
 #: Windows that FISTA codes at once on a CPU and on a GPU (halved where its memory is full), and the bytes of activations that back-propagation may keep.
 FISTA_BATCH, GPU_BATCH, ACTIVATION_BYTES = 32, 512, 1 << 30
 
@@ -251,7 +254,7 @@ def _quiet_sigma(joined, events, n_times, sigma) -> float:
     if quiet.sum() < LEAST_QUIET:
         return sigma
     estimate = float(np.median(np.abs(joined[:, ::step][:, quiet])) / 0.6744897501960817)
-    return estimate if estimate > 0 else sigma
+    return estimate if estimate > LEAST_SIGMA else sigma
 
 
 def _scales(codes: np.ndarray, bias: float, before: np.ndarray, n_times: int) -> np.ndarray:

@@ -297,7 +297,7 @@ def test_artefacts_are_kept_when_asked(simulation):
     assert any("1 stretch looks like an artefact" in said for said in found.warnings)
     kept = pipeline.sort(recording, QUICK.with_values({"preprocess": {"find_artefacts": False}}))
     assert len(kept.sorting.excluded) == 0
-    assert not kept.warnings
+    assert not any("artefact" in said for said in kept.warnings)
 
 
 def test_a_recording_that_is_all_artefact_is_refused():

@@ -31,6 +31,8 @@ def test_bad_channel_lists(text):
         {"n_channels": 1.5},
         {"dtype": "complex64"},
         {"dtype": "int17"},
+        {"dtype": "i2-"},
+        {"dtype": ",i2-"},
         {"axis": 2},
         {"gain": 0},
         {"gain": "x"},

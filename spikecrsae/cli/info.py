@@ -38,9 +38,11 @@ def info(recording: Path, reader: dict, as_json: bool, narrator: console.Narrato
 
 
 def _facts(recording) -> dict[str, Any]:
+    from spikecrsae import doubts
     from spikecrsae.intervals import seconds
 
     noise, notes = _noise(recording.in_range())
+    notes = [*doubts.of_facts(recording.in_range()), *doubts.of_numbers(recording.in_range()), *notes]
     fs, begin, chosen = recording.sampling_frequency, recording.start_time_s, recording.time_range
     return {
         "file": str(recording.source),
@@ -65,11 +67,12 @@ def _facts(recording) -> dict[str, Any]:
 
 
 def _noise(recording) -> tuple[list[float] | None, list[str]]:
-    """Noise level per channel of the first seconds after the default high-pass, or why there is none."""
+    """Noise level per channel of the first seconds after the default high-pass, or why there is none; what is odd about it."""
     from dataclasses import replace
 
     import numpy as np
 
+    from spikecrsae import doubts
     from spikecrsae.config import PreprocessConfig
     from spikecrsae.preprocess import fit, refuse_impossible
     from spikecrsae.progress import Observer
@@ -78,7 +81,8 @@ def _noise(recording) -> tuple[list[float] | None, list[str]]:
     first = replace(recording, n_samples=min(recording.n_samples, s_to_samples(_LOOK_S, recording.sampling_frequency)))
     try:
         refuse_impossible(first, first.raw(0, first.n_samples), 0)
-        return fit(first, PreprocessConfig(), np.random.default_rng(0), Observer()).noise_level.tolist(), []
+        level = fit(first, PreprocessConfig(), np.random.default_rng(0), Observer()).noise_level
+        return level.tolist(), list(doubts.of_noise(first, level))
     except InputError as error:
         return None, [f"noise level unknown: {error}"]
 

@@ -72,7 +72,7 @@ def score(
     misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
     """
     from spikecrsae.readers import ReadOptions, read_truth
-    from spikecrsae.score import compare
+    from spikecrsae.score import compare, doubt
 
     _check_options(truth_channel, truth_threshold, reader)
     sorted_ = _Sorted.read(sorting, reader)
@@ -90,13 +90,24 @@ def score(
     if n_noise := labels.count("noise"):
         narrator.say(f"{n_noise} of the units are labelled noise; they are scored as the others are.")
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
+    doubted = doubt(comparison, known, sorted_.trains, 0.0 if sorted_.sorting is None else sorted_.sorting.start_time_s)
     folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
     curves = _curves(comparison, known, sorted_)
     written = _write_curves(folder, curves, comparison) if folder and curves else []
     if as_json:
-        console.print_json({"sorting": sorting, "truth": truth, **comparison.to_dict(), "files": written})
+        console.print_json(
+            {
+                "sorting": sorting,
+                "truth": truth,
+                **comparison.to_dict(),
+                "files": written,
+                "warnings": [doubted] if doubted else [],
+            }
+        )
     else:
         _show(comparison)
+    if doubted:
+        narrator.say(f"Warning: {doubted}.")
     for path in written:
         narrator.say(f"wrote {path}")
     if not written:

@@ -68,6 +68,11 @@ def assemble(found: Found, options: ReadOptions) -> Recording:
     path, n = found.path, found.n_channels
     if found.dtype.kind not in "iuf":
         raise InputError(f"{path}: traces have dtype {found.dtype}; they must be real numbers (integers or floats).")
+    if n > max(found.n_samples, 1):
+        raise InputError(
+            f"{path}: {found.n_samples} samples on {n} channels; a recording has more samples than channels. Say which axis is time "
+            "with --axis, or give the true --n-channels and --dtype, where the format takes these."
+        )
     notes = list(found.notes)
     frequency = _sampling_frequency(found, options, notes)
     gain, offset, unit = _scaling(found, options)
@@ -161,16 +166,22 @@ def _guarded(found: Found) -> Callable[[int, int], np.ndarray]:
             return np.zeros((0, found.n_channels), found.dtype)
         try:
             check(start)
-            values = found.read(start, stop)
+            stored = np.asarray(found.read(start, stop))
             check(start)
-        except (OSError, ValueError, RuntimeError, EOFError) as error:
+        # the libraries below raise anything on what is damaged; that memory is short is the machine's own trouble
+        except (MemoryError, ReadError):
+            raise
+        except Exception as error:
             raise ReadError(
                 f"{found.path}: samples {start} to {stop} cannot be read ({one_line(error)}); the file is damaged or closed, or its "
                 f"disk fails: {look}."
             ) from error
-        if len(values) != stop - start:
-            raise ReadError(f"{found.path}: of samples {start} to {stop} only {len(values)} are there; {look}.")
-        return values
+        if stored.shape != (stop - start, found.n_channels):
+            raise ReadError(
+                f"{found.path}: samples {start} to {stop} on {found.n_channels} channels were asked for and {stored.shape} came; the file is "
+                f"cut off, or its header names other channels than it holds: {look}."
+            )
+        return stored
 
     return read_raw
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.errors import InputError
+from spikecrsae.paths import refuse_unreadable
 from spikecrsae.texts import read_text
 
 #: Probes of several thousand contacts have files of one or two.
@@ -33,6 +34,7 @@ def read_probe(path: str | Path) -> Probe:
     Raises InputError where the file is missing, is neither, or names a channel twice.
     """
     path = Path(path)
+    refuse_unreadable(path, "a probe file")
     try:
         text = read_text(path, _MOST_MB)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,9 @@ _RATE_NAMES = ("sampling_frequency", "sampling_rate", "samplingrate", "sample_ra
 _UNIT_NAMES = ("units", "unit")
 _SNIPPET_NAMES = ("waveform", "snippet", "spike")
 _POSITION_NAMES = ("channel_positions", "channel_locations", "positions")
+
+#: Part of a dataset that must have been written.
+MOSTLY = 0.5
 
 WHY_NO_SNIPPETS = (
     "the method explains the continuous signal, overlaps and noise included, which cut-out waveforms no longer hold; "
@@ -60,6 +64,27 @@ def shape_along(dataset: h5py.Dataset, axis: int) -> tuple[int, int]:
     return dataset.shape[axis], dataset.shape[1 - axis]
 
 
+def unwritten(dataset: h5py.Dataset, path: Path) -> tuple[str, ...]:
+    """A remark where parts of a dataset were announced and never written, as when an acquisition ends early: they read as one value.
+
+    Raises InputError where more than half is missing, which is no recording and may be of any length.
+    """
+    if dataset.is_virtual or dataset.external:
+        return ()
+    if dataset.chunks is None:
+        share = float(dataset.id.get_storage_size() > 0)
+    else:
+        share = dataset.id.get_num_chunks() / math.prod(
+            -(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)
+        )
+    if share >= 1:
+        return ()
+    said = f"of {dataset.name} {dataset.shape} only {share:.3%} was ever written"
+    if share < MOSTLY:
+        raise InputError(f"{path}: {said}; the file is empty there, cut it to what was recorded.")
+    return (f"{said}; the rest reads as {dataset.fillvalue} and is missing from the recording",)
+
+
 def text(value: object) -> str:
     """An HDF5 string, stored as bytes, text or an array of one."""
     if isinstance(value, np.ndarray) and value.size == 1:
@@ -70,7 +95,10 @@ def text(value: object) -> str:
 def number(value: object) -> float | None:
     """A number out of an attribute or a scalar dataset; None where it holds none (absent, text, several)."""
     if isinstance(value, h5py.Dataset):
-        value = whole(value)
+        # a text in a damaged file may be announced as gigabytes
+        if value.size != 1 or value.dtype.kind not in "iuf":
+            return None
+        value = value[()]
     value = np.asarray(value)
     return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
 
@@ -116,6 +144,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
             f"{path}: {name} has shape {dataset.shape}, more channels than samples if time comes first; say which axis is "
             "time with --axis 0 or --axis 1."
         )
+    gaps = unwritten(dataset, path)
     places = [dataset, dataset.parent, file]
     names = (*_UNIT_NAMES, "gain", "offset", "start_time_s")
     found = {name: next((attribute(place, name) for place in places if name in place.attrs), None) for name in names}
@@ -141,7 +170,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         offset=offset,
         positions=positions,
         start_time_s=number(found["start_time_s"]) or 0.0,
-        notes=notes,
+        notes=(*notes, *gaps),
         close=file.close,
     )
 

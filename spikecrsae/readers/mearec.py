@@ -8,7 +8,7 @@ import h5py
 
 from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import Found
-from spikecrsae.readers.hdf5 import number, recording_from, shape_along, slicer, text
+from spikecrsae.readers.hdf5 import number, recording_from, shape_along, slicer, text, unwritten
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 from spikecrsae.untrusted import attribute, whole
@@ -53,7 +53,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         sampling_frequency=number(file["info/recordings/fs"]) if "info/recordings/fs" in file else None,
         gain=1.0 if gain is None else gain,
         positions=positions,
-        notes=notes,
+        notes=(*notes, *unwritten(dataset, path)),
         close=file.close,
     )
 

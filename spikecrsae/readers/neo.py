@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import one_line
+from spikecrsae.readers.neo_checks import check_files
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
@@ -50,14 +52,19 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
     options.refuse_others(path, "a format read by neo", ("stream", "segment"))
     failures = []
     for name, arguments in possible:
+        remarks = check_files(name, path, arguments)
         try:
             reader = _open(name, arguments)
         # Third-party parsers raise anything on files that are not theirs or are damaged.
         except Exception as error:
             failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
             continue
-        return recording_over(reader, name.removesuffix("RawIO"), path, options)
-    raise InputError(f"{path} cannot be read by neo ({'; '.join(failures)}).")
+        recording = recording_over(reader, name.removesuffix("RawIO"), path, options)
+        return replace(recording, notes=(*recording.notes, *remarks))
+    raise InputError(
+        f"{path} cannot be read by neo ({'; '.join(failures)}): it is not what its name says, or it, or a file that belongs to it, is "
+        "damaged, cut off or missing."
+    )
 
 
 def _unknown(path: Path) -> str:

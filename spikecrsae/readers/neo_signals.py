@@ -38,6 +38,8 @@ def recording_over(reader: Any, format: str, path: Path, options: ReadOptions) -
     Raises UsageError where several streams leave a choice, or the stream or segment does not exist; InputError where there is
     no continuous signal.
     """
+    if format == "Plexon":
+        _number_plexon_samples(reader)
     stream, note, only = _choose_stream(reader, path, options.stream)
     rate = reader.get_signal_sampling_rate(stream)
     pieces = [piece for piece in _pieces(reader, stream, format, rate) if only is None or piece.segment == only]
@@ -174,6 +176,13 @@ def _pieces(reader: Any, stream: int, format: str, rate: float) -> list[_Piece]:
         _Piece(number, b, s, 0, int(reader.get_signal_size(b, s, stream)), float(reader.get_signal_t_start(b, s, stream)))
         for number, (b, s) in enumerate(places)
     ]
+
+
+def _number_plexon_samples(reader: Any) -> None:
+    """Each data block's first sample, anew: neo 0.14 adds the block's own length to the sample before it, not the length of the one
+    before, and so reads the wrong samples wherever blocks differ in length, such as before a pause and at the end."""
+    for blocks in reader._data_blocks[5].values():
+        blocks["cumsum"] = np.cumsum(blocks["size"] // 2) - blocks["size"] // 2
 
 
 def _plexon_pieces(reader: Any, stream: int, rate: float) -> list[_Piece]:

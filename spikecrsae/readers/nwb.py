@@ -9,7 +9,7 @@ import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found
-from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, text
+from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, text, unwritten
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 from spikecrsae.untrusted import attribute, items_of, whole
@@ -70,7 +70,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         positions=positions,
         groups=groups,
         start_time_s=start_time_s,
-        notes=notes,
+        notes=(*notes, *unwritten(data, path)),
         close=file.close,
     )
 
@@ -112,12 +112,13 @@ def _clock(series: h5py.Group, n_samples: int, path: Path, options: ReadOptions)
             f"{path}: {series.name} has {len(stamps)} time stamps for {n_samples} samples; the file is damaged."
         )
     first, last = float(stamps[0]), float(stamps[-1])
-    if n_samples < 2 or not last > first:
+    if n_samples < 2 or not first < last < np.inf:
         raise InputError(f"{path}: the time stamps of {series.name} do not increase (first {first} s, last {last} s).")
     period = (last - first) / (n_samples - 1)
     block = 1_000_000
     for begin in range(0, n_samples - 1, block):
-        steps = np.diff(stamps[begin : begin + block + 1])
+        with np.errstate(invalid="ignore"):  # of stamps that are infinite
+            steps = np.diff(stamps[begin : begin + block + 1])
         bad = np.flatnonzero(~(np.abs(steps - period) <= _REGULAR * period))
         if len(bad):
             sample = begin + int(bad[0])

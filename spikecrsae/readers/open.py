@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import h5py
 
-from spikecrsae.errors import InputError, UsageError
+from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
+from spikecrsae.paths import refuse_unreadable
+from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
 from spikecrsae.readers.hdf5 import read_hdf5
@@ -19,6 +22,8 @@ from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.options import ReadOptions, side_file, with_side_file
 from spikecrsae.recording import Recording, joined
 from spikecrsae.untrusted import open_hdf5
+
+log = logging.getLogger(__name__)
 
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
 
@@ -36,19 +41,25 @@ def open_recording(path: str | Path, options: ReadOptions | None = None, **value
         options = replace(options or ReadOptions(), **values)
     except TypeError as error:
         raise UsageError(f"{path}: {', '.join(values)}: one of these is no option of a recording ({error}).") from error
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give the path of a recording.")
+    refuse_unreadable(path)
     options = with_side_file(path, options)
+    try:
+        return _read(path, options)
+    except SpikeCRsAEError:
+        raise
+    # the libraries below raise anything on files that are damaged
+    except Exception as error:
+        log.debug("%s cannot be read", path, exc_info=True)
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); it is damaged, cut off, or not what its content says."
+        ) from error
+
+
+def _read(path: Path, options: ReadOptions) -> Recording:
+    """By the reader that the path belongs to."""
     if path.is_dir():
         return _read_folder(path, options)
-    if not path.is_file():
-        raise InputError(f"{path} is no file (but a pipe or a device); give the path of a recording.")
-    try:
-        empty = path.stat().st_size == 0
-        path.open("rb").close()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
-    if empty:
+    if path.stat().st_size == 0:
         raise InputError(f"{path} is empty.")
     if h5py.is_hdf5(path):
         return _read_hdf5_family(path, options)

@@ -19,7 +19,7 @@ def parse_channels(text: str) -> tuple[int, ...]:
     """Channel positions named by '0,2-5', in the order given. Raises UsageError for anything else."""
     picked: list[int] = []
     for part in str(text).split(","):
-        found = re.fullmatch(r"\s*(\d{1,6})(?:\s*-\s*(\d{1,6}))?\s*", part)
+        found = re.fullmatch(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*", part)
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
         if last < first:
             raise UsageError(f"channels {text!r} cannot be read at {part!r}; write positions and ranges such as 0,2-5.")
@@ -51,7 +51,8 @@ def numeric_dtype(name: object) -> np.dtype:
     """The real-valued numpy type of that name; UsageError names the types in common use."""
     try:
         dtype = np.dtype(name)
-    except TypeError:
+    # numpy parses some names as Python
+    except (TypeError, ValueError, SyntaxError):
         dtype = np.dtype(object)
     if dtype.kind not in "iuf":
         raise UsageError(f"dtype {name!s} is no real number type; give one such as int16, uint16, '>i2' or float32.")

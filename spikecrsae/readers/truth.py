@@ -11,8 +11,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.errors import InputError
+from spikecrsae.errors import InputError, SpikeCRsAEError
 from spikecrsae.exports.phy import ORIGINAL
+from spikecrsae.paths import refuse_unreadable
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import stored_rate
 from spikecrsae.readers.mearec import is_mearec
@@ -76,15 +77,17 @@ def read_truth(
     Raises InputError where nothing is read, no spike is there, or a spike is negative or beyond the recording's end.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path} does not exist; give the path of the known spikes.")
+    refuse_unreadable(path, "the known spikes")
     clock = _Clock(path, recording_fs, 0.0 if recording is None else recording.start_time_s)
     try:
         if truth_channel is not None:
             trains = _from_channel(clock, truth_channel, threshold, options)
         else:
             trains = _reader_of(path)(clock)
-    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError, csv.Error) as error:
+    except SpikeCRsAEError:
+        raise
+    # the libraries below raise anything on files that are damaged
+    except Exception as error:
         raise InputError(f"{path} cannot be read as known spikes ({type(error).__name__}: {one_line(error)}).") from error
     if unit is not None:
         if unit not in trains:
@@ -215,6 +218,12 @@ def _from_table(clock: _Clock, path: Path) -> Trains:
     if column is None:
         raise InputError(f"{path} has the columns {', '.join(header)}; it needs sample or spike_time_s (and may have unit).")
     table = list(rows)
+    if comma := next(
+        (cell for row in table for cell in row if re.fullmatch(r"\s*-?\d+,\d+\s*", cell)), None
+    ) or _split_number(header, table):
+        raise InputError(
+            f"{path}: {comma!r} has a decimal comma; write numbers with a point, such as {comma.replace(',', '.')}."
+        )
     short = next((i for i, row in enumerate(table) if len(row) != len(header)), None)
     if short is not None:
         raise InputError(f"{path}: row {short + 1} has {len(table[short])} values for {len(header)} columns.")
@@ -228,6 +237,16 @@ def _from_table(clock: _Clock, path: Path) -> Trains:
     if "unit" not in header:
         return {path.stem: samples}
     return _by_unit(np.array([row[header.index("unit")].strip() for row in table]), samples)
+
+
+def _split_number(header: list[str], table: list[list[str]]) -> str:
+    """The number that a decimal comma has made two cells of, where every row has a cell too many; else empty."""
+    place = next(header.index(name) for name in ("spike_time_s", "sample") if name in header)
+    if not table or any(
+        len(row) != len(header) + 1 or not "".join(row[place : place + 2]).strip().isdigit() for row in table
+    ):
+        return ""
+    return ",".join(cell.strip() for cell in table[0][place : place + 2])
 
 
 def _from_channel(clock: _Clock, channel: int, threshold: float | None, options: ReadOptions | None) -> Trains:

@@ -1,5 +1,6 @@
 """Comparing a sorting with the truth: matching, metrics, and the paper's trade-off curve."""
 
+from spikecrsae.score.clock import doubt
 from spikecrsae.score.matching import Labels, agreement, label_spikes, match_counts, match_units_best, match_units_one_to_one
 from spikecrsae.score.metrics import Comparison, UnitScore, compare
 from spikecrsae.score.tradeoff import Tradeoff, best_match_curves, tradeoff_curve
@@ -12,6 +13,7 @@ __all__ = [
     "agreement",
     "best_match_curves",
     "compare",
+    "doubt",
     "label_spikes",
     "match_counts",
     "match_units_best",

@@ -1,0 +1,123 @@
+"""What looks wrong about a recording that can be sorted all the same: a number type, a scale, a rate or a length mistaken.
+
+Every function gives remarks, empty where nothing is odd. The limits are those of extracellular recordings from single wires
+and tetrodes in general, wide enough that a remark means a mistake in the file's facts rather than an unusual preparation.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spikecrsae.recording import Recording
+from spikecrsae.sorting import Sorting
+from spikecrsae.units import s_to_samples
+
+#: Noise of an electrode and its amplifier in uV, and the largest deflection of a spike outside a cell.
+NOISE_UV, LARGEST_SPIKE_UV = (1.0, 500.0), 5000.0
+#: Noise in stored numbers where no gain is known: below, spikes hide between two of them, or these are volts; above, no
+#: converter has so many bits.
+NOISE_COUNTS = (0.3, 65_536.0)
+#: Hz at which spikes are recorded; and the length below which a neuron at an ordinary rate fires too few to be known.
+RATES_HZ, SHORT_S = (5000.0, 100_000.0), 5.0
+#: Part of the steps from sample to sample that may exceed half of the number type's range.
+WRAPPED = 1e-3
+#: Mean squared difference of a sample from a later one over that from the next, at least, within so many samples.
+NEARER, FARTHEST = 0.8, 16
+#: Stretches of a second that are looked at.
+STRETCHES = 8
+
+
+def of_facts(recording: Recording) -> tuple[str, ...]:
+    """Remarks on the sampling frequency and the length of what is to be sorted."""
+    fs, remarks = recording.sampling_frequency, []
+    if not RATES_HZ[0] <= fs <= RATES_HZ[1]:
+        remarks.append(
+            f"a sampling frequency of {fs:g} Hz is unusual for spikes ({RATES_HZ[0]:g} to {RATES_HZ[1]:g} Hz); check it, and give the "
+            "true one with --sampling-frequency"
+        )
+    if recording.duration_s < SHORT_S:
+        remarks.append(
+            f"{recording.duration_s:.3g} s are too short to learn templates and noise from (below {SHORT_S:g} s): a neuron fires a few "
+            "times in it; give a longer recording, or take the result for a first look"
+        )
+    return tuple(remarks)
+
+
+def of_result(used: Recording, sorting: Sorting) -> tuple[str, ...]:
+    """All remarks that need the numbers: on those of the channels that were used, their noise, and the templates found in them."""
+    noise = np.asarray(sorting.channels["noise_level"])
+    return (
+        of_numbers(used)
+        + of_noise(used, noise[~np.asarray(sorting.channels["masked"])])
+        + of_spikes(used, sorting.templates)
+    )
+
+
+def of_numbers(recording: Recording) -> tuple[str, ...]:
+    """Remarks on the stored numbers of a few seconds: integers that wrap around, samples that are not beside their neighbours."""
+    length = min(s_to_samples(1.0, recording.sampling_frequency), recording.n_samples)
+    starts = np.unique(np.linspace(0, recording.n_samples - length, STRETCHES).astype(np.int64))
+    blocks = [np.asarray(recording.raw(int(start), int(start) + length)) for start in starts]
+    return _wrapped(blocks, recording) + _not_beside(blocks)
+
+
+def _wrapped(blocks: list[np.ndarray], recording: Recording) -> tuple[str, ...]:
+    if blocks[0].dtype.kind not in "iu" or len(blocks[0]) < 2:
+        return ()
+    half = 2.0 ** (8 * blocks[0].dtype.itemsize - 1)
+    part = np.mean([np.mean(np.abs(np.diff(block.astype(np.float64), axis=0)) > half) for block in blocks], axis=0)
+    if part <= WRAPPED:
+        return ()
+    return (
+        f"{part:.1%} of the steps from one sample to the next cross half of the range of {recording.dtype}: signed numbers read as "
+        "unsigned (or the reverse), the wrong byte order, or another number type; check --dtype",
+    )
+
+
+def _not_beside(blocks: list[np.ndarray]) -> tuple[str, ...]:
+    """Electrodes and amplifiers pass no more of the high frequencies than of the low ones: no later sample is nearer than the next."""
+    values = [block.astype(np.float64) for block in blocks if len(block) > 4 * FARTHEST]
+    lags = range(1, FARTHEST + 1)
+    squares = np.array([sum(((block[lag:] - block[:-lag]) ** 2).mean(axis=0) for block in values) for lag in lags])
+    moving = squares[0] > 0 if values else np.zeros(1, bool)
+    if not moving.any():
+        return ()
+    apart = np.median(squares[:, moving] / squares[0, moving], axis=1)
+    nearest = int(apart.argmin()) + 1
+    if apart[nearest - 1] >= NEARER:
+        return ()
+    return (
+        f"samples are nearer to those {nearest} later than to the next ones ({apart[nearest - 1]:.0%} of the squared difference): channels "
+        "seem to be read as samples; check --n-channels, --dtype or --axis",
+    )
+
+
+def of_noise(recording: Recording, noise_level: np.ndarray) -> tuple[str, ...]:
+    """Remarks on the noise level (n_channels,) of the high-passed signal, in the recording's unit."""
+    low, high = NOISE_UV if recording.amplitude_unit == "uV" else NOISE_COUNTS
+    odd = ~((noise_level >= low) & (noise_level <= high))
+    if not odd.any():
+        return ()
+    names = ", ".join(name for name, is_odd in zip(recording.channel_ids, odd, strict=True) if is_odd)
+    level = ", ".join(f"{value:.3g}" for value in np.unique(noise_level[odd])[:4])
+    where = f"the noise of channel {names} is {level} {recording.amplitude_unit}"
+    if recording.amplitude_unit == "uV":
+        return (
+            f"{where}, outside {low:g} to {high:g} uV; the scale seems wrong, check --gain (uV per stored number) and --dtype",
+        )
+    if np.all(noise_level[odd] < low) and np.dtype(recording.dtype).kind == "f":
+        return (f"{where}, too small for the numbers of a converter; these may be volts: give --gain, 1e6 for volts",)
+    return (
+        f"{where}, where a converter's is {low:g} to {high:g}; check --dtype, and whether these are a converter's numbers",
+    )
+
+
+def of_spikes(recording: Recording, templates: np.ndarray) -> tuple[str, ...]:
+    """Remarks on the size of the templates (n_units, n_channels, n_times), in the recording's unit."""
+    largest = float(np.abs(templates).max(initial=0.0))
+    if recording.amplitude_unit != "uV" or largest <= LARGEST_SPIKE_UV:
+        return ()
+    return (
+        f"the largest template reaches {largest / 1000:.3g} mV, more than spikes outside a cell do ({LARGEST_SPIKE_UV / 1000:g} mV); "
+        "check --gain (uV per stored number), and whether these are spikes",
+    )

@@ -1,0 +1,141 @@
+"""What vendors' files say about each other and neo does not compare: a file that was cut off, a companion that is gone, samples
+that the acquisition has dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from spikecrsae.errors import InputError
+from spikecrsae.paths import refuse_unreadable
+
+#: Bytes of a Neuralynx file before its first record, and of a record.
+_NCS_HEADER, _NCS_RECORD = 16_384, 1044
+_STAMPS_AT_ONCE = 4096
+#: Channels that an Intan controller records at most.
+_MOST_INTAN = 1024
+
+
+def check_files(format: str, path: Path, arguments: dict) -> tuple[str, ...]:
+    """Remarks on the files that a reader of neo is going to open with these arguments for what the user has named.
+
+    Raises InputError where one of them is no file that can be read, or is shorter or longer than the others say.
+    """
+    place = Path(arguments.get("dirname") or arguments["filename"])
+    if path.is_file() and format in ("SpikeGLXRawIO", "NeuralynxRawIO"):
+        place = path
+    inside = sorted(place.rglob("*")) if place.is_dir() else sorted(place.parent.glob(f"{_escaped(place.stem)}.*"))
+    for file in inside:
+        if not file.is_dir():
+            refuse_unreadable(file, "a folder without it, or of a file")
+    return _CHECKS.get(format, lambda _: ())(place)
+
+
+def _escaped(stem: str) -> str:
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
+
+
+def _neuralynx(folder: Path) -> tuple[str, ...]:
+    for path in [folder] if folder.suffix.lower() == ".ncs" and folder.is_file() else sorted(folder.rglob("*.ncs")):
+        size = path.stat().st_size - _NCS_HEADER
+        if size <= 0 or size % _NCS_RECORD:
+            raise InputError(
+                f"{folder}: {path.name} has {size + _NCS_HEADER} bytes, which is no header of {_NCS_HEADER} and whole records of "
+                f"{_NCS_RECORD}; it is cut off. Copy it again, or move it away to sort the other channels."
+            )
+    return ()
+
+
+def _intan(header: Path) -> tuple[str, ...]:
+    """Of the formats with several files, which lie beside info.rhd or info.rhs: all have as many samples as time.dat."""
+    stamps = header.with_name("time.dat")
+    if header.stem != "info":
+        return ()
+    if not stamps.is_file():
+        raise InputError(f"{header.parent}: time.dat is missing; copy the whole folder again.")
+    n_samples, rest = divmod(stamps.stat().st_size, 4)
+    data = [*header.parent.glob("amp-*.dat"), *header.parent.glob("amplifier.dat")]
+    if not data:
+        raise InputError(
+            f"{header.parent}: the file with the samples, amplifier.dat, is missing; copy the whole folder again."
+        )
+    for path in data:
+        channels, over = divmod(path.stat().st_size, 2 * max(n_samples, 1))
+        if rest or over or not 1 <= channels <= _MOST_INTAN:
+            raise InputError(
+                f"{header.parent}: {path.name} has {path.stat().st_size} bytes and time.dat {stamps.stat().st_size}, which is not "
+                "the same number of samples; one of them is cut off. Copy the folder again."
+            )
+    return ()
+
+
+def _spikeglx(folder: Path) -> tuple[str, ...]:
+    known = list(folder.rglob("*.meta")) if folder.is_dir() else [folder.with_suffix(".meta")]
+    for facts in known:
+        data = facts.with_suffix(".bin")
+        if not data.is_file():
+            raise InputError(f"{folder}: {data.name} is missing beside {facts.name}; copy the whole folder again.")
+        lines = dict(line.partition("=")[::2] for line in facts.read_text("utf-8", "replace").splitlines())
+        if lines.get("fileSizeBytes", "").isdecimal() and int(lines["fileSizeBytes"]) != data.stat().st_size:
+            raise InputError(
+                f"{folder}: {data.name} has {data.stat().st_size} bytes, and {facts.name} says {lines['fileSizeBytes']}; it is cut "
+                "off or was changed. Copy it again, or write its true size into fileSizeBytes to sort what is there."
+            )
+    for data in folder.rglob("*.bin"):
+        if data.with_suffix(".meta") not in known:
+            raise InputError(
+                f"{folder}: {data.with_suffix('.meta').name} is missing beside {data.name}; copy the folder again."
+            )
+    return ()
+
+
+def _open_ephys(folder: Path) -> tuple[str, ...]:
+    notes: tuple[str, ...] = ()
+    for data in sorted(folder.rglob("continuous.dat")):
+        for name in ("sample_numbers.npy", "timestamps.npy"):
+            path = data.with_name(name)
+            if path.is_file():
+                try:
+                    numbers = np.load(path, mmap_mode="r", allow_pickle=False)
+                except (ValueError, EOFError, OSError) as error:
+                    raise InputError(
+                        f"{folder}: {path.name} is damaged or cut off ({error}); copy the folder again."
+                    ) from error
+                if numbers.ndim == 1 and numbers.dtype.kind in "iu":
+                    if not len(numbers) or data.stat().st_size % (2 * len(numbers)):
+                        raise InputError(
+                            f"{folder}: {data.name} has {data.stat().st_size} bytes, which is no whole number of channels for the "
+                            f"{len(numbers)} samples of {name}; one of them is cut off. Copy the folder again."
+                        )
+                    notes += _steady(path, numbers)
+                break
+    return notes
+
+
+def _steady(path: Path, numbers: np.ndarray) -> tuple[str, ...]:
+    """A remark where the numbers of the samples do not go on by one from each to the next."""
+    breaks, first, lost = 0, None, 0
+    for begin in range(0, len(numbers) - 1, _STAMPS_AT_ONCE):
+        steps = np.diff(numbers[begin : begin + _STAMPS_AT_ONCE + 1].astype(np.int64))
+        wrong = np.flatnonzero(steps != 1)
+        if len(wrong) and first is None:
+            first = begin + int(wrong[0])
+        breaks += len(wrong)
+        lost += int((steps[wrong] - 1).sum())
+    if first is None:
+        return ()
+    return (
+        f"{path.name}: the sample numbers do not go on by one at {breaks} place{'s' * (breaks > 1)}, first after sample {first} "
+        f"({numbers[first]}, then {numbers[first + 1]}); {abs(lost)} samples are {'missing' if lost >= 0 else 'too many'}, so that "
+        "times after it are not those of the acquisition",
+    )
+
+
+_CHECKS: dict[str, Callable[[Path], tuple[str, ...]]] = {
+    "NeuralynxRawIO": _neuralynx,
+    "IntanRawIO": _intan,
+    "SpikeGLXRawIO": _spikeglx,
+    "OpenEphysBinaryRawIO": _open_ephys,
+}
