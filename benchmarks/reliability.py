@@ -1,6 +1,6 @@
 """The promises about reliability, tried in large numbers: python benchmarks/reliability.py PART [OPTIONS].
 
-A part is a module reliability_<part>.py beside this one with a function main(words), which prints its figures and returns an exit
+A part is a module reliability_<part>.py beside this one with a function run(words), which prints its figures and returns an exit
 code; whatever stands there can be called. Without a part, all run one after the other with their defaults.
 """
 
@@ -15,7 +15,7 @@ PARTS = sorted(path.stem.removeprefix("reliability_") for path in Path(__file__)
 
 def run(part: str, words: list[str]) -> int:
     print(f"\n## {part}\n", flush=True)
-    return importlib.import_module(f"reliability_{part}").main(words)
+    return importlib.import_module(f"reliability_{part}").run(words)
 
 
 def main() -> int:

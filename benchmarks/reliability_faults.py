@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[1]
 
 
-def main(words: list[str]) -> int:
+def run(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [

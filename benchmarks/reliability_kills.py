@@ -221,7 +221,7 @@ def stop(lab: Lab, number: int, seed: int, seconds: dict, failures: list[str]) -
     shutil.rmtree(place)
 
 
-def main(words: list[str]) -> int:
+def run(words: list[str]) -> int:
     parser = argparse.ArgumentParser("reliability.py kills", description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=110)
     parser.add_argument("--stops", type=int, default=32)
@@ -253,4 +253,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))

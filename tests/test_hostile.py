@@ -70,13 +70,13 @@ def test_sort_and_truth_refuse_them_too(tmp_path, name):
 def test_an_honest_file_with_links_inside_and_chunks_that_were_never_written_is_read(tmp_path):
     path = tmp_path / "x.h5"
     with h5py.File(path, "w") as file:
-        file.create_dataset("data/raw", (10**6, 4), np.int16, chunks=(10_000, 4), compression="gzip")
+        file.create_dataset("data/raw", (30_000, 4), np.int16, chunks=(10_000, 4), compression="gzip")
         file["data/raw"][:20_000] = hostile.noise(20_000, 4)
         file["traces"] = h5py.SoftLink("/data/raw")
         file["same"] = file["data/raw"]
         file.attrs["fs"] = FS
     recording = open_recording(path)
-    assert recording.n_samples == 10**6
+    assert recording.n_samples == 30_000
     assert np.array_equal(recording.raw(0, 20_000), hostile.noise(20_000, 4))
     recording.close()
 
@@ -201,7 +201,7 @@ def test_an_xml_that_grows_is_refused(tmp_path):
 def test_pipes_and_devices_are_no_recordings(tmp_path, name):
     os.symlink("/dev/zero", tmp_path / name) if name == "zero.dat" else os.mkfifo(tmp_path / name)
     words = ("--n-channels", 1, "--dtype", "int16", "--sampling-frequency", FS) if name.endswith("dat") else ()
-    refused(spikecrsae("info", tmp_path / name, *words), "is no file")
+    refused(spikecrsae("info", tmp_path / name, *words), "is a device" if name == "zero.dat" else "is a pipe")
 
 
 def test_a_raw_file_with_a_hole_of_terabytes_is_no_recording(tmp_path):
