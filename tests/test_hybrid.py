@@ -259,7 +259,7 @@ def test_the_sorting_itself_stays_and_the_course_is_one_stage(tested, outcome):
 
 
 def test_where_the_hybrid_cannot_be_sorted_the_result_stays(simulation, outcome, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise InputError("never quiet.")
 
     monkeypatch.setattr(hybrid.pipeline, "sort", refuse)
