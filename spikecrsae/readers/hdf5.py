@@ -45,11 +45,7 @@ def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, 
 
 
 def slicer(dataset: h5py.Dataset, axis: int) -> Callable[[int, int], np.ndarray]:
-    """read(start, stop) -> (stop - start, n_channels) over a dataset with one or two axes, `axis` being time.
-
-    Raises InputError where the dataset declares far more than the file holds.
-    """
-    check_traces(dataset)
+    """read(start, stop) -> (stop - start, n_channels) over a dataset with one or two axes, `axis` being time."""
     if dataset.ndim == 1:
         return lambda start, stop: dataset[start:stop][:, None]
     if axis == 0:
@@ -67,10 +63,9 @@ def shape_along(dataset: h5py.Dataset, axis: int) -> tuple[int, int]:
 def unwritten(dataset: h5py.Dataset, path: Path) -> tuple[str, ...]:
     """A remark where parts of a dataset were announced and never written, as when an acquisition ends early: they read as one value.
 
-    Raises InputError where more than half is missing, which is no recording and may be of any length.
+    Raises InputError where more than half is missing, which is no recording and may be of any length, and as check_traces does.
     """
-    if dataset.is_virtual or dataset.external:
-        return ()
+    check_traces(dataset)
     if dataset.chunks is None:
         share = float(dataset.id.get_storage_size() > 0)
     else:
