@@ -65,7 +65,7 @@ def expectation_maximisation(
 def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, n_positions: int | None = None) -> SpikeSlab:
     """The M-step for decoded spikes. Units without a spike keep what they have.
 
-    Templates: joint least squares with the decoded amplitudes, rescaled so that the mean amplitude is 1. Spread: that
+    Templates: joint least squares with the decoded amplitudes, those of before counting as one spike each, rescaled so that the mean amplitude is 1. Spread: that
     of the amplitudes (from the median to 84 %) less what noise adds (1 / ||h||^2). Penalty: minus the log of the rate per position.
     """
     if not len(spikes) or not model.n_units:
@@ -73,7 +73,7 @@ def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, n_positions: 
     here = signal.shape[1] - model.templates.shape[2] + 1
     counts = np.bincount(spikes.unit, minlength=model.n_units)
     code = SparseCode.build(spikes.unit, spikes.sample, spikes.amplitude, model.n_units, here)
-    fitted = fit_templates(signal, code, model.templates.shape[2])
+    fitted = fit_templates(signal, code, model.templates.shape[2], before=model.templates)
     templates, spread, penalty = model.templates.astype(np.float64), model.spread.copy(), model.penalty.copy()
     for unit in np.flatnonzero(counts):
         amplitudes = spikes.amplitude[spikes.unit == unit]

@@ -172,6 +172,32 @@ def test_a_unit_without_events_gets_a_zero_template():
     assert templates[0].any() and not templates[1].any()
 
 
+def test_what_two_units_that_always_come_together_share_stays_with_the_one_that_had_it():
+    """The second follows 8 samples after the first, whose template is 20 long: the codes tell only their sum."""
+    rng = np.random.default_rng(1)
+    templates = rng.standard_normal((2, 3, 20))
+    first = 30 + 60 * np.arange(100)
+    unit, sample = np.tile([0, 1], 100), np.stack([first, first + 8], axis=1).ravel()
+    code = SparseCode.build(unit, sample, np.ones(200), 2, 6200)
+    signal = signal_of(code, templates) + rng.standard_normal((3, 6219))
+    alone = fit_templates(signal, code, 20)
+    kept = fit_templates(signal, code, 20, before=templates)
+    shared = (slice(None), slice(None), slice(8, 20))
+    assert np.abs(kept - templates).max() < 0.5
+    assert np.abs(alone[shared] - templates[shared]).max() > 1
+    # both explain the signal alike
+    rest = [float((signal - signal_of(code, found)).var()) for found in (alone, kept)]
+    assert rest[1] == pytest.approx(rest[0], rel=1e-3)
+
+
+def test_templates_of_before_count_as_so_many_events():
+    rng = np.random.default_rng(2)
+    before, now = rng.standard_normal((2, 1, 2, 7))
+    code = SparseCode.build(np.zeros(3, int), [3, 20, 40], np.ones(3), 1, 60)
+    fitted = fit_templates(signal_of(code, now), code, 7, ridge=0.0, before=before, weight=2.0)
+    np.testing.assert_allclose(fitted, (3 * now + 2 * before) / 5, atol=1e-9)
+
+
 @given(seeds, shapes, st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_amplitudes_are_those_of_dense_least_squares(seed, shape, with_prior):

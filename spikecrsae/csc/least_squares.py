@@ -10,18 +10,30 @@ from spikecrsae.csc.compiled import compiled
 from spikecrsae.sparse_code import SparseCode
 
 
-def fit_templates(signal: np.ndarray, code: SparseCode, n_times: int, ridge: float = 1e-6) -> np.ndarray:
+def fit_templates(
+    signal: np.ndarray,
+    code: SparseCode,
+    n_times: int,
+    ridge: float = 1e-6,
+    before: np.ndarray | None = None,
+    weight: float = 1.0,
+) -> np.ndarray:
     """The templates (n_units, n_channels, n_times) that minimise ||y - Hx||^2 for fixed codes x (Eq. 21).
 
     signal (n_channels, n_samples). One symmetric system of size n_units n_times built from the correlations of the codes,
     with one right-hand side per channel; overlapping spikes are told apart. Units without an event come back as zero.
-    ridge: relative to the mean of the diagonal; it only keeps the system regular.
+    ridge: relative to the mean of the diagonal; it only keeps the system regular. before: templates that count as much as `weight`
+    events of their own. Where units always come together at one lag the codes tell only the sum of their templates; what one has
+    and the other has not then stays as it was before.
     """
     n_units, n_channels = code.n_units, len(signal)
     lags, target = _code_statistics(signal, code.unit, code.sample, code.amplitude.astype(np.float64), n_units, n_times)
     k = np.arange(n_times)
     system = lags[:, :, k[:, None] - k[None, :] + n_times - 1].transpose(0, 2, 1, 3).reshape(n_units * n_times, -1)
     system[np.diag_indices_from(system)] += ridge * max(np.trace(system) / len(system), 1e-12) if len(system) else 0.0
+    if before is not None:
+        system[np.diag_indices_from(system)] += weight
+        target += weight * before
     solved = np.linalg.solve(system, target.transpose(0, 2, 1).reshape(n_units * n_times, n_channels))
     return solved.reshape(n_units, n_times, n_channels).transpose(0, 2, 1)
 
