@@ -32,8 +32,6 @@ FEW, FEW_MARGIN = 100, 3.0
 GROUPS_TRIED = 50
 #: 2-means has settled after so many rounds, or all but.
 TWO_MEANS_ROUNDS = 30
-#: Features are rounded to this, in noise levels: far below the noise, far above rounding errors.
-FEATURE_STEP = 1 / 64
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
 
@@ -283,10 +281,8 @@ def without(flat: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def _features(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
-    """Principal components of whitened windows, in steps, so that their last bits, which are other ones on every machine, do not
-    decide about clusters. Few events do not fill many dimensions, no cluster would show."""
-    features = principal_components(windows, int(np.clip(np.sqrt(len(windows)) / 2, 2, n_components)), seed)
-    return np.round(features / FEATURE_STEP) * FEATURE_STEP
+    """Principal components; few events do not fill many dimensions, no cluster would show."""
+    return principal_components(windows, int(np.clip(np.sqrt(len(windows)) / 2, 2, n_components)), seed)
 
 
 def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, float, float]:
