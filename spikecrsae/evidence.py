@@ -65,8 +65,8 @@ def expectation_maximisation(
 def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, n_positions: int | None = None) -> SpikeSlab:
     """The M-step for decoded spikes. Units without a spike keep what they have.
 
-    Templates: joint least squares with the decoded amplitudes, those of before counting as one spike each, rescaled so that the mean amplitude is 1. Spread: that
-    of the amplitudes (from the median to 84 %) less what noise adds (1 / ||h||^2). Penalty: minus the log of the rate per position.
+    Templates: joint least squares with the decoded amplitudes, those of before counting a little (see fit_templates), rescaled so that
+    the mean amplitude is 1. Spread: that of the amplitudes (from the median to 84 %) less what noise adds (1 / ||h||^2). Penalty: minus the log of the rate per position.
     """
     if not len(spikes) or not model.n_units:
         return model

@@ -190,11 +190,11 @@ def test_what_two_units_that_always_come_together_share_stays_with_the_one_that_
     assert rest[1] == pytest.approx(rest[0], rel=1e-3)
 
 
-def test_templates_of_before_count_as_so_many_events():
+def test_templates_of_before_count_as_a_part_of_the_events():
     rng = np.random.default_rng(2)
     before, now = rng.standard_normal((2, 1, 2, 7))
     code = SparseCode.build(np.zeros(3, int), [3, 20, 40], np.ones(3), 1, 60)
-    fitted = fit_templates(signal_of(code, now), code, 7, ridge=0.0, before=before, weight=2.0)
+    fitted = fit_templates(signal_of(code, now), code, 7, ridge=0.0, before=before, weight=2 / 3)
     np.testing.assert_allclose(fitted, (3 * now + 2 * before) / 5, atol=1e-9)
 
 

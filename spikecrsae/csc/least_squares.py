@@ -16,14 +16,14 @@ def fit_templates(
     n_times: int,
     ridge: float = 1e-6,
     before: np.ndarray | None = None,
-    weight: float = 1.0,
+    weight: float = 0.003,
 ) -> np.ndarray:
     """The templates (n_units, n_channels, n_times) that minimise ||y - Hx||^2 for fixed codes x (Eq. 21).
 
     signal (n_channels, n_samples). One symmetric system of size n_units n_times built from the correlations of the codes,
     with one right-hand side per channel; overlapping spikes are told apart. Units without an event come back as zero.
-    ridge: relative to the mean of the diagonal; it only keeps the system regular. before: templates that count as much as `weight`
-    events of their own. Where units always come together at one lag the codes tell only the sum of their templates; what one has
+    ridge: relative to the mean of the diagonal; it only keeps the system regular. before: templates that count as much as the part
+    `weight` of the unit's events. Where units always come together at one lag the codes tell only the sum of their templates; what one has
     and the other has not then stays as it was before.
     """
     n_units, n_channels = code.n_units, len(signal)
@@ -32,8 +32,9 @@ def fit_templates(
     system = lags[:, :, k[:, None] - k[None, :] + n_times - 1].transpose(0, 2, 1, 3).reshape(n_units * n_times, -1)
     system[np.diag_indices_from(system)] += ridge * max(np.trace(system) / len(system), 1e-12) if len(system) else 0.0
     if before is not None:
-        system[np.diag_indices_from(system)] += weight
-        target += weight * before
+        counted = weight * lags[np.arange(n_units), np.arange(n_units), n_times - 1]
+        system[np.diag_indices_from(system)] += np.repeat(counted, n_times)
+        target += counted[:, None, None] * before
     solved = np.linalg.solve(system, target.transpose(0, 2, 1).reshape(n_units * n_times, n_channels))
     return solved.reshape(n_units, n_times, n_channels).transpose(0, 2, 1)
 
