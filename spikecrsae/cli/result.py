@@ -62,13 +62,19 @@ def print_units(sorting) -> None:
 
     names = [name for name in _SHOWN if name in sorting.units]
     headings = ["unit", *(_SHOWN[name].format(unit=sorting.amplitude_unit) for name in names)]
-    rows = [[unit, *(sorting.units[name][row] for name in names)] for row, unit in enumerate(sorting.unit_ids)]
+    rows = [[unit, *(_cell(sorting, name, row) for name in names)] for row, unit in enumerate(sorting.unit_ids)]
     for width in _PICTURE_WIDTHS if sorting.templates.size else ():
         pictures = [sketch.sparkline(wave, width, sketch.can_show()) for wave in _on_peak_channels(sorting)]
         drawn = [[*row, picture] for row, picture in zip(rows, pictures, strict=True)]
         if console.fits([*headings, "template"], drawn):
             return console.print_table([*headings, "template"], drawn)
     console.print_table(headings, rows)
+
+
+def _cell(sorting, name: str, row: int):
+    """A unit's value; for its channel the recording's name of that, which a choice of channels does not change."""
+    value, ids = sorting.units[name][row], sorting.channels.get("ids")
+    return ids[value] if name == "peak_channel" and ids is not None and len(ids) == sorting.n_channels else value
 
 
 def _on_peak_channels(sorting) -> list:
