@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 import re
 
+import numpy as np
 import pytest
-from corpus import run
+import recording_files as files
+import vendor_files as vendors
+from corpus import holding, run
 from corpus_files import cases
+
+from spikecrsae.readers import open_recording
 
 CASES = cases()
 #: Every so many of the cases that are refused; a recording that is sorted takes a second, so of these a chosen few.
@@ -38,3 +43,13 @@ def test_pipes_under_every_name_are_refused_at_once(tmp_path):
             folder.mkdir()
             verdict = run(case, folder)
             assert verdict.well and verdict.seconds < 5, verdict
+
+
+def test_plexon_blocks_of_unequal_length(tmp_path):
+    """Every sample stands where it was, whatever the lengths of the data blocks; each range is that of the whole."""
+    with holding(files.stored()[:5_123]):
+        written = vendors.plexon(tmp_path)
+    recording = open_recording(written.path)
+    np.testing.assert_allclose(recording.traces(0, recording.n_samples), written.traces, rtol=1e-5)
+    for start, stop in ((0, 100), (499, 501), (4_999, 5_001), (5_010, 5_011), (5_121, 5_122)):
+        np.testing.assert_allclose(recording.traces(start, stop), written.traces[start:stop], rtol=1e-5)

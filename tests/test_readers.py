@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import recording_files as files
 import vendor_files as vendors
-from corpus import holding
 
 from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers import open_recording
@@ -329,16 +328,6 @@ def test_one_file_of_a_spikeglx_folder(tmp_path):
     assert field.sampling_frequency == pytest.approx(FS / 12, rel=1e-5) and field.start_time_s == pytest.approx(
         1.0, abs=1e-3
     )
-
-
-def test_plexon_blocks_of_unequal_length(tmp_path):
-    """Every sample stands where it was, whatever the lengths of the data blocks; each range is that of the whole."""
-    with holding(files.stored()[:5_123]):
-        written = vendors.plexon(tmp_path)
-    recording = open_recording(written.path)
-    np.testing.assert_allclose(recording.traces(0, recording.n_samples), written.traces, rtol=1e-5)
-    for start, stop in ((0, 100), (499, 501), (4_999, 5_001), (5_010, 5_011), (5_121, 5_122)):
-        np.testing.assert_allclose(recording.traces(start, stop), written.traces[start:stop], rtol=1e-5)
 
 
 def test_pauses_of_a_blackrock_file_are_seams(tmp_path):
