@@ -1,4 +1,4 @@
-"""The signal at a lower sampling rate, at which units are found: it holds what spikes are made of, and takes half the time or less."""
+"""The signal at a lower sampling rate, at which units are curated: it holds what spikes are made of, and takes half the time or less."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def decimated(signal: np.ndarray, factor: int) -> np.ndarray:
     weights = np.sqrt(factor) * _low_pass(factor)
     parts = in_threads(lambda c: resample_poly(signal[c], 1, factor, axis=1, window=weights), len(signal), 1)
     return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def decimated_templates(templates: np.ndarray, factor: int) -> np.ndarray:
+    """Templates (n_units, n_channels, n_times) of a signal as those of the decimated one, n_times / factor long."""
+    found = [decimated(template, factor) for template in templates]
+    return np.stack(found) if found else np.zeros((0, templates.shape[1], templates.shape[2] // factor))
 
 
 def interpolated(templates: np.ndarray, factor: int) -> np.ndarray:

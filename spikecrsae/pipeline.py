@@ -19,7 +19,7 @@ from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
-from spikecrsae.decimate import decimated, decimation_factor
+from spikecrsae.decimate import decimated, decimated_templates, decimation_factor
 from spikecrsae.device import resolve_device
 from spikecrsae.dictionary import Dictionary
 from spikecrsae.drift import DriftingSlab, fit_drift
@@ -249,20 +249,21 @@ class _TrainingSignal:
 
 def _learn(data: _TrainingSignal, view, window, factor, config, device, observer, clock) -> Model:
     """First templates, then the set of units and how they drift, then CRsAE's templates, lambda and sigma."""
-    signal = decimated(data.signal, factor)
-    fs, initial, seed = view.sampling_frequency / factor, config.initialise, config.runtime.seed
-    dead_time = max(1, ms_to_samples(initial.dead_time_ms, fs))
-    refractory = ms_to_samples(initial.refractory_ms, fs)
+    initial, seed = config.initialise, config.runtime.seed
     observer.start("initialise")
-    subspace = SpikeSubspace.learn(signal.T, initial.detection_threshold, max(4, ms_to_samples(1.0, fs)), dead_time)
-    events, templates, members = first_templates(signal.T, subspace, window, initial, dead_time, seed)
+    # at the full rate: at a lower one windows are aligned more coarsely, and clusters that lie close run into one
+    fs, whole = view.sampling_frequency, TemplateWindow(factor * window.n_times, factor * window.before)
+    found = _subspace(data.signal, initial, fs)
+    events, templates, members = first_templates(data.signal.T, found, whole, initial, _dead_time(initial, fs), seed)
     observer.finish(f"{len(templates)} clusters")
     clock.lap("initialise")
     observer.start("curate")
+    signal, fs = decimated(data.signal, factor), fs / factor
     curated = curate(
-        signal, events, templates, members, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time,
-        refractory=refractory, burst=ms_to_samples(BURST_MS, fs), fixed_number=initial.units is not None, seed=seed, observer=observer,
-        fine=data.signal, factor=factor,
+        signal, events // factor, decimated_templates(templates, factor), [m // factor for m in members],
+        _subspace(signal, initial, fs), window, threshold=initial.detection_threshold, dead_time=_dead_time(initial, fs),
+        refractory=ms_to_samples(initial.refractory_ms, fs), burst=ms_to_samples(BURST_MS, fs),
+        fixed_number=initial.units is not None, seed=seed, observer=observer, fine=data.signal, factor=factor,
     )  # fmt: skip
     slab = curated.model
     riding = int(curated.satellites.sum())
@@ -297,6 +298,15 @@ def _learn(data: _TrainingSignal, view, window, factor, config, device, observer
         ~curated.satellites,
         curated.ids,
     )
+
+
+def _subspace(signal: np.ndarray, config, fs: float) -> SpikeSubspace:
+    length = max(4, ms_to_samples(1.0, fs))
+    return SpikeSubspace.learn(signal.T, config.detection_threshold, length, _dead_time(config, fs))
+
+
+def _dead_time(config, fs: float) -> int:
+    return max(1, ms_to_samples(config.dead_time_ms, fs))
 
 
 def _training_windows(signal: np.ndarray, config: TrainConfig, fs: float) -> np.ndarray:
