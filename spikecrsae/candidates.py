@@ -10,7 +10,6 @@ import numpy as np
 
 from spikecrsae.csc.convolution import BlockSpectra, in_threads
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
-from spikecrsae.decimate import interpolated
 from spikecrsae.evidence import add, expectation_maximisation, keep
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow
 
@@ -87,19 +86,6 @@ class Candidates:
         self.begins = np.r_[0, np.cumsum(last - self.first)[:-1]]
         self.spectra, self._decoded = BlockSpectra.of(self.signal, n_times), None
         log.debug("looking at %.0f %% of the signal", 100 * self.signal.shape[1] / self.whole.shape[1])
-
-    def finer(self, whole: np.ndarray, factor: int) -> Candidates:
-        """The same units for the signal whose decimation by `factor` this is; the spikes are found anew by the next `update`."""
-        window = TemplateWindow(factor * self.window.n_times, factor * self.window.before)
-        model = replace(
-            self.model, templates=interpolated(self.model.templates, factor), refractory=factor * self.model.refractory
-        )
-        finer = Candidates(
-            whole, factor * self.events, self.subspace, window, self.threshold, factor * self.dead_time, self.seed, model
-        )
-        finer.ids, finer.next_id = self.ids, self.next_id
-        finer.decisions, finer.round_number, finer.parent = self.decisions, self.round_number, self.parent
-        return finer
 
     def in_whole(self, samples: np.ndarray) -> np.ndarray:
         """Where samples of `signal` stand in `whole`."""

@@ -66,13 +66,10 @@ def curate(
     fixed_number: bool,
     seed: int,
     observer,
-    fine: np.ndarray | None = None,
-    factor: int = 1,
 ) -> Curated:
     """Alternate EM and decisions on signal (n_channels, n_samples), whitened, from first templates
     (n_units, n_channels, n_times), until the set is stable. events: first samples of the windows that hold something; members:
-    those that each template is the mean of. refractory, burst: in samples, see bursts. fixed_number: only EM, no decision.
-    fine, factor: what the signal is the decimation of, if of anything; there the units found are settled."""
+    those that each template is the mean of. refractory, burst: in samples, see bursts. fixed_number: only EM, no decision."""
     state = Candidates(signal, events, subspace, window, threshold, dead_time, seed, first_model(templates, refractory))
     if not fixed_number:
         _redundant_clusters(state, members)
@@ -100,16 +97,14 @@ def curate(
         quiet_rounds = quiet_rounds + 1 if len(state.decisions) == before else 0
         if quiet_rounds == 2:
             break
-    fine = signal if fine is None else fine
-    state = state.finer(fine, factor)
-    state.focus()
-    state.update(n_rounds=2)
     if not fixed_number:
+        state.focus()
+        state.update(n_rounds=2)
         _deaths(state)
     spikes = replace(state.spikes, sample=state.in_whole(state.spikes.sample))
     satellites = np.zeros(state.model.n_units, bool)
     if not fixed_number:
-        satellites, locked = find_satellites(state.model, spikes, fine.shape[1])
+        satellites, locked = find_satellites(state.model, spikes, signal.shape[1])
         for unit in np.flatnonzero(satellites):
             state.decide("satellite", [unit], locked[unit], SATELLITE_FRACTION)
     return Curated(state.model, spikes, np.array(state.ids), tuple(state.decisions), round_number, satellites)

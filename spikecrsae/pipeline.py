@@ -19,7 +19,6 @@ from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
-from spikecrsae.decimate import decimated, decimated_templates, decimation_factor
 from spikecrsae.device import resolve_device
 from spikecrsae.dictionary import Dictionary
 from spikecrsae.drift import DriftingSlab, fit_drift
@@ -93,10 +92,8 @@ def sort(
     device = resolve_device(config.runtime.device)
     rng = np.random.default_rng(config.runtime.seed)
     clock = _Clock()
-    factor = decimation_factor(recording.sampling_frequency)
-    window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency / factor)
-    n_times = factor * window.n_times
-    if recording.n_samples < 2 * n_times:
+    window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency)
+    if recording.n_samples < 2 * window.n_times:
         raise InputError(
             f"{recording.source}: {recording.n_samples} samples ({1000 * recording.duration_s:.3g} ms) are too short for templates of "
             f"{config.initialise.template_ms:g} ms; give a longer recording."
@@ -108,7 +105,7 @@ def sort(
     clock.lap("check")
     learned = shelf and shelf.load(survey.checksum)
     if learned is None:
-        learned = _learned(recording, config, window, factor, survey, given, rng, device, observer, clock)
+        learned = _learned(recording, config, window, survey, given, rng, device, observer, clock)
         if shelf is not None:
             shelf.save(learned)
     else:
@@ -118,7 +115,7 @@ def sort(
     learned = Learned.from_dict(learned.to_dict())
     used = recording.select(np.flatnonzero(learned.survey.usable))
     view = PreprocessedRecording(used, learned.preprocessor, learned.gaps)
-    outcome = _finish(whole, view, learned.survey, learned.model, n_times, config, device, observer, clock, gather)
+    outcome = _finish(whole, view, learned.survey, learned.model, window.n_times, config, device, observer, clock, gather)
     if components_path is not None:
         ComponentWriter(outcome.sorting).write(components_path, observer)
         clock.lap("components")
@@ -185,16 +182,16 @@ def apply(
     return _finish(whole, view, survey, learned_model, slab.templates.shape[2], config, device, observer, clock, gather)
 
 
-def _learned(recording, config, window, factor, survey, given, rng, device, observer, clock) -> Learned:
+def _learned(recording, config, window, survey, given, rng, device, observer, clock) -> Learned:
     """What lies before inference: gaps, filters, templates."""
     used = recording.select(np.flatnonzero(survey.usable))
-    gaps, survey = _gaps(used, survey, given, config, factor * window.n_times, observer)
+    gaps, survey = _gaps(used, survey, given, config, window.n_times, observer)
     clock.lap("artefacts")
     view = PreprocessedRecording(used, preprocess.fit(used, config.preprocess, rng, observer, gaps), gaps)
     clock.lap("noise")
     training = _TrainingSignal.of(view, config, rng)
     clock.lap("whiten")
-    model = _learn(training, view, window, factor, config, device, observer, clock)
+    model = _learn(training, view, window, config, device, observer, clock)
     return Learned(survey, gaps, view.preprocessor, model, dict(clock.seconds))
 
 
@@ -247,23 +244,21 @@ class _TrainingSignal:
         return self.starts[samples // self.length] + samples % self.length
 
 
-def _learn(data: _TrainingSignal, view, window, factor, config, device, observer, clock) -> Model:
+def _learn(data: _TrainingSignal, view, window, config, device, observer, clock) -> Model:
     """First templates, then the set of units and how they drift, then CRsAE's templates, lambda and sigma."""
-    initial, seed = config.initialise, config.runtime.seed
+    signal = data.signal
+    fs, initial, seed = view.sampling_frequency, config.initialise, config.runtime.seed
+    dead_time = max(1, ms_to_samples(initial.dead_time_ms, fs))
+    refractory = ms_to_samples(initial.refractory_ms, fs)
     observer.start("initialise")
-    # at the full rate: at a lower one windows are aligned more coarsely, and clusters that lie close run into one
-    fs, whole = view.sampling_frequency, TemplateWindow(factor * window.n_times, factor * window.before)
-    found = _subspace(data.signal, initial, fs)
-    events, templates, members = first_templates(data.signal.T, found, whole, initial, _dead_time(initial, fs), seed)
+    subspace = SpikeSubspace.learn(signal.T, initial.detection_threshold, max(4, ms_to_samples(1.0, fs)), dead_time)
+    events, templates, members = first_templates(signal.T, subspace, window, initial, dead_time, seed)
     observer.finish(f"{len(templates)} clusters")
     clock.lap("initialise")
     observer.start("curate")
-    signal, fs = decimated(data.signal, factor), fs / factor
     curated = curate(
-        signal, events // factor, decimated_templates(templates, factor), [m // factor for m in members],
-        _subspace(signal, initial, fs), window, threshold=initial.detection_threshold, dead_time=_dead_time(initial, fs),
-        refractory=ms_to_samples(initial.refractory_ms, fs), burst=ms_to_samples(BURST_MS, fs),
-        fixed_number=initial.units is not None, seed=seed, observer=observer, fine=data.signal, factor=factor,
+        signal, events, templates, members, subspace, window, threshold=initial.detection_threshold, dead_time=dead_time,
+        refractory=refractory, burst=ms_to_samples(BURST_MS, fs), fixed_number=initial.units is not None, seed=seed, observer=observer,
     )  # fmt: skip
     slab = curated.model
     riding = int(curated.satellites.sum())
@@ -271,10 +266,10 @@ def _learn(data: _TrainingSignal, view, window, factor, config, device, observer
     observer.finish(f"{slab.n_units - riding} units after {curated.rounds} rounds{aside}")
     clock.lap("curate")
     if not slab.n_units:
-        empty = Dictionary(np.zeros((0, view.n_channels, factor * window.n_times), np.float32), np.zeros(0))
+        empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
         still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), view.n_samples)
         return Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
-    drifting = fit_drift(data.signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
+    drifting = fit_drift(signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
     # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
     settings = replace(config.train, annealing=0.0)
     if config.infer.prior != "laplace":
@@ -284,7 +279,7 @@ def _learn(data: _TrainingSignal, view, window, factor, config, device, observer
             max_training_s=min(settings.max_training_s, LAMBDA_TRAINING_S),
         )
     training = train(
-        _training_windows(data.signal, settings, view.sampling_frequency), Dictionary.from_templates(slab.templates), settings,
+        _training_windows(signal, settings, fs), Dictionary.from_templates(slab.templates), settings,
         sigma=1.0, seed=seed, device=device, observer=observer,
     )  # fmt: skip
     clock.lap("train")
@@ -298,15 +293,6 @@ def _learn(data: _TrainingSignal, view, window, factor, config, device, observer
         ~curated.satellites,
         curated.ids,
     )
-
-
-def _subspace(signal: np.ndarray, config, fs: float) -> SpikeSubspace:
-    length = max(4, ms_to_samples(1.0, fs))
-    return SpikeSubspace.learn(signal.T, config.detection_threshold, length, _dead_time(config, fs))
-
-
-def _dead_time(config, fs: float) -> int:
-    return max(1, ms_to_samples(config.dead_time_ms, fs))
 
 
 def _training_windows(signal: np.ndarray, config: TrainConfig, fs: float) -> np.ndarray:

@@ -50,7 +50,6 @@ FLOORS = {
         "bursts",
         "merges",
         "curate",
-        "decimate",
         "infer",
         "confidence",
         "quality",
