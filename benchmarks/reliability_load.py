@@ -246,6 +246,8 @@ def _batch_command(arguments: argparse.Namespace) -> int:
 
 def run(argv: Sequence[str]) -> int:
     """The command above; returns its exit code."""
+    if not argv:
+        return max(run(["stream"]), run(["batch"]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = parser.add_subparsers(required=True)
     one = parts.add_parser("stream")
