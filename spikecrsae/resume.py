@@ -16,7 +16,7 @@ from spikecrsae.files import write_atomic, writing
 from spikecrsae.folders import unfinished
 from spikecrsae.learned import Shelf
 from spikecrsae.memory import within_limit
-from spikecrsae.pipeline import resolve_device
+from spikecrsae.device import resolve_device
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.record import library_versions
