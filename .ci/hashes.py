@@ -2,8 +2,8 @@
 
     python .ci/hashes.py
 
-asks the package index that pip is set up with, for CPython 3.11 to 3.13 on x86_64 Linux; nothing is installed. torch is left out: its
-builds for CPU and CUDA have the same version and different hashes, and stand on indexes of their own.
+asks the package index that pip is set up with, for CPython 3.11 to 3.13 on x86_64 Linux; nothing is installed. torch is left
+out: its builds for CPU and CUDA have the same version and different hashes, and stand on indexes of their own.
 """
 
 from __future__ import annotations

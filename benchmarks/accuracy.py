@@ -12,12 +12,12 @@ Environment of the others, optional; without --others-python they are shown from
     python -m venv others && others/bin/pip install spikeinterface==0.105.3 mountainsort5==0.5.9 kilosort==4.1.7 \\
         torch==2.13.0 hdbscan numba isosplit6 networkx        # and --others-python others/bin/python
 
-Ours is `spikecrsae sort FILE -o ...` with no other option; the others get the same traces (float32, uV where the gain is known) and
-SpikeInterface's `run_sorter` with default parameters. A recording without positions is given to them as a column or square of
-20 um. Where a sorter fails on a recording sampled below 12 kHz (the usual 6 kHz low-pass is above its Nyquist frequency)
-it gets a copy resampled to 30 kHz, its times are mapped back, and the table marks it (r). Kilosort 4 fails on tetrodes (on
-mearec_tetrode6 it estimates a drift of 495 um, on a probe of 48 um, and no spike is left); it runs again without drift
-correction, marked (p).
+Ours is `spikecrsae sort FILE -o ...` with no other option; the others get the same traces (float32, uV where the gain is
+known) and SpikeInterface's `run_sorter` with default parameters. A recording without positions is given to them as a column
+or square of 20 um. Where a sorter fails on a recording sampled below 12 kHz (the usual 6 kHz low-pass is above its Nyquist
+frequency) it gets a copy resampled to 30 kHz, its times are mapped back, and the table marks it (r). Kilosort 4 fails on
+tetrodes (on mearec_tetrode6 it estimates a drift of 495 um, on a probe of 48 um, and no spike is left); it runs again
+without drift correction, marked (p).
 
 Every sorting is scored by spikecrsae.score.compare, the function behind `spikecrsae score`: units are matched one to one at
 0.4 ms, agreement at least 0.5; accuracy is tp / (tp + fn + fp) per neuron, 0 without a partner, and its mean over the
@@ -26,8 +26,8 @@ names all neurons (not with real tissue). A crash or a timeout is an entry of th
 
 Differences: ours minus the best other sorter, with a paired 95 % interval by bootstrap over spikes. Within each neuron
 the true spikes are drawn again with replacement, each with its two fates (found by ours, found by the other), and false
-alarms of the two matched units, those at most 0.4 ms apart taken as one event, get independent Poisson(1) weights; both accuracies
-are computed from one draw. Neurons are not drawn again: the interval is about these neurons.
+alarms of the two matched units, those at most 0.4 ms apart taken as one event, get independent Poisson(1) weights; both
+accuracies are computed from one draw. Neurons are not drawn again: the interval is about these neurons.
 
 Results are kept in DIR/results. The one of another sorter is valid as long as the recording has not changed, ours as long as
 neither the recording nor the package's source has. --only runs the sorters that it names and takes all else from there.

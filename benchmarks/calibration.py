@@ -3,14 +3,14 @@
     SPIKECRSAE_DATA=<folder> python benchmarks/calibration.py --folder DIR [--set first|second] [--recordings-folder DIR] [--docs] [PART ...]
 
 Recordings: six of spikecrsae.simulate with weak neurons (SNR from 3 to 8) and, where SPIKECRSAE_DATA is set, those of
-accuracy.py: the development recordings and a set of recordings.py, made in the recordings' folder (DIR unless given) where they are
-missing. PART: only recordings whose names contain one of the parts.
+accuracy.py: the development recordings and a set of recordings.py, made in the recordings' folder (DIR unless given) where
+they are missing. PART: only recordings whose names contain one of the parts.
 
 A unit belongs to the neuron with which it shares the most spikes (one to one at 0.4 ms); `matched` is whether the one-to-one
-assignment of the whole sorting, agreement at least 0.5, gives it the same. True false alarms are the part of its spikes that are
-none of that neuron's, true misses the part of that neuron's that it lacks. Where the truth names only some
-neurons, as in real tissue, only matched units count: of the others nothing is known. The estimates are the columns
-estimated_false_alarm and estimated_miss of the units.
+assignment of the whole sorting, agreement at least 0.5, gives it the same. True false alarms are the part of its spikes that
+are none of that neuron's, true misses the part of that neuron's that it lacks. Where the truth names only some neurons, as
+in real tissue, only matched units count: of the others nothing is known. The estimates are the columns estimated_false_alarm
+and estimated_miss of the units.
 """
 
 from __future__ import annotations

@@ -2,17 +2,19 @@
 
     python benchmarks/drift.py --folder DIR [--seeds 3] [--seconds 120] [--long 300] [--move-um 10] [--docs]
 
-Two kinds, each on a tetrode (five neurons of SNR 6 to 15, one fires bursts), on a single wire (two neurons, SNR 7 and 14) and on
-a crowded wire (three, SNR 6.5 to 14, one fires bursts: there the twin itself is sorted badly, and a loss says little), 20 kHz:
+Two kinds, each on a tetrode (five neurons of SNR 6 to 15, one fires bursts), on a single wire (two neurons, SNR 7 and 14)
+and on a crowded wire (three, SNR 6.5 to 14, one fires bursts: there the twin itself is sorted badly, and a loss says
+little), 20 kHz:
 
 amplitude  spikecrsae.simulate with drift = 0.3: each neuron's amplitude changes linearly by 30 % of its mean, from 1.15 to 0.85
            of it or the other way, at random. The twin has drift = 0.
-shape      the contacts move by 10 um along their column while the cells stay: each neuron's template turns linearly from the one at
+shape      the contacts move by 10 um along their column while the cells stay: each neuron's template turns linearly from the
+one at
            the first place into the one at the last, amplitude moving between the channels. The twin has the mean of the two
            templates all the time.
 
-Everything else, spike times, bursts, jitter of the amplitudes and the noise, is equal in both. The loss is the twin's mean accuracy
-(one to one at 0.4 ms) less that of the drifting recording; 0.03 is what may be lost. `change` is how far neurons
+Everything else, spike times, bursts, jitter of the amplitudes and the noise, is equal in both. The loss is the twin's mean
+accuracy (one to one at 0.4 ms) less that of the drifting recording; 0.03 is what may be lost. `change` is how far neurons
 change: the last peak over the first, smallest and largest, and the smallest cosine of a first and a last template.
 """
 
@@ -76,7 +78,8 @@ class Moving(Simulated):
         )
 
     def banks(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-        """Templates in uV (n_shifts, n_units, n_channels, n_times) at the first and the last place, and the index of time zero."""
+        """Templates in uV (n_shifts, n_units, n_channels, n_times) at the first and the last place, and the index of time
+        zero."""
         half = np.array([0.0, self.move_um / 2])
         places = np.concatenate([positions - half, positions + half])
         rng = np.random.default_rng([self.config.seed, 1])

@@ -4,8 +4,8 @@
 
 reads folders from standard input, one per line. A folder holds traces.dat (float32, interleaved) and about.json
 (sampling_frequency, channel_positions); spikes.npz (one array of samples per unit) and outcome.json (status, error, seconds of
-run_sorter, version, and parameters where they are not the default ones) appear in it, the latter last. One process serves many recordings, so that what numba compiles is
-compiled once. Imports nothing of spikecrsae.
+run_sorter, version, and parameters where they are not the default ones) appear in it, the latter last. One process serves
+many recordings, so that what numba compiles is compiled once. Imports nothing of spikecrsae.
 """
 
 from __future__ import annotations

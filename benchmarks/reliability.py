@@ -1,7 +1,7 @@
 """The promises about reliability, tried in large numbers: python benchmarks/reliability.py PART [OPTIONS].
 
-A part is a module reliability_<part>.py beside this one with a function run(words), which prints its figures and returns an exit
-code; whatever stands there can be called. Without a part, all run one after the other with their defaults.
+A part is a module reliability_<part>.py beside this one with a function run(words), which prints its figures and returns an
+exit code; whatever stands there can be called. Without a part, all run one after the other with their defaults.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python benchmarks/reliability_corpus.py
 
-Each case of tests/corpus_files.py is sorted from the command line, in this process. Exit code 0 where every one was refused with the
-right exit code in a line that names the file and the trouble, or sorted with a warning that names the trouble; 1 otherwise.
+Each case of tests/corpus_files.py is sorted from the command line, in this process. Exit code 0 where every one was refused
+with the right exit code in a line that names the file and the trouble, or sorted with a warning that names the trouble; 1
+otherwise.
 """
 
 from __future__ import annotations

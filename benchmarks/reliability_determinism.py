@@ -2,12 +2,12 @@
 
     SPIKECRSAE_DATA=<folder of the recordings> python benchmarks/reliability_determinism.py [--only NAME,...] [--seconds S]
 
-sorts each recording once as it is, and once for every variation (VARIATIONS): another run, other numbers of threads and lengths of
-chunks, a Dask cluster of two workers on this machine, and what the program would use on other processors: compiled loops without
-AVX and FMA (numba's `generic`), the kernels of OpenBLAS for older and newer processors, numpy without its vector code. Prints one
-row for each: whether spikes.csv and units.csv are the same to the byte, and the part of all spikes that both results share (units
-matched one to one, spikes within 0.4 ms). Returns 1 where a result of this machine is not identical, or one of another
-processor shares less than 99.9 %.
+sorts each recording once as it is, and once for every variation (VARIATIONS): another run, other numbers of threads and
+lengths of chunks, a Dask cluster of two workers on this machine, and what the program would use on other processors:
+compiled loops without AVX and FMA (numba's `generic`), the kernels of OpenBLAS for older and newer processors, numpy without
+its vector code. Prints one row for each: whether spikes.csv and units.csv are the same to the byte, and the part of all
+spikes that both results share (units matched one to one, spikes within 0.4 ms). Returns 1 where a result of this machine is
+not identical, or one of another processor shares less than 99.9 %.
 
 What this cannot show: processors of other makers and architectures, other operating systems, GPUs.
 """

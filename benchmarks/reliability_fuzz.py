@@ -2,10 +2,10 @@
 
     python benchmarks/reliability_fuzz.py --seconds 30
 
-Needs atheris (pip install atheris; Linux), which is not among the project's own dependencies. A finding is an exception that is no
-SpikeCRsAEError, a read of more than --slow-s seconds, more than --memory-mb of memory, or the end of the process. One input of
-each is written into the folder --findings; those worth keeping go into tests/fuzz_corpus/<target>/, which the tests replay.
-Exit code 0 without a finding, 1 with one, 2 where atheris is missing.
+Needs atheris (pip install atheris; Linux), which is not among the project's own dependencies. A finding is an exception that
+is no SpikeCRsAEError, a read of more than --slow-s seconds, more than --memory-mb of memory, or the end of the process. One
+input of each is written into the folder --findings; those worth keeping go into tests/fuzz_corpus/<target>/, which the tests
+replay. Exit code 0 without a finding, 1 with one, 2 where atheris is missing.
 """
 
 from __future__ import annotations

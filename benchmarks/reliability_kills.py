@@ -2,11 +2,12 @@
 
     python benchmarks/reliability.py kills [--trials 110] [--stops 32] [--jobs 2] [--seconds 4] [--seed 0]
 
-Every other trial replaces an earlier result (--overwrite) that was made with another seed. A trial kills the run at a moment drawn
-within one stage, goes on with --resume, kills that run in every second trial too, at any moment, and then lets it end. After each
-kill and at the end it is checked that the recording is untouched, that a result under the final name is whole, the earlier or the
-new one, that whole files only bear final names; that the end is the undisturbed result and that nothing is left over. Then SIGINT
-and SIGTERM, half of the trials with four groups of channels: how long a run takes to end, and with what exit code.
+Every other trial replaces an earlier result (--overwrite) that was made with another seed. A trial kills the run at a moment
+drawn within one stage, goes on with --resume, kills that run in every second trial too, at any moment, and then lets it end.
+After each kill and at the end it is checked that the recording is untouched, that a result under the final name is whole,
+the earlier or the new one, that whole files only bear final names; that the end is the undisturbed result and that nothing
+is left over. Then SIGINT and SIGTERM, half of the trials with four groups of channels: how long a run takes to end, and with
+what exit code.
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class Tally:
 
 @dataclass(frozen=True)
 class Lab:
-    """The recording, and what sorting it gives: undisturbed, with other settings (the earlier result), and how long stages take."""
+    """The recording, and what sorting it gives: undisturbed, with other settings (the earlier result), and how long stages
+    take."""
 
     root: Path
     recording: Path

@@ -3,10 +3,10 @@
     SPIKECRSAE_DATA=<folder of the recordings> python benchmarks/self_test.py [--folder DIR] [NAME ...]
 
 sorts sample_data/tetrode.h5, the development recordings and, with --folder, every .h5 file in DIR (made by recordings.py)
-with default settings and the self-test. A unit is compared with the neuron that `spikecrsae score` matches it with, one to one; units
-without a neuron have no true figures and are counted. Prints one row per unit, then the mean absolute differences over all
-units, over those with a true error of more than 5 %, the rank correlations, and how often an estimate says less error than there is.
-Recordings that name only some neurons (hc1, hybrid_locust) have true figures for these.
+with default settings and the self-test. A unit is compared with the neuron that `spikecrsae score` matches it with, one to
+one; units without a neuron have no true figures and are counted. Prints one row per unit, then the mean absolute differences
+over all units, over those with a true error of more than 5 %, the rank correlations, and how often an estimate says less
+error than there is. Recordings that name only some neurons (hc1, hybrid_locust) have true figures for these.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
     SPIKECRSAE_DATA=<folder> python benchmarks/sort_speed.py --folder DIR [--others-python PATH] [--docs] [tetrodes] [long]
 
-tetrodes  mearec_tetrode6 and synth_tetrode5, every sorter in a process of its own, the second run counted: what had to be compiled
+tetrodes  mearec_tetrode6 and synth_tetrode5, every sorter in a process of its own, the second run counted: what had to be
+compiled
           once is on disk by then. Seconds of the process from its start to the result, ours with report and all, those of the
           others with as many jobs as there are cores, and of their run_sorter alone.
 long      six neurons of 15 Hz on a tetrode at 30 kHz, from spikecrsae.simulate: ten minutes, and an hour that repeats them six

@@ -2,9 +2,11 @@
 
     python benchmarks/speed.py [--sporco-python PATH] [--docs] [encoder] [learning]
 
-encoder   sparse codes of the paper's 17 minutes (10,100 windows, one channel, four templates) with learned templates: coordinate
+encoder   sparse codes of the paper's 17 minutes (10,100 windows, one channel, four templates) with learned templates:
+coordinate
           descent against 180 iterations of our own FISTA, tenth by tenth in turns.
-learning  the four templates of the paper's simulation (1,000 windows, 16 dB, from -3.5 dB) until all are at -19 dB: training against
+learning  the four templates of the paper's simulation (1,000 windows, 16 dB, from -3.5 dB) until all are at -19 dB: training
+against
           Sporco, in turns. Sporco has an environment of its own: python -m venv DIR; DIR/bin/pip install sporco.
 
 What a whole sort takes is in sort_speed.py.

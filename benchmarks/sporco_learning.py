@@ -1,9 +1,10 @@
-"""Sporco's dictionary learning on windows that another process hands over; runs in an environment of its own (pip install sporco).
+"""Sporco's dictionary learning on windows that another process hands over; runs in an environment of its own (pip install
+sporco).
 
     python benchmarks/sporco_learning.py IN.npz OUT.npz
 
-IN: windows (n_windows, n_samples), atoms (n_units, n_times), the start; lmbda, rho, iterations, every. OUT: seconds and atoms after
-every so many iterations; version.
+IN: windows (n_windows, n_samples), atoms (n_units, n_times), the start; lmbda, rho, iterations, every. OUT: seconds and
+atoms after every so many iterations; version.
 """
 
 from __future__ import annotations

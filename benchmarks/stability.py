@@ -2,14 +2,14 @@
 
     SPIKECRSAE_DATA=<folder> python benchmarks/stability.py --folder DIR [--seconds 40] [--seeds 5] [--docs] [PART ...]
 
-Every number of the configuration (stages preprocess, initialise, train, infer) that the default run reads, and every constant in
-capitals of the code that decides (DECIDING), is set 5 % lower and 5 % higher, one at a time. A whole number moves by the
-nearest step; where one step is more than 5 % it is left out, and the end of the table says so. Numbers without a name, inside
-functions, are not varied. PART: only settings whose names contain one of the parts.
+Every number of the configuration (stages preprocess, initialise, train, infer) that the default run reads, and every
+constant in capitals of the code that decides (DECIDING), is set 5 % lower and 5 % higher, one at a time. A whole number
+moves by the nearest step; where one step is more than 5 % it is left out, and the end of the table says so. Numbers without
+a name, inside functions, are not varied. PART: only settings whose names contain one of the parts.
 
 Recordings: the project's sample_data/tetrode.h5 and, where SPIKECRSAE_DATA is set, hc1_tetrode_dev whole, synth_tetrode5
-and mearec_tetrode6 from their beginnings to --seconds. Each entry is the change of the mean accuracy over the true neurons (one to
-one at 0.4 ms) against the defaults, and in brackets the change of the number of units where it changes.
+and mearec_tetrode6 from their beginnings to --seconds. Each entry is the change of the mean accuracy over the true neurons
+(one to one at 0.4 ms) against the defaults, and in brackets the change of the number of units where it changes.
 """
 
 from __future__ import annotations

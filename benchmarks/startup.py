@@ -3,7 +3,8 @@
     python benchmarks/startup.py [--docs]
 
 Seconds of the process from its start to its end, smallest and median of eleven runs after one that fills the caches; in a quiet
-process the rest is the machine's. The heaviest imports are those of `python -X importtime`, with everything that they import in turn.
+process the rest is the machine's. The heaviest imports are those of `python -X importtime`, with everything that they import
+in turn.
 """
 
 from __future__ import annotations

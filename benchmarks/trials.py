@@ -1,7 +1,8 @@
 """Recordings with truth, sorted in process and scored, several at a time; what is found is kept as JSON.
 
 What stability.py, drift.py and calibration.py share. A kept result is valid as long as neither the source of the package's
-sorting nor the recording has changed, so that an interrupted benchmark goes on where it was when the same command is given again.
+sorting nor the recording has changed, so that an interrupted benchmark goes on where it was when the same command is given
+again.
 """
 
 from __future__ import annotations
@@ -223,7 +224,8 @@ def arguments_of(description: str, more: Callable[[argparse.ArgumentParser], Non
 
 
 def publish(mark: str, title: str, intro: str, lines: Sequence[str], docs: bool) -> None:
-    """Print the lines; with docs also put them, with the command and the intro, between the mark's comments in docs/benchmarks.md."""
+    """Print the lines; with docs also put them, with the command and the intro, between the mark's comments in
+    docs/benchmarks.md."""
     print(*lines, sep="\n")
     if not docs:
         return

@@ -1,4 +1,5 @@
-"""What `apply` needs of a sorting: filters, templates, priors. Plain numbers and tensors, so that weights_only=True loads it."""
+"""What `apply` needs of a sorting: filters, templates, priors. Plain numbers and tensors, so that weights_only=True loads
+it."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ FORMAT_VERSION = 1
 
 
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint (nest of dicts and lists of arrays, numbers, text) under a temporary name, then rename. OutputError where the
-    place cannot be written."""
+    """Write a checkpoint (nest of dicts and lists of arrays, numbers, text) under a temporary name, then rename. OutputError
+    where the place cannot be written."""
     import torch
 
     file = io.BytesIO()
@@ -29,7 +30,8 @@ def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint back, tensors as arrays, tuples as lists. Raises InputError for a missing file, another kind of file or version."""
+    """Read a checkpoint back, tensors as arrays, tuples as lists. Raises InputError for a missing file, another kind of file
+    or version."""
     import torch
 
     refuse_unreadable(path, "the model.pt of a result folder")
@@ -47,8 +49,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _refuse_packed(path: Path) -> None:
-    """Raise ValueError where a file is not what torch.save writes, a zip archive whose members are stored as they are: packed ones
-    could unpack to any size."""
+    """Raise ValueError where a file is not what torch.save writes, a zip archive whose members are stored as they are:
+    packed ones could unpack to any size."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     if any(member.compress_type != zipfile.ZIP_STORED for member in members) or sum(

@@ -27,9 +27,9 @@ _depth: ContextVar[int] = ContextVar("depth", default=0)
 class Cluster:
     """The cluster whose scheduler is at `address` (tcp://host:port); workers.Workers.
 
-    Tasks may hand out tasks of their own: while one waits for these, its worker is free for them. A task whose worker dies begins
-    again on another one, as often as the scheduler allows (3 times unless configured). Files must have the same paths everywhere.
-    When the caller stops, tasks that have not begun are withdrawn; those at work end by themselves.
+    Tasks may hand out tasks of their own: while one waits for these, its worker is free for them. A task whose worker dies
+    begins again on another one, as often as the scheduler allows (3 times unless configured). Files must have the same paths
+    everywhere. When the caller stops, tasks that have not begun are withdrawn; those at work end by themselves.
     """
 
     address: str

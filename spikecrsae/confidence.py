@@ -48,7 +48,8 @@ def thresholds(model: SpikeSlab) -> np.ndarray:
 
 
 def error_rates(spikes: Spikes, model: SpikeSlab) -> tuple[np.ndarray, np.ndarray]:
-    """Estimated false alarm (false of the found spikes) and miss (missed of the true ones) of every unit, each (n_units,), 0 to 1.
+    """Estimated false alarm (false of the found spikes) and miss (missed of the true ones) of every unit, each (n_units,), 0
+    to 1.
 
     Every spike is its unit's, its best rival's or noise, with the posterior probabilities that the gains give. Missed are
     those that stand under another unit's name, and those below the threshold: of amplitudes N(1, s^2 + 1 / ||h||^2) the

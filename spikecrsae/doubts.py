@@ -44,7 +44,8 @@ def of_facts(recording: Recording) -> tuple[str, ...]:
 
 
 def of_result(used: Recording, sorting: Sorting) -> tuple[str, ...]:
-    """All remarks that need the numbers: on those of the channels that were used, their noise, and the templates found in them."""
+    """All remarks that need the numbers: on those of the channels that were used, their noise, and the templates found in
+    them."""
     noise = np.asarray(sorting.channels["noise_level"])
     return (
         of_numbers(used)
@@ -54,7 +55,8 @@ def of_result(used: Recording, sorting: Sorting) -> tuple[str, ...]:
 
 
 def of_numbers(recording: Recording) -> tuple[str, ...]:
-    """Remarks on the stored numbers of a few seconds: integers that wrap around, samples that are not beside their neighbours."""
+    """Remarks on the stored numbers of a few seconds: integers that wrap around, samples that are not beside their
+    neighbours."""
     length = min(s_to_samples(1.0, recording.sampling_frequency), recording.n_samples)
     starts = np.unique(np.linspace(0, recording.n_samples - length, STRETCHES).astype(np.int64))
     blocks = [np.asarray(recording.raw(int(start), int(start) + length)) for start in starts]
@@ -75,7 +77,8 @@ def _wrapped(blocks: list[np.ndarray], recording: Recording) -> tuple[str, ...]:
 
 
 def _not_beside(blocks: list[np.ndarray]) -> tuple[str, ...]:
-    """Electrodes and amplifiers pass no more of the high frequencies than of the low ones: no later sample is nearer than the next."""
+    """Electrodes and amplifiers pass no more of the high frequencies than of the low ones: no later sample is nearer than
+    the next."""
     values = [block.astype(np.float64) for block in blocks if len(block) > 4 * FARTHEST]
     lags = range(1, FARTHEST + 1)
     squares = np.array([sum(((block[lag:] - block[:-lag]) ** 2).mean(axis=0) for block in values) for lag in lags])

@@ -65,8 +65,9 @@ def expectation_maximisation(
 def maximise(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, n_positions: int | None = None) -> SpikeSlab:
     """The M-step for decoded spikes. Units without a spike keep what they have.
 
-    Templates: joint least squares with the decoded amplitudes, those of before counting a little (see fit_templates), rescaled so that
-    the mean amplitude is 1. Spread: that of the amplitudes (from the median to 84 %) less what noise adds (1 / ||h||^2). Penalty: minus the log of the rate per position.
+    Templates: joint least squares with the decoded amplitudes, those of before counting a little (see fit_templates),
+    rescaled so that the mean amplitude is 1. Spread: that of the amplitudes (from the median to 84 %) less what noise adds
+    (1 / ||h||^2). Penalty: minus the log of the rate per position.
     """
     if not len(spikes) or not model.n_units:
         return model
@@ -127,8 +128,8 @@ class Excerpt:
 
     @classmethod
     def around(cls, rest: np.ndarray, model: SpikeSlab, spikes: Spikes, starts: np.ndarray, seed: int) -> Excerpt:
-        """rest (n_channels, n_samples): the residual of all spikes. starts: first samples of the spikes to look at; of more than
-        COMPARED_SPIKES, some drawn at random."""
+        """rest (n_channels, n_samples): the residual of all spikes. starts: first samples of the spikes to look at; of more
+        than COMPARED_SPIKES, some drawn at random."""
         n_starts = len(starts)
         if n_starts > COMPARED_SPIKES:
             starts = np.sort(np.random.default_rng(seed).choice(starts, COMPARED_SPIKES, replace=False))

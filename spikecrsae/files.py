@@ -85,8 +85,8 @@ def measured(file: Path) -> dict:
 
 
 def locked(file: Path) -> int | None:
-    """An open, locked file, or None where another process holds the lock, which the system frees when that process ends, however
-    it ends. Where the file system knows no locks the file is open and nobody is kept away."""
+    """An open, locked file, or None where another process holds the lock, which the system frees when that process ends,
+    however it ends. Where the file system knows no locks the file is open and nobody is kept away."""
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:

@@ -47,8 +47,8 @@ def _home(path: str | Path) -> Path:
 
 
 def put_in_place(path: str | Path, kind: str = MANIFEST_FORMAT, without: Collection[str] = ()) -> None:
-    """Give the finished folder unfinished(path) its name; of an earlier one there, what its manifest lists goes, the rest stays.
-    Folders named in `without`, in the new one, are removed.
+    """Give the finished folder unfinished(path) its name; of an earlier one there, what its manifest lists goes, the rest
+    stays. Folders named in `without`, in the new one, are removed.
 
     At every moment, and wherever the process is killed, the earlier folder or the new one is whole; where it is not under its
     name, or has not all files of other origin yet, `settle` puts that right. Raises OutputError where a file of other origin

@@ -105,11 +105,11 @@ def sort(
 ) -> Outcome:
     """pipeline.sort of each group of the recording, as one outcome; of all channels where it has no groups.
 
-    reopen: opens the recording in another process, to which it is pickled; without it one group is sorted after the other, here.
-    jobs: groups sorted at the same time, None for as many as there are cores; cluster: where they are sorted in place of this
-    machine's processes, and the blocks of each are decoded. The result is the same for any. self_test: also hybrid.self_test.
-    shelf: for what is learned, each group's on its own, see pipeline.sort. Raises InputError where no group can be sorted; one that
-    cannot is a warning.
+    reopen: opens the recording in another process, to which it is pickled; without it one group is sorted after the other,
+    here. jobs: groups sorted at the same time, None for as many as there are cores; cluster: where they are sorted in place
+    of this machine's processes, and the blocks of each are decoded. The result is the same for any. self_test: also
+    hybrid.self_test. shelf: for what is learned, each group's on its own, see pipeline.sort. Raises InputError where no
+    group can be sorted; one that cannot is a warning.
     """
     observer = observer or Observer()
     if not recording.groups and not (cluster and cluster.far):

@@ -86,7 +86,8 @@ def self_test(
 ) -> pipeline.Outcome:
     """The outcome of sorting the recording, with the columns hybrid_recall, hybrid_precision and hybrid_injected per unit.
 
-    Sorts once more; shelf: that of the first sorting, beside which this one puts what it learns. Where the hybrid recording cannot be sorted, the columns are NaN and a warning says why.
+    Sorts once more; shelf: that of the first sorting, beside which this one puts what it learns. Where the hybrid recording
+    cannot be sorted, the columns are NaN and a warning says why.
     """
     observer, began = observer or Observer(), time.perf_counter()
     sorting, config = outcome.sorting, outcome.config
@@ -246,7 +247,8 @@ def judge(sorting: Sorting, copies: Copies, again: Sorting | None) -> dict[str, 
 
 @dataclass(frozen=True)
 class _Events:
-    """All that is known to be in a hybrid recording: sample (n,), ascending, and how many false spikes one beside it is worth."""
+    """All that is known to be in a hybrid recording: sample (n,), ascending, and how many false spikes one beside it is
+    worth."""
 
     sample: np.ndarray
     weight: np.ndarray

@@ -126,8 +126,8 @@ def _support_clusters(size: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndar
 
 @dataclass(frozen=True)
 class DecodedChunk:
-    """Spikes whose templates begin in [start, stop) of the recording, with samples counted from `start`, their misfit (n_spikes,),
-    and the high-passed traces (n_samples, n_channels) that hold their templates whole, from `start` on."""
+    """Spikes whose templates begin in [start, stop) of the recording, with samples counted from `start`, their misfit
+    (n_spikes,), and the high-passed traces (n_samples, n_channels) that hold their templates whole, from `start` on."""
 
     start: int
     stop: int
@@ -141,8 +141,8 @@ class Decoding:
     """A recording that is to be decoded by a model, in blocks of about `block` samples, at least 64 times the model's reach.
 
     n_times: length of a template. A block is decoded by itself, from the seam at its beginning to the one at its end. Each seam
-    is laid where no spike bears on what follows, as a decoding of the signal around it says, the same one for the blocks on both
-    sides; so together they are what the whole would give. Where spikes leave no such place it is laid anyway.
+    is laid where no spike bears on what follows, as a decoding of the signal around it says, the same one for the blocks on
+    both sides; so together they are what the whole would give. Where spikes leave no such place it is laid anyway.
     """
 
     view: PreprocessedRecording

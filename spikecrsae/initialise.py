@@ -220,8 +220,8 @@ def _halved(
 
 
 def _groups_apart(features: np.ndarray, smallest: int, seed: int) -> Iterator[np.ndarray]:
-    """Labels 0 and 1 of features (n, n_components) where those about one of the most distant (1) seem to be a mode of their own:
-    2-means from the mean of all and that one. k-means from elsewhere does not find a hundredth of the whole."""
+    """Labels 0 and 1 of features (n, n_components) where those about one of the most distant (1) seem to be a mode of their
+    own: 2-means from the mean of all and that one. k-means from elsewhere does not find a hundredth of the whole."""
     distance = ((features - features.mean(axis=0)) ** 2).sum(axis=1)
     untried = np.argsort(distance)[::-1][:GROUPS_TRIED]
     while len(untried):

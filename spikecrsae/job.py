@@ -41,9 +41,9 @@ class Job:
 
     recordings: its file, or those of one session in order. reader: fields of ReadOptions. exports: further formats that the
     result is written in (export.FORMATS). jobs: groups of channels sorted at the same time, None for as many as there are
-    cores. scheduler: of a Dask cluster over which groups and blocks are spread. overwrite: replace an earlier result. resume: go on
-    where an earlier run of the same job was stopped. stays: keep what was learned for that, where this run is stopped. command: the
-    words that asked for it, for run.json.
+    cores. scheduler: of a Dask cluster over which groups and blocks are spread. overwrite: replace an earlier result.
+    resume: go on where an earlier run of the same job was stopped. stays: keep what was learned for that, where this run is
+    stopped. command: the words that asked for it, for run.json.
     """
 
     recordings: tuple[Path, ...]
@@ -104,10 +104,11 @@ class Job:
 
 
 def run_job(job: Job, observer: Observer | None = None):
-    """Sort a recording into its folder; returns the pipeline's Outcome, of a result that was there already without its checkpoint.
+    """Sort a recording into its folder; returns the pipeline's Outcome, of a result that was there already without its
+    checkpoint.
 
-    Raises UsageError, InputError or OutputError where the options, the recording or the folder cannot be used, or job.resume does
-    not match what is there; then nothing new is left behind, but what was learned, for job.resume.
+    Raises UsageError, InputError or OutputError where the options, the recording or the folder cannot be used, or job.resume
+    does not match what is there; then nothing new is left behind, but what was learned, for job.resume.
     """
     # beside the first stages, which use all cores, it would only be in the way
     observer = _Loading(observer or Observer())
@@ -127,8 +128,8 @@ def run_job(job: Job, observer: Observer | None = None):
 
 
 def _found(job: Job, observer: Observer):
-    """The Outcome of an earlier run of this job that is finished; None where the folder has none, or another one may be replaced.
-    Raises OutputError where it may not."""
+    """The Outcome of an earlier run of this job that is finished; None where the folder has none, or another one may be
+    replaced. Raises OutputError where it may not."""
     from spikecrsae.pipeline import Outcome
     from spikecrsae.results import read_run, read_sorting
 
@@ -196,7 +197,8 @@ def _check_exports(job: Job) -> None:
 
 
 def _export(job: Job, reopen: Callable, observer: Observer) -> None:
-    """Write the finished result in further formats into its folder, all or those that are missing; reopen() gives the recording."""
+    """Write the finished result in further formats into its folder, all or those that are missing; reopen() gives the
+    recording."""
     from spikecrsae.curated import open_sorting
     from spikecrsae.export import default_place, export
 
@@ -222,10 +224,10 @@ def run_into_folder(
 ):
     """Call run(components_path) and write its Outcome, the pictures and the records into `folder`; returns the Outcome.
 
-    recorded: recording_facts. facts: what the caller adds to run.json. prepare: makes unfinished(folder), if not as usual. The caller
-    has reserved the folder. Raises OutputError where it cannot be used. The result is made beside the folder, in unfinished(folder),
-    and takes its name at the end: a run that ends early leaves an earlier result as it was, and nothing else but what it has learned;
-    after an internal error also run.log, with the traceback.
+    recorded: recording_facts. facts: what the caller adds to run.json. prepare: makes unfinished(folder), if not as usual.
+    The caller has reserved the folder. Raises OutputError where it cannot be used. The result is made beside the folder, in
+    unfinished(folder), and takes its name at the end: a run that ends early leaves an earlier result as it was, and nothing
+    else but what it has learned; after an internal error also run.log, with the traceback.
     """
     from spikecrsae.checkpoint import save_checkpoint
 
@@ -252,8 +254,8 @@ def run_into_folder(
 
 
 class _Loading(Observer):
-    """Passes on what it is told; from curation on (or from that of groups) libraries that are needed later are loaded beside the
-    computation, which takes seconds. What is missing is told where it is used."""
+    """Passes on what it is told; from curation on (or from that of groups) libraries that are needed later are loaded beside
+    the computation, which takes seconds. What is missing is told where it is used."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer

@@ -106,8 +106,8 @@ class Shelf:
         return self.folder / f"{self.name}.pt"
 
     def load(self, checksum: str) -> Learned | None:
-        """What lies there; None where there is nothing of this run. Raises OutputError where it was learned from a recording with
-        another checksum (that of Survey)."""
+        """What lies there; None where there is nothing of this run. Raises OutputError where it was learned from a recording
+        with another checksum (that of Survey)."""
         try:
             stored = load_checkpoint(self._file)
         except InputError:

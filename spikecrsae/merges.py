@@ -17,8 +17,8 @@ SIMILAR = 0.7
 
 
 def merge_pairs(state: Candidates, cleaned: list[np.ndarray], burst: int) -> bool:
-    """Merge the pairs whose cleaned waveforms, at the best shift, show one mode, and those of which one holds the later spikes of
-    the other's bursts (burst: bursts.BURST_MS in samples); whether there was such a pair."""
+    """Merge the pairs whose cleaned waveforms, at the best shift, show one mode, and those of which one holds the later
+    spikes of the other's bursts (burst: bursts.BURST_MS in samples); whether there was such a pair."""
     gone: set[int] = set()
     for similarity, a, b, shift in _similar_pairs(state.model.templates):
         if a in gone or b in gone or min(len(cleaned[a]), len(cleaned[b])) < SMALLEST_CLUSTER:

@@ -1,5 +1,5 @@
-"""Statistics of the noise in blocks of high-passed traces (n_samples, n_channels): where it is quiet, its level, its covariance in
-time and across channels, and what whitens it."""
+"""Statistics of the noise in blocks of high-passed traces (n_samples, n_channels): where it is quiet, its level, its
+covariance in time and across channels, and what whitens it."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ def autocovariances(blocks: list[np.ndarray], quiet: list[np.ndarray], n_lags: i
 
 
 def power(blocks: list[np.ndarray], weights: list[np.ndarray], size: int) -> np.ndarray:
-    """|FFT|^2 over `size` samples of the blocks times weights (n_samples,), summed over the blocks: (n_channels, n_frequencies)."""
+    """|FFT|^2 over `size` samples of the blocks times weights (n_samples,), summed over the blocks: (n_channels,
+    n_frequencies)."""
 
     def of_block(block: np.ndarray, weight: np.ndarray) -> np.ndarray:
         rows = np.ascontiguousarray(block.T, np.float32) * weight.astype(np.float32)

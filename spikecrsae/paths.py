@@ -10,7 +10,8 @@ from spikecrsae.errors import InputError
 
 
 def refuse_unreadable(path: str | Path, what: str = "a recording") -> None:
-    """Raise InputError where `path` is no file or folder that can be read: missing, a pipe, a device, a socket, or not permitted.
+    """Raise InputError where `path` is no file or folder that can be read: missing, a pipe, a device, a socket, or not
+    permitted.
 
     what: what was expected there, in words for the message.
     """

@@ -82,9 +82,9 @@ def sort(
 ) -> Outcome:
     """Find the units of a recording, all channels as one group, in its time range; their templates and their spikes.
 
-    components_path: where to write each unit's separated signal, if anywhere. gather: where its blocks are decoded, with the same
-    result anywhere. shelf: where what is learned is put as soon as it is; what lies there already is not learned again. Raises
-    InputError where the recording cannot be sorted; one without any unit is no error, its sorting is empty.
+    components_path: where to write each unit's separated signal, if anywhere. gather: where its blocks are decoded, with the
+    same result anywhere. shelf: where what is learned is put as soon as it is; what lies there already is not learned again.
+    Raises InputError where the recording cannot be sorted; one without any unit is no error, its sorting is empty.
     """
     whole, recording = recording, recording.in_range()
     observer = observer or Observer()
@@ -131,10 +131,11 @@ def apply(
     name: str = "",
     gather: Gather = gathered,
 ) -> Outcome:
-    """Spikes of a recording, in its time range, with the filters, templates and priors of an earlier sorting; nothing is learned.
+    """Spikes of a recording, in its time range, with the filters, templates and priors of an earlier sorting; nothing is
+    learned.
 
-    model: of one group of channels, a file or what load_checkpoint reads (then with its `name` for errors). gather: as for `sort`.
-    Raises InputError where it does not fit the recording (channels, sampling frequency).
+    model: of one group of channels, a file or what load_checkpoint reads (then with its `name` for errors). gather: as for
+    `sort`. Raises InputError where it does not fit the recording (channels, sampling frequency).
     """
     observer = observer or Observer()
     clock = _Clock()

@@ -19,15 +19,13 @@ from spikecrsae.errors import InputError
 from spikecrsae.hum import find_lines, notches, part_to_leave
 from spikecrsae.intervals import NONE, bridged, inside, widened, within
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording
+from spikecrsae.recording import Recording, refuse_impossible
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 log = logging.getLogger(__name__)
 
 #: A channel is saturated where more than this part of its samples repeats its own extreme value.
 SATURATED_FRACTION = 0.01
-#: Numbers beyond this are no voltages, and their squares leave float32.
-LARGEST_SAMPLE = 1e18
 
 
 @dataclass(frozen=True)
@@ -84,19 +82,6 @@ def survey(recording: Recording, chunk_size: int, observer: Observer, gaps: np.n
         raise InputError(f"{recording.source}: no usable channel is left: {'; '.join(problems)}.")
     observer.finish(f"{usable.sum()} of {recording.n_channels} channels usable")
     return Survey(usable, tuple(problems), digest.hexdigest())
-
-
-def refuse_impossible(recording: Recording, raw: np.ndarray, start: int) -> None:
-    """Raise InputError where stored samples (n_samples, n_channels) from `start` on are not finite or too large for voltages."""
-    # a NaN makes the comparison false
-    if raw.dtype.kind != "f" or not raw.size or (raw.min() > -LARGEST_SAMPLE and raw.max() < LARGEST_SAMPLE):
-        return
-    sound = np.isfinite(raw) & (np.abs(raw) < LARGEST_SAMPLE)
-    row, channel = np.argwhere(~sound)[0]
-    raise InputError(
-        f"{recording.source}: sample {start + row} of channel {recording.channel_ids[channel]} is {raw[row, channel]}; every sample "
-        f"must be finite and below {LARGEST_SAMPLE:g}. Repair the file, leave the channel out with --channels, or check --dtype."
-    )
 
 
 def _finish(jobs: list[Future]) -> None:

@@ -13,6 +13,8 @@ from spikecrsae.errors import InputError, UsageError
 #: A recording is gone through in blocks of so many samples, counted from its first one, each worked on by itself. How many are
 #: held at once, by whom and on which machine then changes no bit of the result.
 BLOCK = 2**16
+#: Numbers beyond this are no voltages, and their squares leave float32.
+LARGEST_SAMPLE = 1e18
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,8 @@ class Recording:
 
     @property
     def groups(self) -> dict[str, tuple[int, ...]]:
-        """Channels, by position from 0, of each named group, in the order of their first channels; empty where there are none."""
+        """Channels, by position from 0, of each named group, in the order of their first channels; empty where there are
+        none."""
         found: dict[str, list[int]] = {}
         for channel, name in enumerate(self.channel_groups or ()):
             if name:
@@ -192,6 +195,20 @@ class Recording:
                 if low < high
             ),
         )
+
+
+def refuse_impossible(recording: Recording, raw: np.ndarray, start: int) -> None:
+    """Raise InputError where stored samples (n_samples, n_channels) from `start` on are not finite or too large for
+    voltages."""
+    # a NaN makes the comparison false
+    if raw.dtype.kind != "f" or not raw.size or (raw.min() > -LARGEST_SAMPLE and raw.max() < LARGEST_SAMPLE):
+        return
+    sound = np.isfinite(raw) & (np.abs(raw) < LARGEST_SAMPLE)
+    row, channel = np.argwhere(~sound)[0]
+    raise InputError(
+        f"{recording.source}: sample {start + row} of channel {recording.channel_ids[channel]} is {raw[row, channel]}; every sample "
+        f"must be finite and below {LARGEST_SAMPLE:g}. Repair the file, leave the channel out with --channels, or check --dtype."
+    )
 
 
 def _one_if_shared(values: np.ndarray) -> np.ndarray:

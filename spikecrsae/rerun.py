@@ -33,8 +33,8 @@ class Record:
 
     @classmethod
     def read(cls, path: str | Path) -> Record:
-        """The record in a run.json, or in the result folder that holds it. Raises InputError where there is none, it is damaged,
-        or it says too little to be repeated."""
+        """The record in a run.json, or in the result folder that holds it. Raises InputError where there is none, it is
+        damaged, or it says too little to be repeated."""
         path = Path(path)
         file = path / "run.json" if path.is_dir() else path
         try:

@@ -66,8 +66,8 @@ def prepare_folder(path: str | Path, overwrite: bool = False, keep: Collection[s
     """Make the result folder, with a manifest that reserves the names of RESULT_FILES; returns its path.
 
     With overwrite, an earlier result's files are removed: those that its manifest lists, without those named in `keep`, and
-    nothing else. Raises OutputError where the path exists (without overwrite), is a file, is a folder of something else, holds a
-    foreign file under a name that the result needs, or cannot be written.
+    nothing else. Raises OutputError where the path exists (without overwrite), is a file, is a folder of something else,
+    holds a foreign file under a name that the result needs, or cannot be written.
     """
     path = Path(path)
     check_folder(path, overwrite)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae.config import Config
+from spikecrsae.device import resolve_device
 from spikecrsae.errors import OutputError, SpikeCRsAEError
 from spikecrsae.files import write_atomic, writing
 from spikecrsae.folders import unfinished
 from spikecrsae.learned import Shelf
 from spikecrsae.memory import within_limit
-from spikecrsae.device import resolve_device
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.record import library_versions
@@ -42,8 +42,8 @@ def differences_to_result(folder: Path, request: Mapping[str, Any]) -> str:
 
 
 def ties(request: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """All that what is learned depends on: settings, version of the program and of its libraries, device, and the recording as it was
-    opened (recording_facts). Further formats and the like do not matter."""
+    """All that what is learned depends on: settings, version of the program and of its libraries, device, and the recording
+    as it was opened (recording_facts). Further formats and the like do not matter."""
     libraries = library_versions()
     del libraries["platform"]  # that of a kernel, which changes at a restart
     config = Config().with_values(request["config"])

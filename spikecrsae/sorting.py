@@ -92,8 +92,8 @@ class Sorting:
         return self.spikes["sample"][self.spikes["unit"] == unit_id]
 
     def placed(self, recording: Recording) -> Sorting:
-        """This sorting of a recording's time range as one of the whole recording, with the table of its parts: samples count from
-        the recording's first, and what lies outside of the range is left out."""
+        """This sorting of a recording's time range as one of the whole recording, with the table of its parts: samples count
+        from the recording's first, and what lies outside of the range is left out."""
         parts = recording.parts
         files = {
             "name": np.array([part.name for part in parts], dtype=str),

@@ -118,8 +118,8 @@ def _reopened(folder: Path, by_group: bool) -> Recording:
 
 
 def recording_from_spikeinterface(recording: BaseRecording) -> Recording:
-    """A recording of SpikeInterface as one of ours, read lazily as it is stored: gains and offsets (else ADC), positions, groups
-    of channels where the property `group` has several values, segments one after the other as parts."""
+    """A recording of SpikeInterface as one of ours, read lazily as it is stored: gains and offsets (else ADC), positions,
+    groups of channels where the property `group` has several values, segments one after the other as parts."""
     n = recording.get_num_channels()
     gain, offset = recording.get_channel_gains(), recording.get_channel_offsets()
     scaled = gain is not None and offset is not None

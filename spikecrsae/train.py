@@ -260,8 +260,8 @@ def _quiet_sigma(joined, events, n_times, sigma) -> float:
 def _scales(codes: np.ndarray, bias: float, before: np.ndarray, n_times: int) -> np.ndarray:
     """Mean unpenalised amplitude per unit, (n_units,): see Training.
 
-    codes: the optimum for this bias. Codes of one unit within a quarter template are one spike. The optimality conditions say what the penalty took
-    from a spike that stands alone: the bias.
+    codes: the optimum for this bias. Codes of one unit within a quarter template are one spike. The optimality conditions
+    say what the penalty took from a spike that stands alone: the bias.
     """
     scale = np.array(before, np.float64)
     for unit in range(codes.shape[1]):

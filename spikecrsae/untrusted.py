@@ -1,4 +1,5 @@
-"""Files from elsewhere are not trusted: nothing in them is run, leads out of them, or takes more memory than their size is worth.
+"""Files from elsewhere are not trusted: nothing in them is run, leads out of them, or takes more memory than their size is
+worth.
 
 HDF5 files are walked once when they are opened; what points to other files is refused there, before anything follows it. Sizes
 that a file declares are compared with the bytes that it holds.
@@ -33,8 +34,8 @@ _MB = 2**20
 def open_hdf5(path: Path) -> h5py.File:
     """The file, open for reading, after a walk through all of it.
 
-    Raises InputError where it is no HDF5 file or cut off, where something in it lies in another file (an external link, external
-    raw data, a virtual dataset), or its groups are nested too deep.
+    Raises InputError where it is no HDF5 file or cut off, where something in it lies in another file (an external link,
+    external raw data, a virtual dataset), or its groups are nested too deep.
     """
     if not path.is_file():
         raise InputError(f"{path} is no file; give the path of a file.")
@@ -81,7 +82,8 @@ def items_of(file: h5py.File) -> Iterator[h5py.Group | h5py.Dataset]:
 
 
 def _is_inside(group: h5py.Group, name: str, path: str) -> bool:
-    """Whether a member is linked directly, and not by a path within the file. Raises InputError where it lies in another file."""
+    """Whether a member is linked directly, and not by a path within the file. Raises InputError where it lies in another
+    file."""
     try:
         link = group.get(name, getlink=True)
     except (TypeError, OSError, RuntimeError, ValueError) as error:
@@ -174,8 +176,8 @@ def load_npy(path: Path) -> np.ndarray:
 
 
 def folders_below(folder: str | Path, depth: int | None = None) -> Iterator[str]:
-    """A folder and those below it, to `depth` levels, without hidden ones, each real one once: links to folders are followed and
-    go round no circle."""
+    """A folder and those below it, to `depth` levels, without hidden ones, each real one once: links to folders are followed
+    and go round no circle."""
     seen, waiting = set(), [(str(folder), 0)]
     while waiting:
         here, level = waiting.pop(0)

@@ -35,8 +35,8 @@ class StageCounter(Observer):
 
 
 def end_with_parent() -> None:
-    """In a process that another one has started: end at once when that one does, also where it is killed. Nobody takes the result
-    any more, and the next run shall find the folder free."""
+    """In a process that another one has started: end at once when that one does, also where it is killed. Nobody takes the
+    result any more, and the next run shall find the folder free."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

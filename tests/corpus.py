@@ -38,8 +38,9 @@ class Hang(BaseException):
 class Case:
     """make(folder) writes the input and returns the words after `sort`: its path first, then options.
 
-    how: "refused" (exit code 2 or 3 as `codes` says) or "warned" (exit code 0, or 5 without a unit). words: a regular expression
-    that the error or one of the warnings must match. named: the file that an error must name, the recording unless given.
+    how: "refused" (exit code 2 or 3 as `codes` says) or "warned" (exit code 0, or 5 without a unit). words: a regular
+    expression that the error or one of the warnings must match. named: the file that an error must name, the recording
+    unless given.
     """
 
     name: str
@@ -201,7 +202,8 @@ def _gone(writer: Callable, name: str) -> Callable[[Path], list]:
 
 
 def cut_cases() -> list[Case]:
-    """Every file of every format: emptied, cut in its first bytes, in the middle, before its last byte; and a companion gone."""
+    """Every file of every format: emptied, cut in its first bytes, in the middle, before its last byte; and a companion
+    gone."""
     cases = []
     for format, (writer, names) in FORMATS.items():
         for name in names:

@@ -1,7 +1,8 @@
 """What is fuzzed: one function for each thing that the program reads, and a small sound input for each to begin with.
 
-A target takes any bytes. It may raise SpikeCRsAEError, which a person sees as one line, and nothing else. benchmarks/reliability_fuzz.py
-drives the targets by coverage; tests replay what was found and is kept in tests/fuzz_corpus/<target>/.
+A target takes any bytes. It may raise SpikeCRsAEError, which a person sees as one line, and nothing else.
+benchmarks/reliability_fuzz.py drives the targets by coverage; tests replay what was found and is kept in
+tests/fuzz_corpus/<target>/.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ LOOK = 100
 
 @dataclass(frozen=True)
 class Target:
-    """run(data, folder) reads the bytes, with what stands in the folder; seeds are sound inputs; prepare(folder) puts companions there.
+    """run(data, folder) reads the bytes, with what stands in the folder; seeds are sound inputs; prepare(folder) puts
+    companions there.
 
     neo: the module of neo that reads it, which a fuzzer then has to see into as well; empty where neo does not.
     """

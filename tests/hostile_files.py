@@ -1,4 +1,5 @@
-"""Files made to do harm, for test_hostile.py: each writes one file that a reader must refuse; and how the command line refuses it."""
+"""Files made to do harm, for test_hostile.py: each writes one file that a reader must refuse; and how the command line
+refuses it."""
 
 from __future__ import annotations
 

@@ -103,8 +103,8 @@ def test_the_tail_of_a_strong_spike_gets_a_template_that_is_no_neuron():
 
 
 def test_a_neuron_that_drifts_and_is_known_as_two_in_turn_becomes_one():
-    """Its shape turns steadily from one template to another, of cosine 0.85. Two neurons of the first and the last shape that fire in
-    turn stay two: neither moves."""
+    """Its shape turns steadily from one template to another, of cosine 0.85. Two neurons of the first and the last shape
+    that fire in turn stay two: neither moves."""
     rng = np.random.default_rng(6)
     last = template(20, (0.55, 0.8, 0.1, 0.0))
     n, length = 300, 300 * 400 + 200

@@ -1,4 +1,5 @@
-"""Compiled code: kept on disk in a folder of one's choice, loaded by the next process, done without where none can be written."""
+"""Compiled code: kept on disk in a folder of one's choice, loaded by the next process, done without where none can be
+written."""
 
 from __future__ import annotations
 

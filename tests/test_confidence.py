@@ -188,8 +188,8 @@ def test_estimated_errors_of_similar_units_are_the_true_ones(templates, counts):
 
 @pytest.mark.parametrize("norm", [4.5, 5.0, 6.0])
 def test_estimated_errors_of_a_weak_unit_err_on_the_side_of_caution(norm):
-    """Misses within half, or 0.01. Neighbouring samples are not independent, so noise has fewer chances than the prior gives it:
-    false alarms are fewer than estimated, by less than 0.04."""
+    """Misses within half, or 0.01. Neighbouring samples are not independent, so noise has fewer chances than the prior gives
+    it: false alarms are fewer than estimated, by less than 0.04."""
     estimated, true = estimated_and_true([template(norm)], (3000,), seed=5)[0].T
     assert true[1] > 0.01
     assert estimated[1] == pytest.approx(true[1], rel=0.5, abs=0.01)

@@ -1,4 +1,5 @@
-"""The same seed gives the same result: over runs, numbers of threads, lengths of chunks and, but for a few spikes, processors."""
+"""The same seed gives the same result: over runs, numbers of threads, lengths of chunks and, but for a few spikes,
+processors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""docs/cli.md and the command line say the same: every command, option, default, setting and exit code, both ways. What pages name
-exists: links and their anchors, the tests of docs/ecosystem.md."""
+"""docs/cli.md and the command line say the same: every command, option, default, setting and exit code, both ways. What
+pages name exists: links and their anchors, the tests of docs/ecosystem.md."""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ def learnt(signal: np.ndarray, model) -> DriftingSlab:
 @pytest.mark.parametrize("name", MOVES)
 @pytest.mark.parametrize("n", [120, 1000])
 def test_planted_drift_is_found(name, n):
-    """A kept mode has a waveform of 80 numbers and comes with a constant one; their noise has the norm sqrt(2 * 80 / n) at a typical
-    moment, and by the polynomials a few times that at the ends. The template itself moves by 4.5 and more."""
+    """A kept mode has a waveform of 80 numbers and comes with a constant one; their noise has the norm sqrt(2 * 80 / n) at a
+    typical moment, and by the polynomials a few times that at the ends. The template itself moves by 4.5 and more."""
     move = MOVES[name]
     signal, _, mean = moving(move, n, seed=1)
     drifting = learnt(signal, slab([mean]))

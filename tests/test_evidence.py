@@ -226,8 +226,8 @@ def test_the_spread_stays_in_its_bounds_and_few_spikes_leave_it_where_it_was():
     ("norms", "spread"), [((20.0, 14.0, 10.0), 0.1), ((12.0, 8.0, 7.0), 0.1), ((40.0, 30.0, 20.0), 0.05)]
 )
 def test_em_raises_the_log_posterior(norms, spread):
-    """From templates with an error of a third of their norm. Not every step is an ascent, since spreads are bounded and come from
-    quantiles: no round loses more than 0.02 per spike, and together they gain much."""
+    """From templates with an error of a third of their norm. Not every step is an ascent, since spreads are bounded and come
+    from quantiles: no round loses more than 0.02 per spike, and together they gain much."""
     true = three(norms)
     signal, truth = fired(true, (250, 200, 150), 45, seed=10, spread=spread)
     error = np.random.default_rng(11).standard_normal(true.templates.shape)

@@ -1,4 +1,5 @@
-"""Disks that are full or read-only, files that vanish, shrink or cannot be read: one line, the right code, nothing half-made."""
+"""Disks that are full or read-only, files that vanish, shrink or cannot be read: one line, the right code, nothing
+half-made."""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ def layer():
 
 
 def each_fault(layer, place: Path, number: int, run, record_property):
-    """Run a command again and again, the change that fails one later each time, until none does; yields what failed runs gave."""
+    """Run a command again and again, the change that fails one later each time, until none does; yields what failed runs
+    gave."""
     for change in range(300):
         layer.place, layer.left, layer.number, layer.hit = str(place), change, number, False
         try:

@@ -134,7 +134,8 @@ def test_time_ranges_are_whole_samples_of_the_recording_or_refused(start_s, low,
 @steady
 @given(st.integers(0, 2**32 - 1), st.integers(0, 200), st.integers(200, 5000))
 def test_an_intan_header_of_random_numbers(tmp_path, word, place, length):
-    """Four bytes anywhere in the header are something else: read, or refused in one line; never anything else, never for long."""
+    """Four bytes anywhere in the header are something else: read, or refused in one line; never anything else, never for
+    long."""
     path = TARGETS["intan"].prepare(clean(tmp_path / "intan"))
     content = bytearray(path.read_bytes())
     content[place : place + 4] = struct.pack("<I", word)

@@ -1,6 +1,7 @@
 """The commands and Python blocks of README, tutorial and how-to pages do what they say: each page is run from top to bottom.
 
-A page is run in a folder of its own, in which FILES lie. A block is run unless a comment `<!-- not run: reason -->` stands before it.
+A page is run in a folder of its own, in which FILES lie. A block is run unless a comment `<!-- not run: reason -->` stands
+before it.
 """
 
 from __future__ import annotations

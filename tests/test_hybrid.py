@@ -209,8 +209,8 @@ def test_the_scale_undoes_the_selection_by_the_threshold():
 
 
 def test_counting_by_hand():
-    """Unit 0: of four copies one is missed and one goes to unit 1, where it stands for 2 real spikes; unit 1 gets one spike out of
-    nowhere. A spike of unit 0 that changes to unit 1 counts for neither."""
+    """Unit 0: of four copies one is missed and one goes to unit 1, where it stands for 2 real spikes; unit 1 gets one spike
+    out of nowhere. A spike of unit 0 that changes to unit 1 counts for neither."""
     first = found({0: [10_000, 20_000, 30_000, 40_000, 50_000, 60_000, 70_000, 80_000], 1: [15_000, 25_000]})
     injected = copies([100_000, 110_000, 120_000, 130_000, 140_000, 150_000], units=[0, 0, 0, 0, 1, 1])
     again = found(

@@ -1,4 +1,5 @@
-"""Numbers that mean something: samples and seconds are the same in every file, and what is counted in other units is noticed."""
+"""Numbers that mean something: samples and seconds are the same in every file, and what is counted in other units is
+noticed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def _intan_channel(name: str, order: int, kind: int) -> bytes:
 
 
 def intan(folder: Path, raw: np.ndarray | None = None) -> Written:
-    """Intan RHD2000, all in one file: four amplifier channels, three auxiliary ones at a quarter of the rate, the supply voltage."""
+    """Intan RHD2000, all in one file: four amplifier channels, three auxiliary ones at a quarter of the rate, the supply
+    voltage."""
     raw = stored("<i2") if raw is None else raw
     raw = raw[: len(raw) // INTAN_BLOCK * INTAN_BLOCK]
     header = struct.pack(
@@ -112,8 +113,8 @@ def _plexon_header(dtype: list, **values) -> bytes:
 
 
 def plexon(folder: Path, pause_s: float = 0.0) -> Written:
-    """Plexon PLX 105: file header, one header per slow (continuous) channel, data blocks of 500 samples of one channel each, with a
-    pause before the second half."""
+    """Plexon PLX 105: file header, one header per slow (continuous) channel, data blocks of 500 samples of one channel each,
+    with a pause before the second half."""
     raw, path = stored("<i2"), folder / "wires.plx"
     text, number, short = "S{}".format, "<i4", "<u2"
     head = [("magic", "<u4"), ("version", number), ("comment", text(128)), ("frequency", number), ("dsp", number), ("events", number),

@@ -14,8 +14,8 @@ from spikecrsae.progress import Observer
 
 
 def run_on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Event]:
-    """Run jobs on the cluster whose scheduler is at `address` (tcp://host:port), each with its groups and blocks spread over it;
-    yields what happens. Raises UsageError as Cluster does."""
+    """Run jobs on the cluster whose scheduler is at `address` (tcp://host:port), each with its groups and blocks spread over
+    it; yields what happens. Raises UsageError as Cluster does."""
     there = [replace(job.with_full_paths(), scheduler=address) for job in jobs]
     with contextlib.closing(Cluster(address).each(_attempt, None, there)) as results:
         for index, result in results:

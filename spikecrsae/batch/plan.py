@@ -81,8 +81,9 @@ def plan_jobs(jobs: Sequence[Job], *, resume: bool) -> tuple[list[Job], list[Job
     """The jobs that are to be done, and those whose result is there already (with resume).
 
     With resume a finished result stays where the same recording (path, size, time of change) was sorted with the same
-    options and settings by the same version, and an unfinished one goes on; what a killed run left otherwise is replaced. Raises OutputError where a result would have
-    to be overwritten and overwrite is not set in its job; nothing has been done by then.
+    options and settings by the same version, and an unfinished one goes on; what a killed run left otherwise is replaced.
+    Raises OutputError where a result would have to be overwritten and overwrite is not set in its job; nothing has been done
+    by then.
     """
     todo, kept, in_the_way = [], [], []
     for job in jobs:

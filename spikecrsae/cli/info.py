@@ -70,18 +70,13 @@ def _noise(recording) -> tuple[list[float] | None, list[str]]:
     """Noise level per channel of the first seconds after the default high-pass, or why there is none; what is odd about it."""
     from dataclasses import replace
 
-    import numpy as np
-
-    from spikecrsae import doubts
+    from spikecrsae import doubts, glance
     from spikecrsae.config import PreprocessConfig
-    from spikecrsae.preprocess import fit, refuse_impossible
-    from spikecrsae.progress import Observer
     from spikecrsae.units import s_to_samples
 
     first = replace(recording, n_samples=min(recording.n_samples, s_to_samples(_LOOK_S, recording.sampling_frequency)))
     try:
-        refuse_impossible(first, first.raw(0, first.n_samples), 0)
-        level = fit(first, PreprocessConfig(), np.random.default_rng(0), Observer()).noise_level
+        level = glance.noise_level(first, PreprocessConfig())
         return level.tolist(), list(doubts.of_noise(first, level))
     except InputError as error:
         return None, [f"noise level unknown: {error}"]

@@ -34,8 +34,8 @@ def show_outcome(
     remedy: str = "A lower --detection-threshold or another --highpass-hz may help.",
     **facts: Any,
 ) -> int:
-    """Print the unit table, or the JSON document (with further facts of the caller); returns the exit code. remedy: what to do where no
-    unit was found."""
+    """Print the unit table, or the JSON document (with further facts of the caller); returns the exit code. remedy: what to
+    do where no unit was found."""
     sorting = outcome.sorting
     if as_json:
         console.print_json(_document(outcome, folder) | facts)

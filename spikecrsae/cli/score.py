@@ -68,8 +68,8 @@ def score(
 ) -> None:
     """Compare SORTING with known spikes: accuracy, misses, false alarms.
 
-    SORTING is a result folder, its sorting.h5, a Phy folder, or spike times in any form that --truth takes. The trade-off curve of
-    misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
+    SORTING is a result folder, its sorting.h5, a Phy folder, or spike times in any form that --truth takes. The trade-off
+    curve of misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
     """
     from spikecrsae.readers import ReadOptions, read_truth
     from spikecrsae.score import compare, doubt

@@ -69,7 +69,8 @@ class BlockSpectra:
         return cls(signal, spectra, size, n_times)
 
     def correlate(self, atoms: np.ndarray) -> np.ndarray:
-        """H^T y: correlation with every atom (n_units, n_channels, n_times), (n_units, n_positions), in the signal's precision."""
+        """H^T y: correlation with every atom (n_units, n_channels, n_times), (n_units, n_positions), in the signal's
+        precision."""
         hop = self.size - self.n_times + 1
         n_positions = self.signal.shape[1] - self.n_times + 1
         filters = np.conj(scipy.fft.rfft(atoms.astype(self.spectra.real.dtype), self.size))
@@ -97,8 +98,8 @@ def _filtered(spectra, filters):
 
 
 def energy_in_span(signal: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
-    """Energy of a signal (n_channels, n_samples) in the span of orthonormal shapes (n_shapes, n_times) on every channel, around each
-    sample; zeros beyond the ends. In pieces, to be joined. float32."""
+    """Energy of a signal (n_channels, n_samples) in the span of orthonormal shapes (n_shapes, n_times) on every channel,
+    around each sample; zeros beyond the ends. In pieces, to be joined. float32."""
     n_times = shapes.shape[1]
     padded = np.pad(signal, ((0, 0), (n_times // 2, n_times - 1 - n_times // 2)))
     return in_threads(lambda part: _energy(padded[:, part.start : part.stop + n_times - 1], shapes), signal.shape[1], _PIECE)
@@ -139,7 +140,8 @@ def _correlate_into(out, signal, shape):
 
 
 def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
-    """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores; inside such work, on the one it has."""
+    """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores; inside such work, on the one it
+    has."""
     slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
     if len(slices) < 2 or getattr(_thread, "is_ours", False):
         return [work(part) for part in slices]
@@ -157,7 +159,8 @@ def correlate(signal: np.ndarray, atoms: np.ndarray) -> np.ndarray:
 
 
 def gram(atoms: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
-    """Cross-correlations of the atoms with others (the atoms themselves by default), (n_units, n_others, 2 n_times - 1), float64.
+    """Cross-correlations of the atoms with others (the atoms themselves by default), (n_units, n_others, 2 n_times - 1),
+    float64.
 
     gram[a, b, n_times - 1 + d] = sum_k <h_a[:, k], h_b[:, k + d]>: what one unit of atom b at position 0 adds to the
     correlation with atom a at position d (Eq. 39).

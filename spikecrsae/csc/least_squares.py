@@ -22,9 +22,9 @@ def fit_templates(
 
     signal (n_channels, n_samples). One symmetric system of size n_units n_times built from the correlations of the codes,
     with one right-hand side per channel; overlapping spikes are told apart. Units without an event come back as zero.
-    ridge: relative to the mean of the diagonal; it only keeps the system regular. before: templates that count as much as the part
-    `weight` of the unit's events. Where units always come together at one lag the codes tell only the sum of their templates; what one has
-    and the other has not then stays as it was before.
+    ridge: relative to the mean of the diagonal; it only keeps the system regular. before: templates that count as much as
+    the part `weight` of the unit's events. Where units always come together at one lag the codes tell only the sum of their
+    templates; what one has and the other has not then stays as it was before.
     """
     n_units, n_channels = code.n_units, len(signal)
     lags, target = _code_statistics(signal, code.unit, code.sample, code.amplitude.astype(np.float64), n_units, n_times)

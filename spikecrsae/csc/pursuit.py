@@ -56,7 +56,8 @@ class SpikeSlab:
 
     @property
     def reach(self) -> int:
-        """Samples over which one spike bears on the next: template length, with what interpolation sees, or refractory period."""
+        """Samples over which one spike bears on the next: template length, with what interpolation sees, or refractory
+        period."""
         return max(self.templates.shape[2], self.refractory + 1) + 2 * SINC_REACH
 
     def shifts(self) -> np.ndarray:
@@ -92,8 +93,8 @@ class SpikeSlab:
     def decode(self, signal: np.ndarray | BlockSpectra | View, n_sweeps: int = 4, with_rivals: bool = True) -> Spikes:
         """The spikes of signal (n_channels, n_samples), whitened; samples are first samples of the templates.
 
-        n_sweeps: of improvement over the greedy solution, at most. with_rivals: say which other unit fits a spike best. Pieces between which nothing looks like a spike are
-        decoded side by side.
+        n_sweeps: of improvement over the greedy solution, at most. with_rivals: say which other unit fits a spike best.
+        Pieces between which nothing looks like a spike are decoded side by side.
         """
         n_times = self.templates.shape[2]
         if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < n_times):
@@ -130,8 +131,8 @@ class SpikeSlab:
         return rest
 
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
-        """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted by the
-        template's power, relative to its peak."""
+        """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted
+        by the template's power, relative to its peak."""
         power = self._power()
         rest = (self.residual(signal, spikes) ** 2).sum(axis=0)
         return (rest[spikes.sample[:, None] + np.arange(power.shape[1])] * power[spikes.unit]).sum(axis=1)
@@ -140,7 +141,8 @@ class SpikeSlab:
 @dataclass(frozen=True)
 class View:
     """A signal as templates see it: signal (n_channels, n_samples), correlation (n_units, n_positions) with every template, and
-    overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted copies. It is used up by decoding."""
+    overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted copies. It is used up by
+    decoding."""
 
     signal: np.ndarray
     correlation: np.ndarray

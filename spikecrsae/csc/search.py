@@ -33,7 +33,8 @@ def _read(row, kernel, position, step):
 
 @compiled
 def _best(correlation, blocked, kernel, prior, first, last, only):
-    """The spike of the largest gain in [first, last): gain, unit (-1: none pays), position, step, amplitude. only: a unit, or -1."""
+    """The spike of the largest gain in [first, last): gain, unit (-1: none pays), position, step, amplitude. only: a unit,
+    or -1."""
     n_units, n_positions = correlation.shape
     n_shifts = kernel.shape[0]
     best_gain, best_unit, best_position, best_step, best_amplitude = 0.0, -1, -1, 0, 0.0
@@ -99,8 +100,8 @@ def _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, s
 
 @compiled
 def search(correlation, blocked, overlaps, kernel, prior, refractory):
-    """The greedy solution: the spike of the largest gain in a segment and its two neighbours, until none gains. Unit, position, step,
-    amplitude and gain of each spike, and a mask of ones."""
+    """The greedy solution: the spike of the largest gain in a segment and its two neighbours, until none gains. Unit,
+    position, step, amplitude and gain of each spike, and a mask of ones."""
     n_positions = correlation.shape[1]
     n_shifts = kernel.shape[0]
     centre = (overlaps.shape[2] - 1) // 2
@@ -341,8 +342,8 @@ def improve(
 
 @compiled
 def compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, position, step, amplitude, with_rivals):
-    """For every spike, with all others in place: its gain, and unit (or -1) and gain of the best spike of another unit there, if
-    rivals are asked for."""
+    """For every spike, with all others in place: its gain, and unit (or -1) and gain of the best spike of another unit
+    there, if rivals are asked for."""
     n_shifts = kernel.shape[0]
     n_units, n_positions = correlation.shape
     close = max(3, (overlaps.shape[2] - 1) // 12)

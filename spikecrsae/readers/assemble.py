@@ -148,8 +148,8 @@ def _scaling(found: Found, options: ReadOptions) -> tuple[np.ndarray, np.ndarray
 
 
 def _guarded(found: Found) -> Callable[[int, int], np.ndarray]:
-    """found.read, with whatever the libraries below raise turned into one ReadError, and so for a file that is no longer what it
-    was when it was opened: of one that was cut off HDF5 gives zeros, and a mapped one ends the process."""
+    """found.read, with whatever the libraries below raise turned into one ReadError, and so for a file that is no longer
+    what it was when it was opened: of one that was cut off HDF5 gives zeros, and a mapped one ends the process."""
     whole = _sizes(found)
     look = "see whether it is whole, and its disk or network there, and run again"
 

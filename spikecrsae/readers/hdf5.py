@@ -61,7 +61,8 @@ def shape_along(dataset: h5py.Dataset, axis: int) -> tuple[int, int]:
 
 
 def unwritten(dataset: h5py.Dataset, path: Path) -> tuple[str, ...]:
-    """A remark where parts of a dataset were announced and never written, as when an acquisition ends early: they read as one value.
+    """A remark where parts of a dataset were announced and never written, as when an acquisition ends early: they read as
+    one value.
 
     Raises InputError where more than half is missing, which is no recording and may be of any length, and as check_traces does.
     """

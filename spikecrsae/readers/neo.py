@@ -41,7 +41,8 @@ Candidate = tuple[str, dict[str, Any]]
 
 
 def read_neo(path: Path, options: ReadOptions) -> Recording:
-    """A Recording over one signal stream of what neo finds at `path` (a file or a folder): one segment, or all of them as parts.
+    """A Recording over one signal stream of what neo finds at `path` (a file or a folder): one segment, or all of them as
+    parts.
 
     Raises InputError where no reader of neo opens it, or only detected waveforms are in it; UsageError where there are
     several streams and no choice, or the segment does not exist.

@@ -97,7 +97,8 @@ def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: in
 
 
 def _neuroscope_groups(reader: Any, n_channels: int) -> list[str] | None:
-    """Spike group of each channel, counted from 1 as NeuroScope does, "" for none; None where the session names no spike groups."""
+    """Spike group of each channel, counted from 1 as NeuroScope does, "" for none; None where the session names no spike
+    groups."""
     names = [""] * n_channels
     session = ElementTree.parse(reader.filename).getroot()
     for number, group in enumerate(session.findall("spikeDetection/channelGroups/group"), start=1):
@@ -179,8 +180,9 @@ def _pieces(reader: Any, stream: int, format: str, rate: float) -> list[_Piece]:
 
 
 def _number_plexon_samples(reader: Any) -> None:
-    """Each data block's first sample, anew: neo 0.14 adds the block's own length to the sample before it, not the length of the one
-    before, and so reads the wrong samples wherever blocks differ in length, such as before a pause and at the end."""
+    """Each data block's first sample, anew: neo 0.14 adds the block's own length to the sample before it, not the length of
+    the one before, and so reads the wrong samples wherever blocks differ in length, such as before a pause and at the
+    end."""
     for blocks in reader._data_blocks[5].values():
         blocks["cumsum"] = np.cumsum(blocks["size"] // 2) - blocks["size"] // 2
 

@@ -76,8 +76,9 @@ def _read(path: Path, options: ReadOptions) -> Recording:
 def open_session(paths: Sequence[str | Path], options: ReadOptions | None = None, **values: Any) -> Recording:
     """Files of one session, in the order given, as one recording of several parts; one file is opened as by open_recording.
 
-    start_s and stop_s then count from the first file's start through all of them. Raises InputError, besides what open_recording
-    raises, where the files differ in channels, sampling frequency or scale, UsageError where one is named twice.
+    start_s and stop_s then count from the first file's start through all of them. Raises InputError, besides what
+    open_recording raises, where the files differ in channels, sampling frequency or scale, UsageError where one is named
+    twice.
     """
     if len(paths) == 1:
         return open_recording(paths[0], options, **values)

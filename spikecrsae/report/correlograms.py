@@ -9,8 +9,8 @@ def correlograms(samples: np.ndarray, rows: np.ndarray, n_rows: int, bin_size: i
     """How often a spike of row i follows one of row j by each lag, (n_rows, n_rows, 2 n_half) int64.
 
     samples (n_spikes,) int64, ascending; rows (n_spikes,): the unit of each, from 0. Bin n_half + k holds the lags
-    t_i - t_j from k bin_size to (k + 1) bin_size samples, the end excluded; a spike does not meet itself. These are the numbers of
-    SpikeInterface's compute_correlograms.
+    t_i - t_j from k bin_size to (k + 1) bin_size samples, the end excluded; a spike does not meet itself. These are the
+    numbers of SpikeInterface's compute_correlograms.
     """
     counts = np.zeros((n_rows, n_rows, 2 * n_half), np.int64)
     reach, earlier, shift = bin_size * n_half, np.arange(len(samples)), 0
@@ -31,7 +31,8 @@ def _add(counts: np.ndarray, i: np.ndarray, j: np.ndarray, k: np.ndarray) -> Non
 
 
 def interval_counts(samples: np.ndarray, sampling_frequency: float, bin_ms: float, n_bins: int) -> np.ndarray:
-    """How many intervals between successive spikes (samples, ascending) last from k bin_ms to (k + 1) bin_ms, (n_bins,) int64."""
+    """How many intervals between successive spikes (samples, ascending) last from k bin_ms to (k + 1) bin_ms, (n_bins,)
+    int64."""
     edges = np.arange(n_bins + 1) * bin_ms * sampling_frequency / 1000
     at = np.searchsorted(edges, np.diff(samples), "right") - 1
     return np.bincount(at[at < n_bins], minlength=n_bins)

@@ -1,7 +1,8 @@
 """report.html: one page that holds everything it shows, readable without network and without the program.
 
 What is drawn is in `pictures` and `unit_pictures`, the tables are in `tables`, looks and behaviour in page.css and page.js,
-which are copied into the page. The page may load nothing and run no other script than its own (its Content-Security-Policy says so).
+which are copied into the page. The page may load nothing and run no other script than its own (its Content-Security-Policy
+says so).
 """
 
 from __future__ import annotations

@@ -25,10 +25,10 @@ AMPLITUDE_BINS = 60
 class AmplitudeModel:
     """What the decoder expects of a unit's amplitudes; NaN where it is not known.
 
-    size: the template's largest deflection. noise: standard deviation of the amplitude that the template's matched filter finds in
-    noise alone, size / ||h||, h whitened. spread: that of the spikes' true amplitudes, s size. threshold: what the matched
-    filter must find for a spike to be more probable than noise. shrunk: reported amplitudes are posterior means, drawn from what the
-    filter finds towards `size`, as the spike-and-slab prior does.
+    size: the template's largest deflection. noise: standard deviation of the amplitude that the template's matched filter
+    finds in noise alone, size / ||h||, h whitened. spread: that of the spikes' true amplitudes, s size. threshold: what the
+    matched filter must find for a spike to be more probable than noise. shrunk: reported amplitudes are posterior means,
+    drawn from what the filter finds towards `size`, as the spike-and-slab prior does.
     """
 
     size: float
@@ -159,7 +159,8 @@ def interval_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
 
 
 def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: Sorting, threshold: float, most: int) -> Picture:
-    """Amplitude of the spikes (n,), as the matched filter finds it, over the recording, with the threshold and what was left out."""
+    """Amplitude of the spikes (n,), as the matched filter finds it, over the recording, with the threshold and what was left
+    out."""
     n, drawn = len(samples), np.arange(len(samples))
     if n > most:
         drawn = np.sort(np.random.default_rng(0).choice(n, most, replace=False))

@@ -50,7 +50,8 @@ def doubt(comparison: Comparison, truth: Trains, test: Trains, start_time_s: flo
 
 
 def _best(truth: Trains, test: Trains, tolerance: int, factor: float, shift: float) -> float:
-    """The largest agreement of a pair of units with the truth's times so read; times in a coarser unit are rounded by up to one."""
+    """The largest agreement of a pair of units with the truth's times so read; times in a coarser unit are rounded by up to
+    one."""
     moved = {name: np.round(train * factor + shift).astype(np.int64) for name, train in truth.items()}
     counts = match_counts(moved, test, tolerance + math.ceil(factor if factor > 1 else 0))
     n_truth, n_test = (np.array([len(train) for train in trains.values()], np.int64) for trains in (truth, test))

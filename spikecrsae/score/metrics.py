@@ -77,7 +77,8 @@ class Comparison:
     truth_names, test_names: the units. counts (n_truth, n_test) int64 and agreement (n_truth, n_test): every pair.
     one_to_one: truth name -> test name of the Hungarian assignment (agreement >= 0.5); best_match: truth name -> name of
     the test unit that agrees best (>= 0.1), which may serve several. rows and best_rows: one UnitScore per
-    truth unit under the two. false_positive_units, redundant_units and overmerged_units are None unless the truth is exhaustive.
+    truth unit under the two. false_positive_units, redundant_units and overmerged_units are None unless the truth is
+    exhaustive.
     """
 
     sampling_frequency: float
@@ -133,8 +134,8 @@ def compare(
     """Compare spike trains (name -> samples, int64) with the truth, in SpikeInterface's numbers.
 
     exhaustive: every neuron of the recording is in the truth, so that units without a partner are false. symmetric: neither
-    side is the truth; of the counts of both directions the larger one is taken, as SpikeInterface's compare_two_sorters does. Raises UsageError
-    where the tolerance or the sampling frequency is not a number that makes sense.
+    side is the truth; of the counts of both directions the larger one is taken, as SpikeInterface's compare_two_sorters
+    does. Raises UsageError where the tolerance or the sampling frequency is not a number that makes sense.
     """
     if not (np.isfinite(tolerance_ms) and tolerance_ms >= 0):
         raise UsageError(f"tolerance {tolerance_ms} ms must be 0 or more; 0.4 is usual.")
