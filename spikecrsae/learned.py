@@ -108,6 +108,9 @@ class Shelf:
     def load(self, checksum: str) -> Learned | None:
         """What lies there; None where there is nothing of this run. Raises OutputError where it was learned from a recording
         with another checksum (that of Survey)."""
+        # most runs begin with nothing: to see that does not take the seconds in which a checkpoint's library is loaded
+        if not self._file.exists():
+            return None
         try:
             stored = load_checkpoint(self._file)
         except InputError:

@@ -293,7 +293,10 @@ def improve(
             )
             if new_total > best_total:
                 best_n, best_total = new_n, new_total
-                best_places[:], best_sizes[:] = places, sizes
+                # one by one: the assignment of whole arrays takes numba three seconds to compile
+                for k in range(new_n):
+                    best_places[k, 0], best_places[k, 1], best_places[k, 2] = places[k, 0], places[k, 1], places[k, 2]
+                    best_sizes[k, 0], best_sizes[k, 1] = sizes[k, 0], sizes[k, 1]
             _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes, new_n, -1)
         if best_n < 0:
             _put_all(correlation, blocked, overlaps, n_shifts, refractory, old_places, old_sizes, n_old, 1)
