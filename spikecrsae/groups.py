@@ -32,9 +32,11 @@ from spikecrsae.pipeline import Outcome
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
+from spikecrsae.saved_model import check_groups
 from spikecrsae.sorting import Sorting
 from spikecrsae.spikes import Gather, gathered
 from spikecrsae.spread import Elsewhere, Reopen
+from spikecrsae.texts import counted
 from spikecrsae.units import s_to_samples
 from spikecrsae.workers import Processes, StageCounter, Workers
 
@@ -141,6 +143,7 @@ def apply(
     observer, saved = observer or Observer(), load_checkpoint(model_path)
     if "groups" not in saved:
         return pipeline.apply(saved, recording, config, observer, str(model_path))
+    check_groups(saved, model_path)
     if saved["n_channels"] != recording.n_channels:
         raise InputError(
             f"{recording.source} has {recording.n_channels} channels, the model {model_path} {saved['n_channels']}; they must agree. "
@@ -211,8 +214,7 @@ def _run(
     if not any(isinstance(result, Outcome) for result in results):
         raise InputError("; ".join(f"group {group.name}: {error}" for group, error in outcomes.items()))
     outcome = merged(recording, outcomes) if groups[0].name else results[0]
-    n_groups = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
-    observer.finish(f"{n_groups}, {outcome.sorting.n_units} units")
+    observer.finish(f"{counted(len(groups), 'group')}, {counted(outcome.sorting.n_units, 'unit')}")
     return outcome
 
 

@@ -31,8 +31,10 @@ from spikecrsae.memory import within_limit
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
 from spikecrsae.progress import Observer
 from spikecrsae.recording import BLOCK, Recording
+from spikecrsae.saved_model import check_model
 from spikecrsae.sorting import Sorting
 from spikecrsae.spikes import Collector, Gather, build_sorting, gathered
+from spikecrsae.texts import counted
 from spikecrsae.train import train
 from spikecrsae.units import ms_to_samples, s_to_samples
 
@@ -143,6 +145,7 @@ def apply(
     saved, model_path = (load_checkpoint(model), model) if isinstance(model, Path) else (model, name)
     if "groups" in saved:
         raise InputError(f"the model {model_path} is of several groups of channels; groups.apply takes it.")
+    check_model(saved, model_path)
     if saved["n_channels"] != recording.n_channels or saved["sampling_frequency"] != recording.sampling_frequency:
         raise InputError(
             f"{recording.source} has {recording.n_channels} channels at {recording.sampling_frequency:g} Hz, the model {model_path} "
@@ -254,7 +257,7 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     observer.start("initialise")
     subspace = SpikeSubspace.learn(signal.T, initial.detection_threshold, max(4, ms_to_samples(1.0, fs)), dead_time)
     events, templates, members = first_templates(signal.T, subspace, window, initial, dead_time, seed)
-    observer.finish(f"{len(templates)} clusters")
+    observer.finish(counted(len(templates), "cluster"))
     clock.lap("initialise")
     observer.start("curate")
     curated = curate(
@@ -264,7 +267,7 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     slab = curated.model
     riding = int(curated.satellites.sum())
     aside = f"; {riding} more ride on stronger ones and are not reported" if riding else ""
-    observer.finish(f"{slab.n_units - riding} units after {curated.rounds} rounds{aside}")
+    observer.finish(f"{counted(slab.n_units - riding, 'unit')} after {counted(curated.rounds, 'round')}{aside}")
     clock.lap("curate")
     if not slab.n_units:
         empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
@@ -322,7 +325,7 @@ def _finish(whole, view, survey, model, n_times, config, device, observer, clock
         learned={"lambda": np.array(model.lam), "sigma": np.array(model.sigma)} | model.history, curation=model.curation,
         excluded=view.excluded, drift=model.drifting.extent(), curation_id=model.ids,
     )  # fmt: skip
-    observer.finish(f"{len(sorting.spikes)} spikes")
+    observer.finish(counted(len(sorting.spikes), "spike"))
     clock.lap("infer")
     return Outcome(
         sorting=_with_example(sorting, view, survey).placed(whole),

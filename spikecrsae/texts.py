@@ -1,4 +1,5 @@
-"""Text that comes from elsewhere: read within bounds, and shown without what a terminal or a table program would act upon."""
+"""Text that comes from elsewhere, read within bounds and shown without what a terminal or a table program would act upon; and
+numbers of things in words."""
 
 from __future__ import annotations
 
@@ -14,6 +15,11 @@ _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 MOST_TOML_MB = 1
 #: With these a table program begins a formula.
 _FORMULA = ("=", "+", "-", "@")
+
+
+def counted(number: int, noun: str, form: str = "") -> str:
+    """A number of things, such as "1 unit" or "3 units"; form: the number's format, such as "," for 1,037."""
+    return f"{number:{form}} {noun}{'' if number == 1 else 's'}"
 
 
 def visible(text: object) -> str:

@@ -34,6 +34,8 @@ FLOORS = {
         "device",
         "preprocess",
         "doubts",
+        "glance",
+        "saved_model",
         "noise",
         "hum",
         "artefacts",

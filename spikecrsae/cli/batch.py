@@ -25,6 +25,7 @@ from spikecrsae.cli.options import (
 )
 from spikecrsae.config import Config
 from spikecrsae.errors import EXIT_BATCH_FAILED, add_remedy
+from spikecrsae.texts import counted
 
 #: Seconds that a batch has, when it is asked to stop, for its processes and its summary.
 STOP_S = 15.0
@@ -116,7 +117,7 @@ def _watched(events: Iterator, todo: list, narrator: console.Narrator) -> Iterat
 def _outcome(result) -> str:
     if result.state == "failed":
         return f"failed: {result.error}"
-    return f"{result.n_units} units, {result.n_spikes} spikes, {result.seconds:.1f} s"
+    return f"{counted(result.n_units, 'unit')}, {counted(result.n_spikes, 'spike')}, {result.seconds:.1f} s"
 
 
 def _show(results: list, output: Path, as_json: bool) -> None:

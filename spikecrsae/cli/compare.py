@@ -8,6 +8,7 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, option, verbose_option
+from spikecrsae.texts import counted
 
 _SHOWN_FROM = 0.005
 
@@ -88,6 +89,6 @@ def _show(comparison) -> None:
     if rows:
         console.print_table(["unit of A", "spikes", "unit of B", "spikes", "matched", "agreement"], rows, "Matches")
     only_a, only_b = _only_in_a(comparison), _only_in_b(comparison)
-    click.echo(f"{len(rows)} units match (agreement of at least 0.5)")
+    click.echo(f"{counted(len(rows), 'unit')} {'matches' if len(rows) == 1 else 'match'} (agreement of at least 0.5)")
     console.say(f"only in A: {len(only_a)}{' (' + ', '.join(only_a) + ')' if only_a else ''}")
     console.say(f"only in B: {len(only_b)}{' (' + ', '.join(only_b) + ')' if only_b else ''}")

@@ -8,6 +8,7 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import EXPORT_FORMATS, Command, json_option, option, quiet_option, reader_options, verbose_option
+from spikecrsae.texts import counted
 
 
 @click.command(cls=Command, short_help="Write a sorting in the format of another program.")
@@ -59,7 +60,7 @@ def export(
     finally:
         if opened is not None:
             opened.close()
-    narrator.finish(f"{len(found.spikes)} spikes of {found.n_units} units")
+    narrator.finish(f"{counted(len(found.spikes), 'spike')} of {counted(found.n_units, 'unit')}")
     if as_json:
         console.print_json(
             {"sorting": sorting, "format": kind, "path": place, "n_units": found.n_units, "n_spikes": len(found.spikes)}

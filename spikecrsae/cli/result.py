@@ -7,6 +7,7 @@ from typing import Any
 
 from spikecrsae.cli import console
 from spikecrsae.errors import EXIT_NO_UNITS
+from spikecrsae.texts import counted
 
 #: Columns of the unit table that are shown, with their headings; units.csv has them all.
 _SHOWN = {
@@ -45,11 +46,12 @@ def show_outcome(
         narrator.say(f"Warning: {warning}")
     if sorting.n_units:
         narrator.say(
-            f"{len(sorting.spikes)} spikes of {sorting.n_units} units in {sorting.sorted_s:.1f} s; the result is in {folder}"
+            f"{counted(len(sorting.spikes), 'spike')} of {counted(sorting.n_units, 'unit')} in {sorting.sorted_s:.1f} s; the result is in "
+            f"{folder}"
         )
         return 0
     console.say(
-        f"No unit was found in {sorting.sorted_s:.1f} s of {sorting.n_channels} channels; the result in {folder} is valid and "
+        f"No unit was found in {sorting.sorted_s:.1f} s of {counted(sorting.n_channels, 'channel')}; the result in {folder} is valid and "
         f"empty. {remedy}",
         err=True,
     )

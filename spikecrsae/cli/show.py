@@ -10,6 +10,7 @@ import click
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, option, verbose_option
 from spikecrsae.errors import UsageError
+from spikecrsae.texts import counted
 
 #: Units of the quality columns that have one; {unit} is the recording's.
 _MEASURED_IN = {
@@ -49,7 +50,7 @@ def show(sorting: Path, unit: int | None, as_json: bool, narrator: console.Narra
     else:
         if stored.n_units:
             print_units(stored)
-        click.echo(f"{len(stored.spikes)} spikes of {stored.n_units} units in {stored.sorted_s:.1f} s")
+        click.echo(f"{counted(len(stored.spikes), 'spike')} of {counted(stored.n_units, 'unit')} in {stored.sorted_s:.1f} s")
 
 
 def _row(sorting, unit: int, path: Path) -> int:
@@ -114,7 +115,7 @@ _DECISION = ("decision", "units", "statistic", "level")
 
 def _show_columns(sorting, row: int) -> None:
     """Every column of the unit table, a line each."""
-    click.echo(f"unit {sorting.unit_ids[row]}, {len(sorting.spike_samples(sorting.unit_ids[row]))} spikes")
+    click.echo(f"unit {sorting.unit_ids[row]}, {counted(len(sorting.spike_samples(sorting.unit_ids[row])), 'spike')}")
     for name, values in sorting.units.items():
         value = console.plain(values[row])
         text = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

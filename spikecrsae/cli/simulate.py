@@ -10,6 +10,7 @@ import click
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, option, quiet_option, verbose_option
 from spikecrsae.errors import OutputError
+from spikecrsae.texts import counted
 
 
 class NumberList(click.ParamType):
@@ -77,7 +78,7 @@ def simulate(out: Path, preset: str, overwrite: bool, as_json: bool, narrator: c
         raise OutputError(f"{out} exists and is not overwritten; give --overwrite, or another name.")
     narrator.start("simulate")
     simulation = generate(config)
-    narrator.finish(f"{config.duration_s:g} s, {config.n_channels} channels, {config.n_units} units")
+    narrator.finish(f"{config.duration_s:g} s, {counted(config.n_channels, 'channel')}, {counted(config.n_units, 'unit')}")
     narrator.start("write")
     write_simulation(simulation, out, overwrite)
     narrator.finish(str(out))

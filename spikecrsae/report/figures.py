@@ -14,7 +14,7 @@ import numpy as np
 
 from spikecrsae.score import Tradeoff
 from spikecrsae.sorting import Sorting
-from spikecrsae.texts import visible
+from spikecrsae.texts import counted, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,7 +71,9 @@ def _draw_template(axes: Axes, sorting: Sorting, index: int) -> None:
     _scale_bar(axes, _round_length(0.4 * size), sorting.amplitude_unit)
     count = len(sorting.spike_samples(unit))
     axes.set_title(f"unit {unit}", color=color, loc="left", fontweight="bold", fontsize=11)
-    axes.set_title(f"{_count(count, 'spike')}, {count / sorting.duration_s:.2g} Hz", loc="right", fontsize=8, color=INK)
+    axes.set_title(
+        f"{counted(count, 'spike', ',')}, {count / sorting.duration_s:.2g} Hz", loc="right", fontsize=8, color=INK
+    )
 
 
 def plot_traces(
@@ -133,7 +135,9 @@ def _draw_raster(axes: Axes, sorting: Sorting, spikes: np.ndarray, units: list[i
     axes.tick_params(axis="both", length=0, labelbottom=False)
     for side in ("left", "bottom"):
         axes.spines[side].set_visible(False)
-    axes.set_title(f"{_count(len(spikes), 'spike')} of {_count(len(units), 'unit')}", loc="left", fontsize=9, color=INK)
+    axes.set_title(
+        f"{counted(len(spikes), 'spike', ',')} of {counted(len(units), 'unit')}", loc="left", fontsize=9, color=INK
+    )
 
 
 def _colour_spikes(axes: Axes, sorting, spikes, times: np.ndarray, lifted: np.ndarray, start_sample: int) -> None:
@@ -235,10 +239,6 @@ def _scale_bar(axes: Axes, length: float, unit: str) -> None:
     text = f"{length:g} {unit.replace('uV', 'µV')}"
     axes.text(1.015, bottom + length / 2, text, transform=place, va="center", ha="left", fontsize=7, color=INK)
     axes.set_ylim(bottom, top)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _channel_labels(sorting: Sorting) -> list[str]:

@@ -42,6 +42,7 @@ from spikecrsae.report.tables import (
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names, unit_pictures, value_of
 from spikecrsae.score import Comparison, Tradeoff
 from spikecrsae.sorting import Sorting
+from spikecrsae.texts import counted
 
 #: Spikes that are drawn over time: per unit, and of all units together.
 MOST_POINTS, MOST_POINTS_IN_ALL = 2000, 40_000
@@ -200,7 +201,7 @@ def _unit(sorting: Sorting, index: int, most_points: int, shrunk: bool) -> str:
 def _headline(sorting: Sorting, index: int) -> str:
     """The few numbers of a unit that are read first."""
     count = len(sorting.spike_samples(sorting.unit_ids[index]))
-    facts = [f"{count:,} spikes", f"{trimmed(count / sorting.duration_s, 3)} Hz"]
+    facts = [counted(count, "spike", ","), f"{trimmed(count / sorting.duration_s, 3)} Hz"]
     if "peak_channel" in sorting.units:
         facts.append(channel_names(sorting)[int(sorting.units["peak_channel"][index])])
     if "amplitude" in sorting.units:

@@ -11,6 +11,7 @@ from spikecrsae.report.svg import Drawing, Panel, Picture, axes, round_length, s
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
 from spikecrsae.score import Tradeoff
 from spikecrsae.sorting import Sorting
+from spikecrsae.texts import counted
 from spikecrsae.units import ms_to_samples
 
 #: How many colours page.css has for units; they repeat after that.
@@ -57,10 +58,11 @@ def traces_picture(sorting: Sorting) -> Picture | None:
     bar = round_length(0.5 * step)
     panel.scale_bar(bar, f"{bar:g} {amplitude_unit(sorting)}")
     note = (
-        f"high-passed signal, the {1000 * len(traces) / fs:.0f} ms in which most units fire: {len(spikes):,} spikes of {len(firing)} "
-        "units; in a unit's colour where its template lies; thin line over it: reconstruction from templates and amplitudes"
+        f"high-passed signal, the {1000 * len(traces) / fs:.0f} ms in which most units fire: {counted(len(spikes), 'spike', ',')} of "
+        f"{counted(len(firing), 'unit')}; in a unit's colour where its template lies; thin line over it: reconstruction "
+        "from templates and amplitudes"
     )
-    label = f"Traces of {traces.shape[1]} channels with {len(spikes)} spikes and their reconstruction"
+    label = f"Traces of {counted(traces.shape[1], 'channel')} with {counted(len(spikes), 'spike')} and their reconstruction"
     return Picture("Signal, spikes and reconstruction", drawing.render(label), note, wide=True)
 
 

@@ -1,0 +1,110 @@
+"""A model.pt is held against what belongs there, entry by entry, before anything is computed with it."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from spikecrsae.checkpoint import load_checkpoint, save_checkpoint
+from spikecrsae.cli.main import cli
+from spikecrsae.errors import InputError
+from spikecrsae.saved_model import _LAYOUT, check_groups, check_model
+
+
+def places(layout, above=()):
+    """The path of every entry of a layout, groups of entries before what they hold."""
+    for name, wanted in layout.items():
+        yield (*above, name)
+        if isinstance(wanted, dict):
+            yield from places(wanted, (*above, name))
+
+
+PLACES = list(places(_LAYOUT))
+
+
+@pytest.fixture(scope="module")
+def saved(short_sort):
+    return load_checkpoint(short_sort.folder / "model.pt")
+
+
+def changed(saved, place, change):
+    """A copy in which the entry at a place is what `change` makes of it, or gone where that gives None."""
+    model = copy.deepcopy(saved)
+    holder = model
+    for name in place[:-1]:
+        holder = holder[name]
+    value = change(holder.pop(place[-1]))
+    if value is not None:
+        holder[place[-1]] = value
+    return model
+
+
+def test_a_model_of_ours_passes(saved):
+    check_model(saved, "model.pt")
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_an_entry_that_is_missing_or_of_another_kind_is_named(saved, place):
+    for change in (lambda value: None, lambda value: [value], lambda value: object()):
+        with pytest.raises(InputError, match=rf"model\.pt is damaged: .*{place[-1]}"):
+            check_model(changed(saved, place, change), "model.pt")
+
+
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_arrays_that_do_not_fit_each_other_and_numbers_that_are_none_are_refused(saved, place):
+    def spoilt(value):
+        if isinstance(value, np.ndarray):
+            yield value[:-1]
+            yield np.stack([value, value])
+            yield np.repeat(value, 2, axis=-1)
+            if value.dtype.kind == "f":
+                yield np.full_like(value, np.nan)
+        elif isinstance(value, int | float):
+            yield from (float("nan"), -1, float("inf") if place not in (("lambda",), ("sigma",)) else -0.5, True)
+
+    entry = saved
+    for name in place:
+        entry = entry[name]
+    for value in spoilt(entry):
+        # the number of filters' taps and of sections, and the length of templates with that of atoms, are free
+        if (
+            place in {("preprocessor", "whitening_filter"), ("preprocessor", "sos")}
+            and value.ndim == 2
+            and np.isfinite(value).all()
+        ):
+            continue
+        with pytest.raises(InputError, match=r"model\.pt is damaged"):
+            check_model(changed(saved, place, lambda _, value=value: value), "model.pt")
+
+
+def test_numbers_that_would_take_all_memory_are_refused(saved):
+    with pytest.raises(InputError, match="n_shifts is 1000000000, no whole number of 1 to 64"):
+        check_model(changed(saved, ("slab", "n_shifts"), lambda _: 10**9), "model.pt")
+
+
+def test_channels_of_groups_must_be_there(saved):
+    channels = np.arange(saved["n_channels"])
+    honest = {"format_version": 1, "n_channels": len(channels), "groups": {"a": {"channels": channels, "model": saved}}}
+    check_groups(honest, "model.pt")
+    for place, change, told in (
+        (("groups", "a", "channels"), lambda c: c + 1, "channels that are none of"),
+        (("groups", "a", "channels"), lambda c: c[1:], "its model another number"),
+        (("groups", "a", "model", "slab"), lambda _: None, "group a, is damaged: it lacks.* slab"),
+        (("groups", "a", "model"), lambda _: None, "group a: model"),
+        (("groups",), lambda _: [], "groups"),
+        (("n_channels",), lambda _: None, "n_channels is None"),
+    ):
+        with pytest.raises(InputError, match=told):
+            check_groups(changed(honest, place, change), "model.pt")
+
+
+def test_the_command_line_refuses_it(saved, short_sort, tmp_path):
+    save_checkpoint(changed(saved, ("slab", "penalty"), lambda p: p[:0]), tmp_path / "model.pt")
+    words = ["apply", str(tmp_path / "model.pt"), str(short_sort.recording), "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(cli, words, prog_name="spikecrsae")
+    assert result.exit_code == InputError.exit_code
+    assert "slab.penalty has the shape (0,)" in result.stderr
+    assert not (tmp_path / "out").exists()
