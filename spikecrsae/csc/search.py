@@ -14,6 +14,8 @@ from spikecrsae.csc.compiled import compiled
 
 #: Of what replaces some spikes, the first one gains at least this part of what they did.
 _LEAST_SHARE = 0.3
+#: So many spikes are taken out at once, less one, and so many may take their place.
+_MOST = 6
 
 
 @compiled
@@ -214,40 +216,79 @@ def _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes
 
 
 @compiled
+def _close_to(i, position, alive, close, members):
+    """The living spikes within `close` of spike i, itself first, into members (but for its last place); their number."""
+    n, n_members, t = len(position), 0, position[i]
+    for step in (-1, 1):
+        j = i if step < 0 else i + 1
+        while 0 <= j < n and step * (position[j] - t) <= 4 * close and n_members < len(members) - 1:
+            if alive[j] and abs(t - position[j]) <= close:
+                members[n_members] = j
+                n_members += 1
+            j += step
+    return n_members
+
+
+@compiled
+def _best_set(
+    correlation, blocked, overlaps, kernel, prior, rivals, refractory, first, last, old_places, n_old, old_total, places, sizes,
+    best_places, best_sizes,
+):  # fmt: skip
+    """What raises the log posterior most in [first, last), begun with the best spike of any unit or of one that resembles a
+    spike taken out: into best_places and best_sizes. Its number, -1 where nothing adds more than old_total, and what it adds."""
+    best_n, best_total = -1, old_total + 1e-6
+    for start in range(-1, len(correlation)):
+        if start >= 0:
+            resembles = False
+            for k in range(n_old):
+                resembles |= rivals[start, old_places[k, 0]]
+            if not resembles:
+                continue
+            # whatever explains as much, its largest spike explains a good part of it
+            if _best(correlation, blocked, kernel, prior, first, last, start)[0] < _LEAST_SHARE * old_total:
+                continue
+        n, total = _rebuild(
+            correlation, blocked, overlaps, kernel, prior, refractory, first, last, start, n_old + 1, places, sizes
+        )
+        if total > best_total:
+            best_n, best_total = n, total
+            # one by one: the assignment of whole arrays takes numba three seconds to compile
+            for k in range(n):
+                best_places[k, 0], best_places[k, 1], best_places[k, 2] = places[k, 0], places[k, 1], places[k, 2]
+                best_sizes[k, 0], best_sizes[k, 1] = sizes[k, 0], sizes[k, 1]
+        _put_all(correlation, blocked, overlaps, kernel.shape[0], refractory, places, sizes, n, -1)
+    return best_n, best_total
+
+
+@compiled
+def _open_around(i, t, position, opened, reach):
+    """Open spike i, which was at t, and those within `reach` of that."""
+    for step in (-1, 1):
+        j = i
+        while 0 <= j < len(position) and step * (position[j] - t) <= reach:
+            opened[j] = True
+            j += step
+
+
+@compiled
 def improve(
-    correlation,
-    blocked,
-    overlaps,
-    kernel,
-    prior,
-    rivals,
-    refractory,
-    unit,
-    position,
-    step,
-    amplitude,
-    gain,
-    open_,
-    first_sweep,
-):
+    correlation, blocked, overlaps, kernel, prior, rivals, refractory, unit, position, step, amplitude, gain, open_, first_sweep
+):  # fmt: skip
     """One sweep over the spikes (sorted by position) that are open: each, with those close to it, is taken out, and the set
     of spikes that raises the log posterior most takes their place.
 
     open_: in the first sweep crowded spikes are open too; later, only those beside which something changed. Returns the
     spikes, which of them are open now, and how many places have changed.
     """
-    n_shifts = kernel.shape[0]
-    n_units, n_positions = correlation.shape
+    n_shifts, n_positions = kernel.shape[0], correlation.shape[1]
     centre = (overlaps.shape[2] - 1) // 2
     close = max(3, centre // 6)
-    n = len(unit)
+    n, n_changed = len(unit), 0
     alive, opened = np.ones(n, np.bool_), np.zeros(n, np.bool_)
-    n_changed = 0
-    most = 6
-    members = np.zeros(most, np.int64)
-    old_places, old_sizes = np.zeros((most, 3), np.int64), np.zeros((most, 2))
-    places, sizes = np.zeros((most, 3), np.int64), np.zeros((most, 2))
-    best_places, best_sizes = np.zeros((most, 3), np.int64), np.zeros((most, 2))
+    members = np.zeros(_MOST, np.int64)
+    old_places, old_sizes = np.zeros((_MOST, 3), np.int64), np.zeros((_MOST, 2))
+    places, sizes = np.zeros((_MOST, 3), np.int64), np.zeros((_MOST, 2))
+    best_places, best_sizes = np.zeros((_MOST, 3), np.int64), np.zeros((_MOST, 2))
     more_unit, more_position, more_step, more_amplitude, more_gain = [0], [0], [0], [0.0], [0.0]
     for i in range(n):
         if not alive[i] or not (first_sweep or open_[i]):
@@ -256,53 +297,21 @@ def improve(
         crowded = (i > 0 and t - position[i - 1] <= close) or (i < n - 1 and position[i + 1] - t <= close)
         if not (open_[i] or crowded):
             continue
-        n_old = 0
-        j = i
-        while j >= 0 and t - position[j] <= 4 * close and n_old < most - 1:
-            if alive[j] and abs(t - position[j]) <= close:
-                members[n_old] = j
-                n_old += 1
-            j -= 1
-        j = i + 1
-        while j < n and position[j] - t <= 4 * close and n_old < most - 1:
-            if alive[j] and abs(t - position[j]) <= close:
-                members[n_old] = j
-                n_old += 1
-            j += 1
-        old_total = 0.0
+        n_old, old_total = _close_to(i, position, alive, close, members), 0.0
         for k in range(n_old):
             j = members[k]
             old_places[k, 0], old_places[k, 1], old_places[k, 2] = unit[j], position[j], step[j]
             old_sizes[k, 0], old_sizes[k, 1] = amplitude[j], gain[j]
             _put(correlation, blocked, overlaps, n_shifts, refractory, unit[j], position[j], step[j], amplitude[j], -1)
             old_total += _gain(correlation, kernel, prior, unit[j], position[j], step[j], amplitude[j])
-        first, last = max(0, t - 2 * close), min(n_positions, t + 2 * close + 1)
-        best_n, best_total = -1, old_total + 1e-6
-        for start in range(-1, n_units):
-            if start >= 0:
-                resembles = False
-                for k in range(n_old):
-                    resembles |= rivals[start, old_places[k, 0]]
-                if not resembles:
-                    continue
-                # whatever explains as much, its largest spike explains a good part of it
-                if _best(correlation, blocked, kernel, prior, first, last, start)[0] < _LEAST_SHARE * old_total:
-                    continue
-            new_n, new_total = _rebuild(
-                correlation, blocked, overlaps, kernel, prior, refractory, first, last, start, n_old + 1, places, sizes
-            )
-            if new_total > best_total:
-                best_n, best_total = new_n, new_total
-                # one by one: the assignment of whole arrays takes numba three seconds to compile
-                for k in range(new_n):
-                    best_places[k, 0], best_places[k, 1], best_places[k, 2] = places[k, 0], places[k, 1], places[k, 2]
-                    best_sizes[k, 0], best_sizes[k, 1] = sizes[k, 0], sizes[k, 1]
-            _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes, new_n, -1)
+        best_n, best_total = _best_set(
+            correlation, blocked, overlaps, kernel, prior, rivals, refractory, max(0, t - 2 * close),
+            min(n_positions, t + 2 * close + 1), old_places, n_old, old_total, places, sizes, best_places, best_sizes,
+        )  # fmt: skip
         if best_n < 0:
             _put_all(correlation, blocked, overlaps, n_shifts, refractory, old_places, old_sizes, n_old, 1)
             continue
         _put_all(correlation, blocked, overlaps, n_shifts, refractory, best_places, best_sizes, best_n, 1)
-        moved = best_total - old_total > 0.1
         slot = 0
         for k in range(best_n):
             if best_places[k, 0] < 0:
@@ -320,16 +329,9 @@ def improve(
             slot += 1
         for k in range(slot, n_old):
             alive[members[k]] = False
-        if moved:
+        if best_total - old_total > 0.1:
             n_changed += 1
-            j = i
-            while j >= 0 and t - position[j] <= 2 * centre:
-                opened[j] = True
-                j -= 1
-            j = i
-            while j < n and position[j] - t <= 2 * centre:
-                opened[j] = True
-                j += 1
+            _open_around(i, t, position, opened, 2 * centre)
     kept = np.flatnonzero(alive)
     n_more = len(more_unit) - 1
     return (
