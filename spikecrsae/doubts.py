@@ -10,6 +10,7 @@ import numpy as np
 
 from spikecrsae.recording import Recording
 from spikecrsae.sorting import Sorting
+from spikecrsae.texts import counted
 from spikecrsae.units import s_to_samples
 
 #: Noise of an electrode and its amplifier in uV, and the largest deflection of a spike outside a cell.
@@ -23,6 +24,8 @@ RATES_HZ, SHORT_S = (5000.0, 100_000.0), 5.0
 WRAPPED = 1e-3
 #: Mean squared difference of a sample from a later one over that from the next, at least, within so many samples.
 NEARER, FARTHEST = 0.8, 16
+#: So many of the first samples that reach STARTLING times as far as all others that are looked at begin with something else.
+FIRST, STARTLING = 512, 3.0
 #: Stretches of a second that are looked at.
 STRETCHES = 8
 
@@ -60,7 +63,7 @@ def of_numbers(recording: Recording) -> tuple[str, ...]:
     length = min(s_to_samples(1.0, recording.sampling_frequency), recording.n_samples)
     starts = np.unique(np.linspace(0, recording.n_samples - length, STRETCHES).astype(np.int64))
     blocks = [np.asarray(recording.raw(int(start), int(start) + length)) for start in starts]
-    return _wrapped(blocks, recording) + _not_beside(blocks)
+    return _wrapped(blocks, recording) + _not_beside(blocks) + _startling(blocks)
 
 
 def _wrapped(blocks: list[np.ndarray], recording: Recording) -> tuple[str, ...]:
@@ -92,6 +95,26 @@ def _not_beside(blocks: list[np.ndarray]) -> tuple[str, ...]:
     return (
         f"samples are nearer to those {nearest} later than to the next ones ({apart[nearest - 1]:.0%} of the squared difference): channels "
         "seem to be read as samples; check --n-channels, --dtype or --axis",
+    )
+
+
+def _startling(blocks: list[np.ndarray]) -> tuple[str, ...]:
+    """A header in front of raw samples, or a click as the amplifier is switched on: the filters ring, and clusters go astray."""
+    first, rest = (
+        blocks[0][:FIRST].astype(np.float64),
+        [block[FIRST:].astype(np.float64) for block in blocks[:1]] + blocks[1:],
+    )
+    if len(first) < FIRST or not len(rest[0]):
+        return ()
+    middle = np.median(rest[0], axis=0)
+    usual = np.max([np.abs(block - middle).max(axis=0) for block in rest], axis=0)
+    beyond = (np.abs(first - middle) > STARTLING * usual).any(axis=1)
+    if not beyond.any() or not usual.any():
+        return ()
+    last = int(np.flatnonzero(beyond)[-1]) + 1
+    return (
+        f"the first {counted(last, 'sample')} reach {np.abs(first - middle).max() / usual.max():.3g} times as far as what follows: a header in "
+        "front of the samples, or a click; neurons may be lost by it, leave it out with --start-s",
     )
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from conftest import cut_recording
 
 from spikecrsae.batch import find_recordings, result_names, run_jobs
-from spikecrsae.batch.result import Result, write_summary
+from spikecrsae.batch.result import Result, make_folder, write_summary
 from spikecrsae.cli.main import cli
 from spikecrsae.errors import InputError
 from spikecrsae.folders import unfinished
@@ -113,6 +113,22 @@ def test_two_batches_into_one_folder_are_refused(day, tmp_path):
     assert result.exit_code == 6 and "another run" in result.stderr
 
 
+def test_a_batch_that_ended_between_its_two_summaries_goes_on(tmp_path, monkeypatch):
+    written = []
+
+    def ends_after_one(path, content):
+        if written:
+            raise KeyboardInterrupt
+        written.append(path)
+        path.write_bytes(b"".join(content))
+
+    monkeypatch.setattr("spikecrsae.batch.result.write_atomic", ends_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        write_summary(tmp_path, [], {"jobs": 1})
+    make_folder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["batch.json"]
+
+
 def test_the_summary_of_somebody_else_is_left_alone(day, tmp_path):
     (tmp_path / "batch.csv").write_text("mine")
     result = spikecrsae("batch", day / "right" / "tetrode.h5", "-o", tmp_path)
@@ -149,7 +165,10 @@ def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
     assert not jobs[1 - killed].folder.exists()
 
 
-def test_ctrl_c_stops_the_batch_and_keeps_what_is_finished(day, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")]
+)
+def test_a_signal_stops_the_batch_and_keeps_what_is_finished(day, tmp_path, number, code, word):
     out, group = tmp_path / "out", {"start_new_session": True}
     words = [sys.executable, "-m", "spikecrsae", "batch", *(str(day / file) for file in NAMES.values()), "-o", str(out)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **group)
@@ -157,10 +176,10 @@ def test_ctrl_c_stops_the_batch_and_keeps_what_is_finished(day, tmp_path):
         lambda: (out / "left_tetrode" / "run.json").exists() and (out / "right_tetrode.unfinished" / "run.log").exists(),
         process,
     )
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the processes of the batch get it too
+    os.killpg(process.pid, number)  # as a terminal does: the processes of the batch get it too
     stdout, stderr = process.communicate(timeout=40)
-    assert process.returncode == 130, stderr
-    assert stderr.splitlines()[-1].startswith("Interrupted. To go on") and stderr.splitlines()[-1].endswith(" --resume")
+    assert process.returncode == code, stderr
+    assert stderr.splitlines()[-1].startswith(f"{word} To go on") and stderr.splitlines()[-1].endswith(" --resume")
     assert "Traceback" not in stderr
     # what a process has not tidied up within its time is not under the name of a result
     assert {path.name for path in out.iterdir() if not path.name.startswith((".", "right_tetrode.unfinished"))} == {

@@ -239,7 +239,7 @@ def test_sound_recordings_are_not_doubted(data_dir):
     sample = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
     for path in (sample, *(data_dir / name for name in ("hc1_d533101_5s.h5", "mearec_tetrode6.h5", "synth_tetrode5.nwb"))):
         notes = json.loads(spikecrsae("info", path, "--json").stdout)["notes"]
-        assert not [note for note in notes if "check" in note or "too short" in note], path
+        assert not [note for note in notes if "check" in note or "too short" in note or "header" in note], path
 
 
 def test_a_wrong_number_of_real_channels_is_doubted(data_dir):
@@ -248,6 +248,23 @@ def test_a_wrong_number_of_real_channels_is_doubted(data_dir):
         result = spikecrsae("info", data_dir / "locust_trial_01.raw", *facts, "--n-channels", n_channels)
         notes = json.loads(result.stdout)["notes"]
         assert any("read as samples" in note for note in notes) == odd, n_channels
+
+
+@pytest.mark.parametrize("begin", ["header", "click"])
+def test_what_stands_before_the_samples_is_doubted(tmp_path, begin):
+    """A header that is a whole number of samples long cannot be told from the size of the file."""
+    counts = content(round(6 * FS))
+    first = (
+        np.frombuffer(b"RECORDER" * 16, counts.dtype).reshape(-1, counts.shape[1])
+        if begin == "header"
+        else counts[:16] * 0 + 20_000
+    )
+    (tmp_path / "x.dat").write_bytes(np.concatenate([first, counts]).tobytes())
+    facts = ("--sampling-frequency", FS, "--dtype", str(counts.dtype), "--n-channels", counts.shape[1], "--json")
+    (note,) = json.loads(spikecrsae("info", tmp_path / "x.dat", *facts).stdout)["notes"]
+    assert note.startswith("the first 16 samples reach") and "header" in note and "--start-s" in note
+    later = json.loads(spikecrsae("info", tmp_path / "x.dat", *facts, "--start-s", 0.1).stdout)["notes"]
+    assert not any("header" in note for note in later)
 
 
 @pytest.mark.parametrize("unit", ["uV", "ADC"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import recording_files as files
 
-from spikecrsae.errors import UsageError
+from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import ReadOptions, open_recording, parse_channels
 
 
@@ -72,3 +72,17 @@ def test_side_file_errors(tmp_path):
         with pytest.raises(UsageError, match=word) as caught:
             open_recording(written.path)
         assert str(side) in str(caught.value)
+
+
+def test_an_array_that_is_called_raw_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((1000, 4), np.int16))
+    with pytest.raises(InputError, match=r"x\.npy is a \.npy array by its first bytes"):
+        open_recording(tmp_path / "x.npy", n_channels=4, dtype="int16", sampling_frequency=20_000.0)
+
+
+def test_a_long_list_of_groups_is_no_name_of_a_file(tmp_path):
+    np.zeros((1000, 256), np.int16).tofile(tmp_path / "x.dat")
+    groups = ",".join(f"{first}-{first + 3}" for first in range(0, 256, 4))
+    assert len(groups) > 255
+    opened = open_recording(tmp_path / "x.dat", n_channels=256, dtype="int16", sampling_frequency=20_000.0, groups=groups)
+    assert len(opened.groups) == 64

@@ -112,5 +112,6 @@ def write_summary(out: Path, results: Iterable[Result], facts: dict[str, Any]) -
     writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: cell_text(v) if isinstance(v, str) else v for name, v in row.items()} for row in rows)
-    write_atomic(out / SUMMARY_CSV, [table.getvalue().encode()])
+    # the one that says whose both are comes first: a batch that ends between them can go on
     write_atomic(out / SUMMARY_JSON, [(json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()])
+    write_atomic(out / SUMMARY_CSV, [table.getvalue().encode()])

@@ -85,7 +85,7 @@ def batch(
         try:
             for result in _watched(events, todo, narrator):
                 results[result.folder] = result
-        except KeyboardInterrupt as error:
+        except (KeyboardInterrupt, signals.Terminated) as error:
             add_remedy(error, how_to_go_on([word for word in sys.argv if word != "--resume"], "what is finished stays"))
             raise
         finally:

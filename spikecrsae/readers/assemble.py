@@ -217,6 +217,14 @@ def _attach_probe(recording: Recording, path: Path) -> Recording:
     return replace(recording, channel_positions=positions, channel_groups=groups or recording.channel_groups)
 
 
+def _is_file(wanted: str | Path) -> bool:
+    """Whether groups are given by a file; a list of them may be longer than any file's name."""
+    try:
+        return Path(wanted).is_file()
+    except OSError:
+        return False
+
+
 def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording:
     """The groups that the user wants, in place of those that the file or its probe says, which a note tells."""
     if wanted is None:
@@ -226,7 +234,7 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
         return replace(recording, notes=(*recording.notes, note))
     if str(wanted) == "all":
         return replace(recording, channel_groups=None)
-    if Path(wanted).is_file():
+    if _is_file(wanted):
         groups = read_probe(wanted).groups
     else:
         groups = parse_groups(str(wanted))

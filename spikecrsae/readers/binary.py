@@ -12,13 +12,22 @@ from spikecrsae.readers.options import ReadOptions, numeric_dtype, side_file
 from spikecrsae.recording import Recording
 
 SUFFIXES = (".dat", ".raw", ".bin")
+#: First bytes of files that are no samples from the beginning on.
+_OTHERS = {
+    b"\x93NUMPY": "a .npy array",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b\x08": "packed by gzip",
+    b"RIFF": "a WAV file",
+    b"MATLAB 5.0": "a MATLAB file",
+}
 
 
 def read_binary(path: Path, options: ReadOptions) -> Recording:
     """A Recording over an interleaved file; stays in ADC counts unless --gain is given.
 
-    Raises UsageError where sampling frequency, channel count or type are not told, InputError where the size of the file
-    is no multiple of one sample on all channels.
+    Raises UsageError where sampling frequency, channel count or type are not told, InputError where the file begins as one of
+    another kind does, or its size is no multiple of one sample on all channels.
     """
     options.refuse_others(path, "raw binary", ("n_channels", "dtype"))
     needed = ("sampling_frequency", "n_channels", "dtype")
@@ -36,6 +45,15 @@ def read_binary(path: Path, options: ReadOptions) -> Recording:
             f"{path} has {size} bytes, which is no multiple of {n_channels} channels of {dtype} ({frame} bytes); "
             "--n-channels or --dtype is wrong, or the file is cut off or has a header."
         )
+
+    with path.open("rb") as file:
+        begins = file.read(max(map(len, _OTHERS)))
+    for first, kind in _OTHERS.items():
+        if begins.startswith(first):
+            raise InputError(
+                f"{path} is {kind} by its first bytes, not raw samples; give it the ending that its format has and leave --dtype and "
+                "--n-channels out, or write its samples into a raw file."
+            )
 
     def read(start: int, stop: int) -> np.ndarray:
         # No memory map: a file that shrinks under one kills the process instead of raising an error.
