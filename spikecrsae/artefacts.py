@@ -27,6 +27,8 @@ LEVEL = 1e-2
 LEAST_LOUDNESS = 5.0
 #: A stretch in which no channel changes its value for this long is a drop-out or saturated.
 STUCK_MS = 10.0
+#: So many excursions are no neuron whose mean could be told; where they are so many times as loud as all others, they are clicks.
+MOST_CLICKS, CLICK_LOUDNESS = 5, 3.0
 
 
 def find_artefacts(
@@ -38,7 +40,9 @@ def find_artefacts(
     BIN_MS the high-passed signal's RMS is divided by the channel's median bin, and the channel where that is least counts.
     The statistic of a stretch is the QUIET_PART quantile of its bins: dense spikes raise the upper quantiles, not this one.
     A stretch is an artefact above LEAST_LOUDNESS and above what chance gives (`_chance_level`), with its surroundings as long
-    as they are above the latter, and one stretch more on both sides for what fades. So are stuck values (STUCK_MS).
+    as they are above the latter, and one stretch more on both sides for what fades. So are stuck values (STUCK_MS), and clicks: at
+    most MOST_CLICKS places each CLICK_LOUDNESS times as loud as the loudest elsewhere (a single one of a thousand noise levels
+    pulls the templates of all units to itself).
     """
     fs = recording.sampling_frequency
     width = max(2, ms_to_samples(BIN_MS, fs))
@@ -64,12 +68,15 @@ def find_artefacts(
     usual = _usual(seen.values())
     chance = _chance_level(np.concatenate([bins.statistic(usual)[bins.kept[bins.core]] for bins in seen.values()]), n_bins)
     loud, disturbed, stuck = (np.zeros(n_bins, bool) for _ in range(3))
+    loudest = []
     for first in starts:
         bins, here = seen.pop(first, None) or look(first), slice(first, first + step)
         statistic = bins.statistic(usual)
         loud[here], disturbed[here] = statistic > chance, statistic > max(chance, LEAST_LOUDNESS)
         stuck[here] = bins.stuck[bins.core]
+        loudest.append(bins.loudest(usual, first))
     bad = binary_propagation(disturbed, mask=loud) | stuck
+    bad[_clicks(np.concatenate(loudest))] = True
     edges = np.flatnonzero(np.diff(bad, prepend=False, append=False)).reshape(-1, 2)
     # a find stands for the stretch around it, and one more is left out on both sides
     found = widened(edges * width, STRETCH_BINS // 2 * width + STRETCH_BINS * width, recording.n_samples)
@@ -91,6 +98,28 @@ class _Bins:
         """Loudness of the stretch around each bin of the core, in the `usual` bins (n_channels,); gaps count as usual."""
         loudness = np.where(self.kept, (self.rms / usual).min(axis=1), 1.0)
         return rank_filter(loudness, int(QUIET_PART * STRETCH_BINS), size=STRETCH_BINS, mode="nearest")[self.core]
+
+    def loudest(self, usual: np.ndarray, first: int) -> np.ndarray:
+        """Of every STRETCH_BINS bins of the core, which begins at bin `first`, the loudest on any channel (n, 2): bin, loudness."""
+        loudness = np.where(self.kept, (self.rms / usual).max(axis=1), 0.0)[self.core]
+        stretches = np.pad(loudness, (0, -len(loudness) % STRETCH_BINS)).reshape(-1, STRETCH_BINS)
+        at = stretches.argmax(axis=1)
+        return np.stack([first + np.arange(len(at)) * STRETCH_BINS + at, stretches.max(axis=1)], axis=1)
+
+
+def _clicks(loudest: np.ndarray) -> list[int]:
+    """The bins of clicks among the loudest (n, 2: bin, loudness) of all stretches; near ones are one excursion."""
+    excursions: list[tuple[float, list[int]]] = []
+    for place, loudness in loudest[np.argsort(-loudest[:, 1], kind="stable")][: 4 * MOST_CLICKS]:
+        near = [bins for _, bins in excursions if min(abs(place - other) for other in bins) <= STRETCH_BINS]
+        if near:
+            near[0].append(int(place))
+        else:
+            excursions.append((loudness, [int(place)]))
+    for n in range(min(MOST_CLICKS, len(excursions) - 1), 0, -1):
+        if excursions[n - 1][0] > CLICK_LOUDNESS * excursions[n][0]:
+            return [place for _, bins in excursions[:n] for place in bins]
+    return []
 
 
 def _usual(seen: Collection[_Bins]) -> np.ndarray:

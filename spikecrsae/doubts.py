@@ -114,7 +114,7 @@ def _startling(blocks: list[np.ndarray]) -> tuple[str, ...]:
     last = int(np.flatnonzero(beyond)[-1]) + 1
     return (
         f"the first {counted(last, 'sample')} reach {np.abs(first - middle).max() / usual.max():.3g} times as far as what follows: a header in "
-        "front of the samples, or a click; neurons may be lost by it, leave it out with --start-s",
+        "front of the samples, or a click; leave it out with --start-s",
     )
 
 

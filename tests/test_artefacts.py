@@ -4,6 +4,7 @@ neuron give no unit."""
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,6 +165,36 @@ def test_movement_on_one_channel_of_four_is_no_artefact():
     traces = noise(4, 5.0)
     traces[:, :1] += rubbing(len(traces), 2.0, 2.5, 400)
     assert len(found_in(recorded(traces))) == 0
+
+
+@pytest.mark.parametrize("at_s", [(0.0,), (7.3,), (2.0, 7.3, 7.31, 12.0)])
+def test_a_few_clicks_are_found_and_many_are_no_artefact(at_s):
+    traces = noise(2, 20)
+    spikes = np.arange(0.5, 19.5, 0.1)
+    for moment in spikes:
+        traces[int(moment * FS) : int(moment * FS) + 8] -= 150
+    assert len(found_in(recorded(traces))) == 0
+    for moment in at_s:
+        traces[int(moment * FS) : int(moment * FS) + 8] += 3000
+    found = found_in(recorded(traces)) / FS
+    for moment in at_s:
+        assert np.any((found[:, 0] <= moment) & (moment + 0.002 < found[:, 1])), moment
+    assert np.diff(found).sum() < 0.12 * len(at_s)
+    for moment in np.arange(1.0, 19.0, 2.0):
+        traces[int(moment * FS) : int(moment * FS) + 8] += 3000
+    assert len(found_in(recorded(traces))) == 0
+
+
+def test_a_click_in_front_costs_no_neuron(simulation):
+    """Least squares would pull the templates of all units to it."""
+    whole = simulation.recording()
+    counts = np.array(whole.raw(0, whole.n_samples))
+    clean = pipeline.sort(whole, QUICK).sorting
+    counts[:16] = np.iinfo(counts.dtype).max
+    clicked = pipeline.sort(replace(whole, read_raw=lambda start, stop: counts[start:stop]), QUICK)
+    assert "1 stretch looks like an artefact" in " ".join(clicked.warnings)
+    assert clicked.sorting.n_units == clean.n_units
+    assert abs(len(clicked.sorting.spikes) - len(clean.spikes)) <= 0.01 * len(clean.spikes)
 
 
 def test_stuck_values_are_found():
