@@ -12,7 +12,7 @@ import numpy as np
 
 from spikecrsae.errors import InputError
 from spikecrsae.layout import check_array, check_range
-from spikecrsae.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.sorting import LARGEST_UNIT, SPIKE_DTYPE, Sorting
 from spikecrsae.untrusted import attribute, open_hdf5, whole
 
 FORMAT_VERSION = 1
@@ -158,8 +158,7 @@ def _check(sorting: Sorting) -> None:
         raise ValueError("units/unit names a unit twice")
     if len(sorting.templates) != len(sorting.peak_index):
         raise ValueError(f"peak_index has {len(sorting.peak_index)} values for {len(sorting.templates)} templates")
-    # Phy's placeholders are numbered after the last unit
-    check_range(sorting.unit_ids, 0, np.iinfo(np.int32).max - 1, "units/unit")
+    check_range(sorting.unit_ids, 0, LARGEST_UNIT, "units/unit")
     check_range(sorting.peak_index, 0, sorting.templates.shape[-1] - 1, "peak_index")
     check_range(sorting.excluded, 0, sorting.n_samples, "excluded")
     for name in ("amplitude", "shift"):

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError, SpikeCRsAEError
-from spikecrsae.exports.phy import ORIGINAL
+from spikecrsae.exports.phy import ORIGINAL, check_clusters
 from spikecrsae.paths import refuse_unreadable
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import stored_rate
@@ -189,6 +189,7 @@ def _from_phy(clock: _Clock) -> Trains:
         with open_hdf5(folder / ORIGINAL) as file:
             real = load_npy(folder / "spike_templates.npy").reshape(-1) < len(file["units/unit"])
         samples, units = samples[real], units[real]
+    check_clusters(units, labels)
     return _by_unit(units, clock.from_samples(samples, _phy_rate(folder / "params.py")))
 
 
