@@ -42,9 +42,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"model {path} cannot be read ({error.strerror}); give the model.pt of a result folder.") from error
     except Exception as error:  # what the unpickler meets in a foreign file can be anything
         raise InputError(f"{path} is not a model of this program; give the model.pt of a result folder.") from error
-    if not isinstance(loaded, dict) or loaded.get("format_version") != FORMAT_VERSION:
-        found = loaded.get("format_version") if isinstance(loaded, dict) else None
-        raise InputError(f"{path} has model format {found}, this program reads {FORMAT_VERSION}; sort the recording again.")
+    found = loaded.get("format_version") if isinstance(loaded, dict) else None
+    if type(found) is not int or found != FORMAT_VERSION:
+        raise InputError(
+            f"{path} has model format {found!r:.40}, this program reads {FORMAT_VERSION}; sort the recording again."
+        )
     return loaded
 
 

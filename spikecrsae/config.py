@@ -152,7 +152,7 @@ def load_config(path: str | Path, base: Config | None = None) -> Config:
 def _check(option, value: Any, name: str) -> Any:
     """The value in its option's type, or UsageError with the rule it breaks."""
     rule = option.metadata
-    if value is None or (value == "auto" and option.default is None):
+    if value is None or (isinstance(value, str) and value == "auto" and option.default is None):
         if option.default is None:
             return None
         raise UsageError(f"{name} needs a value.")

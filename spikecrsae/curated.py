@@ -11,7 +11,7 @@ import numpy as np
 
 from spikecrsae.config import Config
 from spikecrsae.errors import InputError
-from spikecrsae.exports.phy import GROUP_OF_LABEL, ORIGINAL
+from spikecrsae.exports.phy import GROUP_OF_LABEL, ORIGINAL, check_clusters
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
 from spikecrsae.exports.waveforms import peak_channels
 from spikecrsae.quality import Evidence, unit_columns
@@ -114,11 +114,8 @@ def _clusters(folder: Path, original: Sorting) -> np.ndarray:
     times, templates, clusters = arrays
     if not len(times) == len(templates) == len(clusters):
         raise InputError(f"{folder}: {len(times)} spike times and {len(clusters)} clusters; every spike needs one.")
-    if len(clusters) and not 0 <= clusters.min() <= clusters.max() < 2**31:
-        raise InputError(
-            f"{folder}: spike_clusters.npy holds {clusters.min()} to {clusters.max()}; clusters are whole numbers from 0."
-        )
     real = templates < original.n_units
+    check_clusters(clusters[real], folder / "spike_clusters.npy")
     if not np.array_equal(times[real], original.spikes["sample"]):
         raise InputError(
             f"{folder}: spike_times.npy is not that of {ORIGINAL} any more. Spikes must stay where they are: give back the file, "

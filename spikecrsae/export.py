@@ -55,6 +55,7 @@ FORMATS = {
     "neo": Format("sorting_neo.mat"),
     "klusters": Format("klusters", "no features (.fet) and waveforms (.spk), which Klusters needs"),
 }
+_NEEDS_TEMPLATES = ("phy", "nwb", "klusters")
 
 
 def _lacks(kind: str, run: dict) -> str:
@@ -125,11 +126,13 @@ def export(
     """Write the sorting in the format `kind` (one of FORMATS) to `place`, whole or not at all; returns the path.
 
     run: what run.json holds. recording: the one that was sorted; without it phy and klusters lack what comes from its
-    traces, and a warning says so. Raises InputError where the recording is another one, OutputError where the place is taken
-    or cannot be written.
+    traces, and a warning says so. Raises InputError where the recording is another one or templates are missing, OutputError
+    where the place is taken or cannot be written.
     """
     place = Path(place)
     check_place(place, kind, overwrite)
+    if kind in _NEEDS_TEMPLATES and sorting.n_units and not sorting.templates.size:
+        raise InputError(f"the sorting has no templates, which {kind} needs; choose another --to, such as csv.")
     if recording is not None:
         _check_recording(sorting, recording)
     elif _lacks(kind, run):

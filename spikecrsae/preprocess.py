@@ -281,7 +281,7 @@ def fit(
     if len(lines):
         log.warning("hum is filtered out at %s Hz", ", ".join(f"{centre:.0f}" for centre in lines[:, 0]))
         sos = np.concatenate([sos, notches(lines, fs)])
-        margin, settling = _settling_samples(sos), _settling_samples(sos, part_to_leave(lines))
+        margin, settling = settling_samples(sos), settling_samples(sos, part_to_leave(lines))
         blocks = _filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
         unsettled = widened(_with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
         kept = [~inside(unsettled, start, stop) for start, stop in places]
@@ -320,7 +320,7 @@ def design_filter(config: PreprocessConfig, fs: float) -> tuple[np.ndarray, int]
     """Sections of the Butterworth filter, and the samples after which its transients are below 1e-8. Raises InputError where
     its edges do not fit the sampling frequency fs in Hz."""
     sos = _sections(config, fs)
-    return sos, _settling_samples(sos)
+    return sos, settling_samples(sos)
 
 
 def _sections(config: PreprocessConfig, fs: float) -> np.ndarray:
@@ -345,10 +345,12 @@ def _sections(config: PreprocessConfig, fs: float) -> np.ndarray:
     return sps.butter(config.filter_order, [config.highpass_hz, upper], "bandpass", fs=fs, output="sos")
 
 
-def _settling_samples(sos: np.ndarray, left: float = 1e-8) -> int:
-    """Samples after which the slowest pole has decayed to `left`."""
-    poles = np.concatenate([np.roots(section[3:]) for section in sos])
-    return int(np.ceil(np.log(left) / np.log(np.abs(poles).max())))
+def settling_samples(sos: np.ndarray, left: float = 1e-8) -> int:
+    """Samples after which the slowest pole of sections sos (n, 6) has decayed to `left`. Raises ValueError where it never does."""
+    slowest = np.abs(np.concatenate([np.roots(section[3:]) for section in sos])).max()
+    if slowest >= 1:
+        raise ValueError(f"a filter with a pole at {slowest:g} does not settle")
+    return int(np.ceil(np.log(left) / np.log(max(slowest, np.finfo(float).tiny))))
 
 
 def _highpass(traces: np.ndarray, sos: np.ndarray, margin: int, common_reference: str) -> np.ndarray:

@@ -6,17 +6,43 @@ import contextlib
 import hashlib
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from spikecrsae.config import Config
+from spikecrsae.errors import UsageError
 from spikecrsae.intervals import seconds
 from spikecrsae.plain import plain
 from spikecrsae.readers.options import ReadOptions, with_side_file
 
+#: What every run.json of `sort` holds at least, with its type.
+_LAYOUT: dict[str, Any] = {
+    "task": str,
+    "config": dict,
+    "device": str,
+    "stage_seconds": dict,
+    "warnings": list,
+    "libraries": dict,
+    "options": {"estimate_errors": bool, "save_components": bool, "exports": list},
+    "recording": {
+        "checksum": str,
+        "paths": list,
+        "read_options": dict,
+        "n_samples": int,
+        "sampling_frequency": (int, float),
+        "start_time_s": (int, float),
+        "channels": list,
+        "groups": dict,
+        "time_range": (list, type(None)),
+        "gain": object,
+        "offset": object,
+        "amplitude_unit": str,
+    },
+}
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "matplotlib")
 
 
@@ -60,6 +86,42 @@ def recording_facts(recording, paths: Sequence[Path], reader: dict[str, Any]) ->
         "amplitude_unit": recording.amplitude_unit,
         "notes": recording.notes,
     }
+
+
+def check_record(values: Any) -> None:
+    """Raise ValueError, naming the entry, where what a run.json of `sort` holds is incomplete or was changed so that the run
+    cannot be understood."""
+    from spikecrsae.export import FORMATS
+
+    _check(values, _LAYOUT, "it")
+    recording, exports = values["recording"], values["options"]["exports"]
+    if not recording["paths"] or not all(isinstance(path, str) and path for path in recording["paths"]):
+        raise ValueError(f"recording.paths is {recording['paths']!r:.60}, must be names of files")
+    if not all(isinstance(kind, str) and kind in FORMATS for kind in exports):
+        raise ValueError(f"options.exports is {exports!r:.60}, must be of {', '.join(FORMATS)}")
+    for name, channels in {"channels": recording["channels"], **recording["groups"]}.items():
+        if not isinstance(channels, list) or not channels:
+            raise ValueError(f"recording.{name} is {channels!r:.60}, must be a list of channels")
+    if recording["sampling_frequency"] <= 0:
+        raise ValueError(f"recording.sampling_frequency is {recording['sampling_frequency']}, must be above 0")
+    try:
+        ReadOptions(**recording["read_options"])
+        Config().with_values(values["config"], origin="config")
+    except (TypeError, UsageError) as error:
+        raise ValueError(f"recording.read_options or config: {error}") from error
+
+
+def _check(values: Any, layout: Mapping[str, Any], place: str) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{place} is {values!r:.60}, must be an object")
+    for name, kind in layout.items():
+        where = name if place == "it" else f"{place}.{name}"
+        if name not in values:
+            raise ValueError(f"{where} is missing")
+        if isinstance(kind, dict):
+            _check(values[name], kind, where)
+        elif not isinstance(values[name], kind):
+            raise ValueError(f"{where} is {values[name]!r:.60}, which is of another type than it must have")
 
 
 def read_options(paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:

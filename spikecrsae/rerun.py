@@ -14,7 +14,7 @@ from spikecrsae.job import Job
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
-from spikecrsae.record import library_versions, recording_facts
+from spikecrsae.record import check_record, library_versions, recording_facts
 from spikecrsae.texts import read_text
 
 _MOST_MB = 256
@@ -39,34 +39,31 @@ class Record:
         file = path / "run.json" if path.is_dir() else path
         try:
             values = json.loads(read_text(file, _MOST_MB))
-            needed = (values["task"], values["recording"]["checksum"], values["recording"]["read_options"], values["config"])
+            task = values.get("task", "sort") if isinstance(values, dict) else "sort"
+            if task == "sort":
+                check_record(values)
         except OSError as error:
             raise InputError(f"{file} cannot be read ({error.strerror}); give the run.json of a result.") from error
-        except (InputError, ValueError, KeyError, TypeError, RecursionError) as error:
+        except (InputError, ValueError, RecursionError) as error:
             raise InputError(
-                f"{file} is no complete run.json of spikecrsae ({error!r}); sort the recording anew."
+                f"{file} is no complete run.json of spikecrsae ({error or 'nested too deep'}); sort the recording anew."
             ) from error
-        if needed[0] != "sort":
-            raise InputError(f"{file} is the record of spikecrsae {needed[0]}; only a run of sort can be repeated.")
+        if task != "sort":
+            raise InputError(f"{file} is the record of spikecrsae {task!r:.40}; only a run of sort can be repeated.")
         return cls(file, values)
 
     def job(self, folder: Path, recordings: Sequence[Path] = (), overwrite: bool = False) -> Job:
         """The same job for another folder; recordings: where its files lie now, if they have moved."""
         facts = self.values["recording"]
-        try:
-            return Job(
-                recordings=tuple(recordings) or tuple(map(Path, facts["paths"])),
-                folder=folder,
-                config=Config().with_values(self.values["config"], origin=str(self.path)),
-                reader=facts["read_options"],
-                overwrite=overwrite,
-                stays=False,
-                **{name: self.values["options"][name] for name in ("estimate_errors", "save_components", "exports")},
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{self.path} is no complete run.json of spikecrsae ({error!r}); sort the recording anew."
-            ) from error
+        return Job(
+            recordings=tuple(recordings) or tuple(map(Path, facts["paths"])),
+            folder=folder,
+            config=Config().with_values(self.values["config"], origin=str(self.path)),
+            reader=facts["read_options"],
+            overwrite=overwrite,
+            stays=False,
+            **{name: self.values["options"][name] for name in ("estimate_errors", "save_components", "exports")},
+        )
 
     def check_input(self, job: Job, observer: Observer) -> None:
         """Raise InputError where the recording is not the one that was sorted: its facts, then its checksum."""
@@ -99,7 +96,7 @@ class Record:
         """One line for each program or library whose version differs from the first run's."""
         from importlib.metadata import version
 
-        then = {"spikecrsae": self.values.get("spikecrsae"), **self.values.get("libraries", {})}
+        then = {"spikecrsae": self.values.get("spikecrsae"), **self.values["libraries"]}
         now = {"spikecrsae": version("spikecrsae"), **library_versions()}
         return [f"{name} was {then[name]}, is {now.get(name, 'not there')}" for name in then if then[name] != now.get(name)]
 

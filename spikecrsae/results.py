@@ -212,11 +212,25 @@ def run_of(provenance: str) -> dict:
         run = json.loads(provenance)
         if not isinstance(run, dict) or not isinstance(run.get("recording", {}), dict):
             raise ValueError("it is no object with an object `recording`")
+        _check_told(run.get("recording", {}))
         return run
     except (ValueError, RecursionError) as error:
         raise InputError(
             f"the provenance in {SORTING} is no run.json ({error or 'nested too deep'}); it is damaged."
         ) from error
+
+
+def _check_told(recording: Mapping[str, Any]) -> None:
+    """Raise ValueError where what leads back to the recording, as far as it is there, is not what it must be."""
+    paths, time_range = recording.get("paths", []), recording.get("time_range")
+    if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+        raise ValueError("recording.paths is no list of names")
+    if not isinstance(recording.get("read_options", {}), dict):
+        raise ValueError("recording.read_options is no object")
+    if time_range is not None and not (
+        isinstance(time_range, list) and len(time_range) == 2 and all(type(n) is int for n in time_range)
+    ):
+        raise ValueError("recording.time_range is no pair of samples")
 
 
 def is_finished(path: str | Path) -> bool:

@@ -19,7 +19,7 @@ from spikecrsae.learned import Shelf
 from spikecrsae.memory import within_limit
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
-from spikecrsae.record import library_versions
+from spikecrsae.record import check_record, library_versions
 from spikecrsae.results import prepare_folder, read_run
 
 #: In an unfinished result: what was learned, and what it is tied to.
@@ -31,7 +31,8 @@ def differences_to_result(folder: Path, request: Mapping[str, Any]) -> str:
     """In which respects a finished result is not what was requested (Job.request); empty where it is that."""
     try:
         run = read_run(folder)
-    except (SpikeCRsAEError, OSError) as error:
+        check_record(run)
+    except (SpikeCRsAEError, OSError, ValueError) as error:
         return str(error)
     recording = run["recording"]
     n_channels = len(next(iter(recording["groups"].values()), recording["channels"]))

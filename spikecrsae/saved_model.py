@@ -4,51 +4,100 @@ before a number of it is used: compiled loops do not look whether an index lies 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spikecrsae.errors import InputError
+from spikecrsae.config import Config, InitialiseConfig, PreprocessConfig
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.layout import LARGEST, check_array
+from spikecrsae.preprocess import settling_samples
+from spikecrsae.units import ms_to_samples
 
-#: Of one group of channels. Arrays are given by their sizes: n channels of the recording, c used ones, k templates, w samples of
-#: a template, t taps, s sections; a digit is a size of its own. Numbers are given by their least and largest value.
+_PREPROCESS, _INITIALISE = ({f.name: f.metadata for f in fields(stage)} for stage in (PreprocessConfig, InitialiseConfig))
+#: Of one group of channels. Arrays are given by their kind and sizes (layout.check_array): n channels of the recording, c used
+#: ones, k templates, w samples of a template, t taps, s sections. Numbers are given by their least and largest value, texts by
+#: those that there are.
 _LAYOUT: dict[str, Any] = {
     "n_channels": (1, 10**6),
     "amplitude_unit": str,
     "sampling_frequency": (1.0, 1e6),
-    "usable": "n",
+    "usable": "b:n",
     "preprocessor": {
-        "sos": "s6",
-        "margin": (1, 10**8),
-        "common_reference": str,
-        "noise_level": "c",
-        "whitening_matrix": "cc",
-        "whitening_filter": "ct",
+        "sos": "f:s6",
+        "margin": (1, 10**9),
+        "common_reference": list(_PREPROCESS["common_reference"]["choices"]),
+        "noise_level": "f:c",
+        "whitening_matrix": "f:cc",
+        "whitening_filter": "f:ct",
         "quiet_fraction": (0.0, 1.0),
-        "settling": (0, 10**8),
+        "settling": (0, 10**9),
     },
-    "slab": {"templates": "kcw", "spread": "k", "penalty": "k", "refractory": (0, 10**6), "n_shifts": (1, 64)},
-    "dictionary": {"atoms": "kcw", "scale": "k"},
-    "reported": "k",
-    "lambda": (0.0, np.inf),
-    "sigma": (0.0, np.inf),
+    "slab": {"templates": "f:kcw", "spread": "f:k", "penalty": "f:k", "refractory": (0, 10**4), "n_shifts": (1, 64)},
+    "dictionary": {"atoms": "f:kcw", "scale": "f:k"},
+    "reported": "b:k",
+    "lambda": (0.0, LARGEST),
+    "sigma": (0.0, LARGEST),
     "config": dict,
 }
+_NAMES = {"c": "channels", "w": "samples of a template", "t": "taps of the whitening filter", "s": "sections of the filter"}
 
 
 def check_model(saved: Mapping[str, Any], path: Path | str) -> None:
     """Raise InputError, naming the entry, where the model of one group of channels lacks one, or holds one of another kind or
-    shape, or a number that is not finite."""
+    shape, or numbers that no sorting gives: not finite, not positive, a filter that never settles or has too many taps."""
     try:
         sizes: dict[str, int] = {}
         _check({name: value for name, value in saved.items() if name != "format_version"}, _LAYOUT, "", sizes)
         if sizes["n"] != saved["n_channels"] or sizes["c"] != np.count_nonzero(saved["usable"]):
             raise ValueError("usable does not fit the channels")
-        if np.any(saved["slab"]["spread"] <= 0):
-            raise ValueError("slab.spread must be above 0")
-    except ValueError as error:
+        if nothing := next((name for letter, name in _NAMES.items() if not sizes[letter]), ""):
+            raise ValueError(f"it has no {nothing}")
+        _check_filters(saved["preprocessor"], saved["sampling_frequency"])
+        _check_units(saved)
+        Config().with_values(saved["config"], origin="config")
+    except (ValueError, TypeError, OverflowError, UsageError) as error:
         raise InputError(f"the model {path} is damaged: {error}; give the model.pt of a result folder.") from error
+
+
+def _check_filters(saved: Mapping[str, Any], sampling_frequency: float) -> None:
+    if np.any(saved["sos"][:, 3] != 1):
+        raise ValueError("preprocessor.sos is not normalised")
+    # the poles that another computer finds may differ in the last bit
+    settled = settling_samples(saved["sos"].astype(np.float64)) + 1
+    for name, most in ("margin", settled), ("settling", saved["margin"]):
+        if saved[name] > most:
+            raise ValueError(f"preprocessor.{name} is {saved[name]} samples, the filter settles in {most}")
+    n_taps, most = (
+        saved["whitening_filter"].shape[1],
+        ms_to_samples(_PREPROCESS["whitening_ms"]["high"], sampling_frequency) + 1,
+    )
+    if n_taps > most:
+        raise ValueError(f"preprocessor.whitening_filter has {n_taps} taps, {most} are the most")
+    _check_positive(saved["noise_level"], "preprocessor.noise_level")
+
+
+def _check_units(saved: Mapping[str, Any]) -> None:
+    slab, dictionary = saved["slab"], saved["dictionary"]
+    most = ms_to_samples(_INITIALISE["refractory_ms"]["high"], saved["sampling_frequency"])
+    if slab["refractory"] > most:
+        raise ValueError(f"slab.refractory is {slab['refractory']} samples, {most} are the most")
+    for name in ("spread", "penalty"):
+        _check_positive(slab[name], f"slab.{name}")
+    _check_positive(dictionary["scale"], "dictionary.scale")
+    if not np.allclose(np.linalg.norm(dictionary["atoms"].astype(np.float64), axis=(1, 2)), 1.0, atol=1e-4):
+        raise ValueError("dictionary.atoms are not of unit norm")
+    _check_positive(saved["sigma"], "sigma")
+    # nothing is learned where there are no units
+    if len(slab["templates"]):
+        _check_positive(saved["lambda"], "lambda")
+
+
+def _check_positive(values: Any, where: str) -> None:
+    if np.any(np.asarray(values) <= 0):
+        raise ValueError(f"{where} must be above 0")
 
 
 def check_groups(saved: Mapping[str, Any], path: Path | str) -> None:
@@ -56,13 +105,15 @@ def check_groups(saved: Mapping[str, Any], path: Path | str) -> None:
     try:
         n_channels, groups = saved.get("n_channels"), saved["groups"]
         _check({"n_channels": n_channels, "groups": groups}, {"n_channels": _LAYOUT["n_channels"], "groups": dict}, "", {})
+        if not groups:
+            raise ValueError("groups is empty")
         for name, group in groups.items():
-            if not isinstance(group, dict):
+            if not isinstance(name, str) or not isinstance(group, dict):
                 raise ValueError(f"group {name} is no group")
-            _check(group, {"channels": "g", "model": dict}, f"group {name}: ", {})
+            _check(group, {"channels": "iu:g", "model": dict}, f"group {name}: ", {})
             channels = group["channels"]
-            if channels.dtype.kind not in "iu" or np.any((channels < 0) | (channels >= n_channels)):
-                raise ValueError(f"group {name} has channels that are none of {n_channels}")
+            if np.any((channels < 0) | (channels >= n_channels)) or len(np.unique(channels)) != len(channels):
+                raise ValueError(f"group {name} has channels that are none of {n_channels}, or one twice")
             if group["model"].get("n_channels") != len(channels):
                 raise ValueError(f"group {name} has {len(channels)} channels, its model another number")
     except ValueError as error:
@@ -82,25 +133,15 @@ def _check(saved: Mapping[str, Any], layout: Mapping[str, Any], place: str, size
                 raise ValueError(f"{where} is no group of entries")
             _check(value, wanted, f"{where}.", sizes)
         elif isinstance(wanted, str):
-            _check_array(value, wanted, where, sizes)
+            check_array(value, *wanted.split(":"), where, sizes)
+        elif isinstance(wanted, list):
+            if not isinstance(value, str) or value not in wanted:
+                raise ValueError(f"{where} is {value!r:.40}, none of {', '.join(wanted)}")
         elif isinstance(wanted, type):
             if not isinstance(value, wanted):
                 raise ValueError(f"{where} is no {'text' if wanted is str else 'group of entries'}")
         else:
             _check_number(value, *wanted, where)
-
-
-def _check_array(value: Any, wanted: str, where: str, sizes: dict[str, int]) -> None:
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-        raise ValueError(f"{where} is no array of numbers")
-    fits = value.ndim == len(wanted) and all(
-        (int(letter) if letter.isdigit() else sizes.setdefault(letter, n)) == n
-        for letter, n in zip(wanted, value.shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{where} has the shape {value.shape}, which does not fit the others")
-    if not np.isfinite(value).all():
-        raise ValueError(f"{where} holds a number that is not finite")
 
 
 def _check_number(value: Any, least: float, most: float, where: str) -> None:

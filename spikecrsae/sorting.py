@@ -13,6 +13,8 @@ from spikecrsae.recording import Recording
 #: One row per spike. sample: of the template's largest deflection; amplitude in the recording's unit;
 #: shift: sub-sample offset in samples, sample + shift is the refined time.
 SPIKE_DTYPE = np.dtype([("sample", np.int64), ("unit", np.int32), ("amplitude", np.float32), ("shift", np.float32)])
+#: Numbers of units are int32, and Phy's placeholders are numbered after the last one.
+LARGEST_UNIT = 2**31 - 2
 
 
 @dataclass(frozen=True)

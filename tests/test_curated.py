@@ -16,6 +16,7 @@ from spikecrsae.curated import open_sorting, read_curated
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.export import export
 from spikecrsae.readers import read_truth
+from spikecrsae.sorting import LARGEST_UNIT
 
 
 def spikecrsae(*arguments):
@@ -293,12 +294,22 @@ def test_show_and_score_take_the_curated_folder_and_tell_of_noise(made, folder):
     assert "1 of the units are labelled noise" in result.stderr
 
 
-@pytest.mark.parametrize("clusters", [-1, 0.5])
+@pytest.mark.parametrize("clusters", [-1, 0.5, 2**31 - 1, 2**40])
 def test_clusters_are_whole_numbers(made, clusters):
     folder = exported(made, "phy")
     np.save(folder / "spike_clusters.npy", np.full(len(made.sorting.spikes), clusters))
     with pytest.raises(InputError, match="whole numbers from 0"):
         read_curated(folder)
+    result = spikecrsae("compare", folder, made.folder)
+    assert result.exit_code == InputError.exit_code and "whole numbers from 0" in result.stderr
+
+
+def test_the_largest_cluster_can_be_exported_again(made):
+    folder = exported(made, "phy")
+    np.save(folder / "spike_clusters.npy", np.full(len(made.sorting.spikes), LARGEST_UNIT))
+    result = spikecrsae("export", folder, "--to", "phy")
+    assert result.exit_code == 0, result.stderr
+    assert read_curated(folder.with_name("phy-curated") / "phy")[0].unit_ids.tolist() == [LARGEST_UNIT]
 
 
 def test_spikes_are_not_to_be_removed(made):

@@ -37,6 +37,20 @@ def test_bad_channel_lists(text):
         {"gain": 0},
         {"gain": "x"},
         {"offset": float("inf")},
+        {"channels": 3},
+        {"channels": []},
+        {"channels": [0, "x"]},
+        {"channels": [0.5, 1]},
+        {"channels": [0, 0]},
+        {"channels": [-1]},
+        {"channels": [True]},
+        {"groups": 5},
+        {"groups": [[0, 1], [2, 3]]},
+        {"probe": 5},
+        {"dataset": 5},
+        {"series": []},
+        {"stream": 1.5},
+        {"segment": "first"},
     ],
 )
 def test_bad_options(values):
@@ -67,7 +81,15 @@ def test_told_facts_go_before_the_file(tmp_path):
 def test_side_file_errors(tmp_path):
     written = files.raw_little(tmp_path)
     side = tmp_path / "little.dat.toml"
-    for text, word in (("n_chan = 4", "n_chan"), ("= 4", "TOML"), ("axis = 7", "axis")):
+    for text, word in (
+        ("n_chan = 4", "n_chan"),
+        ("= 4", "TOML"),
+        ("axis = 7", "axis"),
+        ("channels = 3", "channels = 3"),
+        ("channels = [0, 'x']", "channels"),
+        ("groups = [[0, 1], [2, 3]]", "groups .* '0-3,4-7'"),
+        ("probe = 5", "probe"),
+    ):
         side.write_text(text)
         with pytest.raises(UsageError, match=word) as caught:
             open_recording(written.path)

@@ -124,6 +124,52 @@ def test_a_record_that_says_too_little_is_3(tmp_path, text):
     assert result.stderr.count("\n") == 1
 
 
+def of_recording(**changed):
+    return lambda record: record["recording"].update(changed)
+
+
+def without(name):
+    return lambda record: record["recording"].pop(name)
+
+
+#: What is done to a run.json, and the entry that the message names.
+EDITED = [
+    *((lambda record, value=value: record["options"].update(exports=value), "options.exports") for value in (5, "x", [1], ["x"])),
+    *((of_recording(paths=value), "recording.paths") for value in ([], 5, [7], [""])),
+    *((of_recording(read_options=value), "recording.read_options") for value in (5, "x", [], {"colour": 1}, {"channels": 3})),
+    *((without(name), f"recording.{name} is missing") for name in ("n_samples", "time_range", "groups", "checksum", "gain")),
+    (of_recording(groups={"a": []}), "recording.a"),
+    (of_recording(sampling_frequency=0), "recording.sampling_frequency"),
+    (lambda record: record.update(libraries=5), "libraries"),
+    (lambda record: record.update(options=5), "options"),
+    (lambda record: record.update(recording=[1]), "recording"),
+    (lambda record: record.update(config={"train": {"kappa": "much"}}), "train.kappa"),
+    (lambda record: record.pop("config"), "config is missing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("how", "named"), EDITED, ids=[f"{k}-{named}" for k, (_, named) in enumerate(EDITED)])
+def test_an_entry_of_an_edited_record_is_named(short_sort, tmp_path, how, named):
+    shutil.copy(short_sort.folder / "run.json", tmp_path)
+    change(tmp_path, how)
+    result = spikecrsae("rerun", tmp_path)
+    assert result.exit_code == 3, result.stderr
+    assert result.stderr.count("\n") == 1 and "run.json is no complete run.json" in result.stderr
+    assert named in result.stderr and "sort the recording anew" in result.stderr
+
+
+def test_resume_over_a_result_whose_record_lacks_something_is_6(copied):
+    """The record that counts there is the one in sorting.h5."""
+    recording, folder = copied
+    with h5py.File(folder / "sorting.h5", "r+") as file:
+        record = json.loads(file["provenance"][()])
+        del record["recording"]["groups"], file["provenance"]
+        file["provenance"] = json.dumps(record)
+    result = spikecrsae("sort", recording, "-o", folder, "--resume", "--quiet")
+    assert result.exit_code == 6, result.stderr
+    assert "recording.groups is missing" in result.stderr and "--overwrite" in result.stderr
+
+
 def test_only_sort_can_be_repeated(copied):
     folder = copied[1]
     change(folder, lambda record: record.update(task="apply"))

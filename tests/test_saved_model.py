@@ -85,6 +85,71 @@ def test_numbers_that_would_take_all_memory_are_refused(saved):
         check_model(changed(saved, ("slab", "n_shifts"), lambda _: 10**9), "model.pt")
 
 
+def of_kind(kind):
+    return lambda value: value.astype(kind)
+
+
+def first(number):
+    return lambda value: np.concatenate([np.full_like(value[:1], number), value[1:]])
+
+
+def unstable(sos):
+    sos = sos.copy()
+    sos[0, 3:] = 1, -2.5, 1.2
+    return sos
+
+
+#: Of the right shape and finite, and no sorting gives it.
+IMPOSSIBLE = {
+    "whole templates": (("slab", "templates"), of_kind(np.int64), "templates is no array of real numbers"),
+    "Boolean filter": (("preprocessor", "whitening_filter"), of_kind(bool), "whitening_filter is no array of real numbers"),
+    "whole sections": (("preprocessor", "sos"), of_kind(np.int32), "sos is no array of real numbers"),
+    "whole noise": (("preprocessor", "noise_level"), of_kind(np.int16), "noise_level is no array of real numbers"),
+    "real usable": (("usable",), of_kind(np.float32), "usable is no array of truth values"),
+    "whole reported": (("reported",), of_kind(np.int64), "reported is no array of truth values"),
+    "unstable": (("preprocessor", "sos"), unstable, "does not settle"),
+    "other sections": (("preprocessor", "sos"), lambda sos: sos * 2, "sos is not normalised"),
+    "no sections": (("preprocessor", "sos"), lambda sos: sos[:0], "it has no sections"),
+    "huge": (("slab", "templates"), first(1e13), "templates holds a number beyond 1e"),
+    "huge matrix": (("preprocessor", "whitening_matrix"), first(-1e13), "whitening_matrix holds a number beyond"),
+    "margin": (("preprocessor", "margin"), lambda n: 2 * n, "margin is .* the filter settles in"),
+    "settling": (("preprocessor", "settling"), lambda _: 10**6, "settling is"),
+    "taps": (("preprocessor", "whitening_filter"), lambda w: np.tile(w, (1, 100)), "whitening_filter has .* taps"),
+    "noise level": (("preprocessor", "noise_level"), first(0), "noise_level must be above 0"),
+    "reference": (("preprocessor", "common_reference"), lambda _: "mode", "common_reference is 'mode', none of none, median"),
+    "refractory": (("slab", "refractory"), lambda _: 10**4, "slab.refractory is 10000 samples"),
+    "penalty": (("slab", "penalty"), first(-3), "slab.penalty must be above 0"),
+    "spread": (("slab", "spread"), first(0), "slab.spread must be above 0"),
+    "scale": (("dictionary", "scale"), first(0), "dictionary.scale must be above 0"),
+    "atoms": (("dictionary", "atoms"), lambda atoms: atoms * 3, "dictionary.atoms are not of unit norm"),
+    "sigma": (("sigma",), lambda _: 0.0, "sigma must be above 0"),
+    "lambda": (("lambda",), lambda _: 0.0, "lambda must be above 0"),
+    "stage": (("config",), lambda config: config | {"nonsense": 1}, "config: .nonsense. is not a table"),
+    "setting": (("config",), lambda config: config | {"train": {"kappa": np.ones(3)}}, "config: train.kappa"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", IMPOSSIBLE)
+def test_what_no_sorting_gives_is_named(saved, case):
+    place, change, told = IMPOSSIBLE[case]
+    with pytest.raises(InputError, match=rf"model\.pt is damaged: .*{told}.*; give the model\.pt of a result folder"):
+        check_model(changed(saved, place, change), "model.pt")
+
+
+def test_a_model_without_units_passes_with_a_lambda_of_0(saved):
+    def none_of(values):
+        return {name: value[:0] if isinstance(value, np.ndarray) else value for name, value in values.items()}
+
+    empty = {"slab": none_of(saved["slab"]), "dictionary": none_of(saved["dictionary"])}
+    check_model(saved | empty | {"reported": saved["reported"][:0], "lambda": 0.0}, "model.pt")
+
+
+def test_a_format_version_that_is_no_number_is_refused(saved, tmp_path):
+    save_checkpoint({**saved, "format_version": np.array([1, 1])}, tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"has model format array\(\[1, 1\]\)"):
+        load_checkpoint(tmp_path / "model.pt")
+
+
 def test_channels_of_groups_must_be_there(saved):
     channels = np.arange(saved["n_channels"])
     honest = {"format_version": 1, "n_channels": len(channels), "groups": {"a": {"channels": channels, "model": saved}}}
@@ -95,6 +160,8 @@ def test_channels_of_groups_must_be_there(saved):
         (("groups", "a", "model", "slab"), lambda _: None, "group a, is damaged: it lacks.* slab"),
         (("groups", "a", "model"), lambda _: None, "group a: model"),
         (("groups",), lambda _: [], "groups"),
+        (("groups",), lambda _: {}, "groups is empty"),
+        (("groups", "a", "channels"), lambda c: c * 0, "or one twice"),
         (("n_channels",), lambda _: None, "n_channels is None"),
     ):
         with pytest.raises(InputError, match=told):

@@ -72,6 +72,43 @@ def test_nwb_units_count_from_the_recordings_start(tmp_path):
     assert_trains(trains, {"5": [2000, 4000, 6000], "9": [3000]})
 
 
+@pytest.mark.parametrize(
+    ("name", "values", "told"),
+    [
+        ("id", [5, 5], "several units of its Units table have the id 5"),
+        ("id", [5], "spike_times_index does not divide 4 spikes among 1 units"),
+        ("spike_times_index", [3, 1], "the file is damaged"),
+        ("spike_times_index", [3, 9], "the file is damaged"),
+        ("spike_times_index", [3, 3], "the file is damaged"),
+        ("spike_times_index", [1.5, 4.0], "the file is damaged"),
+        ("spike_times_index", [-1, 4], "the file is damaged"),
+    ],
+)
+def test_nwb_units_that_cannot_be_told_apart_are_refused(tmp_path, name, values, told):
+    path = files.nwb(tmp_path).path
+    with h5py.File(path, "r+") as file:
+        del file["units"][name]
+        file["units"][name] = values
+    refused(path, told, fs=files.FS)
+
+
+def test_an_nwb_index_of_any_whole_numbers_is_read(tmp_path):
+    path = files.nwb(tmp_path).path
+    expected = read_truth(path, files.FS)
+    with h5py.File(path, "r+") as file:
+        ends = file["units/spike_times_index"][()]
+        del file["units/spike_times_index"]
+        file["units/spike_times_index"] = ends.astype(np.uint64)
+    assert_trains(read_truth(path, files.FS), expected)
+
+
+def test_spikes_of_a_unit_must_be_one_list(tmp_path):
+    path = tmp_path / "truth.h5"
+    with h5py.File(path, "w") as file:
+        file["truth/a/spike_samples"] = np.arange(6).reshape(2, 3)
+    refused(path, "shape (2, 3)", "one list")
+
+
 def test_phy_folder(tmp_path):
     np.save(tmp_path / "spike_times.npy", np.array([[10], [20], [30]], np.uint64))
     refused(tmp_path, "spike_clusters.npy")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spikecrsae.errors import InputError
 from spikecrsae.exports.csv import cell
 from spikecrsae.exports.sorting_h5 import sorting_to_hdf5
 from spikecrsae.exports.waveforms import (
@@ -23,7 +24,7 @@ from spikecrsae.exports.waveforms import (
     used_channels,
 )
 from spikecrsae.recording import Recording
-from spikecrsae.sorting import Sorting
+from spikecrsae.sorting import LARGEST_UNIT, Sorting
 from spikecrsae.units import s_to_samples
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,13 @@ def phy_files(sorting: Sorting, provenance: str, folder: Path, signal: Signal | 
         ORIGINAL: [sorting_to_hdf5(sorting, provenance)],
         **({RECORDING: pieces} if pieces is not None else {}),
     }
+
+
+def check_clusters(clusters: np.ndarray, file: Path) -> None:
+    """Raise InputError where the clusters of spikes, from a Phy folder's file, are no numbers that units can have."""
+    if clusters.dtype.kind not in "iu" or (len(clusters) and not 0 <= clusters.min() <= clusters.max() <= LARGEST_UNIT):
+        held = f"{clusters.min()} to {clusters.max()}" if clusters.dtype.kind in "iu" else clusters.dtype
+        raise InputError(f"{file} holds {held}; clusters are whole numbers from 0 to {LARGEST_UNIT}, give back the file.")
 
 
 def _after(n: int, value: int, values: np.ndarray) -> np.ndarray:

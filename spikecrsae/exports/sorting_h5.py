@@ -11,13 +11,28 @@ import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError
-from spikecrsae.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.layout import check_array, check_range
+from spikecrsae.sorting import LARGEST_UNIT, SPIKE_DTYPE, Sorting
 from spikecrsae.untrusted import attribute, open_hdf5, whole
 
 FORMAT_VERSION = 1
 _ATTRIBUTES = ("sampling_frequency", "n_samples", "n_channels", "amplitude_unit", "start_time_s")
 _ARRAYS = ("templates", "templates_whitened", "templates_std", "peak_index")
 _TABLES = ("units", "channels", "model")
+#: Kind and sizes of the arrays: u units, c channels, t and w samples of a template, n and m anything (see layout.check_array).
+_LAYOUT = {
+    "unit_ids": ("iu", "u"),
+    "templates": ("f", "uct"),
+    "templates_std": ("f", "uct"),
+    "templates_whitened": ("f", "ucw"),
+    "peak_index": ("iu", "u"),
+    "excluded": ("iu", "n2"),
+    "example": ("f", "mc"),
+}
+#: These may be empty: not every sorting that is written by this program has templates.
+_OPTIONAL = ("templates", "templates_std", "templates_whitened", "peak_index", "example")
+#: A float64 holds no larger sample exactly.
+_MOST_SAMPLES = 2**53
 _TEXT = h5py.string_dtype()
 #: units and further keys of a decision as JSON text, because HDF5 tables have no lists.
 _CURATION_DTYPE = np.dtype(
@@ -86,8 +101,10 @@ def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
             return _read(file), whole(file["provenance"]).decode()
     except InputError as error:
         raise InputError(f"{path} cannot be read as a sorting: {error}") from error
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
-        raise InputError(f"{path} cannot be read as a sorting: it is no sorting.h5, or damaged ({error}).") from error
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
+        raise InputError(
+            f"{path} cannot be read as a sorting: it is no sorting.h5, or damaged ({error}); sort the recording again."
+        ) from error
 
 
 def _read(file: h5py.File) -> Sorting:
@@ -100,8 +117,11 @@ def _read(file: h5py.File) -> Sorting:
     )
     tables = [*(file[table] for table in _TABLES), file.get("files", {})]
     units, channels, model, files = ({name: _column(values) for name, values in table.items()} for table in tables)
-    return Sorting(
-        spikes=whole(file["spikes"]).astype(SPIKE_DTYPE),
+    spikes = whole(file["spikes"])
+    if spikes.dtype != SPIKE_DTYPE or spikes.ndim != 1:
+        raise ValueError(f"spikes has the type {spikes.dtype} and the shape {spikes.shape}")
+    sorting = Sorting(
+        spikes=spikes,
         unit_ids=units.pop("unit"),
         sampling_frequency=float(attributes["sampling_frequency"]),
         n_samples=int(attributes["n_samples"]),
@@ -117,6 +137,39 @@ def _read(file: h5py.File) -> Sorting:
         **{name: whole(file[name]) for name in _ARRAYS},
         **example,
     )
+    _check(sorting)
+    return sorting
+
+
+def _check(sorting: Sorting) -> None:
+    """Raise ValueError, naming it, for an array of another kind or size than it must have, numbers that are not finite, and
+    indices of what is not there."""
+    numbers = np.array([sorting.sampling_frequency, sorting.start_time_s])
+    check_array(numbers, "f", "2", "sampling_frequency or start_time_s", {})
+    if sorting.sampling_frequency <= 0:
+        raise ValueError(f"sampling_frequency is {sorting.sampling_frequency}, and must be above 0")
+    check_range(np.array(sorting.n_samples), 0, _MOST_SAMPLES, "n_samples")
+    sizes = {"c": sorting.n_channels}
+    for name, (kind, wanted) in _LAYOUT.items():
+        values = getattr(sorting, name)
+        if np.size(values) or name not in _OPTIONAL:
+            check_array(values, kind, wanted, name, sizes)
+    if len(np.unique(sorting.unit_ids)) != sorting.n_units:
+        raise ValueError("units/unit names a unit twice")
+    if len(sorting.templates) != len(sorting.peak_index):
+        raise ValueError(f"peak_index has {len(sorting.peak_index)} values for {len(sorting.templates)} templates")
+    check_range(sorting.unit_ids, 0, LARGEST_UNIT, "units/unit")
+    check_range(sorting.peak_index, 0, sorting.templates.shape[-1] - 1, "peak_index")
+    check_range(sorting.excluded, 0, sorting.n_samples, "excluded")
+    for name in ("amplitude", "shift"):
+        check_array(sorting.spikes[name], "f", "s", f"spikes/{name}", {})
+    if "peak_channel" in sorting.units:
+        check_array(sorting.units["peak_channel"], "iu", "u", "units/peak_channel", sizes)
+        check_range(sorting.units["peak_channel"], 0, sorting.n_channels - 1, "units/peak_channel")
+    for table, n in ("units", sorting.n_units), ("channels", sorting.n_channels):
+        for name, column in getattr(sorting, table).items():
+            if len(column) != n:
+                raise ValueError(f"{table}/{name} has {len(column)} values for {n} {table}")
 
 
 def _column(values: h5py.Dataset) -> np.ndarray:

@@ -79,6 +79,30 @@ def _check_factor(name: str, value: object) -> None:
         raise UsageError(f"{name} = {value!r} must be a finite number, or one per channel" + ", not 0." * (name == "gain"))
 
 
+def _check_channels(value: object) -> None:
+    positions = list(value) if isinstance(value, Sequence | np.ndarray) else [None]
+    whole = all(isinstance(c, int | np.integer) and not isinstance(c, bool) and c >= 0 for c in positions)
+    if not positions or not whole or len(set(positions)) != len(positions):
+        raise UsageError(f"channels = {value!r} must be positions from 0, each once, such as [0, 2, 3] or '0,2-3'.")
+
+
+#: Options that are names or numbers, with what is to be written for them.
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "dataset": ((str,), "the path of a dataset in the file"),
+    "series": ((str,), "the name of an ElectricalSeries"),
+    "stream": ((str, int), "a stream's name or number"),
+    "segment": ((int, np.integer), "a whole number"),
+    "probe": ((str, Path), "the name of a probe file"),
+    "groups": ((str, Path), "a text such as '0-3,4-7', the name of a probe file, or 'all'"),
+}
+
+
+def _check_kind(name: str, value: object) -> None:
+    kinds, wanted = _KINDS[name]
+    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+        raise UsageError(f"{name} = {value!r} must be {wanted}.")
+
+
 @dataclass(frozen=True)
 class ReadOptions:
     """Facts and choices that a file may lack; None leaves them to the file. None of them is ever guessed.
@@ -112,6 +136,10 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if isinstance(self.channels, str):
             object.__setattr__(self, "channels", parse_channels(self.channels))
+        elif self.channels is not None:
+            _check_channels(self.channels)
+        for name in _KINDS:
+            _check_kind(name, getattr(self, name))
         if self.sampling_frequency is not None:
             _check_positive("sampling_frequency", self.sampling_frequency)
         if self.n_channels is not None:
@@ -161,8 +189,8 @@ def with_side_file(path: Path, options: ReadOptions) -> ReadOptions:
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(f"side file {source} names {', '.join(unknown)}; it may hold {', '.join(known)}.")
     for name in ("probe", "groups"):
-        if name in values and (name == "probe" or (source.parent / str(values[name])).is_file()):
-            values[name] = source.parent / str(values[name])
+        if isinstance(values.get(name), str) and (name == "probe" or (source.parent / values[name]).is_file()):
+            values[name] = source.parent / values[name]
     try:
         return replace(ReadOptions(**values), **options.given())
     except UsageError as error:

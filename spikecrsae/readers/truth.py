@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError, SpikeCRsAEError
-from spikecrsae.exports.phy import ORIGINAL
+from spikecrsae.exports.phy import ORIGINAL, check_clusters
 from spikecrsae.paths import refuse_unreadable
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import stored_rate
@@ -39,7 +39,7 @@ class _Clock:
 
     def from_seconds(self, seconds: np.ndarray, since_s: float = 0.0) -> np.ndarray:
         """Nearest sample of each time; since_s is the file's own time of the recording's first sample."""
-        seconds = np.asarray(seconds, np.float64)
+        seconds = self._in_a_row(np.asarray(seconds, np.float64))
         if self.fs is None:
             raise InputError(f"{self.path}: its times are in seconds; the recording's sampling frequency is needed.")
         if not np.all(np.isfinite(seconds)):
@@ -48,13 +48,18 @@ class _Clock:
 
     def from_samples(self, samples: np.ndarray, fs: float | None = None) -> np.ndarray:
         """Samples as int64, converted where they count at another rate fs than the recording's."""
-        values = np.asarray(samples)
+        values = self._in_a_row(np.asarray(samples))
         if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
             raise InputError(f"{self.path}: spike samples must be whole numbers; are these seconds (column spike_time_s)?")
         if fs is None or self.fs is None or abs(fs - self.fs) <= 1e-6 * self.fs:
             return values.astype(np.int64)
         logger.info("%s counts samples at %g Hz; converted to the recording's %g Hz", self.path, fs, self.fs)
         return self.from_seconds(values / fs)
+
+    def _in_a_row(self, values: np.ndarray) -> np.ndarray:
+        if values.ndim != 1:
+            raise InputError(f"{self.path}: spikes of the shape {values.shape}; those of a unit must be one list.")
+        return values
 
 
 def read_truth(
@@ -159,9 +164,17 @@ def _from_nwb(file: h5py.File, clock: _Clock) -> Trains:
         raise InputError(f"{clock.path} has no Units table with spike_times.")
     samples = clock.from_seconds(whole(units["spike_times"]), since_s=clock.start_time_s)
     # spike_times holds all units one after the other; the index gives the end of each.
-    ends = whole(units["spike_times_index"]).astype(np.int64)
-    names = whole(units["id"]) if "id" in units else np.arange(len(ends))
-    return {str(n): part for n, part in zip(names, np.split(samples, ends[:-1]), strict=True)}
+    ends = whole(units["spike_times_index"])
+    names = [str(name) for name in (whole(units["id"]) if "id" in units else np.arange(len(ends)))]
+    if len(set(names)) < len(names):
+        twice = next(name for k, name in enumerate(names) if name in names[:k])
+        raise InputError(f"{clock.path}: several units of its Units table have the id {twice}; give each one its own.")
+    whole_numbers, bounds = ends.dtype.kind in "iu", np.concatenate([[0], ends.astype(np.int64)])
+    if not whole_numbers or np.any(np.diff(bounds) < 0) or bounds[-1] != len(samples) or len(names) != len(ends):
+        raise InputError(
+            f"{clock.path}: spike_times_index does not divide {len(samples)} spikes among {len(names)} units; the file is damaged."
+        )
+    return {name: samples[first:end] for name, first, end in zip(names, bounds[:-1], bounds[1:], strict=True)}
 
 
 def _from_phy(clock: _Clock) -> Trains:
@@ -176,6 +189,7 @@ def _from_phy(clock: _Clock) -> Trains:
         with open_hdf5(folder / ORIGINAL) as file:
             real = load_npy(folder / "spike_templates.npy").reshape(-1) < len(file["units/unit"])
         samples, units = samples[real], units[real]
+    check_clusters(units, labels)
     return _by_unit(units, clock.from_samples(samples, _phy_rate(folder / "params.py")))
 
 
