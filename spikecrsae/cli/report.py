@@ -93,7 +93,6 @@ def _write(target: Path, page: bytes) -> None:
     from spikecrsae.files import write_atomic
     from spikecrsae.results import SORTING, add_to_manifest
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, [page])
     if target.name == _REPORT and target.with_name(SORTING).is_file():
         add_to_manifest(target.parent, [target.name])
