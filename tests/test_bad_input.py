@@ -89,6 +89,38 @@ def test_a_sample_that_is_no_number(tmp_path, sorted_nothing, value):
     sorted_nothing(write(tmp_path / "nan.h5", traces), "sample 31234 of channel 2", "--channels")
 
 
+def write_scaled(path: Path, traces: np.ndarray, **facts) -> Path:
+    write(path, traces)
+    with h5py.File(path, "r+") as file:
+        file["traces"].attrs.update(units="uV", **facts)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["int16", "int64", "float32"])
+@pytest.mark.parametrize(("gain", "word"), [(1e300, "gain 1e+300"), (1e-300, "gain 1e-300"), (1e17, "a gain of 1e+17")])
+def test_a_gain_that_makes_no_voltages(tmp_path, sorted_nothing, kind, gain, word):
+    path = write_scaled(tmp_path / "gain.h5", noise().astype(kind), gain=gain)
+    sorted_nothing(path, word, "--gain")
+    shown = spikecrsae("info", path)
+    assert shown.exit_code == (0 if gain == 1e17 else 3)
+    assert "nan" not in shown.output
+
+
+def test_whole_numbers_that_only_their_type_makes_large_are_read(tmp_path):
+    shown = spikecrsae("info", write_scaled(tmp_path / "wide.h5", (1e6 * noise()).astype(np.int64), gain=1e-6))
+    assert shown.exit_code == 0 and "unknown" not in shown.stdout
+
+
+@pytest.mark.parametrize(("start", "word"), [(np.inf, "inf"), (np.nan, "nan"), (1e300, "1e+300"), ("12:00", "12:00")])
+def test_a_start_time_that_is_no_time(tmp_path, sorted_nothing, start, word):
+    sorted_nothing(write_scaled(tmp_path / "start.h5", noise(), start_time_s=start), word, "start", "orrect ")
+
+
+def test_a_time_beyond_all_clocks(tmp_path):
+    path = write(tmp_path / "noise.h5", noise())
+    refused(spikecrsae("sort", path, "--stop-s", 1e308), "stop_s = 1e+308", "1e+12", code=2)
+
+
 def test_no_usable_channel(tmp_path, sorted_nothing):
     traces = np.clip(noise(n_channels=2), -3, 3)
     traces[:, 0] = 5
