@@ -86,10 +86,12 @@ def sort(
 
     components_path: where to write each unit's separated signal, if anywhere. gather: where its blocks are decoded, with the
     same result anywhere. shelf: where what is learned is put as soon as it is; what lies there already is not learned again.
-    Raises InputError where the recording cannot be sorted; one without any unit is no error, its sorting is empty.
+    Raises UsageError where values of the configuration exclude each other, InputError where the recording cannot be sorted; one
+    without any unit is no error, its sorting is empty.
     """
     whole, recording = recording, recording.in_range()
     observer = observer or Observer()
+    config.refuse_contradictions()
     config = within_limit(config, recording.n_channels, recording.sampling_frequency)
     device = resolve_device(config.runtime.device)
     rng = np.random.default_rng(config.runtime.seed)

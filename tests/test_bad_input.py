@@ -242,6 +242,36 @@ def test_an_infinite_option(tmp_path):
     assert not (tmp_path / "noise.h5.sorted").exists()
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("[preprocess]\nlowpass_hz = 401.0", ("lowpass_hz = 401", "highpass_hz = 400")),
+        ("[initialise]\nbefore_ms = 2.5", ("before_ms = 2.5", "template_ms = 2")),
+        ("[initialise]\nmax_signal_s = 1e308", ("max_signal_s = 1e+308", "at most 1e+09")),
+        ("[initialise]\nmax_events = 10000000000000000000", ("max_events", "at most")),
+        ("[preprocess]\nquiet_margin_ms = 1e6", ("quiet_margin_ms", "at most 10000")),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path, table, words):
+    path, config = write(tmp_path / "noise.h5", noise()), tmp_path / "my.toml"
+    config.write_text(table)
+    refused(spikecrsae("sort", path, "--config", config), *words, code=2)
+    assert not (tmp_path / "noise.h5.sorted").exists()
+
+
+def test_settings_may_agree_only_together(tmp_path):
+    config = tmp_path / "my.toml"
+    config.write_text("[preprocess]\nlowpass_hz = 500.0")
+    assert spikecrsae("sort", "--config", config, "--highpass-hz", 250, "--dump-config").exit_code == 0
+
+
+@pytest.mark.parametrize("value", ["1e300", "nan", "-1"])
+def test_a_tolerance_that_is_none(folder, value):
+    result = spikecrsae("score", folder, "--truth", folder.with_name("pair.h5"), "--tolerance-ms", value)
+    assert result.exit_code == 2
+    assert "--tolerance-ms" in result.stderr.splitlines()[0]
+
+
 def test_an_empty_dataset(tmp_path, sorted_nothing):
     sorted_nothing(write(tmp_path / "none.h5", np.zeros((0, 4), np.float32)), "empty")
 

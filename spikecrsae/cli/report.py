@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import Command, json_option, option, quiet_option, verbose_option
+from spikecrsae.cli.options import Command, json_option, option, quiet_option, tolerance_option, verbose_option
 from spikecrsae.errors import OutputError, UsageError
 
 _REPORT = "report.html"
@@ -24,7 +24,7 @@ _REPORT = "report.html"
 )
 @option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
 @option("--truth", type=click.Path(path_type=Path), metavar="FILE", help="Known spikes, or a recording that holds them.")
-@option("--tolerance-ms", type=click.FloatRange(min=0), default=0.4, show_default=True, help="Largest distance of a match.")
+@tolerance_option
 @json_option
 @quiet_option
 @verbose_option
