@@ -105,6 +105,14 @@ def test_a_page_below_a_file(short_sort):
     assert "a file stands where its folder would be" in result.stderr and result.stderr.count("\n") == 1
 
 
+def test_a_page_takes_no_name_of_another_kind(short_sort):
+    before = short_sort.recording.read_bytes()
+    result = spikecrsae("report", short_sort.folder, "-o", short_sort.recording, "--overwrite")
+    assert result.exit_code == 2
+    assert "must end in .html" in result.stderr
+    assert short_sort.recording.read_bytes() == before
+
+
 # ---- two runs at once
 
 

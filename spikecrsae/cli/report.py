@@ -20,7 +20,7 @@ _REPORT = "report.html"
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where the page goes; into the result folder otherwise.",
+    help="Where the page goes, a name in .html; into the result folder otherwise.",
 )
 @option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
 @option("--truth", type=click.Path(path_type=Path), metavar="FILE", help="Known spikes, or a recording that holds them.")
@@ -57,7 +57,7 @@ def report(
 
 
 def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
-    """Where the page goes. Raises UsageError where that is not said, OutputError where a file of other origin is there."""
+    """Where the page goes. Raises UsageError where that is not said or no name of a page, OutputError where a file of other origin is there."""
     from spikecrsae.curated import is_phy_folder
     from spikecrsae.export import place_of_exports
     from spikecrsae.results import is_listed
@@ -73,6 +73,8 @@ def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
         return target
     if output.is_dir():
         raise OutputError(f"{output} is a folder, and the page is a file; give a file name with -o.")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{output} must end in .html, which is how pages are known; change the name after -o.")
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists and is not overwritten; give --overwrite, or another name with -o.")
     return output
