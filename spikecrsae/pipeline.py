@@ -99,7 +99,7 @@ def sort(
     window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency)
     if recording.n_samples < 2 * window.n_times:
         raise InputError(
-            f"{recording.source}: {recording.n_samples} samples ({1000 * recording.duration_s:.3g} ms) are too short for templates of "
+            f"{recording.source}: {counted(recording.n_samples, 'sample')} ({1000 * recording.duration_s:.3g} ms) of signal is too short for templates of "
             f"{config.initialise.template_ms:g} ms; give a longer recording."
         )
     preprocess.check_filter(recording, config.preprocess)

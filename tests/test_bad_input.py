@@ -210,6 +210,50 @@ def test_truth_in_the_wrong_unit(simulation, folder, tmp_path, column, factor):
     assert not (folder / "tradeoff.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("table", "word"),
+    [
+        ("sample,unit\n5,1,2", "row 1 has 3 values for 2 columns"),
+        ("sample\n9223372036854775808", "beyond the end"),
+        ("sample\n" + "9" * 400, "beyond the end"),
+        ("spike_time_s\n1e300", "1e+300 s, beyond the end"),
+        ("spike_time_s\n-1e300", "before the recording starts"),
+        ("spike_time_s\nnan\n1.0", "has 1 spike time without"),
+        ("spike_time_s\nnan\ninf", "has 2 spike times without"),
+    ],
+)
+def test_truth_with_times_that_are_none(folder, tmp_path, table, word):
+    path = tmp_path / "truth.csv"
+    path.write_text(table + "\n")
+    refused(spikecrsae("score", folder, "--truth", path), "truth.csv", word)
+
+
+def test_a_truth_that_is_no_group(folder, tmp_path):
+    refused(spikecrsae("score", folder, "--truth", write(tmp_path / "t.h5", truth=np.arange(5))), "no truth/<name>")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        (
+            "p.json",
+            '{"probes": [{"si_units": "lightyears", "contact_positions": [[0, 0]]}]}',
+            "'lightyears'; they must be in",
+        ),
+        ("p.json", '{"probes": [{}]}', "it lacks 'contact_positions'"),
+        ("p.json", '{"probes": [', "from line 1 on"),
+        ("p.prb", "channel_groups = {0: 1", "from line 1 on"),
+        ("p.prb", "x = 1", "it lacks 'channel_groups'"),
+        ("p.prb", "channel_groups = {0: 5}", "nor a .prb with a literal channel_groups."),
+    ],
+)
+def test_a_probe_file_that_is_none(tmp_path, name, text, word):
+    (tmp_path / name).write_text(text)
+    result = spikecrsae("info", write(tmp_path / "noise.h5", noise()), "--probe", tmp_path / name)
+    refused(result, name, word)
+    assert "Error:" not in result.stderr.removeprefix("Error: ")
+
+
 def test_truth_that_is_missing(folder, tmp_path):
     refused(spikecrsae("score", folder, "--truth", tmp_path / "nowhere.csv"), "nowhere.csv")
 
