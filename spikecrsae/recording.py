@@ -13,8 +13,9 @@ from spikecrsae.errors import InputError, UsageError
 #: A recording is gone through in blocks of so many samples, counted from its first one, each worked on by itself. How many are
 #: held at once, by whom and on which machine then changes no bit of the result.
 BLOCK = 2**16
-#: Numbers beyond this are no voltages, and their squares leave float32. No gain is larger, and none smaller than its inverse.
-LARGEST_SAMPLE = 1e18
+#: Numbers beyond this are no voltages, and sums of their squares leave float32. No gain is larger, and none smaller than its
+#: inverse.
+LARGEST_SAMPLE = 1e15
 #: No clock shows a time of so many seconds, 30,000 years; beyond it a sample is no longer told from the next.
 LATEST_S = 1e12
 

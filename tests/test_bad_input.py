@@ -97,13 +97,23 @@ def write_scaled(path: Path, traces: np.ndarray, **facts) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["int16", "int64", "float32"])
-@pytest.mark.parametrize(("gain", "word"), [(1e300, "gain 1e+300"), (1e-300, "gain 1e-300"), (1e17, "a gain of 1e+17")])
+@pytest.mark.parametrize(("gain", "word"), [(1e300, "gain 1e+300"), (1e-300, "gain 1e-300"), (1e14, "a gain of 1e+14")])
 def test_a_gain_that_makes_no_voltages(tmp_path, sorted_nothing, kind, gain, word):
     path = write_scaled(tmp_path / "gain.h5", noise().astype(kind), gain=gain)
     sorted_nothing(path, word, "--gain")
     shown = spikecrsae("info", path)
-    assert shown.exit_code == (0 if gain == 1e17 else 3)
+    assert shown.exit_code == (0 if gain == 1e14 else 3)
     assert "nan" not in shown.output
+
+
+@pytest.mark.parametrize(("scale", "word"), [(1e-30, "no noise at all"), (1e14, "below 1e+15"), (1e300, "below 1e+15")])
+def test_samples_of_no_scale(tmp_path, sorted_nothing, scale, word):
+    sorted_nothing(write(tmp_path / "scale.h5", scale * noise().astype(np.float64)), word, "--gain")
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e13])
+def test_samples_of_a_strange_scale_are_sorted(tmp_path, scale):
+    assert spikecrsae("sort", write(tmp_path / "scale.h5", (scale * noise()).astype(np.float32))).exit_code in (0, 5)
 
 
 def test_whole_numbers_that_only_their_type_makes_large_are_read(tmp_path):
