@@ -16,6 +16,12 @@ from spikecrsae.errors import InputError, UsageError
 from spikecrsae.paths import refuse_unreadable
 from spikecrsae.texts import MOST_TOML_MB, read_text
 
+#: A band-pass filter's upper edge is at least so many times its lower one: a narrower band holds no spike.
+OCTAVE = 2.0
+#: No number is larger than this, by the end of its name, or than the last where none fits, unless its own rule says otherwise.
+_MOST = {"_hz": 1e6, "_ms": 1e4, "_s": 1e9, "": 1e9}
+_MOST_WHOLE = 2**63 - 1
+
 
 def _option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices=None, kind=None):
     """A configuration value with its meaning and its rule. kind: its type where the default does not tell."""
@@ -125,6 +131,20 @@ class Config:
             changed[stage] = replace(section, **checked)
         return replace(self, **changed)
 
+    def refuse_contradictions(self) -> None:
+        """Raise UsageError where two values exclude each other, which `with_values` cannot tell: the other may still change."""
+        filter_, start = self.preprocess, self.initialise
+        if filter_.lowpass_hz is not None and filter_.lowpass_hz < OCTAVE * filter_.highpass_hz:
+            raise UsageError(
+                f"preprocess.lowpass_hz = {filter_.lowpass_hz:g} must be at least {OCTAVE:g} times preprocess.highpass_hz = "
+                f"{filter_.highpass_hz:g}, a narrower band holds no spike; change --lowpass-hz or --highpass-hz."
+            )
+        if start.before_ms >= start.template_ms:
+            raise UsageError(
+                f"initialise.before_ms = {start.before_ms:g} must be less than initialise.template_ms = {start.template_ms:g}: it is the "
+                "part before the peak. Give a longer --template-ms, or a smaller before_ms in the file after --config."
+            )
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Nested dict that `with_values` reads back; None (found by the program) stands as "auto", as TOML has no null."""
         return {s: {k: "auto" if v is None else v for k, v in table.items()} for s, table in asdict(self).items()}
@@ -167,6 +187,13 @@ def _check(option, value: Any, name: str) -> Any:
         raise UsageError(f"{name} = {value} must be a finite number.")
     if rule["low"] is not None and value < rule["low"]:
         raise UsageError(f"{name} = {value} must be at least {rule['low']}.")
-    if rule["high"] is not None and value > rule["high"]:
-        raise UsageError(f"{name} = {value} must be at most {rule['high']}.")
+    if (most := _most(option, kind)) is not None and value > most:
+        raise UsageError(f"{name} = {value} must be at most {most:g}.")
     return value
+
+
+def _most(option, kind: type) -> float | None:
+    """The upper bound of a number: its own, or the one of all that are measured so; None for what is no number."""
+    if option.metadata["high"] is not None or kind not in (int, float):
+        return option.metadata["high"]
+    return _MOST_WHOLE if kind is int else next(most for end, most in _MOST.items() if option.name.endswith(end))

@@ -40,7 +40,7 @@ def of_facts(recording: Recording) -> tuple[str, ...]:
         )
     if recording.duration_s < SHORT_S:
         remarks.append(
-            f"{recording.duration_s:.3g} s are too short to learn templates and noise from (below {SHORT_S:g} s): a neuron fires a few "
+            f"{recording.duration_s:.3g} s of signal is too short to learn templates and noise from (below {SHORT_S:g} s): a neuron fires a few "
             "times in it; give a longer recording, or take the result for a first look"
         )
     return tuple(remarks)

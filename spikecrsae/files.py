@@ -29,6 +29,8 @@ def writing(path: Path) -> Iterator[None]:
             reason = "files may not grow so large here (ulimit -f); raise the limit, or choose another place"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             reason = f"no permission to write ({error.strerror}); choose another place"
+        elif error.errno in (errno.EEXIST, errno.ENOTDIR):
+            reason = "a file stands where its folder would be; choose another place"
         else:
             reason = f"{error.strerror or error}; choose another place"
         raise OutputError(f"{path} cannot be written: {reason}.") from error

@@ -17,6 +17,8 @@ LEAST_PART = 1e-2
 HUM_LEFT = 0.03
 #: The spectrum around a line is the median over so many Hz.
 SURROUND_HZ = 41
+#: Where more lines than this are found they are no hum but the shape of the signal; a notch each would leave nothing.
+MOST_LINES = 30
 #: Fewer blocks than this tell no line from chance.
 FEWEST_BLOCKS = 4
 #: A notch is this many times as wide as the line in the periodogram, because mains wander, and at least so wide in Hz: a
@@ -51,6 +53,17 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
         lines.append((centre * step, (end - first) * step, part))
     lines = np.array(lines).reshape(-1, 3)
     return lines if lines[:, 2].sum() > LEAST_PART else lines[:0]
+
+
+def strongest(lines: np.ndarray) -> tuple[np.ndarray, str]:
+    """Of lines (n, 3) as from `find_lines` the MOST_LINES with the largest part, in their order; what is done, in words."""
+    kept = np.sort(np.argsort(-lines[:, 2], kind="stable")[:MOST_LINES])
+    if len(kept) == len(lines):
+        return lines, f"hum is filtered out at {', '.join(f'{centre:.0f}' for centre in lines[:, 0])} Hz"
+    said = (
+        f"{len(lines)} lines stand out of the noise's spectrum, more than hum has; the {len(kept)} largest are filtered out"
+    )
+    return lines[kept], said
 
 
 def notches(lines: np.ndarray, sampling_frequency: float) -> np.ndarray:

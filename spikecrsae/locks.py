@@ -13,7 +13,8 @@ from spikecrsae.files import fcntl, locked, writing
 
 @contextmanager
 def reserved(path: str | Path) -> Iterator[None]:
-    """Keep other runs away from the folder `path` while this one works on it; OutputError where one already does.
+    """Keep other runs away from the folder `path` while this one works on it; OutputError where one already does, or where
+    it is the root, which has no place beside it.
 
     The lock is a file beside the folder that the system frees when its holder ends, however it ends. Where the file system
     knows no locks, nothing is kept away.
@@ -23,6 +24,8 @@ def reserved(path: str | Path) -> Iterator[None]:
     if fcntl is None or not path.parent.is_dir():
         yield  # without a place for a lock there is none for a result either, which check_folder says
         return
+    if not path.name:
+        raise OutputError(f"{path} is the root of the file system, which can be no result; name a folder with -o.")
     file = path.with_name(f".{path.name}.lock")
     with writing(path):
         handle = locked(file)

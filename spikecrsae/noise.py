@@ -24,6 +24,8 @@ LEAST_OWN_NOISE = 1e-4
 #: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
 #: removed everything there is nothing to whiten.
 STOP_BAND_FLOOR = 1e-3
+#: A channel whose noise is smaller than this, in any unit, has none.
+LEAST_NOISE = 1e-12
 #: The first guess of the noise level takes one of so many samples.
 SPARSE = 8
 
@@ -36,18 +38,18 @@ def quiet_samples(
     margin = ms_to_samples(config.quiet_margin_ms, recording.sampling_frequency)
     sample = [b[::SPARSE][k[::SPARSE]] for b, k in zip(blocks, kept, strict=True)]
     level = np.median(np.abs(np.concatenate(sample)), axis=0) / 0.6745
-    if np.any(level <= 0):
-        names = ", ".join(np.array(recording.channel_ids)[level <= 0])
+    if np.any(none := level < LEAST_NOISE):
+        names = ", ".join(np.array(recording.channel_ids)[none])
         raise InputError(
-            f"{recording.source}: channel {names} has no noise at all (its median deviation is 0), as numbers too coarse for it or of "
-            "another type have; leave it out with --channels, or check --dtype."
+            f"{recording.source}: channel {names} has no noise at all (its median deviation is {level[none][0]:.3g}), as numbers too "
+            "coarse for it or of another type have; leave it out with --channels, or check --dtype and --gain."
         )
     for _ in range(3):
         bound = (config.quiet_threshold * level).astype(np.float32)
         quiet = in_each(lambda block, keep, bound=bound: _quiet(block, keep, bound, margin), blocks, kept)
         if sum(map(np.count_nonzero, quiet)) < 2:
             break
-        level = np.maximum(np.sqrt(np.diag(covariance(blocks, quiet))), 1e-12)
+        level = np.maximum(np.sqrt(np.diag(covariance(blocks, quiet))), LEAST_NOISE)
     return quiet, level
 
 

@@ -86,10 +86,12 @@ def sort(
 
     components_path: where to write each unit's separated signal, if anywhere. gather: where its blocks are decoded, with the
     same result anywhere. shelf: where what is learned is put as soon as it is; what lies there already is not learned again.
-    Raises InputError where the recording cannot be sorted; one without any unit is no error, its sorting is empty.
+    Raises UsageError where values of the configuration exclude each other, InputError where the recording cannot be sorted; one
+    without any unit is no error, its sorting is empty.
     """
     whole, recording = recording, recording.in_range()
     observer = observer or Observer()
+    config.refuse_contradictions()
     config = within_limit(config, recording.n_channels, recording.sampling_frequency)
     device = resolve_device(config.runtime.device)
     rng = np.random.default_rng(config.runtime.seed)
@@ -97,7 +99,7 @@ def sort(
     window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency)
     if recording.n_samples < 2 * window.n_times:
         raise InputError(
-            f"{recording.source}: {recording.n_samples} samples ({1000 * recording.duration_s:.3g} ms) are too short for templates of "
+            f"{recording.source}: {counted(recording.n_samples, 'sample')} ({1000 * recording.duration_s:.3g} ms) of signal is too short for templates of "
             f"{config.initialise.template_ms:g} ms; give a longer recording."
         )
     preprocess.check_filter(recording, config.preprocess)

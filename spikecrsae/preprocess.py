@@ -13,10 +13,10 @@ import numpy as np
 from scipy import signal as sps
 
 from spikecrsae import filters, noise
-from spikecrsae.config import PreprocessConfig
+from spikecrsae.config import OCTAVE, PreprocessConfig
 from spikecrsae.cores import n_cores
 from spikecrsae.errors import InputError
-from spikecrsae.hum import find_lines, notches, part_to_leave
+from spikecrsae.hum import find_lines, notches, part_to_leave, strongest
 from spikecrsae.intervals import NONE, bridged, inside, widened, within
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording, refuse_impossible
@@ -272,6 +272,10 @@ def fit(
             "it needs at least two. Leave --common-reference out."
         )
     sos, margin = design_filter(config, fs)
+    if config.lowpass_hz is not None and (upper := _upper_edge(config, fs)) < config.lowpass_hz:
+        log.warning(
+            "preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper
+        )
     observer.start("noise")
     places = list(_noise_blocks(recording, config, gaps, rng))
     settling, kept = 0, [~inside(gaps, start, stop) for start, stop in places]
@@ -279,7 +283,8 @@ def fit(
     quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     lines = find_lines(blocks, quiet, fs) if config.remove_hum else ()
     if len(lines):
-        log.warning("hum is filtered out at %s Hz", ", ".join(f"{centre:.0f}" for centre in lines[:, 0]))
+        lines, said = strongest(lines)
+        log.warning(said)
         sos = np.concatenate([sos, notches(lines, fs)])
         margin, settling = settling_samples(sos), settling_samples(sos, part_to_leave(lines))
         blocks = _filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
@@ -332,17 +337,17 @@ def _sections(config: PreprocessConfig, fs: float) -> np.ndarray:
         )
     if config.lowpass_hz is None:
         return sps.butter(config.filter_order, config.highpass_hz, "highpass", fs=fs, output="sos")
-    upper = min(config.lowpass_hz, 0.9 * nyquist)
-    if upper < config.lowpass_hz:
-        log.warning(
-            "preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper
-        )
-    if upper <= config.highpass_hz:
+    upper = _upper_edge(config, fs)
+    if upper < OCTAVE * config.highpass_hz:
         raise InputError(
-            f"the filter's upper edge, {upper:g} Hz, must be above its lower edge, {config.highpass_hz:g} Hz; "
-            "change --lowpass-hz or --highpass-hz."
+            f"the filter's upper edge, {upper:g} Hz below the Nyquist frequency of {nyquist:g} Hz, must be at least {OCTAVE:g} times its "
+            f"lower edge, {config.highpass_hz:g} Hz; give a lower --highpass-hz, or leave --lowpass-hz out."
         )
     return sps.butter(config.filter_order, [config.highpass_hz, upper], "bandpass", fs=fs, output="sos")
+
+
+def _upper_edge(config: PreprocessConfig, fs: float) -> float:
+    return min(config.lowpass_hz or np.inf, 0.9 * fs / 2)
 
 
 def settling_samples(sos: np.ndarray, left: float = 1e-8) -> int:

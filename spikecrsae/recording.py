@@ -13,8 +13,11 @@ from spikecrsae.errors import InputError, UsageError
 #: A recording is gone through in blocks of so many samples, counted from its first one, each worked on by itself. How many are
 #: held at once, by whom and on which machine then changes no bit of the result.
 BLOCK = 2**16
-#: Numbers beyond this are no voltages, and their squares leave float32.
-LARGEST_SAMPLE = 1e18
+#: Numbers beyond this are no voltages, and sums of their squares leave float32. No gain is larger, and none smaller than its
+#: inverse.
+LARGEST_SAMPLE = 1e15
+#: No clock shows a time of so many seconds, 30,000 years; beyond it a sample is no longer told from the next.
+LATEST_S = 1e12
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,18 @@ class Recording:
         n = len(self.channels)
         if len(self.channel_ids) != n or self.gain.shape != (n,) or self.offset.shape != (n,):
             raise InputError(f"{self.source}: channel ids, gains and offsets must have one value for each of {n} channels.")
+        for name, values, least in (("gain", self.gain, 1 / LARGEST_SAMPLE), ("offset", self.offset, 0.0)):
+            # a NaN makes the comparison false
+            if len(bad := values[~((np.abs(values) >= least) & (np.abs(values) <= LARGEST_SAMPLE))]):
+                raise InputError(
+                    f"{self.source}: {name} {bad[0]:g} is no scale of voltages, whose magnitude is from {least:g} to {LARGEST_SAMPLE:g}; "
+                    f"give the true one with --{name}."
+                )
+        if not abs(self.start_time_s) < LATEST_S:
+            raise InputError(
+                f"{self.source}: it starts at {self.start_time_s:g} s, which is no time; it must be a number of seconds of a "
+                f"magnitude below {LATEST_S:g}. Correct the start time in the file."
+            )
         if self.channel_positions is not None and self.channel_positions.shape != (n, 2):
             raise InputError(
                 f"{self.source}: channel positions have shape {self.channel_positions.shape}, must be ({n}, 2)."
@@ -198,17 +213,35 @@ class Recording:
 
 
 def refuse_impossible(recording: Recording, raw: np.ndarray, start: int) -> None:
-    """Raise InputError where stored samples (n_samples, n_channels) from `start` on are not finite or too large for
-    voltages."""
-    # a NaN makes the comparison false
-    if raw.dtype.kind != "f" or not raw.size or (raw.min() > -LARGEST_SAMPLE and raw.max() < LARGEST_SAMPLE):
+    """Raise InputError where stored samples (n_samples, n_channels) from `start` on are not finite, or too large for voltages:
+    as they are stored, or in the recording's unit."""
+    if not raw.size:
         return
-    sound = np.isfinite(raw) & (np.abs(raw) < LARGEST_SAMPLE)
+    gain, offset = np.abs(recording.gain), np.abs(recording.offset)
+    whole = np.iinfo(raw.dtype) if raw.dtype.kind in "iu" else None
+    # what the number type can hold decides for most; only where it may be too large are the samples looked at
+    most = float(whole.max) + 1 if whole else 0.0
+    if whole is None or _scaled(most, gain, offset).max() >= LARGEST_SAMPLE:
+        most = max(-float(raw.min()), float(raw.max()))
+    # a NaN makes the comparison false
+    if most < LARGEST_SAMPLE and _scaled(most, gain, offset).max() < LARGEST_SAMPLE:
+        return
+    size = np.abs(raw.astype(np.float64))
+    sound = (size < LARGEST_SAMPLE) & (_scaled(np.minimum(size, LARGEST_SAMPLE), gain, offset) < LARGEST_SAMPLE)
+    if sound.all():
+        return
     row, channel = np.argwhere(~sound)[0]
+    value, factor = raw[row, channel], recording.gain[channel]
+    scale = "" if not np.isfinite(value) or factor == 1 else f" with a gain of {factor:g}"
     raise InputError(
-        f"{recording.source}: sample {start + row} of channel {recording.channel_ids[channel]} is {raw[row, channel]}; every sample "
-        f"must be finite and below {LARGEST_SAMPLE:g}. Repair the file, leave the channel out with --channels, or check --dtype."
+        f"{recording.source}: sample {start + row} of channel {recording.channel_ids[channel]} is {value}{scale}; every sample must be "
+        f"finite and below {LARGEST_SAMPLE:g}. Repair the file, leave the channel out with --channels, or check --dtype and --gain."
     )
+
+
+def _scaled(size: np.ndarray | float, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The largest magnitude that samples of this one can have in the recording's unit."""
+    return size * gain + offset
 
 
 def _one_if_shared(values: np.ndarray) -> np.ndarray:

@@ -49,6 +49,8 @@ def check_folder(path: str | Path, overwrite: bool = False) -> None:
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
         if not path.exists() and not path.parent.is_dir():
+            if file := next((above for above in path.parents if above.is_file()), None):
+                raise OutputError(f"{file} is a file, in which {path} cannot be made; choose another place with -o.")
             raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
         if path.exists() and not is_empty(path):
             files_of_earlier_result(path)

@@ -234,7 +234,7 @@ def fact_cases() -> list[Case]:
         "channels in words": (("--channels", "all"), "cannot be read"), "groups beyond": (("--groups", "0-1,2-9"), "not in use"),
         "a range beyond": (("--start-s", "100"), "no part of"), "a range reversed": (("--start-s", "1", "--stop-s", "0.5"), "no part of"),
         "a range of nothing": (("--start-s", "1", "--stop-s", "1"), "no part of"), "a rate of NaN": (("--sampling-frequency", "nan"), "above 0"),
-        "an option of raw binary": (("--n-channels", "4"), "no meaning"), "a gain of 0": (("--gain", "0"), "not 0"),
+        "an option of raw binary": (("--n-channels", "4"), "no meaning"), "a gain of 0": (("--gain", "0"), "magnitude"),
         "a dataset that is not there": (("--dataset", "lfp"), "no dataset"), "an axis": (("--axis", "2"), "0 or 1"), "everything left out": (("--exclude-s", "0-2.048"), "leaves nothing"),
     }  # fmt: skip
     for name, (options, said) in words.items():

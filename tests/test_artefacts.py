@@ -16,7 +16,7 @@ from spikecrsae.artefacts import find_artefacts
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.hum import find_lines
+from spikecrsae.hum import find_lines, strongest
 from spikecrsae.intervals import in_any, inside, parse_intervals, widened
 from spikecrsae.preprocess import PreprocessedRecording, fit
 from spikecrsae.progress import Observer
@@ -258,6 +258,18 @@ def test_hum_is_taken_out_and_noise_stays():
     assert before == pytest.approx(1.0, abs=0.03)
     assert after < 0.03
     assert signals[1].std() == pytest.approx(signals[0].std(), rel=0.15)
+
+
+def test_a_pure_tone_is_no_hundred_lines_of_hum():
+    tone = 100 * np.sin(2 * np.pi * 700.3 * np.arange(60_000) / FS)[:, None]
+    blocks = [tone[i : i + 10_000] for i in range(0, 60_000, 10_000)]
+    found = find_lines(blocks, [np.ones(10_000, bool)] * 6, FS)
+    assert len(found) > 100
+    lines, said = strongest(found)
+    assert len(lines) == 30 and lines[:, 2].sum() > 0.99 * found[:, 2].sum()
+    assert np.abs(lines[:, 0] - 700.3).min() < 1
+    assert f"{len(found)} lines" in said
+    assert strongest(lines)[0] is lines
 
 
 # ---- recordings without a neuron

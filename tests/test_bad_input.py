@@ -89,6 +89,48 @@ def test_a_sample_that_is_no_number(tmp_path, sorted_nothing, value):
     sorted_nothing(write(tmp_path / "nan.h5", traces), "sample 31234 of channel 2", "--channels")
 
 
+def write_scaled(path: Path, traces: np.ndarray, **facts) -> Path:
+    write(path, traces)
+    with h5py.File(path, "r+") as file:
+        file["traces"].attrs.update(units="uV", **facts)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["int16", "int64", "float32"])
+@pytest.mark.parametrize(("gain", "word"), [(1e300, "gain 1e+300"), (1e-300, "gain 1e-300"), (1e14, "a gain of 1e+14")])
+def test_a_gain_that_makes_no_voltages(tmp_path, sorted_nothing, kind, gain, word):
+    path = write_scaled(tmp_path / "gain.h5", noise().astype(kind), gain=gain)
+    sorted_nothing(path, word, "--gain")
+    shown = spikecrsae("info", path)
+    assert shown.exit_code == (0 if gain == 1e14 else 3)
+    assert "nan" not in shown.output
+
+
+@pytest.mark.parametrize(("scale", "word"), [(1e-30, "no noise at all"), (1e14, "below 1e+15"), (1e300, "below 1e+15")])
+def test_samples_of_no_scale(tmp_path, sorted_nothing, scale, word):
+    sorted_nothing(write(tmp_path / "scale.h5", scale * noise().astype(np.float64)), word, "--gain")
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e13])
+def test_samples_of_a_strange_scale_are_sorted(tmp_path, scale):
+    assert spikecrsae("sort", write(tmp_path / "scale.h5", (scale * noise()).astype(np.float32))).exit_code in (0, 5)
+
+
+def test_whole_numbers_that_only_their_type_makes_large_are_read(tmp_path):
+    shown = spikecrsae("info", write_scaled(tmp_path / "wide.h5", (1e6 * noise()).astype(np.int64), gain=1e-6))
+    assert shown.exit_code == 0 and "unknown" not in shown.stdout
+
+
+@pytest.mark.parametrize(("start", "word"), [(np.inf, "inf"), (np.nan, "nan"), (1e300, "1e+300"), ("12:00", "12:00")])
+def test_a_start_time_that_is_no_time(tmp_path, sorted_nothing, start, word):
+    sorted_nothing(write_scaled(tmp_path / "start.h5", noise(), start_time_s=start), word, "start", "orrect ")
+
+
+def test_a_time_beyond_all_clocks(tmp_path):
+    path = write(tmp_path / "noise.h5", noise())
+    refused(spikecrsae("sort", path, "--stop-s", 1e308), "stop_s = 1e+308", "1e+12", code=2)
+
+
 def test_no_usable_channel(tmp_path, sorted_nothing):
     traces = np.clip(noise(n_channels=2), -3, 3)
     traces[:, 0] = 5
@@ -178,6 +220,50 @@ def test_truth_in_the_wrong_unit(simulation, folder, tmp_path, column, factor):
     assert not (folder / "tradeoff.csv").exists()
 
 
+@pytest.mark.parametrize(
+    ("table", "word"),
+    [
+        ("sample,unit\n5,1,2", "row 1 has 3 values for 2 columns"),
+        ("sample\n9223372036854775808", "beyond the end"),
+        ("sample\n" + "9" * 400, "beyond the end"),
+        ("spike_time_s\n1e300", "1e+300 s, beyond the end"),
+        ("spike_time_s\n-1e300", "before the recording starts"),
+        ("spike_time_s\nnan\n1.0", "has 1 spike time without"),
+        ("spike_time_s\nnan\ninf", "has 2 spike times without"),
+    ],
+)
+def test_truth_with_times_that_are_none(folder, tmp_path, table, word):
+    path = tmp_path / "truth.csv"
+    path.write_text(table + "\n")
+    refused(spikecrsae("score", folder, "--truth", path), "truth.csv", word)
+
+
+def test_a_truth_that_is_no_group(folder, tmp_path):
+    refused(spikecrsae("score", folder, "--truth", write(tmp_path / "t.h5", truth=np.arange(5))), "no truth/<name>")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "word"),
+    [
+        (
+            "p.json",
+            '{"probes": [{"si_units": "lightyears", "contact_positions": [[0, 0]]}]}',
+            "'lightyears'; they must be in",
+        ),
+        ("p.json", '{"probes": [{}]}', "it lacks 'contact_positions'"),
+        ("p.json", '{"probes": [', "from line 1 on"),
+        ("p.prb", "channel_groups = {0: 1", "from line 1 on"),
+        ("p.prb", "x = 1", "it lacks 'channel_groups'"),
+        ("p.prb", "channel_groups = {0: 5}", "nor a .prb with a literal channel_groups."),
+    ],
+)
+def test_a_probe_file_that_is_none(tmp_path, name, text, word):
+    (tmp_path / name).write_text(text)
+    result = spikecrsae("info", write(tmp_path / "noise.h5", noise()), "--probe", tmp_path / name)
+    refused(result, name, word)
+    assert "Error:" not in result.stderr.removeprefix("Error: ")
+
+
 def test_truth_that_is_missing(folder, tmp_path):
     refused(spikecrsae("score", folder, "--truth", tmp_path / "nowhere.csv"), "nowhere.csv")
 
@@ -208,6 +294,36 @@ def test_an_infinite_option(tmp_path):
     path = write(tmp_path / "noise.h5", noise())
     refused(spikecrsae("sort", path, "--chunk-s", "inf"), "chunk_s", "finite", code=2)
     assert not (tmp_path / "noise.h5.sorted").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("[preprocess]\nlowpass_hz = 401.0", ("lowpass_hz = 401", "highpass_hz = 400")),
+        ("[initialise]\nbefore_ms = 2.5", ("before_ms = 2.5", "template_ms = 2")),
+        ("[initialise]\nmax_signal_s = 1e308", ("max_signal_s = 1e+308", "at most 1e+09")),
+        ("[initialise]\nmax_events = 10000000000000000000", ("max_events", "at most")),
+        ("[preprocess]\nquiet_margin_ms = 1e6", ("quiet_margin_ms", "at most 10000")),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path, table, words):
+    path, config = write(tmp_path / "noise.h5", noise()), tmp_path / "my.toml"
+    config.write_text(table)
+    refused(spikecrsae("sort", path, "--config", config), *words, code=2)
+    assert not (tmp_path / "noise.h5.sorted").exists()
+
+
+def test_settings_may_agree_only_together(tmp_path):
+    config = tmp_path / "my.toml"
+    config.write_text("[preprocess]\nlowpass_hz = 500.0")
+    assert spikecrsae("sort", "--config", config, "--highpass-hz", 250, "--dump-config").exit_code == 0
+
+
+@pytest.mark.parametrize("value", ["1e300", "nan", "-1"])
+def test_a_tolerance_that_is_none(folder, value):
+    result = spikecrsae("score", folder, "--truth", folder.with_name("pair.h5"), "--tolerance-ms", value)
+    assert result.exit_code == 2
+    assert "--tolerance-ms" in result.stderr.splitlines()[0]
 
 
 def test_an_empty_dataset(tmp_path, sorted_nothing):

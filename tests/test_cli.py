@@ -200,8 +200,8 @@ def test_simulate_does_not_overwrite_unasked(tmp_path):
     file.write_text("mine")
     assert spikecrsae("simulate", file, "--duration-s", 1).exit_code == 6
     assert file.read_text() == "mine"
-    assert spikecrsae("simulate", file, "--duration-s", 1, "--overwrite").exit_code == 0
-    assert h5py.is_hdf5(file)
+    assert spikecrsae("simulate", file, "--duration-s", 1, "--overwrite").exit_code == 6
+    assert file.read_text() == "mine"
 
 
 # ---- score

@@ -68,6 +68,51 @@ def test_without_words_it_shows_its_help():
     assert "Usage: spikecrsae" in result.stderr and "  sort " in result.stderr
 
 
+# ---- standard streams and places that cannot be written
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_as_good_as_none(short_sort, closed):
+    run = subprocess.run(
+        f"exec {sys.executable} -m spikecrsae show {short_sort.folder} {closed}", shell=True, capture_output=True, text=True
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    assert ("units" in run.stdout) == (closed == "2>&-")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["sort", "--help"], ["--version"]])
+def test_help_on_a_full_disk_is_refused_in_one_line(words):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "spikecrsae", *words]
+        run = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert run.returncode == 6
+    assert run.stderr.startswith("Error: cannot write") and run.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["sort", "{recording}"], ["apply", "{folder}", "{recording}"]])
+@pytest.mark.parametrize(("place", "reason"), [("/", "the root"), ("{recording}/below/out", "short.h5 is a file")])
+def test_a_result_where_no_folder_can_be(short_sort, words, place, reason):
+    names = {"recording": short_sort.recording, "folder": short_sort.folder}
+    result = spikecrsae(*(word.format(**names) for word in (*words, "-o", place)))
+    assert result.exit_code == 6
+    assert reason in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_page_below_a_file(short_sort):
+    result = spikecrsae("report", short_sort.folder, "-o", short_sort.recording / "page.html")
+    assert result.exit_code == 6
+    assert "a file stands where its folder would be" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_page_takes_no_name_of_another_kind(short_sort):
+    before = short_sort.recording.read_bytes()
+    result = spikecrsae("report", short_sort.folder, "-o", short_sort.recording, "--overwrite")
+    assert result.exit_code == 2
+    assert "must end in .html" in result.stderr
+    assert short_sort.recording.read_bytes() == before
+
+
 # ---- two runs at once
 
 

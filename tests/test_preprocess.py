@@ -129,7 +129,7 @@ def test_an_upper_edge_above_nyquist_is_lowered_with_a_warning(rng, caplog):
     recording = recording_from_array(rng.standard_normal((20_000, 2)), 10_000.0)
     with caplog.at_level(logging.WARNING, logger="spikecrsae"):
         view = preprocessed(recording, lowpass_hz=6000.0)
-    assert "lowered to 4500 Hz" in caplog.text
+    assert caplog.text.count("lowered to 4500 Hz") == 1
     assert np.isfinite(view.whitened(0, 20_000)).all()
 
 
@@ -144,7 +144,11 @@ def test_an_upper_edge_below_nyquist_is_kept(rng, caplog):
 
 @pytest.mark.parametrize(
     ("values", "word"),
-    [({"highpass_hz": 5000.0}, "Nyquist"), ({"highpass_hz": 3000.0, "lowpass_hz": 2000.0}, "upper edge")],
+    [
+        ({"highpass_hz": 5000.0}, "Nyquist"),
+        ({"highpass_hz": 3000.0, "lowpass_hz": 2000.0}, "upper edge"),
+        ({"highpass_hz": 2400.0, "lowpass_hz": 4900.0}, "at least 2 times"),
+    ],
 )
 def test_impossible_edges_are_refused(rng, values, word):
     with pytest.raises(InputError, match=word):

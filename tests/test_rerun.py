@@ -191,7 +191,7 @@ def value_of(field):
     elif kind is int:
         values = st.integers(int(rule["low"]), int(rule["high"] or 10**9))
     elif kind is float:
-        values = st.floats(rule["low"], rule["high"] or 1e12)
+        values = st.floats(rule["low"], rule["high"] or 1e4)  # the smallest bound of those without their own
     else:
         values = st.sampled_from(["", "1-2", "1.5-2,4-5"])
     return st.none() | values if field.default is None else values

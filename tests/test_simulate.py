@@ -380,12 +380,26 @@ def test_the_same_simulation_gives_the_same_bytes(tmp_path):
 def test_an_existing_file_is_kept_unless_told(tmp_path):
     simulation = simulate(preset_config("tetrode", duration_s=1.0))
     path = tmp_path / "mine.h5"
-    path.write_text("precious")
+    write_simulation(simulation, path)
+    before = path.read_bytes()
     with pytest.raises(OutputError, match="exists"):
         write_simulation(simulation, path)
-    assert path.read_text() == "precious"
-    write_simulation(simulation, path, overwrite=True)
-    assert h5py.is_hdf5(path)
+    assert path.read_bytes() == before
+    write_simulation(simulate(preset_config("tetrode", duration_s=1.0, seed=1)), path, overwrite=True)
+    assert path.read_bytes() != before
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_only_a_simulation_is_overwritten(tmp_path, damaged):
+    simulation, path = simulate(preset_config("tetrode", duration_s=1.0)), tmp_path / "mine.h5"
+    with h5py.File(path, "w") as file:
+        file["traces"] = np.zeros((100, 2))
+    if damaged:
+        path.write_bytes(path.read_bytes()[:500])
+    before = path.read_bytes()
+    with pytest.raises(OutputError, match="not written by simulate"):
+        write_simulation(simulation, path, overwrite=True)
+    assert path.read_bytes() == before
 
 
 def test_an_unwritable_place_is_an_output_error(tmp_path):

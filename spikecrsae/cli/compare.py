@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import Command, Name, json_option, option, verbose_option
+from spikecrsae.cli.options import Command, Name, json_option, option, tolerance_option, verbose_option
 from spikecrsae.texts import counted
 
 _SHOWN_FROM = 0.005
@@ -16,7 +16,7 @@ _SHOWN_FROM = 0.005
 @click.command(cls=Command, short_help="Compare two sortings with each other.")
 @click.argument("a", type=Name())
 @click.argument("b", type=Name())
-@option("--tolerance-ms", type=click.FloatRange(min=0), default=0.4, show_default=True, help="Largest distance of a match.")
+@tolerance_option
 @option("--sampling-frequency", type=float, metavar="HZ", help="Where neither A nor B is a result of spikecrsae.")
 @json_option
 @verbose_option

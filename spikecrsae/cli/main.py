@@ -42,6 +42,8 @@ class Commands(click.Group):
             code = error.exit_code
         except click.Abort:
             code = _say("Interrupted.", EXIT_INTERRUPTED)
+        except OSError as error:  # the help page, which is shown before a command begins, cannot be written
+            code = _report(error)
         sys.exit(code)
 
     def make_context(self, *arguments, **extra) -> click.Context:

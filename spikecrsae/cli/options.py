@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -96,6 +97,18 @@ class Name(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Tolerance(click.FloatRange):
+    """A distance of two spikes that are taken for one, in ms: from 0 to a second."""
+
+    def __init__(self) -> None:
+        super().__init__(0, 1000)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if math.isnan(number := super().convert(value, param, ctx)):
+            self.fail("nan is no number; give a distance in ms.", param, ctx)
+        return number
+
+
 option = functools.partial(click.option, cls=Option)
 
 output_option = option("-o", "--output", type=Name(), metavar="FOLDER", help="Where the result goes.")
@@ -111,6 +124,15 @@ scheduler_option = option(
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
 quiet_option = option("--quiet", is_flag=True, help="No narration on standard error, errors only.")
 verbose_option = option("--verbose", is_flag=True, help="More narration; the full traceback of an internal error.")
+
+
+tolerance_option = option(
+    "--tolerance-ms",
+    type=Tolerance(),
+    default=0.4,
+    show_default=True,
+    help="Largest distance of a match, at most 1000.",
+)
 
 
 def _stack(function: Callable, *decorators: Callable) -> Callable:
@@ -191,7 +213,9 @@ def config_options(names: tuple[str, ...], file: bool = True) -> Callable:
                 value = values.pop(field)
                 if source(field) is not ParameterSource.DEFAULT:
                     given.setdefault(stage, {})[field] = value
-            return function(config=config.with_values(given, origin="command line"), **values)
+            config = config.with_values(given, origin="command line")
+            config.refuse_contradictions()
+            return function(config=config, **values)
 
         config_file = option(
             "--config",

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import Command, json_option, option, quiet_option, verbose_option
+from spikecrsae.cli.options import Command, json_option, option, quiet_option, tolerance_option, verbose_option
 from spikecrsae.errors import OutputError, UsageError
 
 _REPORT = "report.html"
@@ -20,11 +20,11 @@ _REPORT = "report.html"
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where the page goes; into the result folder otherwise.",
+    help="Where the page goes, a name in .html; into the result folder otherwise.",
 )
 @option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
 @option("--truth", type=click.Path(path_type=Path), metavar="FILE", help="Known spikes, or a recording that holds them.")
-@option("--tolerance-ms", type=click.FloatRange(min=0), default=0.4, show_default=True, help="Largest distance of a match.")
+@tolerance_option
 @json_option
 @quiet_option
 @verbose_option
@@ -57,7 +57,7 @@ def report(
 
 
 def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
-    """Where the page goes. Raises UsageError where that is not said, OutputError where a file of other origin is there."""
+    """Where the page goes. Raises UsageError where that is not said or no name of a page, OutputError where a file of other origin is there."""
     from spikecrsae.curated import is_phy_folder
     from spikecrsae.export import place_of_exports
     from spikecrsae.results import is_listed
@@ -73,6 +73,8 @@ def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
         return target
     if output.is_dir():
         raise OutputError(f"{output} is a folder, and the page is a file; give a file name with -o.")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{output} must end in .html, which is how pages are known; change the name after -o.")
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists and is not overwritten; give --overwrite, or another name with -o.")
     return output
@@ -93,7 +95,6 @@ def _write(target: Path, page: bytes) -> None:
     from spikecrsae.files import write_atomic
     from spikecrsae.results import SORTING, add_to_manifest
 
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(target, [page])
     if target.name == _REPORT and target.with_name(SORTING).is_file():
         add_to_manifest(target.parent, [target.name])

@@ -21,6 +21,7 @@ from spikecrsae.cli.options import (
     output_option,
     quiet_option,
     reader_options,
+    tolerance_option,
     verbose_option,
 )
 from spikecrsae.errors import InputError, OutputError, UsageError
@@ -45,7 +46,7 @@ _CURVE = "tradeoff.csv"
 @option(
     "--truth-threshold", type=float, metavar="X", help="Height of a spike on that channel; found from the data otherwise."
 )
-@option("--tolerance-ms", type=click.FloatRange(min=0), default=0.4, show_default=True, help="Largest distance of a match.")
+@tolerance_option
 @option("--exhaustive", is_flag=True, help="The truth names every neuron: also count false, redundant and merged units.")
 @output_option
 @reader_options

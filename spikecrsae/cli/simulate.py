@@ -9,7 +9,6 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, option, quiet_option, verbose_option
-from spikecrsae.errors import OutputError
 from spikecrsae.texts import counted
 
 
@@ -58,7 +57,7 @@ def _field_options(function):
 @option(
     "--preset", type=click.Choice(["tetrode", "paper"]), default="tetrode", show_default=True, help="What to start from."
 )
-@option("--overwrite", is_flag=True, help="Replace OUT where it exists.")
+@option("--overwrite", is_flag=True, help="Replace OUT where it is an earlier simulation.")
 @_field_options
 @json_option
 @quiet_option
@@ -72,10 +71,10 @@ def simulate(out: Path, preset: str, overwrite: bool, as_json: bool, narrator: c
     """
     from spikecrsae.simulate import preset_config, write_simulation
     from spikecrsae.simulate import simulate as generate
+    from spikecrsae.simulate.write import check_place
 
     config = preset_config(preset, **values)
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists and is not overwritten; give --overwrite, or another name.")
+    check_place(out, overwrite)
     narrator.start("simulate")
     simulation = generate(config)
     narrator.finish(f"{config.duration_s:g} s, {counted(config.n_channels, 'channel')}, {counted(config.n_units, 'unit')}")

@@ -139,11 +139,7 @@ def _scaling(found: Found, options: ReadOptions) -> tuple[np.ndarray, np.ndarray
         value = np.asarray(value, np.float64)
         if value.shape not in ((), (n,)):
             raise UsageError(f"{found.path}: {name} has {value.size} values; give one, or one for each of {n} channels.")
-        if not np.all(np.isfinite(value)):
-            raise InputError(f"{found.path}: {name} {value} is not finite; give the true one with --{name}.")
         both.append(np.broadcast_to(value, (n,)).copy())
-    if np.any(both[0] == 0):
-        raise InputError(f"{found.path}: a channel has a gain of 0; give the true one with --gain.")
     return both[0], both[1], unit
 
 

@@ -47,9 +47,17 @@ def read_probe(path: str | Path) -> Probe:
         raise InputError(f"probe file {path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, SyntaxError, RecursionError, MemoryError) as error:
         raise InputError(
-            f"probe file {path} is neither probeinterface JSON nor a .prb with a literal channel_groups "
-            f"({type(error).__name__}: {error})."
+            f"probe file {path} is neither probeinterface JSON nor a .prb with a literal channel_groups{_where(error)}."
         ) from error
+
+
+def _where(error: Exception) -> str:
+    """What a probe file lacks, or the line at which it cannot be read, as far as the error tells."""
+    if isinstance(error, KeyError):
+        return f"; it lacks {error.args[0]!r}"
+    if isinstance(error, json.JSONDecodeError | SyntaxError):
+        return f"; it cannot be read from line {error.lineno} on"
+    return ""
 
 
 def _from_json(document: dict[str, Any]) -> Probe:
@@ -61,7 +69,10 @@ def _from_json(document: dict[str, Any]) -> Probe:
     points: list[list[float]] = []
     groups: dict[str, list[int]] = {}
     for number, probe in enumerate(probes):
-        contacts = np.asarray(probe["contact_positions"], np.float64) * _TO_UM[probe.get("si_units", "um")]
+        unit = str(probe.get("si_units", "um"))
+        if unit not in _TO_UM:
+            raise InputError(f"its positions are in {unit!r}; they must be in one of {', '.join(_TO_UM)}.")
+        contacts = np.asarray(probe["contact_positions"], np.float64) * _TO_UM[unit]
         wiring = probe.get("device_channel_indices")
         if wiring is None:
             if len(probes) > 1:

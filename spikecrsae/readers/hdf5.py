@@ -99,6 +99,14 @@ def number(value: object) -> float | None:
     return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
 
 
+def start_time(value: object, path: Path) -> float:
+    """The time of a recording's first sample in s, 0 where the file has none (None). Raises InputError for what is no number."""
+    seconds = 0.0 if value is None else number(value)
+    if seconds is None:
+        raise InputError(f"{path}: its start time, {text(value)[:40]}, is no number of seconds; correct it in the file.")
+    return seconds
+
+
 def stored_rate(*holders: h5py.HLObject) -> float | None:
     """The sampling frequency in Hz among the attributes of the first holder that has one, or its scalar datasets."""
     for holder in holders:
@@ -165,7 +173,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         gain=gain,
         offset=offset,
         positions=positions,
-        start_time_s=number(found["start_time_s"]) or 0.0,
+        start_time_s=start_time(found["start_time_s"], path),
         notes=(*notes, *gaps),
         close=file.close,
     )

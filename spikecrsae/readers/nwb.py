@@ -9,7 +9,7 @@ import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found
-from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, text, unwritten
+from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, start_time, text, unwritten
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 from spikecrsae.untrusted import attribute, items_of, whole
@@ -103,7 +103,7 @@ def _clock(series: h5py.Group, n_samples: int, path: Path, options: ReadOptions)
     """(rate in Hz or None, time of sample 0 in s), from starting_time or from regular time stamps."""
     if "starting_time" in series:
         start = series["starting_time"]
-        return number(attribute(start, "rate")), number(start) or 0.0
+        return number(attribute(start, "rate")), start_time(start, path)
     stamps = series.get("timestamps")
     if not isinstance(stamps, h5py.Dataset) or len(stamps) == 0:
         return None, 0.0

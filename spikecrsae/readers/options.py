@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.recording import LARGEST_SAMPLE, LATEST_S
 from spikecrsae.texts import MOST_TOML_MB, read_text
 
 
@@ -66,8 +67,8 @@ def _check_positive(name: str, value: object) -> None:
 
 def _check_time(name: str, value: object) -> None:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if value is not None and not (number and math.isfinite(value)):
-        raise UsageError(f"{name} = {value!r} must be a number of seconds.")
+    if value is not None and not (number and abs(value) < LATEST_S):
+        raise UsageError(f"{name} = {value!r} must be a number of seconds, of a magnitude below {LATEST_S:g}.")
 
 
 def _check_factor(name: str, value: object) -> None:
@@ -75,8 +76,12 @@ def _check_factor(name: str, value: object) -> None:
         numbers = np.asarray(value, dtype=np.float64)
     except (TypeError, ValueError):
         numbers = np.array(np.nan)
-    if numbers.ndim > 1 or not np.all(np.isfinite(numbers)) or (name == "gain" and np.any(numbers == 0)):
-        raise UsageError(f"{name} = {value!r} must be a finite number, or one per channel" + ", not 0." * (name == "gain"))
+    least = 1 / LARGEST_SAMPLE if name == "gain" else 0.0
+    size = np.abs(numbers)
+    if numbers.ndim > 1 or not np.all((size >= least) & (size <= LARGEST_SAMPLE)):
+        raise UsageError(
+            f"{name} = {value!r} must be a number, or one per channel, of a magnitude from {least:g} to {LARGEST_SAMPLE:g}."
+        )
 
 
 def _check_channels(value: object) -> None:

@@ -21,7 +21,7 @@ from spikecrsae.readers.nwb import is_nwb
 from spikecrsae.readers.open import open_recording
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
-from spikecrsae.texts import read_text
+from spikecrsae.texts import counted, read_text
 from spikecrsae.untrusted import load_npy, open_hdf5, whole
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 Trains = dict[str, np.ndarray]
 #: A table of spikes in text, and Phy's params.py, may be so long.
 _MOST_TABLE_MB, _MOST_PARAMS_MB = 2000, 1
+#: No recording has so many samples.
+_END = 2**62
 
 
 class _Clock:
@@ -43,16 +45,24 @@ class _Clock:
         if self.fs is None:
             raise InputError(f"{self.path}: its times are in seconds; the recording's sampling frequency is needed.")
         if not np.all(np.isfinite(seconds)):
-            raise InputError(f"{self.path}: {np.count_nonzero(~np.isfinite(seconds))} spike times are not finite.")
-        return np.round((seconds - since_s) * self.fs).astype(np.int64)
+            bad = counted(np.count_nonzero(~np.isfinite(seconds)), "spike time")
+            raise InputError(f"{self.path} has {bad} without a finite value; correct the file.")
+        with np.errstate(over="ignore"):
+            samples = np.round((seconds - since_s) * self.fs)
+        self._refuse_beyond(samples, seconds, "s")
+        return _whole(samples)
 
     def from_samples(self, samples: np.ndarray, fs: float | None = None) -> np.ndarray:
         """Samples as int64, converted where they count at another rate fs than the recording's."""
         values = self._in_a_row(np.asarray(samples))
+        if values.dtype.kind == "f":
+            values = values.astype(np.float64)
+        if values.dtype.kind in "iuf":
+            self._refuse_beyond(values, values, "samples")
         if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
             raise InputError(f"{self.path}: spike samples must be whole numbers; are these seconds (column spike_time_s)?")
         if fs is None or self.fs is None or abs(fs - self.fs) <= 1e-6 * self.fs:
-            return values.astype(np.int64)
+            return _whole(values)
         logger.info("%s counts samples at %g Hz; converted to the recording's %g Hz", self.path, fs, self.fs)
         return self.from_seconds(values / fs)
 
@@ -60,6 +70,18 @@ class _Clock:
         if values.ndim != 1:
             raise InputError(f"{self.path}: spikes of the shape {values.shape}; those of a unit must be one list.")
         return values
+
+    def _refuse_beyond(self, samples: np.ndarray, told: np.ndarray, unit: str) -> None:
+        """Raise InputError for samples that no int64 holds; told: as they stand in the file, in `unit`."""
+        if len(beyond := told[samples >= _END]):
+            raise InputError(
+                f"{self.path} has a spike at {beyond[0]:g} {unit}, beyond the end of every recording; are these seconds or samples?"
+            )
+
+
+def _whole(samples: np.ndarray) -> np.ndarray:
+    """As int64; what lies further before the start than that goes stays before it."""
+    return (np.maximum(samples, -_END) if samples.dtype.kind == "f" else samples).astype(np.int64)
 
 
 def read_truth(
@@ -150,8 +172,9 @@ def _from_hdf5(clock: _Clock) -> Trains:
         if "spikes" in file and isinstance(file["spikes"], h5py.Dataset) and file["spikes"].dtype.names:
             spikes = whole(file["spikes"])
             return _by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
-        truth = file.get("truth", {})
-        names = [name for name in truth if "spike_samples" in truth[name]]
+        truth = file.get("truth")
+        groups = truth.items() if isinstance(truth, h5py.Group) else ()
+        names = [name for name, group in groups if isinstance(group, h5py.Group) and "spike_samples" in group]
         if not names:
             raise InputError(f"{clock.path} has no truth/<name>/spike_samples; it holds {', '.join(file) or 'nothing'}.")
         rate = stored_rate(*([file["traces"]] if "traces" in file else []), file)
@@ -240,11 +263,12 @@ def _from_table(clock: _Clock, path: Path) -> Trains:
         )
     short = next((i for i, row in enumerate(table) if len(row) != len(header)), None)
     if short is not None:
-        raise InputError(f"{path}: row {short + 1} has {len(table[short])} values for {len(header)} columns.")
+        raise InputError(
+            f"{path}: row {short + 1} has {counted(len(table[short]), 'value')} for {counted(len(header), 'column')}."
+        )
     place = header.index(column)
     if column == "sample":
-        # Through int where possible: a float holds no sample index above 2 ** 53.
-        values = np.array([int(r[place]) if r[place].strip().lstrip("-").isdigit() else float(r[place]) for r in table])
+        values = np.array([_number(row[place]) for row in table])
         samples = clock.from_samples(values if len(values) else np.zeros(0, np.int64))
     else:
         samples = clock.from_seconds(np.array([float(row[place]) for row in table]))
@@ -253,12 +277,17 @@ def _from_table(clock: _Clock, path: Path) -> Trains:
     return _by_unit(np.array([row[header.index("unit")].strip() for row in table]), samples)
 
 
+def _number(cell: str) -> int | float:
+    """Through int where possible: a float holds no sample index above 2 ** 53."""
+    return int(cell) if re.fullmatch(r"\s*-?[0-9]{1,18}\s*", cell) else float(cell)
+
+
 def _split_number(header: list[str], table: list[list[str]]) -> str:
     """The number that a decimal comma has made two cells of, where every row has a cell too many; else empty."""
-    place = next(header.index(name) for name in ("spike_time_s", "sample") if name in header)
-    if not table or any(
-        len(row) != len(header) + 1 or not "".join(row[place : place + 2]).strip().isdigit() for row in table
-    ):
+    if "spike_time_s" not in header or not table:  # a sample is a whole number
+        return ""
+    place = header.index("spike_time_s")
+    if any(len(row) != len(header) + 1 or not "".join(row[place : place + 2]).strip().isdigit() for row in table):
         return ""
     return ",".join(cell.strip() for cell in table[0][place : place + 2])
 

@@ -11,18 +11,43 @@ from spikecrsae.errors import OutputError
 from spikecrsae.files import write_atomic
 from spikecrsae.simulate.generate import Simulation
 
+#: Attribute of the file that holds the configuration; by it a simulation is known.
+_MARK = "simulation"
+
 
 def write_simulation(simulation: Simulation, path: str | Path, overwrite: bool = False) -> None:
     """Write generic HDF5: `traces` with sampling_frequency, units, gain and offset, `channel_positions`,
     `truth/<unit>/spike_samples`, and `intracellular` where there is one; the configuration as JSON.
 
-    The file appears whole or not at all, and the same simulation gives the same bytes. Raises OutputError where it
-    exists (unless overwrite) or cannot be written.
+    The file appears whole or not at all, and the same simulation gives the same bytes. Raises OutputError as check_place does,
+    and where it cannot be written.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name.")
+    check_place(path, overwrite)
     write_atomic(path, [_to_hdf5(simulation)])
+
+
+def check_place(path: Path, overwrite: bool = False) -> None:
+    """Whether a simulation may be written to `path`. Raises OutputError where something is there: with overwrite, where that is
+    no simulation, as a recording that nobody could make again."""
+    if not path.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name.")
+    if not _is_simulation(path):
+        raise OutputError(f"{path} was not written by simulate and is not overwritten; move it away, or give another name.")
+
+
+def _is_simulation(path: Path) -> bool:
+    import h5py
+
+    if not (path.is_file() and h5py.is_hdf5(path)):
+        return False
+    try:
+        with h5py.File(path) as file:
+            return _MARK in file.attrs
+    except OSError:
+        return False
 
 
 def _to_hdf5(simulation: Simulation) -> memoryview:
@@ -33,7 +58,7 @@ def _to_hdf5(simulation: Simulation) -> memoryview:
     rate = simulation.sampling_frequency
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
-        file.attrs["simulation"] = json.dumps(asdict(simulation.config))
+        file.attrs[_MARK] = json.dumps(asdict(simulation.config))
         traces = file.create_dataset("traces", data=simulation.traces, **compressed)
         traces.attrs.update(sampling_frequency=rate, units="uV", gain=simulation.gain, offset=simulation.offset)
         file["channel_positions"] = simulation.channel_positions
