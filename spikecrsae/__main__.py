@@ -1,15 +1,33 @@
 """python -m spikecrsae, and the console script."""
 
 import os
+import signal
 import sys
+
+
+class _Interrupted(KeyboardInterrupt):
+    """A class of its own, because after a bare KeyboardInterrupt in an import Python ends by the signal, not by 130."""
 
 
 def main() -> None:
     """Run the command line; Ctrl-C while it is being loaded ends it as it does later."""
+    came = []
+
+    def interrupt(number: int, frame) -> None:
+        came.append(number)
+        raise _Interrupted
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, interrupt)
     _open_what_is_closed()
     try:
         from spikecrsae.cli.main import main as run
-    except KeyboardInterrupt:
+
+        if came:  # while loading, in a callback of the import system: Python drops an exception there, and says so
+            raise _Interrupted
+    except BaseException:
+        if not came:
+            raise
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
     run()
