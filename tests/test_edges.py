@@ -160,7 +160,7 @@ def test_ctrl_c_is_130_from_the_first_moment(short_sort, tmp_path, after_s):
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=30)[1]
     # Before our first line, after which no interruption is dropped (below), Python may end in its own way, or drop it.
-    ended = process.returncode in (-signal.SIGINT, 1) and "KeyboardInterrupt" in errors and "spikecrsae/" not in errors
+    ended = process.returncode in (-signal.SIGINT, 1) and "KeyboardInterrupt" in errors and "spikecrsae/cli" not in errors
     dropped = process.returncode == 0 and errors.startswith("Exception ignored in: <function _get_module_lock")
     if ended or dropped or "init_import_site" in errors:
         pytest.skip("it came before Python had started")
