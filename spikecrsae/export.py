@@ -30,7 +30,7 @@ from spikecrsae.readers import open_session
 from spikecrsae.recording import Recording
 from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, refuse_link
 from spikecrsae.sorting import Sorting
-from spikecrsae.untrusted import open_hdf5, whole
+from spikecrsae.untrusted import open_hdf5, rehearsed, whole
 
 logger = logging.getLogger(__name__)
 
@@ -186,13 +186,18 @@ def _signal(sorting: Sorting, run: dict, recording: Recording) -> Signal:
     return Signal(recording, highpassed)
 
 
+def _stored_start(path: str | Path) -> str:
+    with open_hdf5(Path(path)) as file:
+        stored = file.get("session_start_time")
+        is_text = isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype)
+        return whole(stored).decode() if is_text else ""
+
+
 def _session_start(recording: Recording | None) -> datetime | None:
     """When the session began, where an NWB recording says it."""
     if recording is None or recording.format != "NWB":
         return None
-    with open_hdf5(recording.source) as file:
-        stored = file.get("session_start_time")
-        text = whole(stored).decode() if isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype) else ""
+    text = rehearsed(recording.source, lambda: _stored_start(recording.source))
     try:
         return datetime.fromisoformat(text)
     except ValueError:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError
+from spikecrsae.rehearsal import failure_of
 
 #: A table or array that is read whole may be so large in any case, and otherwise so many times as large as what is stored of it.
 _SMALL, _EXPANSION = 64 * 2**20, 50
@@ -29,6 +30,20 @@ _MOST_DEPTH = 100
 #: Texts of a table are read so many at a time: one text may stand in the file once and be named by every row.
 _TEXTS_AT_ONCE = 64
 _MB = 2**20
+_Read = TypeVar("_Read")
+
+
+def rehearsed(path: Path, read: Callable[[], _Read]) -> _Read:
+    """What `read` makes of the file, once a copy of this process has come through it: libhdf5 crashes on some damaged files,
+    and never returns from others.
+
+    Raises InputError where the copy did not come through.
+    """
+    if failure := failure_of(read):
+        raise InputError(
+            f"{path}: the library that reads it {failure}; the file is damaged, copy it again from where it was recorded."
+        )
+    return read()
 
 
 def open_hdf5(path: Path) -> h5py.File:

@@ -176,6 +176,21 @@ def nwb_with_a_link(path: Path) -> None:
         file["acquisition/Raw/data"] = h5py.ExternalLink("other.h5", "/traces")
 
 
+def heap_without_end(path: Path) -> Path:
+    """Sound, but for the size of the free space in the heap of its texts, 0, over which libhdf5 never gets
+    (github.com/HDFGroup/hdf5, issue 1707)."""
+    traces(path)  # with its unit of measure, a text
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    end = heap + int.from_bytes(content[heap + 8 : heap + 16], "little")
+    place = heap + 16
+    while place < end and content[place : place + 2] != b"\0\0":  # past the objects; free space has the index 0
+        place += 16 + -(-int.from_bytes(content[place + 8 : place + 16], "little") // 8) * 8
+    content[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(content)
+    return path
+
+
 #: Name, writer, a word of the refusal.
 HDF5 = {
     "external link": (external_link, "link to another file"),

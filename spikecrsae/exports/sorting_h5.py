@@ -13,7 +13,7 @@ import numpy as np
 from spikecrsae.errors import InputError
 from spikecrsae.layout import check_array, check_range
 from spikecrsae.sorting import LARGEST_UNIT, SPIKE_DTYPE, Sorting
-from spikecrsae.untrusted import attribute, open_hdf5, whole
+from spikecrsae.untrusted import attribute, open_hdf5, rehearsed, whole
 
 FORMAT_VERSION = 1
 _ATTRIBUTES = ("sampling_frequency", "n_samples", "n_channels", "amplitude_unit", "start_time_s")
@@ -92,19 +92,23 @@ def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
     Raises InputError where the file is no sorting.h5, its format_version is unknown, or it is damaged.
     """
     try:
-        with open_hdf5(Path(path)) as file:
-            version = attribute(file, "format_version")
-            if version is None:
-                raise InputError("it is HDF5, but no sorting of spikecrsae (no format_version); give a result folder.")
-            if version != FORMAT_VERSION:
-                raise InputError(f"it has format_version {version}, this program reads {FORMAT_VERSION}; update spikecrsae.")
-            return _read(file), whole(file["provenance"]).decode()
+        return rehearsed(Path(path), lambda: _open_and_read(Path(path)))
     except InputError as error:
         raise InputError(f"{path} cannot be read as a sorting: {error}") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:
         raise InputError(
             f"{path} cannot be read as a sorting: it is no sorting.h5, or damaged ({error}); sort the recording again."
         ) from error
+
+
+def _open_and_read(path: Path) -> tuple[Sorting, str]:
+    with open_hdf5(path) as file:
+        version = attribute(file, "format_version")
+        if version is None:
+            raise InputError("it is HDF5, but no sorting of spikecrsae (no format_version); give a result folder.")
+        if version != FORMAT_VERSION:
+            raise InputError(f"it has format_version {version}, this program reads {FORMAT_VERSION}; update spikecrsae.")
+        return _read(file), whole(file["provenance"]).decode()
 
 
 def _read(file: h5py.File) -> Sorting:

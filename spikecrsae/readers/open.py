@@ -21,7 +21,7 @@ from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.options import ReadOptions, side_file, with_side_file
 from spikecrsae.recording import Recording, joined
-from spikecrsae.untrusted import open_hdf5
+from spikecrsae.untrusted import open_hdf5, rehearsed
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def _read(path: Path, options: ReadOptions) -> Recording:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty.")
     if h5py.is_hdf5(path):
-        return _read_hdf5_family(path, options)
+        return rehearsed(path, lambda: _read_hdf5_family(path, options))
     suffix = path.suffix.lower()
     if suffix in _HDF5_SUFFIXES:
         raise InputError(f"{path} ends in {suffix} but its content is not HDF5; it is damaged or has the wrong ending.")

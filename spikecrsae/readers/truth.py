@@ -22,7 +22,7 @@ from spikecrsae.readers.open import open_recording
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
 from spikecrsae.texts import counted, read_text
-from spikecrsae.untrusted import load_npy, open_hdf5, whole
+from spikecrsae.untrusted import load_npy, open_hdf5, rehearsed, whole
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def read_truth(
         if truth_channel is not None:
             trains = _from_channel(clock, truth_channel, threshold, options)
         else:
-            trains = _reader_of(path)(clock)
+            trains = rehearsed(path, lambda: _reader_of(path)(clock))
     except SpikeCRsAEError:
         raise
     # the libraries below raise anything on files that are damaged
