@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from spikecrsae.beside import begin
 from spikecrsae.errors import InputError
 from spikecrsae.files import write_atomic
 from spikecrsae.paths import refuse_unreadable
@@ -22,11 +23,15 @@ FORMAT_VERSION = 1
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint (nest of dicts and lists of arrays, numbers, text) under a temporary name, then rename. OutputError
     where the place cannot be written."""
+    write_atomic(path, [begin(_stored, {"format_version": FORMAT_VERSION, **checkpoint})()])
+
+
+def _stored(checkpoint: dict[str, Any]) -> bytes:
     import torch
 
     file = io.BytesIO()
-    torch.save(_to_tensors({"format_version": FORMAT_VERSION, **checkpoint}), file)
-    write_atomic(path, [file.getvalue()])
+    torch.save(_to_tensors(checkpoint), file)
+    return file.getvalue()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

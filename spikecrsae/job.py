@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import io
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae import resume
+from spikecrsae.beside import begin, helped
 from spikecrsae.cluster import Cluster
 from spikecrsae.config import Config
 from spikecrsae.cores import n_cores
@@ -110,10 +108,9 @@ def run_job(job: Job, observer: Observer | None = None):
     Raises UsageError, InputError or OutputError where the options, the recording or the folder cannot be used, or job.resume
     does not match what is there; then nothing new is left behind, but what was learned, for job.resume.
     """
-    # beside the first stages, which use all cores, it would only be in the way
-    observer = _Loading(observer or Observer())
+    observer = observer or Observer()
     reopen = functools.partial(open_session, job.recordings, **job.reader)
-    with contextlib.closing(reopen()) as opened, reserved(job.folder):
+    with contextlib.closing(reopen()) as opened, reserved(job.folder), helped("matplotlib.backends.backend_agg", "torch"):
         settle(job.folder)
         outcome = _found(job, observer) if job.resume else None
         if outcome is None:
@@ -230,6 +227,8 @@ def run_into_folder(
     else but what it has learned; after an internal error also run.log, with the traceback.
     """
     from spikecrsae.checkpoint import save_checkpoint
+    from spikecrsae.report.figures import png_files
+    from spikecrsae.report.html import report_html
 
     settle(folder)
     check_folder(folder, overwrite)
@@ -244,41 +243,15 @@ def run_into_folder(
             outcome = run(work / COMPONENTS if components else None)
             observer.start("write")
             told = plain(facts | record(recorded, outcome, began))
+            pictures = begin(png_files, outcome.sorting)
+            page = report_html(outcome.sorting, told).encode()
             # before the manifest is closed, so that a run that is killed in between leaves nothing unlisted
             save_checkpoint(outcome.checkpoint, work / MODEL)
-            write_result(work, outcome.sorting, told, files=_pictures(outcome.sorting, told))
+            write_result(work, outcome.sorting, told, files={"report.html": page, **pictures()})
             observer.finish(str(folder))
         add_to_manifest(work, [MODEL, LOG, *([COMPONENTS] if components else [])])
         put_in_place(folder, without=(resume.FOLDER,))
     return outcome
-
-
-class _Loading(Observer):
-    """Passes on what it is told; from curation on (or from that of groups) libraries that are needed later are loaded beside
-    the computation, which takes seconds. What is missing is told where it is used."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def start(self, stage: str, total: int | None = None) -> None:
-        if stage in ("curate", "groups"):
-            threading.Thread(target=_load_libraries, daemon=True).start()
-        self._observer.start(stage, total)
-
-    def advance(self, n: int = 1) -> None:
-        self._observer.advance(n)
-
-    def finish(self, summary: str = "") -> None:
-        self._observer.finish(summary)
-
-    def say(self, line: str) -> None:
-        self._observer.say(line)
-
-
-def _load_libraries() -> None:
-    for name in ("matplotlib.backends.backend_agg", "torch"):
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
 
 
 @contextlib.contextmanager
@@ -300,23 +273,3 @@ def _discarded_on_failure(work: Path) -> Iterator[None]:
                     path.unlink()
             work.rmdir()
         raise
-
-
-def _pictures(sorting, record: dict[str, Any]) -> dict[str, bytes]:
-    """The figures of a sorting as PNG, and the page with all of them, by file name."""
-    from spikecrsae.report.figures import plot_templates, plot_traces, plot_training
-    from spikecrsae.report.html import report_html
-
-    start, traces = sorting.example_start, sorting.example
-    reconstruction = sorting.reconstruction(start, start + len(traces))
-    drawings = {
-        "templates.png": lambda file: plot_templates(sorting, file),
-        "traces.png": lambda file: plot_traces(traces, start, sorting, file, reconstruction),
-        "training.png": lambda file: plot_training(sorting.model, file),
-    }
-    pictures = {"report.html": report_html(sorting, record).encode()}
-    for name, draw in drawings.items():
-        file = io.BytesIO()
-        draw(file)
-        pictures[name] = file.getvalue()
-    return pictures

@@ -13,7 +13,20 @@ PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 
 #: Floor of every top-level module or room of the package. A module imports from its own floor or below.
 FLOORS = {
-    0: {"errors", "units", "config", "progress", "cores", "plain", "texts", "paths", "logs", "workers", "rehearsal"},
+    0: {
+        "errors",
+        "units",
+        "config",
+        "progress",
+        "cores",
+        "plain",
+        "texts",
+        "paths",
+        "logs",
+        "workers",
+        "rehearsal",
+        "beside",
+    },
     1: {"recording", "untrusted", "layout", "intervals", "dictionary", "sparse_code", "sorting"},
     2: {
         "csc",

@@ -6,6 +6,7 @@ same colour in all of them; the palette (after Okabe and Ito) can be told apart 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,6 +25,21 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 INK, GREY, PALE = "#222222", "#8A8A8A", "#DDDDDD"
 _LONGEST_NAME = 16
 _DPI = 130
+
+
+def png_files(sorting: Sorting) -> dict[str, bytes]:
+    """The pictures of a result folder, by file name: templates, the sorting's example of its signal, and the training."""
+    start, traces = sorting.example_start, sorting.example
+    reconstruction = sorting.reconstruction(start, start + len(traces))
+    drawings = {
+        "templates.png": lambda file: plot_templates(sorting, file),
+        "traces.png": lambda file: plot_traces(traces, start, sorting, file, reconstruction),
+        "training.png": lambda file: plot_training(sorting.model, file),
+    }
+    files = {name: io.BytesIO() for name in drawings}
+    for name, draw in drawings.items():
+        draw(files[name])
+    return {name: file.getvalue() for name, file in files.items()}
 
 
 def unit_colors(unit_ids: Sequence[int]) -> dict[int, str]:
