@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spikecrsae.candidates import Candidates, at_most
+from spikecrsae.csc.convolution import in_threads
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.evidence import Excerpt, first_model, keep, parameter_cost
 from spikecrsae.initialise import (
@@ -179,14 +180,15 @@ def _cleaned_waveforms(state: Candidates) -> list[np.ndarray]:
     pad = n_times // 2
     rest = np.pad(state.rest.T, ((pad, pad), (0, 0)))
     copies, rows = model.shifted, model.copy_of(spikes)
-    cleaned = []
-    for unit in range(model.n_units):
-        mine = state.looked_at(unit)
+
+    def of_unit(part: slice) -> np.ndarray:
+        mine = state.looked_at(part.start)
         windows = windows_at(rest, spikes.sample[mine], n_times + 2 * pad)
         own = copies[rows[mine]].transpose(0, 2, 1) * spikes.amplitude[mine, None, None]
         windows[:, pad : pad + n_times] += own.astype(np.float32)
-        cleaned.append(windows)
-    return cleaned
+        return windows
+
+    return in_threads(of_unit, model.n_units, 1)
 
 
 def _recentred_waveforms(state: Candidates) -> list[np.ndarray]:

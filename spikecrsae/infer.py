@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from spikecrsae.preprocess import PreprocessedRecording
 from spikecrsae.progress import Observer
 from spikecrsae.recording import BLOCK
 
+T = TypeVar("T")
 #: Reaches of the model from a seam's stretch of signal to its end, and within which a seam does not trust its beginning.
 _MARGIN, _UNSURE = 8, 4
 #: A seam is looked for in so many reaches before the end of a block, where the fewer do not hold one in the more.
@@ -162,30 +163,33 @@ class Decoding:
     def n_blocks(self) -> int:
         return max(1, self.view.n_samples // self._size)
 
-    def chunks(self, blocks: range, chunk_size: int, observer: Observer) -> Iterator[DecodedChunk]:
-        """These blocks in order; as many are worked on at once as chunk_size samples hold, one at least."""
+    def chunks(
+        self, blocks: range, chunk_size: int, observer: Observer, finish: Callable[[DecodedChunk], T] = lambda chunk: chunk
+    ) -> Iterator[T]:
+        """What `finish` makes of these blocks, in order; as many are worked on at once as chunk_size samples hold, one at
+        least."""
         at_once = max(1, chunk_size // self._size)
         seams = self._seams([blocks.start])
         for first in range(blocks.start, blocks.stop, at_once):
             numbers = range(first, min(first + at_once, blocks.stop))
             seams = [seams[-1], *self._seams([number + 1 for number in numbers])]
-            for chunk in self._decoded(seams):
-                yield chunk
-                observer.advance(chunk.stop - chunk.start)
+            for made, start, stop in zip(self._decoded(seams, finish), seams[:-1], seams[1:], strict=True):
+                yield made
+                observer.advance(stop - start)
 
-    def _decoded(self, seams: Sequence[int]) -> list[DecodedChunk]:
-        """The blocks between the seams."""
+    def _decoded(self, seams: Sequence[int], finish: Callable[[DecodedChunk], T]) -> list[T]:
+        """What `finish` makes of the blocks between the seams."""
         margin, n_samples = _MARGIN * self._reach, self.view.n_samples
         places = [(int(a), int(min(b + margin, n_samples))) for a, b in pairwise(seams)]
         traces = self.view.both_of(places)
 
-        def decode(part: slice) -> DecodedChunk:
+        def decode(part: slice) -> T:
             (start, end), stop, (highpassed, whitened) = places[part.start], seams[part.stop], traces[part.start]
             signal = np.ascontiguousarray(whitened.T)
             decoder = self.model.at((start + end) // 2)
             spikes = decoder.decode(signal)
             here = spikes.sample < stop - start
-            return DecodedChunk(start, stop, spikes.select(here), decoder.misfit(signal, spikes)[here], highpassed)
+            return finish(DecodedChunk(start, stop, spikes.select(here), decoder.misfit(signal, spikes)[here], highpassed))
 
         return in_threads(decode, len(places), 1)
 

@@ -17,6 +17,7 @@ from spikecrsae.bursts import BURST_MS
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
+from spikecrsae.cores import n_cores
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
 from spikecrsae.device import resolve_device
@@ -242,7 +243,9 @@ class _TrainingSignal:
             starts = np.arange(0, view.n_samples, length)
         else:
             starts = np.sort(rng.choice(view.n_samples // length, n_wanted, replace=False)) * length
-        parts = [view.whitened(int(start), min(int(start) + length, view.n_samples)).T for start in starts]
+        places = [(int(start), min(int(start) + length, view.n_samples)) for start in starts]
+        at_once = n_cores()
+        parts = [white.T for k in range(0, len(places), at_once) for _, white in view.both_of(places[k : k + at_once])]
         return cls(np.concatenate(parts, axis=1), starts, length)
 
     def in_recording(self, samples: np.ndarray) -> np.ndarray:

@@ -110,8 +110,9 @@ def gathered(
     decoding: Decoding, chunk_size: int, seed: int, observer: Observer, blocks: range | None = None
 ) -> Iterator[Gathered]:
     """What is kept of each of the blocks, all unless given, in order, decoded here; chunk_size samples at once."""
-    for chunk in decoding.chunks(blocks or range(decoding.n_blocks), chunk_size, observer):
-        yield Gathered.of(chunk, decoding.n_times, seed)
+    return decoding.chunks(
+        blocks or range(decoding.n_blocks), chunk_size, observer, lambda chunk: Gathered.of(chunk, decoding.n_times, seed)
+    )
 
 
 @dataclass
