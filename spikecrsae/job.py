@@ -110,7 +110,10 @@ def run_job(job: Job, observer: Observer | None = None):
     """
     observer = observer or Observer()
     reopen = functools.partial(open_session, job.recordings, **job.reader)
-    with contextlib.closing(reopen()) as opened, reserved(job.folder), helped("matplotlib.backends.backend_agg", "torch"):
+    # a limit is kept by one process: what a second one would hold is not foreseen in it
+    one = job.config.runtime.memory_limit is not None
+    helper = contextlib.nullcontext() if one else helped("matplotlib.backends.backend_agg", "torch")
+    with contextlib.closing(reopen()) as opened, reserved(job.folder), helper:
         settle(job.folder)
         outcome = _found(job, observer) if job.resume else None
         if outcome is None:
