@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -17,7 +18,8 @@ def main() -> None:
         came.append(number)
         raise _Interrupted
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, interrupt)
     _open_what_is_closed()
     try:

@@ -4,113 +4,128 @@ hold up the interpreter. Only a run that has a core to spare has one; all others
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import pickle
 import subprocess
 import sys
-import threading
-from collections import deque
+import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spikecrsae.cores import limited, n_cores
+from spikecrsae.cores import limits_of, n_cores
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+#: What is wanted of the second process is waited for so long. Then it is taken for stopped.
+_MOST_WAIT_S = 120.0
 
 
 class _Helper:
-    """The process, and what it was asked for and has not answered."""
+    """The process, and the thread that writes a question to it, takes the answer, and goes on to the next question: neither
+    end ever writes while the other one does."""
 
     def __init__(self, modules: tuple[str, ...]) -> None:
-        # from where this package is, and from no folder that happens to be the working one
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from spikecrsae import beside; beside.serve()"
-        with limited(1):
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code, *modules],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                process_group=0,  # Ctrl-C is for this process, which ends the other
-            )
-        self._lock = threading.Lock()
-        self._asked: deque[_Answer] = deque()
+        code = f"import sys; sys.path[:] = {_path()!r}; from spikecrsae import beside; beside.serve()"
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-c", code, *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | limits_of(1),
+            process_group=0,  # Ctrl-C is for this process, which ends the other
+        )
+        self._messenger = ThreadPoolExecutor(1, "beside")
 
-    def ask(self, work: Callable[..., T], arguments: tuple) -> _Answer:
-        answer = _Answer(self)
-        with self._lock, contextlib.suppress(OSError, pickle.PicklingError, AttributeError):
-            pickle.dump((work, arguments), self._process.stdin, pickle.HIGHEST_PROTOCOL)
-            self._process.stdin.flush()
-            self._asked.append(answer)
-        return answer
+    def ask(self, work: Callable[..., T], arguments: tuple) -> Future[tuple[T, list[tuple]]]:
+        return self._messenger.submit(self._exchange, pickle.dumps((work, arguments), pickle.HIGHEST_PROTOCOL))
 
-    def wait_for(self, answer: _Answer) -> None:
-        """Take answers, which come in the order of the questions, up to this one, or until no more come."""
-        with self._lock, contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
-            while answer in self._asked:
-                self._asked[0].value = (pickle.load(self._process.stdout),)
-                self._asked.popleft()
+    def _exchange(self, question: bytes) -> Any:
+        self._process.stdin.write(question)
+        self._process.stdin.flush()
+        return pickle.load(self._process.stdout)
 
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+        self._messenger.shutdown(cancel_futures=True)
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):  # what it did not take
                 pipe.close()
 
 
-class _Answer:
-    def __init__(self, helper: _Helper) -> None:
-        self.helper, self.value = helper, ()
+def _path() -> list[str]:
+    """Where the other process looks for modules: as this one, but not in the working folder, which may hold any."""
+    here = os.getcwd()
+    return [place for place in sys.path if place and os.path.abspath(place) != here] + [str(Path(__file__).parents[1])]
 
 
-_helper: _Helper | None = None
+#: That of this thread's run.
+_helper: ContextVar[_Helper | None] = ContextVar("helper", default=None)
 
 
 @contextlib.contextmanager
 def helped(*modules: str) -> Iterator[None]:
     """Let a second process load these modules, and do what `begin` gives it, meanwhile. It ends with this one, however that
     ends."""
-    global _helper
-    before = _helper
     try:
-        _helper = _Helper(modules) if n_cores() > 1 and sys.executable else None
-    except OSError:  # no room for it
-        _helper = None
+        helper = _Helper(modules) if n_cores() > 1 and sys.executable else None
+    except OSError as error:  # no room for it
+        log.debug("no second process: %s", error)
+        helper = None
+    token = _helper.set(helper)
     try:
         yield
     finally:
-        if _helper is not None:
-            _helper.end()
-        _helper = before
+        _helper.reset(token)
+        if helper is not None:
+            helper.end()
 
 
 def begin(work: Callable[..., T], *arguments: Any) -> Callable[[], T]:
     """Begin work(*arguments) in the second process; returns what gives its result.
 
-    work: a function of a module. Where there is no such process, or it fails, the work is done here, when the result is
-    wanted: then it raises what it raises.
+    work: a function of a module. Where there is no such process, or anything fails there, the work is done here, when the
+    result is wanted: then it raises what it raises.
     """
-    asked = _helper.ask(work, arguments) if _helper is not None else None
+    helper, asked = _helper.get(), None
+    if helper is not None:
+        with contextlib.suppress(Exception):  # what cannot be pickled; or the process is no more
+            asked = helper.ask(work, arguments)
 
     def result() -> T:
         if asked is not None:
-            asked.helper.wait_for(asked)
-        return asked.value[0] if asked is not None and asked.value else work(*arguments)
+            try:
+                value, warned = asked.result(_MOST_WAIT_S)
+            except Exception as error:
+                log.debug("%s is done here, the second process failed: %r", work.__name__, error)
+                helper.end()
+            else:
+                for warning in warned:
+                    warnings.warn_explicit(*warning)
+                return value
+        return work(*arguments)
 
     return result
 
 
 def serve() -> None:
     """The life of the second process: load the modules named on its command line, then do what comes, until nothing more can
-    come or something fails."""
+    come or something fails. An answer is the result with the warnings on the way."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library says does not get among the answers
     for name in sys.argv[1:]:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):  # it will fail again where it is needed
             __import__(name)
     with contextlib.suppress(EOFError):
         while True:
             work, arguments = pickle.load(sys.stdin.buffer)
-            pickle.dump(work(*arguments), answers, pickle.HIGHEST_PROTOCOL)
+            with warnings.catch_warnings(record=True) as caught:
+                value = work(*arguments)
+            warned = [(str(warning.message), warning.category, warning.filename, warning.lineno) for warning in caught]
+            pickle.dump((value, warned), answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()

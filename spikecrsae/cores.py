@@ -24,10 +24,15 @@ def n_cores() -> int:
     return min(granted, int(limit))
 
 
+def limits_of(cores: int) -> dict[str, str]:
+    """What the surroundings say to a process that shall keep to so many cores, with the threads of its libraries too."""
+    return dict.fromkeys((CORES_VARIABLE, "OMP_NUM_THREADS"), str(cores))
+
+
 @contextmanager
 def limited(cores: int) -> Iterator[None]:
-    """Processes started meanwhile keep to so many cores, with the threads of their libraries too."""
-    limits = dict.fromkeys((CORES_VARIABLE, "OMP_NUM_THREADS"), str(cores))
+    """Processes started meanwhile keep to so many cores; not for several threads at a time."""
+    limits = limits_of(cores)
     before = {name: os.environ.get(name) for name in limits}
     os.environ.update(limits)
     try:

@@ -110,21 +110,25 @@ def run_job(job: Job, observer: Observer | None = None):
     """
     observer = observer or Observer()
     reopen = functools.partial(open_session, job.recordings, **job.reader)
-    # a limit is kept by one process: what a second one would hold is not foreseen in it
-    one = job.config.runtime.memory_limit is not None
-    helper = contextlib.nullcontext() if one else helped("matplotlib.backends.backend_agg", "torch")
-    with contextlib.closing(reopen()) as opened, reserved(job.folder), helper:
+    with contextlib.closing(reopen()) as opened, reserved(job.folder):
         settle(job.folder)
         outcome = _found(job, observer) if job.resume else None
         if outcome is None:
             _check_exports(job)
-            outcome = _sorted(job, opened, reopen, observer)
+            with _helped(job.config):
+                outcome = _sorted(job, opened, reopen, observer)
         try:
             _export(job, reopen, observer)
         except BaseException as error:
             add_remedy(error, resume.how_to_go_on(job.command, "the result is whole"))
             raise
     return outcome
+
+
+def _helped(config: Config) -> contextlib.AbstractContextManager[None]:
+    """A second process for what a run needs at its end; a memory limit is kept by one."""
+    limited = config.runtime.memory_limit is not None
+    return contextlib.nullcontext() if limited else helped("matplotlib.backends.backend_agg", "torch")
 
 
 def _found(job: Job, observer: Observer):

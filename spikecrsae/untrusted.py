@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError
-from spikecrsae.rehearsal import failure_of
+from spikecrsae.rehearsal import failure_of, step
 
 #: A table or array that is read whole may be so large in any case, and otherwise so many times as large as what is stored of it.
 _SMALL, _EXPANSION = 64 * 2**20, 50
@@ -34,8 +34,8 @@ _Read = TypeVar("_Read")
 
 
 def rehearsed(path: Path, read: Callable[[], _Read]) -> _Read:
-    """What `read` makes of the file, once a copy of this process has come through it: libhdf5 crashes on some damaged files,
-    and never returns from others.
+    """What `read` makes of an HDF5 file, once a copy of this process has come through it: libhdf5 crashes on some damaged
+    files, and never returns from others.
 
     Raises InputError where the copy did not come through.
     """
@@ -78,6 +78,7 @@ def items_of(file: h5py.File) -> Iterator[h5py.Group | h5py.Dataset]:
     waiting = [("/", 0)]
     path = file.filename
     while waiting:
+        step()
         name, depth = waiting.pop()
         try:
             item = file[name]
@@ -121,6 +122,7 @@ def _refuse_elsewhere(dataset: h5py.Dataset, path: Path) -> None:
 
 def whole(dataset: h5py.Dataset) -> Any:
     """All of a dataset, an array or a scalar. Raises InputError where it declares far more than the file holds."""
+    step()
     _check_size(dataset, _SMALL, _EXPANSION)
     if dataset.dtype.hasobject and dataset.shape:
         return _texts(dataset)
@@ -154,6 +156,7 @@ def _texts(dataset: h5py.Dataset) -> np.ndarray:
     """A table with texts of any length, which together cannot be longer than the file."""
     most, pieces = os.path.getsize(dataset.file.filename), []
     for start in range(0, dataset.shape[0], _TEXTS_AT_ONCE):
+        step()
         pieces.append(dataset[start : start + _TEXTS_AT_ONCE])
         rows = (row if isinstance(row, tuple) else (row,) for row in pieces[-1].reshape(-1).tolist())
         most -= sum(len(value) for row in rows for value in row if isinstance(value, bytes | str))

@@ -6,23 +6,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import types
+import warnings
 from pathlib import Path
 
 import pytest
 
 from spikecrsae import beside
 from spikecrsae.beside import begin, helped
+from spikecrsae.job import Job, run_job
+from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 
 @pytest.fixture
 def two_cores(monkeypatch):
     monkeypatch.setattr(beside, "n_cores", lambda: 2)
-
-
-def who(*words) -> tuple:
-    """A function of a module, of this one in both processes: (its process, what it was given)."""
-    return os.getpid(), words
 
 
 def test_work_is_done_there_and_its_results_come_in_any_order(two_cores):
@@ -49,10 +49,14 @@ def test_an_error_there_is_raised_here(two_cores):
         assert after() == (3, 1)
 
 
-def test_what_cannot_be_sent_or_loaded_is_done_here(two_cores):
+def test_what_cannot_be_sent_or_loaded_is_done_here(two_cores, monkeypatch):
+    only_here = types.ModuleType("only_here")
+    exec("import os\ndef who(): return os.getpid()", vars(only_here))
+    monkeypatch.setitem(sys.modules, "only_here", only_here)
     with helped("no_such_library"):
         assert begin(lambda: os.getpid())() == os.getpid()
-        assert begin(who, 1)() == (os.getpid(), (1,)), "the other process does not find this module"
+        assert begin(os.getpid)() != os.getpid()
+        assert begin(only_here.who)() == os.getpid()
 
 
 def test_a_second_process_that_was_killed_is_done_without(two_cores):
@@ -87,3 +91,82 @@ def test_what_it_prints_is_no_answer(two_cores):
         assert begin(print, "said")() is None
         assert begin(os.system, "echo said")() == 0
         assert begin(divmod, 7, 2)() == (3, 1)
+
+
+def test_questions_and_answers_larger_than_a_pipe(two_cores):
+    """Each end would wait for the other if one asked while the other answers."""
+    big = os.urandom(3_000_000)
+    with helped("json"):
+        results = [begin(bytes, big) for _ in range(4)]
+        assert all(result() == big for result in results)
+
+
+def test_one_that_is_stopped_is_done_without(two_cores, monkeypatch):
+    monkeypatch.setattr(beside, "_MOST_WAIT_S", 0.5)
+    with helped():
+        there = begin(os.getpid)()
+        os.kill(there, signal.SIGSTOP)
+        waiting = begin(os.getpid), begin(bytes, bytes(3_000_000))
+        assert waiting[0]() == os.getpid()
+        assert len(waiting[1]()) == 3_000_000
+        assert begin(os.getpid)() == os.getpid()
+
+
+def test_runs_that_overlap_have_their_own(two_cores):
+    """As in the threads of one program: what one ends is not the other's."""
+    met, left, found = threading.Barrier(2), threading.Event(), {}
+
+    def first():
+        with helped():
+            met.wait()
+            found["first"] = begin(os.getpid)()
+        left.set()
+
+    def second():
+        with helped():
+            met.wait()
+            left.wait()
+            found["second"] = begin(os.getpid)()
+
+    threads = [threading.Thread(target=run) for run in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({os.getpid(), *found.values()}) == 3
+    assert begin(os.getpid)() == os.getpid()
+    for pid in found.values():
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_what_it_warns_of_is_heard_here(two_cores):
+    with helped(), pytest.warns(UserWarning, match="a glyph is missing"):
+        assert begin(warnings.warn, "a glyph is missing")() is None
+
+
+def test_it_has_its_share_of_the_cores_and_the_same_modules(two_cores, monkeypatch, tmp_path):
+    (tmp_path / "found_only_here.py").write_text("def nine():\n    return 9\n")
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "pickle.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.syspath_prepend(str(tmp_path / "cwd"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from found_only_here import nine
+
+    with helped():
+        assert begin(os.getenv, "OMP_NUM_THREADS")() == "1"
+        assert begin(os.getpid)() != os.getpid()
+        assert begin(nine)() == 9
+        assert begin(os.getpid)() != os.getpid(), "the question before was answered there"
+
+
+def test_a_sort_whose_model_is_larger_than_a_pipe(two_cores, tmp_path):
+    """Sixteen channels: while the pictures come out of the second process the model goes in."""
+    path = tmp_path / "shank.h5"
+    write_simulation(
+        simulate(preset_config("tetrode", n_channels=16, n_units=8, duration_s=10.0, sampling_frequency=30000.0)), path
+    )
+    run_job(Job((path,), tmp_path / "out"))
+    assert (tmp_path / "out" / "model.pt").stat().st_size > 2**16
+    assert (tmp_path / "out" / "templates.png").stat().st_size > 2**16

@@ -307,3 +307,23 @@ def test_apply_takes_no_groups_but_the_models(short_sort):
     result = spikecrsae("apply", short_sort.folder, short_sort.recording, "--groups", "0-1,2-3")
     assert result.exit_code == 2
     assert "those of the model" in result.stderr
+
+
+def test_the_command_line_in_another_thread():
+    """Where no signal can be answered."""
+    code = (
+        "import sys, threading; sys.argv = ['spikecrsae', '--version']; from spikecrsae.__main__ import main; "
+        "thread = threading.Thread(target=main); thread.start(); thread.join()"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0 and "version" in run.stdout and run.stderr == ""
+
+
+def test_a_wrong_backend_of_matplotlib_does_not_matter(short_sort, tmp_path):
+    """MPLBACKEND=nonsense, of another program's."""
+    process = start("report", short_sort.folder, "-o", tmp_path / "x.html", env=os.environ | {"MPLBACKEND": "nonsense"})
+    assert process.communicate()[1].count("rror") == 0 and process.returncode == 0
+    process = start(
+        "sort", short_sort.recording, "-o", tmp_path / "out", "--quiet", env=os.environ | {"MPLBACKEND": "nonsense"}
+    )
+    assert process.communicate()[1] == "" and process.returncode == 0

@@ -4,6 +4,7 @@ import io
 import struct
 import sys
 
+import matplotlib
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -15,8 +16,10 @@ from spikecrsae.report.figures import (
     plot_traces,
     plot_tradeoff,
     plot_training,
+    png_files,
     unit_colors,
 )
+from spikecrsae.results import read_sorting
 from spikecrsae.score import Tradeoff
 from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 
@@ -156,6 +159,15 @@ def test_pictures_are_reproducible_and_leave_no_state():
     assert files[0].getvalue() == files[1].getvalue()
     if "matplotlib.pyplot" in sys.modules:
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
+
+
+def test_a_result_has_the_same_pictures_whatever_matplotlib_was_told(short_sort):
+    sorting = read_sorting(short_sort.folder)
+    pictures = png_files(sorting)
+    assert pictures["templates.png"] == (short_sort.folder / "templates.png").read_bytes()
+    with matplotlib.rc_context({"font.size": 20.0, "lines.linewidth": 5.0, "savefig.dpi": 40.0}):
+        assert png_files(sorting) == pictures
+        assert matplotlib.rcParams["font.size"] == 20.0
 
 
 @pytest.mark.parametrize(("length", "rounded"), [(1.0, 1), (4.99, 2), (73, 50), (0.03, 0.02), (0.0, 1), (float("nan"), 1)])

@@ -120,6 +120,7 @@ for command in (sort, show, score, compare, report, export, batch, rerun, simula
 def main() -> None:
     """The console script. Everything is written by the end, so it leaves at once: to take torch and compiled code apart, which
     nobody needs any more, costs the interpreter one to two seconds."""
+    os.environ.pop("MPLBACKEND", None)  # nothing is drawn in windows; a wrong name would end a run where it draws
     try:
         cli(prog_name="spikecrsae")
     except SystemExit as end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import logging
 import re
 from collections.abc import Callable
@@ -110,7 +111,8 @@ def read_truth(
         if truth_channel is not None:
             trains = _from_channel(clock, truth_channel, threshold, options)
         else:
-            trains = rehearsed(path, lambda: _reader_of(path)(clock))
+            read = functools.partial(_reader_of(path), clock)
+            trains = rehearsed(path, read) if any(map(_is_hdf5, (path, path / "sorting.h5", path / ORIGINAL))) else read()
     except SpikeCRsAEError:
         raise
     # the libraries below raise anything on files that are damaged
@@ -139,13 +141,17 @@ def _checked(trains: Trains, path: Path, n_samples: int | None) -> Trains:
     return trains
 
 
+def _is_hdf5(path: Path) -> bool:
+    return path.is_file() and h5py.is_hdf5(path)
+
+
 def _reader_of(path: Path) -> Callable[[_Clock], Trains]:
     """The function that reads this truth file or folder, by content and ending."""
     if path.is_dir():
         for name, reader in (("spike_times.npy", _from_phy), ("sorting.h5", _from_result), ("spikes.csv", _from_result)):
             if (path / name).is_file():
                 return reader
-    elif h5py.is_hdf5(path):
+    elif _is_hdf5(path):
         return _from_hdf5
     elif path.suffix.lower() == ".npy":
         return _from_npy

@@ -28,7 +28,10 @@ _DPI = 130
 
 
 def png_files(sorting: Sorting) -> dict[str, bytes]:
-    """The pictures of a result folder, by file name: templates, the sorting's example of its signal, and the training."""
+    """The pictures of a result folder, by file name: templates, the sorting's example of its signal, and the training. They
+    look the same whatever matplotlib was told elsewhere."""
+    import matplotlib
+
     start, traces = sorting.example_start, sorting.example
     reconstruction = sorting.reconstruction(start, start + len(traces))
     drawings = {
@@ -37,8 +40,10 @@ def png_files(sorting: Sorting) -> dict[str, bytes]:
         "training.png": lambda file: plot_training(sorting.model, file),
     }
     files = {name: io.BytesIO() for name in drawings}
-    for name, draw in drawings.items():
-        draw(files[name])
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        for name, draw in drawings.items():
+            draw(files[name])
     return {name: file.getvalue() for name, file in files.items()}
 
 
