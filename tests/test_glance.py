@@ -62,10 +62,3 @@ def test_info_loads_no_scientific_library():
     told += "print([m for m in ('scipy', 'numba', 'torch', 'sklearn', 'neo') if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", told, "info", str(SAMPLE)], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-1] == "[]", "info starts in a second only without them"
-
-
-def test_a_sort_has_its_second_process_before_it_loads_the_libraries_of_the_computation():
-    told = "import sys, spikecrsae.cli.sort, spikecrsae.cli.result, spikecrsae.job; "
-    told += "print([m for m in ('scipy', 'numba', 'torch', 'sklearn', 'neo', 'matplotlib') if m in sys.modules])"
-    shown = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
-    assert shown.stdout == "[]\n", "they are loaded side by side"
