@@ -65,6 +65,8 @@ class Candidates:
         """Look at the stretches where a template of the model may find a spike, and at those around the events; what lies
         between them is noise. The spikes are found anew by the next `update`."""
         n_times = self.window.n_times
+        # what was looked at before is not held beside what comes
+        self.signal = self.spectra = self._rest = None
         active = np.zeros(self.whole.shape[1], bool)
         active[self.events] = True
 

@@ -84,16 +84,7 @@ def curate(
             break
         before = len(state.decisions)
         state.round_number = round_number
-        _deaths(state)
-        cleaned = _recentred_waveforms(state)
-        if not merge_pairs(state, cleaned, burst):
-            # once one of those born has died, or nothing came of it before, what the residual offers has been tried
-            try_births = state.ids != tried and state.born <= set(state.ids)
-            residuals = (state.rest, state.rest_of_whole()) if try_births else None
-            _splits(state, cleaned)
-            if residuals:
-                tried = list(state.ids)
-                _births(state, *residuals)
+        tried = _decide(state, tried, burst)
         # EM moves on between rounds, so a set is called stable when a second look finds nothing either
         quiet_rounds = quiet_rounds + 1 if len(state.decisions) == before else 0
         if quiet_rounds == 2:
@@ -109,6 +100,24 @@ def curate(
         for unit in np.flatnonzero(satellites):
             state.decide("satellite", [unit], locked[unit], SATELLITE_FRACTION)
     return Curated(state.model, spikes, np.array(state.ids), tuple(state.decisions), round_number, satellites)
+
+
+def _decide(state: Candidates, tried: list[int] | None, burst: int) -> list[int] | None:
+    """One round's tests; what they look at is held no longer. tried: the ids of the units when births were last sought, or of
+    this round, where they have been now."""
+    _deaths(state)
+    cleaned = _recentred_waveforms(state)
+    if merge_pairs(state, cleaned, burst):
+        return tried
+    # once one of those born has died, or nothing came of it before, what the residual offers has been tried
+    try_births = state.ids != tried and state.born <= set(state.ids)
+    residuals = (state.rest, state.rest_of_whole()) if try_births else None
+    _splits(state, cleaned)
+    if residuals is None:
+        return tried
+    tried = list(state.ids)
+    _births(state, *residuals)
+    return tried
 
 
 def _redundant_clusters(state: Candidates, members: list[np.ndarray]) -> None:
