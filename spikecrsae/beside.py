@@ -71,9 +71,10 @@ _helper: ContextVar[_Helper | None] = ContextVar("helper", default=None)
 @contextlib.contextmanager
 def helped(*modules: str) -> Iterator[None]:
     """Let a second process load these modules, and do what `begin` gives it, meanwhile. It ends with this one, however that
-    ends."""
+    ends. A process that has loaded them all, as a notebook may have, needs no second one."""
+    useful = n_cores() > 1 and sys.executable and not (modules and all(name in sys.modules for name in modules))
     try:
-        helper = _Helper(modules) if n_cores() > 1 and sys.executable else None
+        helper = _Helper(modules) if useful else None
     except OSError as error:  # no room for it
         log.debug("no second process: %s", error)
         helper = None

@@ -16,7 +16,6 @@ import pytest
 
 from spikecrsae import beside
 from spikecrsae.beside import begin, helped
-from spikecrsae.job import Job, run_job
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 
@@ -26,7 +25,7 @@ def two_cores(monkeypatch):
 
 
 def test_work_is_done_there_and_its_results_come_in_any_order(two_cores):
-    with helped("json"):
+    with helped():
         results = [begin(os.getpid), begin(divmod, 7, 2), begin(bytes, 5_000_000)]
         assert results[1]() == (3, 1)
         assert results[0]() != os.getpid()
@@ -34,10 +33,14 @@ def test_work_is_done_there_and_its_results_come_in_any_order(two_cores):
         assert results[1]() == (3, 1), "asked twice"
 
 
-def test_without_a_second_process_it_is_done_here(monkeypatch):
+def test_without_a_second_process_it_is_done_here(two_cores, monkeypatch):
     assert begin(os.getpid)() == os.getpid()
+    with helped("json", "os"):
+        assert begin(os.getpid)() == os.getpid(), "they are loaded here already"
+    with helped("json", "poplib"):
+        assert begin(os.getpid)() != os.getpid()
     monkeypatch.setattr(beside, "n_cores", lambda: 1)
-    with helped("json"):
+    with helped():
         assert begin(os.getpid)() == os.getpid()
 
 
@@ -96,7 +99,7 @@ def test_what_it_prints_is_no_answer(two_cores):
 def test_questions_and_answers_larger_than_a_pipe(two_cores):
     """Each end would wait for the other if one asked while the other answers."""
     big = os.urandom(3_000_000)
-    with helped("json"):
+    with helped():
         results = [begin(bytes, big) for _ in range(4)]
         assert all(result() == big for result in results)
 
@@ -161,12 +164,14 @@ def test_it_has_its_share_of_the_cores_and_the_same_modules(two_cores, monkeypat
         assert begin(os.getpid)() != os.getpid(), "the question before was answered there"
 
 
-def test_a_sort_whose_model_is_larger_than_a_pipe(two_cores, tmp_path):
+def test_a_sort_whose_model_is_larger_than_a_pipe(tmp_path):
     """Sixteen channels: while the pictures come out of the second process the model goes in."""
     path = tmp_path / "shank.h5"
     write_simulation(
-        simulate(preset_config("tetrode", n_channels=16, n_units=8, duration_s=10.0, sampling_frequency=30000.0)), path
+        simulate(preset_config("tetrode", n_channels=16, n_units=8, duration_s=5.0, sampling_frequency=30000.0)), path
     )
-    run_job(Job((path,), tmp_path / "out"))
+    subprocess.run(
+        [sys.executable, "-m", "spikecrsae", "sort", path, "--quiet", "-o", tmp_path / "out"], check=True, timeout=300
+    )
     assert (tmp_path / "out" / "model.pt").stat().st_size > 2**16
     assert (tmp_path / "out" / "templates.png").stat().st_size > 2**16
