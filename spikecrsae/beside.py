@@ -68,11 +68,22 @@ def _path() -> list[str]:
 _helper: ContextVar[_Helper | None] = ContextVar("helper", default=None)
 
 
+#: Whether this process does without.
+_alone = False
+
+
+def stay_alone() -> None:
+    """For a process that makes many runs: it loads the libraries once, where a second process would for each."""
+    global _alone
+    _alone = True
+
+
 @contextlib.contextmanager
 def helped(*modules: str) -> Iterator[None]:
     """Let a second process load these modules, and do what `begin` gives it, meanwhile. It ends with this one, however that
     ends. A process that has loaded them all, as a notebook may have, needs no second one."""
-    useful = n_cores() > 1 and sys.executable and not (modules and all(name in sys.modules for name in modules))
+    loaded = modules and all(name in sys.modules for name in modules)
+    useful = n_cores() > 1 and sys.executable and not (loaded or _alone)
     try:
         helper = _Helper(modules) if useful else None
     except OSError as error:  # no room for it

@@ -44,6 +44,13 @@ def test_without_a_second_process_it_is_done_here(two_cores, monkeypatch):
         assert begin(os.getpid)() == os.getpid()
 
 
+def test_a_process_of_many_runs_stays_alone(two_cores, monkeypatch):
+    monkeypatch.setattr(beside, "_alone", False)
+    beside.stay_alone()
+    with helped("poplib"):
+        assert begin(os.getpid)() == os.getpid()
+
+
 def test_an_error_there_is_raised_here(two_cores):
     with helped():
         failing, after = begin(int, "x"), begin(divmod, 7, 2)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
 from spikecrsae.batch.result import Event, Result, attempt
+from spikecrsae.beside import stay_alone
 from spikecrsae.cores import limited, n_cores
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.job import Job
@@ -123,6 +124,7 @@ def _stop(workers: list[_Worker]) -> None:
 def _serve(connection: Connection) -> None:
     """The process: a job in, its stages and its result out, until the other end closes."""
     end_with_parent()
+    stay_alone()
     signal.signal(signal.SIGTERM, _raise_stopped)
     try:
         while True:
