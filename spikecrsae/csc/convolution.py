@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -43,66 +45,102 @@ def analysis(signal: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class BlockSpectra:
-    """A signal (n_channels, n_samples) with the spectra of overlapping short blocks, kept for correlating it many times.
+    """A signal (n_channels, n_samples) in overlapping short blocks of `size` samples that begin every size - n_times + 1
+    samples, for correlating it by FFT.
 
-    spectra (n_channels, n_blocks, n_frequencies): blocks of `size` samples that begin every size - n_times + 1 samples.
+    spectra (n_blocks, n_channels, n_frequencies): of the blocks, kept for correlating many times; None where they are computed
+    when they are needed.
     """
 
     signal: np.ndarray
-    spectra: np.ndarray
+    spectra: np.ndarray | None
     size: int
     n_times: int
 
     @classmethod
-    def of(cls, signal: np.ndarray, n_times: int) -> BlockSpectra:
-        size = 1 << int(np.ceil(np.log2(12 * n_times)))
-        hop = size - n_times + 1
-        n_blocks = max(1, -(-(signal.shape[1] - n_times + 1) // hop))
-        padded = np.pad(signal, ((0, 0), (0, (n_blocks - 1) * hop + size - signal.shape[1])))
-        blocks = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1)[:, ::hop]
-        spectra = np.empty((len(signal), n_blocks, size // 2 + 1), np.result_type(signal.dtype, np.complex64))
+    def of(cls, signal: np.ndarray, n_times: int, keep: bool = True) -> BlockSpectra:
+        blocks = cls(signal, None, 1 << int(np.ceil(np.log2(12 * n_times))), n_times)
+        if not keep:
+            return blocks
+        spectra = np.empty((blocks.n_blocks, len(signal), blocks.size // 2 + 1), np.result_type(signal.dtype, np.complex64))
 
         def transform(part: slice) -> None:
-            spectra[:, part] = scipy.fft.rfft(blocks[:, part])
+            spectra[part] = blocks._spectra(part)
 
-        in_threads(transform, n_blocks)
-        return cls(signal, spectra, size, n_times)
+        in_threads(transform, blocks.n_blocks)
+        return cls(signal, spectra, blocks.size, n_times)
+
+    @property
+    def _hop(self) -> int:
+        return self.size - self.n_times + 1
+
+    @property
+    def n_blocks(self) -> int:
+        return max(1, -(-(self.signal.shape[1] - self.n_times + 1) // self._hop))
+
+    def _spectra(self, part: slice) -> np.ndarray:
+        """Spectra (n, n_channels, n_frequencies) of some of the blocks; beyond its end the signal is zero."""
+        if self.spectra is not None:
+            return self.spectra[part]
+        first, end = part.start * self._hop, (part.stop - 1) * self._hop + self.size
+        here = self.signal[:, first:end]
+        if here.shape[1] < end - first:
+            here = np.pad(here, ((0, 0), (0, end - first - here.shape[1])))
+        blocks = np.lib.stride_tricks.sliding_window_view(here, self.size, axis=1)[:, :: self._hop]
+        return scipy.fft.rfft(blocks.swapaxes(0, 1))
 
     def correlate(self, atoms: np.ndarray) -> np.ndarray:
         """H^T y: correlation with every atom (n_units, n_channels, n_times), (n_units, n_positions), in the signal's
         precision."""
-        hop = self.size - self.n_times + 1
         n_positions = self.signal.shape[1] - self.n_times + 1
-        filters = np.conj(scipy.fft.rfft(atoms.astype(self.spectra.real.dtype), self.size))
-        result = np.empty((len(atoms), self.spectra.shape[1] * hop), filters.real.dtype)
+        kind = np.result_type(self.signal.dtype, np.float32)
+        filters = np.conj(scipy.fft.rfft(atoms.astype(kind), self.size))
+        result = np.empty((len(atoms), self.n_blocks, self._hop), kind)
 
         def part_of(part: slice) -> None:
-            values = scipy.fft.irfft(_filtered(self.spectra[:, part], filters), self.size)[:, :, :hop]
-            # circular: only positions from hop on would see the wrap
-            result[:, part.start * hop : part.stop * hop] = values.reshape(len(atoms), -1)
+            products = _products(_as_real(self._spectra(part)), _as_real(filters)).view(filters.dtype)
+            # circular: only positions from a hop on would see the wrap
+            result[:, part] = scipy.fft.irfft(products, self.size)[:, :, : self._hop]
 
-        in_threads(part_of, self.spectra.shape[1])
-        return result[:, :n_positions]
+        in_threads(part_of, self.n_blocks)
+        return result.reshape(len(atoms), -1)[:, :n_positions]
+
+
+def _as_real(numbers: np.ndarray) -> np.ndarray:
+    """Complex numbers as pairs of real ones, which numba turns into vector instructions."""
+    return np.ascontiguousarray(numbers).view(numbers.real.dtype)
 
 
 @compiled
-def _filtered(spectra, filters):
-    n_channels, n_blocks, n_frequencies = spectra.shape
-    out = np.zeros((len(filters), n_blocks, n_frequencies), spectra.dtype)
-    for unit in range(len(filters)):
-        for channel in range(n_channels):
-            for block in range(n_blocks):
-                for f in range(n_frequencies):
-                    out[unit, block, f] += spectra[channel, block, f] * filters[unit, channel, f]
-    return out
+def _products(spectra, filters):
+    """Sums over the channels of products of spectra (n_blocks, n_channels, 2 n_frequencies) with filters (n_units, n_channels,
+    2 n_frequencies), both pairs of real and imaginary part: (n_units, n_blocks, 2 n_frequencies)."""
+    n_blocks, n_channels, n_numbers = spectra.shape
+    sums = np.zeros((len(filters), n_blocks, n_numbers), spectra.dtype)
+    for block in range(n_blocks):
+        for unit in range(len(filters)):
+            total = sums[unit, block]
+            for channel in range(n_channels):
+                x, h = spectra[block, channel], filters[unit, channel]
+                for f in range(n_numbers // 2):
+                    total[2 * f] += x[2 * f] * h[2 * f] - x[2 * f + 1] * h[2 * f + 1]
+                    total[2 * f + 1] += x[2 * f] * h[2 * f + 1] + x[2 * f + 1] * h[2 * f]
+    return sums
 
 
 def energy_in_span(signal: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
     """Energy of a signal (n_channels, n_samples) in the span of orthonormal shapes (n_shapes, n_times) on every channel,
     around each sample; zeros beyond the ends. In pieces, to be joined. float32."""
-    n_times = shapes.shape[1]
-    padded = np.pad(signal, ((0, 0), (n_times // 2, n_times - 1 - n_times // 2)))
-    return in_threads(lambda part: _energy(padded[:, part.start : part.stop + n_times - 1], shapes), signal.shape[1], _PIECE)
+    n_times, n_samples = shapes.shape[1], signal.shape[1]
+
+    def energy(part: slice) -> np.ndarray:
+        first, end = part.start - n_times // 2, part.stop + n_times - 1 - n_times // 2
+        here = signal[:, max(first, 0) : end]
+        if first < 0 or end > n_samples:
+            here = np.pad(here, ((0, 0), (max(-first, 0), max(end - n_samples, 0))))
+        return _energy(here, shapes)
+
+    return in_threads(energy, n_samples, _PIECE)
 
 
 @compiled
@@ -141,12 +179,26 @@ def _correlate_into(out, signal, shape):
 
 def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
     """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores; inside such work, on the one it
-    has."""
+    has. Where it fails, what has begun ends before the error is raised."""
     slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
     if len(slices) < 2 or getattr(_thread, "is_ours", False):
         return [work(part) for part in slices]
-    with ThreadPoolExecutor(n_cores(), initializer=lambda: setattr(_thread, "is_ours", True)) as pool:
-        return list(pool.map(work, slices))
+    futures = [_pool(n_cores()).submit(work, part) for part in slices]
+    try:
+        return [future.result() for future in futures]
+    except BaseException:
+        wait([future for future in futures if not future.cancel()])
+        raise
+
+
+@functools.cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start and end them takes longer than much of their work."""
+    return ThreadPoolExecutor(n_threads, "in_threads", initializer=lambda: setattr(_thread, "is_ours", True))
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of them
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def correlate(signal: np.ndarray, atoms: np.ndarray) -> np.ndarray:
@@ -155,7 +207,7 @@ def correlate(signal: np.ndarray, atoms: np.ndarray) -> np.ndarray:
     signal (n_windows, n_channels, n_samples), atoms (n_units, n_channels, n_times) -> (n_windows, n_units, n_positions),
     in the signal's dtype.
     """
-    return np.stack([BlockSpectra.of(window, atoms.shape[2]).correlate(atoms) for window in signal])
+    return np.stack([BlockSpectra.of(window, atoms.shape[2], keep=False).correlate(atoms) for window in signal])
 
 
 def gram(atoms: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:

@@ -86,7 +86,9 @@ class SpikeSlab:
 
     def view(self, signal: np.ndarray | BlockSpectra) -> View:
         """What decoding needs to know of signal (n_channels, n_samples), whitened."""
-        spectra = BlockSpectra.of(signal, self.templates.shape[2]) if isinstance(signal, np.ndarray) else signal
+        spectra = (
+            BlockSpectra.of(signal, self.templates.shape[2], keep=False) if isinstance(signal, np.ndarray) else signal
+        )
         correlation = spectra.correlate(self.templates)
         return View(spectra.signal, correlation, self.overlaps)
 
@@ -164,7 +166,7 @@ def may_hold_spikes(signal: np.ndarray, model: SpikeSlab) -> tuple[np.ndarray, n
     what lies between samples and for templates that still change; and those where it would gain very much."""
     if signal.shape[1] < model.templates.shape[2] or not model.n_units:
         return np.zeros(0, bool), np.zeros(0, bool)
-    correlation = BlockSpectra.of(signal, model.templates.shape[2]).correlate(model.templates)
+    correlation = BlockSpectra.of(signal, model.templates.shape[2], keep=False).correlate(model.templates)
     return above_any(correlation, _needed(model) / 1.2), above_any(correlation, 3 * _needed(model))
 
 
