@@ -50,6 +50,12 @@ def _best(correlation, blocked, kernel, prior, first, last, only):
         row = correlation[unit]
         part = row[first:last]
         low = max(low, 0.0)
+        # a loop without branches, which vector instructions take: most rows hold nothing
+        worth = False
+        for i in range(len(part)):
+            worth |= part[i] > low
+        if not worth:
+            continue
         for i in range(len(part)):
             b = part[i]
             if b <= low:
@@ -168,14 +174,16 @@ def _gain(correlation, kernel, prior, unit, position, step, amplitude):
 def _rebuild(correlation, blocked, overlaps, kernel, prior, refractory, first, last, start_unit, most, places, sizes):
     """Spikes in [first, last) from nothing: the best of start_unit (-1: of any unit), then greedily, then each once more in the
     presence of the others. Fills places (most, 3: unit, position, step) and sizes (most, 2: amplitude, gain) and leaves the
-    spikes subtracted. Returns their number and what they add to the log posterior."""
+    spikes subtracted. Returns their number, what they add to the log posterior, and the unit that was begun with."""
     n_shifts = kernel.shape[0]
-    n, total = 0, 0.0
+    n, total, begun = 0, 0.0, -1
     only = start_unit
     while n < most:
         gain, unit, position, step, amplitude = _best(correlation, blocked, kernel, prior, first, last, only)
         if unit < 0:
             break
+        if n == 0:
+            begun = unit
         only = -1
         _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, 1)
         places[n, 0], places[n, 1], places[n, 2] = unit, position, step
@@ -183,7 +191,7 @@ def _rebuild(correlation, blocked, overlaps, kernel, prior, refractory, first, l
         total += gain
         n += 1
     if n < 2:
-        return n, total
+        return n, total, begun
     for i in range(n):
         unit, position, step, amplitude = places[i, 0], places[i, 1], places[i, 2], sizes[i, 0]
         _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, amplitude, -1)
@@ -194,25 +202,16 @@ def _rebuild(correlation, blocked, overlaps, kernel, prior, refractory, first, l
             total += gain
         places[i, 0], places[i, 1], places[i, 2] = unit, position, step
         sizes[i, 0], sizes[i, 1] = amplitude, gain
-    return n, total
+    return n, total, begun
 
 
 @compiled
-def _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes, n, sign):
-    for i in range(n):
-        if places[i, 0] >= 0:
-            _put(
-                correlation,
-                blocked,
-                overlaps,
-                n_shifts,
-                refractory,
-                places[i, 0],
-                places[i, 1],
-                places[i, 2],
-                sizes[i, 0],
-                sign,
-            )
+def _put_all(correlation, blocked, overlaps, n_shifts, refractory, places, sizes, low, n, sign):
+    """Subtract spikes, or give them back, whose places count from `low`."""
+    for k in range(n):
+        unit, position, step = places[k, 0], places[k, 1] + low, places[k, 2]
+        if unit >= 0:
+            _put(correlation, blocked, overlaps, n_shifts, refractory, unit, position, step, sizes[k, 0], sign)
 
 
 @compiled
@@ -230,33 +229,49 @@ def _close_to(i, position, alive, close, members):
 
 
 @compiled
+def _copy(correlation, blocked, low, to_correlation, to_blocked):
+    """The positions from `low` on of both arrays into arrays of fewer positions."""
+    for unit in range(len(correlation)):
+        # row by row: the assignment of whole arrays takes numba three seconds to compile
+        source, target = correlation[unit, low : low + to_correlation.shape[1]], to_correlation[unit]
+        silent, to_silent = blocked[unit, low : low + to_correlation.shape[1]], to_blocked[unit]
+        for i in range(len(target)):
+            target[i] = source[i]
+            to_silent[i] = silent[i]
+
+
+@compiled
 def _best_set(
-    correlation, blocked, overlaps, kernel, prior, rivals, refractory, first, last, old_places, n_old, old_total, places, sizes,
-    best_places, best_sizes,
+    correlation, blocked, trial, trial_blocked, overlaps, kernel, prior, rivals, refractory, first, last, old_places, n_old,
+    old_total, places, sizes, best_places, best_sizes,
 ):  # fmt: skip
     """What raises the log posterior most in [first, last), begun with the best spike of any unit or of one that resembles a
-    spike taken out: into best_places and best_sizes. Its number, -1 where nothing adds more than old_total, and what it adds."""
-    best_n, best_total = -1, old_total + 1e-6
+    spike taken out: into best_places and best_sizes. Its number, -1 where nothing adds more than old_total, and what it adds.
+    trial, trial_blocked: of the shape of correlation, for what is tried."""
+    best_n, best_total, first_unit = -1, old_total + 1e-6, -1
     for start in range(-1, len(correlation)):
         if start >= 0:
             resembles = False
             for k in range(n_old):
                 resembles |= rivals[start, old_places[k, 0]]
-            if not resembles:
+            # what begins with the best spike of all has been tried
+            if not resembles or start == first_unit:
                 continue
             # whatever explains as much, its largest spike explains a good part of it
             if _best(correlation, blocked, kernel, prior, first, last, start)[0] < _LEAST_SHARE * old_total:
                 continue
-        n, total = _rebuild(
-            correlation, blocked, overlaps, kernel, prior, refractory, first, last, start, n_old + 1, places, sizes
+        _copy(correlation, blocked, 0, trial, trial_blocked)
+        n, total, unit = _rebuild(
+            trial, trial_blocked, overlaps, kernel, prior, refractory, first, last, start, n_old + 1, places, sizes
         )
+        if start < 0:
+            first_unit = unit
         if total > best_total:
             best_n, best_total = n, total
             # one by one: the assignment of whole arrays takes numba three seconds to compile
             for k in range(n):
                 best_places[k, 0], best_places[k, 1], best_places[k, 2] = places[k, 0], places[k, 1], places[k, 2]
                 best_sizes[k, 0], best_sizes[k, 1] = sizes[k, 0], sizes[k, 1]
-        _put_all(correlation, blocked, overlaps, kernel.shape[0], refractory, places, sizes, n, -1)
     return best_n, best_total
 
 
@@ -283,6 +298,10 @@ def improve(
     n_shifts, n_positions = kernel.shape[0], correlation.shape[1]
     centre = (overlaps.shape[2] - 1) // 2
     close = max(3, centre // 6)
+    # what is tried at a place is tried on a copy of what can be seen there: it changes what is around only when it is better
+    width = min(n_positions, 4 * close + kernel.shape[1] + 2)
+    here, trial = np.empty((len(correlation), width), correlation.dtype), np.empty((len(correlation), width), correlation.dtype)
+    silent, trial_silent = np.empty((len(correlation), width), blocked.dtype), np.empty((len(correlation), width), blocked.dtype)
     n, n_changed = len(unit), 0
     alive, opened = np.ones(n, np.bool_), np.zeros(n, np.bool_)
     members = np.zeros(_MOST, np.int64)
@@ -298,31 +317,33 @@ def improve(
         if not (open_[i] or crowded):
             continue
         n_old, old_total = _close_to(i, position, alive, close, members), 0.0
+        low = min(max(0, t - 2 * close - kernel.shape[1] // 2 - 1), n_positions - width)
+        _copy(correlation, blocked, low, here, silent)
         for k in range(n_old):
             j = members[k]
-            old_places[k, 0], old_places[k, 1], old_places[k, 2] = unit[j], position[j], step[j]
+            old_places[k, 0], old_places[k, 1], old_places[k, 2] = unit[j], position[j] - low, step[j]
             old_sizes[k, 0], old_sizes[k, 1] = amplitude[j], gain[j]
-            _put(correlation, blocked, overlaps, n_shifts, refractory, unit[j], position[j], step[j], amplitude[j], -1)
-            old_total += _gain(correlation, kernel, prior, unit[j], position[j], step[j], amplitude[j])
+            _put(here, silent, overlaps, n_shifts, refractory, unit[j], position[j] - low, step[j], amplitude[j], -1)
+            old_total += _gain(here, kernel, prior, unit[j], position[j] - low, step[j], amplitude[j])
         best_n, best_total = _best_set(
-            correlation, blocked, overlaps, kernel, prior, rivals, refractory, max(0, t - 2 * close),
-            min(n_positions, t + 2 * close + 1), old_places, n_old, old_total, places, sizes, best_places, best_sizes,
+            here, silent, trial, trial_silent, overlaps, kernel, prior, rivals, refractory, max(0, t - 2 * close) - low,
+            min(n_positions, t + 2 * close + 1) - low, old_places, n_old, old_total, places, sizes, best_places, best_sizes,
         )  # fmt: skip
         if best_n < 0:
-            _put_all(correlation, blocked, overlaps, n_shifts, refractory, old_places, old_sizes, n_old, 1)
             continue
-        _put_all(correlation, blocked, overlaps, n_shifts, refractory, best_places, best_sizes, best_n, 1)
+        _put_all(correlation, blocked, overlaps, n_shifts, refractory, old_places, old_sizes, low, n_old, -1)
+        _put_all(correlation, blocked, overlaps, n_shifts, refractory, best_places, best_sizes, low, best_n, 1)
         slot = 0
         for k in range(best_n):
             if best_places[k, 0] < 0:
                 continue
             if slot < n_old:
                 j = members[slot]
-                unit[j], position[j], step[j] = best_places[k, 0], best_places[k, 1], best_places[k, 2]
+                unit[j], position[j], step[j] = best_places[k, 0], best_places[k, 1] + low, best_places[k, 2]
                 amplitude[j], gain[j] = best_sizes[k, 0], best_sizes[k, 1]
             else:
                 more_unit.append(best_places[k, 0])
-                more_position.append(best_places[k, 1])
+                more_position.append(best_places[k, 1] + low)
                 more_step.append(best_places[k, 2])
                 more_amplitude.append(best_sizes[k, 0])
                 more_gain.append(best_sizes[k, 1])
