@@ -6,11 +6,13 @@ import contextlib
 import ctypes
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.special import bdtr
 from scipy.stats import chi2, norm
 
 from spikecrsae.config import InitialiseConfig
@@ -32,8 +34,13 @@ FEW, FEW_MARGIN = 100, 3.0
 GROUPS_TRIED = 50
 #: 2-means has settled after so many rounds, or all but.
 TWO_MEANS_ROUNDS = 30
+#: Quartiles of the standard normal distribution are so far apart.
+_QUARTILES_APART = 2 * norm.ppf(0.75)
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
+
+
+_output_is_ours = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,15 @@ def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
 
 def windows_at(signal: np.ndarray, starts: np.ndarray, n_times: int) -> np.ndarray:
     """Windows (n, n_times, n_channels) of signal (n_samples, n_channels) that begin at `starts`, all inside the signal."""
-    return signal[np.asarray(starts)[:, None] + np.arange(n_times)]
+    starts = np.asarray(starts, np.int64)
+    if not len(starts):
+        return np.zeros((0, n_times, signal.shape[1]), signal.dtype)
+    if starts.min() < 0 or starts.max() > len(signal) - n_times:
+        raise IndexError(f"windows of {n_times} samples from {starts.min()} to {starts.max()} in a signal of {len(signal)}")
+    # a window of a view that holds all of them is copied at once, where an index would be looked up for every sample
+    along, across = signal.strides
+    every = np.lib.stride_tricks.as_strided(signal, (len(signal) - n_times + 1, n_times, signal.shape[1]), (along, along, across))
+    return np.ascontiguousarray(every[starts])
 
 
 def principal_components(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
@@ -154,16 +169,18 @@ def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _standard_output_to_error() -> Iterator[None]:
-    """What a compiled library prints goes to standard error: standard output belongs to the result."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
+    """What a compiled library prints goes to standard error: standard output belongs to the result. One thread at a time: it
+    is the process's."""
+    with _output_is_ours:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        os.dup2(2, 1)
+        try:
+            yield
+        finally:
+            ctypes.CDLL(None).fflush(None)
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 def divide(
@@ -292,16 +309,16 @@ def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, flo
     the answer, the probability of such a gap with one mode (1 where the means are no deviation of the sets apart), and the
     variance of both together along the line (1 for noise alone).
     """
-    scores = [np.zeros(len(first)), np.zeros(len(second))]
-    order = [np.random.default_rng(seed).permutation(len(x)) % 2 for x in (first, second)]
-    for half in (0, 1):
-        other = [x[o != half].mean(axis=0) for x, o in zip((first, second), order, strict=True)]
-        line = other[1] - other[0]
-        length = np.linalg.norm(line)
-        if length == 0:
-            return False, 1.0, 0.0
-        for score, x, o in zip(scores, (first, second), order, strict=True):
-            score[o == half] = (x[o == half] - 0.5 * (other[0] + other[1])) @ line / length
+    half_of = [np.random.default_rng(seed).permutation(len(x)) % 2 for x in (first, second)]
+    # the mean of each half of each set (2, n_features)
+    means = [np.stack([h == 0, h == 1]) / np.bincount(h, minlength=2)[:, None] @ x for x, h in zip((first, second), half_of, strict=True)]
+    lines, middles = means[1] - means[0], 0.5 * (means[0] + means[1])
+    lengths = np.linalg.norm(lines, axis=1)
+    if not lengths.all():
+        return False, 1.0, 0.0
+    lines = lines / lengths[:, None]
+    projected = [x @ lines.T - (middles * lines).sum(axis=1) for x in (first, second)]
+    scores = [p[np.arange(len(p)), 1 - h] for p, h in zip(projected, half_of, strict=True)]
     # a few windows of the one set among those of the other widen no quartile
     spread = np.sqrt(0.5 * sum(_robust_deviation(score) ** 2 for score in scores))
     distance = float((scores[1].mean() - scores[0].mean()) / max(spread, 1e-9))
@@ -313,7 +330,7 @@ def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, flo
 def _robust_deviation(values: np.ndarray) -> float:
     """Standard deviation of the normal distribution with the same interquartile range."""
     low, high = np.percentile(values, [25, 75])
-    return float(high - low) / (norm.ppf(0.75) - norm.ppf(0.25))
+    return float(high - low) / _QUARTILES_APART
 
 
 def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> float:
@@ -323,8 +340,6 @@ def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> floa
     numbers than the smaller of the fullest windows on its two sides; the deepest is tested (binomial) and its probability
     multiplied by the number of windows (Bonferroni).
     """
-    from scipy.stats import binom
-
     low, high = sorted((np.median(first), np.median(second)))
     width = spread
     starts = np.arange(low - width / 2, high, width / 2)
@@ -334,7 +349,7 @@ def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> floa
     counts = np.searchsorted(pooled, starts + width) - np.searchsorted(pooled, starts)
     left, right = np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
     rim = np.minimum(left, right)
-    return float(min(1.0, len(starts) * binom.cdf(counts, counts + rim, 0.5).min()))
+    return float(min(1.0, len(starts) * bdtr(counts, counts + rim, 0.5).min()))
 
 
 def templates_from_labels(windows: np.ndarray, labels: np.ndarray, smallest: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from spikecrsae.csc.fista import fista
 from spikecrsae.csc.least_squares import fit_amplitudes, fit_templates, subtract
 from spikecrsae.csc.objective import kkt_violation, objective
 from spikecrsae.csc.prox import shrink
-from spikecrsae.csc.pursuit import SpikeSlab, pursue, shift_in_time
+from spikecrsae.csc.pursuit import SpikeSlab, Tables, pursue, shift_in_time
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.errors import UsageError
 from spikecrsae.evidence import log_posterior as joint_log_posterior
@@ -233,7 +233,7 @@ def test_the_gain_of_a_spike_is_the_difference_of_the_log_posterior():
     spread, penalty = np.array([0.1, 0.3]), np.array([6.0, 8.0])
     signal = rng.standard_normal((2, 60))
     signal[:, 20:29] += 1.2 * templates[1]
-    found = pursue(correlate(signal[None], templates)[0], gram(templates), spread, penalty, 5, np.zeros(1))
+    found = pursue(correlate(signal[None], templates)[0], Tables.of(gram(templates), spread, penalty, 5, np.zeros(1), float))
     assert list(found.unit) == [1] and list(found.sample) == [20]
     expected = log_posterior(signal, templates, spread, penalty, found.unit, found.sample)
     assert found.gain[0] == pytest.approx(expected, rel=1e-9)
@@ -255,7 +255,7 @@ def test_the_pursuit_finds_overlapping_spikes_and_keeps_the_refractory_period():
     code = SparseCode.build(unit, sample, np.ones(len(unit)), 3, 3000)
     signal = signal_of(code, templates)
     correlation = correlate(signal[None], templates)[0]
-    found = pursue(correlation, gram(templates), np.full(3, 0.05), np.full(3, 8.0), 10, np.zeros(1))
+    found = pursue(correlation, Tables.of(gram(templates), np.full(3, 0.05), np.full(3, 8.0), 10, np.zeros(1), float))
     np.testing.assert_array_equal(found.sample, code.sample)
     np.testing.assert_array_equal(found.unit, code.unit)
     # taken out and put back in turn, overlapping spikes share the signal as least squares would

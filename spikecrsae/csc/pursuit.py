@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from spikecrsae.csc.convolution import BlockSpectra, gram, in_threads
-from spikecrsae.csc.least_squares import subtract
+from spikecrsae.csc.least_squares import subtract, weighted_energy
 from spikecrsae.csc.search import above_any, compare, cuts, improve, search
 
 #: Half the length of the interpolator, samples.
@@ -103,24 +103,27 @@ class SpikeSlab:
             return Spikes.none()
         view = signal if isinstance(signal, View) else self.view(signal)
         bounds = cuts(view.correlation, _needed(self) / 1.2, 3 * n_times + self.refractory, _PIECE)
+        tables = Tables.of(
+            view.overlaps, self.spread, self.penalty, self.refractory, self.shifts(), view.correlation.dtype
+        )
 
         def piece(part: slice) -> Spikes:
             first, last = bounds[part.start], bounds[part.stop]
             here = view.signal[:, first : last + n_times - 1]
-            found = pursue(
-                np.ascontiguousarray(view.correlation[:, first:last]), view.overlaps, self.spread, self.penalty, self.refractory,
-                self.shifts(), n_sweeps, lambda spikes: self._doubtful(here, spikes), with_rivals,
-            )  # fmt: skip
-            return found.later(first)
+            correlation = np.ascontiguousarray(view.correlation[:, first:last])
+            return pursue(
+                correlation, tables, n_sweeps, lambda spikes: self._doubtful(here, spikes), with_rivals
+            ).later(first)
 
         return Spikes.joined(in_threads(piece, len(bounds) - 1, 1))
 
     def _doubtful(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """Spikes (bool, n) that leave more in the signal than noise would on most of them."""
-        weights = self._power()
+        weights = self._power
         expected = len(signal) * weights.sum(axis=1) + np.sqrt(2 * len(signal) * (weights**2).sum(axis=1))
         return self.misfit(signal, spikes) > expected[spikes.unit]
 
+    @cached_property
     def _power(self) -> np.ndarray:
         """Power of the templates over time, relative to its peak (n_units, n_times)."""
         power = (self.templates.astype(np.float64) ** 2).sum(axis=1)
@@ -135,9 +138,7 @@ class SpikeSlab:
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted
         by the template's power, relative to its peak."""
-        power = self._power()
-        rest = (self.residual(signal, spikes) ** 2).sum(axis=0)
-        return (rest[spikes.sample[:, None] + np.arange(power.shape[1])] * power[spikes.unit]).sum(axis=1)
+        return weighted_energy(self.residual(signal, spikes), self._power, spikes.unit, spikes.sample)
 
 
 @dataclass(frozen=True)
@@ -228,13 +229,48 @@ def _interpolator(shifts: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
+@dataclass(frozen=True)
+class Tables:
+    """What the search reads besides the correlation, the same for all stretches that it goes through.
+
+    overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.convolution.gram of the templates with their shifted copies.
+    kernel (n_shifts, 2 reach + 1): reads a correlation between its samples. prior (3, n_units): see search. rivals
+    (n_units, n_units) bool: pairs of templates that resemble each other. refractory: a unit fires once within so many samples
+    each way. shifts (n_shifts,): of the copies, in samples.
+    """
+
+    overlaps: np.ndarray
+    kernel: np.ndarray
+    prior: np.ndarray
+    rivals: np.ndarray
+    refractory: int
+    shifts: np.ndarray
+
+    @classmethod
+    def of(
+        cls, overlaps: np.ndarray, spread: np.ndarray, penalty: np.ndarray, refractory: int, shifts: np.ndarray, dtype=np.float32
+    ) -> Tables:
+        """overlaps, refractory and shifts as kept; spread s and penalty p, per unit. dtype: that of the correlation."""
+        n_units, n_shifts = len(overlaps), len(shifts)
+        middle = overlaps.reshape(n_units, n_units, n_shifts, -1)
+        own = np.arange(n_units)
+        energy = middle[own, own, n_shifts // 2, (overlaps.shape[2] - 1) // 2].astype(np.float64)
+        precision = 1.0 / spread**2
+        offset = -0.5 * precision - 0.5 * np.log1p(energy / precision) - penalty
+        norms = np.sqrt(energy)
+        return cls(
+            np.ascontiguousarray(overlaps, dtype=dtype),
+            np.ascontiguousarray(_interpolator(shifts), dtype=dtype),
+            np.ascontiguousarray(np.stack([precision, energy + precision, offset])),
+            np.abs(middle).max(axis=(2, 3)) > _RIVAL_SIMILARITY * norms[:, None] * norms[None, :],
+            refractory,
+            shifts,
+        )
+
+
 def pursue(
     correlation: np.ndarray,
-    overlaps: np.ndarray,
-    spread: np.ndarray,
-    penalty: np.ndarray,
-    refractory: int,
-    shifts: np.ndarray,
+    tables: Tables,
     n_sweeps: int = 4,
     doubtful: Callable[[Spikes], np.ndarray] | None = None,
     with_rivals: bool = True,
@@ -242,26 +278,15 @@ def pursue(
     """The spikes of one stretch.
 
     correlation (n_units, n_positions): of the whitened signal with the templates at full scale; it is changed into that of
-    the residual. overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.convolution.gram of the templates with their
-    shifted copies. spread s and penalty p, per unit. refractory: a unit fires once within this many samples each way.
+    the residual.
 
     First greedily, the largest gain first. Then, up to n_sweeps times, spikes are taken out together with those close to them
     and what raises the log posterior most is put in their place: two spikes for one (a collision that looked like a third
     unit), one for two, or others. Spikes that stand alone are left so unless they are `doubtful` (mask of Spikes).
     """
-    n_units, n_shifts = len(correlation), len(shifts)
-    centre = (overlaps.shape[2] - 1) // 2
-    middle = overlaps.reshape(n_units, n_units, n_shifts, -1)
-    energy = middle[np.arange(n_units), np.arange(n_units), n_shifts // 2, centre].astype(np.float64)
-    precision = 1.0 / spread**2
-    offset = -0.5 * precision - 0.5 * np.log1p(energy / precision) - penalty
-    prior = np.ascontiguousarray(np.stack([precision, energy + precision, offset]))
+    overlaps, kernel, prior, refractory, shifts = tables.overlaps, tables.kernel, tables.prior, tables.refractory, tables.shifts
     blocked = np.zeros(correlation.shape, np.uint8)
-    overlaps = np.ascontiguousarray(overlaps, dtype=correlation.dtype)
-    kernel = np.ascontiguousarray(_interpolator(shifts), dtype=correlation.dtype)
     found = search(correlation, blocked, overlaps, kernel, prior, refractory)
-    norms = np.sqrt(energy)
-    rivals = np.abs(middle).max(axis=(2, 3)) > _RIVAL_SIMILARITY * norms[:, None] * norms[None, :]
     for sweep in range(n_sweeps):
         order = np.argsort(found[1], kind="stable")
         found = tuple(column[order] for column in found)
@@ -269,7 +294,7 @@ def pursue(
             unit, sample, step, amplitude, gain, _ = found
             none = np.zeros(len(unit))
             found = (*found[:5], doubtful(Spikes(unit, sample, amplitude, shifts[step], gain, unit, none)))
-        *found, n_changed = improve(correlation, blocked, overlaps, kernel, prior, rivals, refractory, *found, sweep == 0)
+        *found, n_changed = improve(correlation, blocked, overlaps, kernel, prior, tables.rivals, refractory, *found, sweep == 0)
         if not n_changed:
             break
     order = np.lexsort((found[0], found[1]))
