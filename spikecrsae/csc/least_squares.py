@@ -108,24 +108,48 @@ def _overlaps(gram, unit, sample):
 def subtract(signal, templates, unit, sample, amplitude):
     """Take sum amplitude * template away from signal (n_channels, n_samples), in place; templates (n_units, n_channels,
     n_times). With negative amplitudes it adds: the synthesis of sparse events."""
-    for i in range(len(sample)):
-        for m in range(signal.shape[0]):
-            for k in range(templates.shape[2]):
-                signal[m, sample[i] + k] -= amplitude[i] * templates[unit[i], m, k]
+    subtract_within(signal, 0, signal.shape[1], templates, unit, sample, amplitude)
 
 
 @compiled
-def weighted_energy(signal, weights, unit, sample):
-    """Energy (n,) of signal (n_channels, n_samples) in the window at each event, samples weighted by the event's unit, weights
-    (n_units, n_times)."""
-    n_times = weights.shape[1]
-    energy, total = np.zeros(n_times, signal.dtype), np.zeros(len(sample))
+def subtract_within(signal, first, last, templates, unit, sample, amplitude):
+    """The same, but what lies outside of samples [first, last) stays as it is."""
     for i in range(len(sample)):
-        energy[:] = 0
-        for m in range(len(signal)):
-            window = signal[m, sample[i] : sample[i] + n_times]
+        low, high = max(first, sample[i]), min(last, sample[i] + templates.shape[2])
+        for m in range(signal.shape[0]):
+            here, template = signal[m, low:high], templates[unit[i], m, low - sample[i] : high - sample[i]]
+            for k in range(len(here)):
+                here[k] -= amplitude[i] * template[k]
+
+
+@compiled
+def misfits(signal, templates, row, sample, amplitude, weights, unit):
+    """Energy (n,) of what events, ascending, leave in the window at each one: of signal (n_channels, n_samples) less all
+    amplitude * templates[row] that reach into it, its samples weighted by weights[unit], (n_units, n_times)."""
+    n, n_channels, n_times = len(sample), signal.shape[0], templates.shape[2]
+    rest, energy, total = np.zeros((n_channels, n_times), templates.dtype), np.zeros(n_times, templates.dtype), np.zeros(n)
+    earliest = 0
+    for i in range(n):
+        for m in range(n_channels):
+            here, source = rest[m], signal[m, sample[i] : sample[i] + n_times]
             for k in range(n_times):
-                energy[k] += window[k] * window[k]
+                here[k] = source[k]
+        while sample[earliest] <= sample[i] - n_times:
+            earliest += 1
+        j = earliest
+        while j < n and sample[j] < sample[i] + n_times:
+            later = sample[j] - sample[i]
+            low, high = max(0, later), min(n_times, later + n_times)
+            for m in range(n_channels):
+                here, template = rest[m, low:high], templates[row[j], m, low - later : high - later]
+                for k in range(len(here)):
+                    here[k] -= amplitude[j] * template[k]
+            j += 1
+        energy[:] = 0
+        for m in range(n_channels):
+            here = rest[m]
+            for k in range(n_times):
+                energy[k] += here[k] * here[k]
         for k in range(n_times):
             total[i] += energy[k] * weights[unit[i], k]
     return total

@@ -19,7 +19,7 @@ from functools import cached_property
 import numpy as np
 
 from spikecrsae.csc.convolution import BlockSpectra, gram, in_threads
-from spikecrsae.csc.least_squares import subtract, weighted_energy
+from spikecrsae.csc.least_squares import misfits, subtract_within
 from spikecrsae.csc.search import above_any, compare, cuts, improve, search
 
 #: Half the length of the interpolator, samples.
@@ -131,14 +131,25 @@ class SpikeSlab:
 
     def residual(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """signal (n_channels, n_samples) less the spikes, float32."""
-        rest = np.array(signal, dtype=np.float32, order="C")
-        subtract(rest, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude)
+        rest = np.empty(signal.shape, np.float32)
+        shifted, rows, n_times = self.shifted, self.copy_of(spikes), self.templates.shape[2]
+
+        def piece(part: slice) -> None:
+            rest[:, part] = signal[:, part]
+            low, high = np.searchsorted(spikes.sample, [part.start - n_times + 1, part.stop])
+            subtract_within(
+                rest, part.start, part.stop, shifted, rows[low:high], spikes.sample[low:high], spikes.amplitude[low:high]
+            )
+
+        in_threads(piece, signal.shape[1], _PIECE)
         return rest
 
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted
         by the template's power, relative to its peak."""
-        return weighted_energy(self.residual(signal, spikes), self._power, spikes.unit, spikes.sample)
+        return misfits(
+            signal, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude, self._power, spikes.unit
+        )
 
 
 @dataclass(frozen=True)
