@@ -34,6 +34,24 @@ def _read(row, kernel, position, step):
 
 
 @compiled
+def _highest(row, kernel, position, middle):
+    """The highest correlation at step `middle` and the ones beside it, and its step."""
+    reach, last = kernel.shape[1] // 2, kernel.shape[0] - 1
+    one, two, three = min(max(middle - 1, 0), last), min(max(middle, 0), last), min(max(middle + 1, 0), last)
+    if position >= reach and position + reach < len(row):
+        # three sums side by side: each waits for its last addition
+        a, b, c, part = 0.0, 0.0, 0.0, row[position - reach : position + reach + 1]
+        for j in range(len(part)):
+            a += kernel[one, j] * part[j]
+            b += kernel[two, j] * part[j]
+            c += kernel[three, j] * part[j]
+    else:
+        a, b, c = _read(row, kernel, position, one), _read(row, kernel, position, two), _read(row, kernel, position, three)
+    top, step = (b, two) if b > a else (a, one)
+    return (c, three) if c > top else (top, step)
+
+
+@compiled
 def _best(correlation, blocked, kernel, prior, first, last, only):
     """The spike of the largest gain in [first, last): gain, unit (-1: none pays), position, step, amplitude. only: a unit,
     or -1."""
@@ -73,11 +91,7 @@ def _best(correlation, blocked, kernel, prior, first, last, only):
             if 1.1 * (b + 0.25 * (after - before) * vertex) <= need:
                 continue
             middle = int(np.rint(vertex * n_shifts + 0.5 * (n_shifts - 1)))
-            top, step = -np.inf, 0
-            for k in range(max(0, middle - 1), min(n_shifts, middle + 2)):
-                value = _read(row, kernel, position, k)
-                if value > top:
-                    top, step = value, k
+            top, step = _highest(row, kernel, position, middle)
             gain = 0.5 * (top + precision) ** 2 / total + offset
             if gain > best_gain:
                 best_gain, best_unit, best_position, best_step = gain, unit, position, step
