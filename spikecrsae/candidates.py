@@ -105,11 +105,11 @@ class Candidates:
         """The residual of the whole signal (n_channels, n_samples)."""
         return self.model.residual(self.whole, replace(self.spikes, sample=self.in_whole(self.spikes.sample)))
 
-    def update(self, n_rounds: int, model: SpikeSlab | None = None) -> None:
-        """EM of the model (or of one put in its place), and its spikes."""
+    def update(self, n_rounds: int, model: SpikeSlab | None = None, spikes: Spikes | None = None) -> None:
+        """EM of the model (or of one put in its place, with its spikes where these are known), and its spikes."""
         n_positions = self.whole.shape[1] - self.window.n_times + 1
         model = model or self.model
-        known = self.spikes if model is self._decoded else None
+        known = self.spikes if model is self._decoded else spikes
         self.model, self.spikes = expectation_maximisation(self.spectra, model, n_rounds, n_positions, known)
         self._decoded = self.model
         self._rest = None

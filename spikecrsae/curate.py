@@ -221,13 +221,15 @@ def _recentred_waveforms(state: Candidates) -> list[np.ndarray]:
     if state.before is None:
         counts = np.array([len(state.of(unit)) for unit in units])
         state.before = int((counts @ np.take_along_axis(energy, begins, axis=1)).argmax())
-    templates = state.model.templates.astype(np.float64).copy()
+    templates, moved = state.model.templates.astype(np.float64).copy(), np.zeros(state.model.n_units, np.int64)
     for unit, mean, begin in zip(units, means, begins[:, state.before], strict=True):
         if abs(begin - pad) > n_times // 8:
-            templates[unit] = mean[begin : begin + n_times].T
-    if np.array_equal(templates, state.model.templates):
+            templates[unit], moved[unit] = mean[begin : begin + n_times].T, begin - pad
+    if not moved.any():
         return cleaned
-    state.update(1, replace(state.model, templates=templates))
+    # the spikes are the same, and are not looked for again before the templates are fitted
+    spikes = state.spikes.moved(moved, state.signal.shape[1] - n_times)
+    state.update(1, replace(state.model, templates=templates), spikes)
     return _cleaned_waveforms(state)
 
 

@@ -53,7 +53,7 @@ def expectation_maximisation(
     """Decode, then update templates (joint least squares), spreads and penalties; ends with a decoding of the last model.
 
     n_positions: among which spikes of a unit are counted for its rate; those of the signal unless given. spikes: what
-    decoding with the model gives, where that is known.
+    decoding with the model gives, or nearly, where that is known.
     """
     spectra = BlockSpectra.of(signal, model.templates.shape[2]) if isinstance(signal, np.ndarray) else signal
     for _ in range(n_rounds):

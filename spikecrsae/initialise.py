@@ -17,7 +17,7 @@ from scipy.stats import chi2, norm
 
 from spikecrsae.config import InitialiseConfig
 from spikecrsae.csc.compiled import compiled
-from spikecrsae.csc.convolution import energy_in_span
+from spikecrsae.csc.convolution import energy_in_span, in_threads
 from spikecrsae.units import ms_to_samples
 
 #: Level of the test for two modes.
@@ -72,8 +72,8 @@ class SpikeSubspace:
 
         Without enough events the shapes are the low Fourier modes of the window under a Hann taper.
         """
-        height = np.abs(whitened).max(axis=1)
-        peaks = _peaks(height, threshold, dead_time)
+        parts = in_threads(lambda part: np.abs(whitened[part]).max(axis=1), len(whitened), 1 << 18)
+        peaks = _peaks(np.concatenate(parts), threshold, dead_time)
         peaks = peaks[(peaks >= length) & (peaks < len(whitened) - length)]
         if len(peaks) < 10 * n_shapes:
             time = np.arange(length) - (length - 1) / 2
@@ -270,14 +270,16 @@ def _halves(features: np.ndarray) -> np.ndarray:
 
 def _two_means(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Labels 0 and 1 of features (n, n_components) by 2-means from these centres (Lloyd)."""
-    labels = np.zeros(len(features), np.int64)
+    second_is = np.zeros(len(features), bool)
+    total = features.sum(axis=0)
     for _ in range(TWO_MEANS_ROUNDS):
-        moved = ((features - 0.5 * (first + second)) @ (second - first) > 0).astype(np.int64)
-        if moved.all() or not moved.any() or np.array_equal(moved, labels):
+        moved = (features - 0.5 * (first + second)) @ (second - first) > 0
+        n = int(moved.sum())
+        if n in (0, len(moved)) or np.array_equal(moved, second_is):
             break
-        labels = moved
-        first, second = features[labels == 0].mean(axis=0), features[labels == 1].mean(axis=0)
-    return labels
+        second_is, sum_of_second = moved, moved.astype(features.dtype) @ features
+        first, second = (total - sum_of_second) / (len(moved) - n), sum_of_second / n
+    return second_is.astype(np.int64)
 
 
 def nuisance_directions(template: np.ndarray) -> np.ndarray:

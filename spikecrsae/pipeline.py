@@ -245,8 +245,13 @@ class _TrainingSignal:
             starts = np.sort(rng.choice(view.n_samples // length, n_wanted, replace=False)) * length
         places = [(int(start), min(int(start) + length, view.n_samples)) for start in starts]
         at_once = n_cores()
-        parts = [white.T for k in range(0, len(places), at_once) for _, white in view.both_of(places[k : k + at_once])]
-        return cls(np.concatenate(parts, axis=1), starts, length)
+        signal = np.empty((view.n_channels, sum(stop - start for start, stop in places)), np.float32)
+        end = 0
+        for k in range(0, len(places), at_once):
+            for _, white in view.both_of(places[k : k + at_once]):
+                begin, end = end, end + len(white)
+                signal[:, begin:end] = white.T
+        return cls(signal, starts, length)
 
     def in_recording(self, samples: np.ndarray) -> np.ndarray:
         """Where samples of the signal stand in the recording."""

@@ -218,6 +218,12 @@ class Spikes:
         """The same spikes, samples counted from `by` samples earlier."""
         return replace(self, sample=self.sample + by)
 
+    def moved(self, by: np.ndarray, last: int) -> Spikes:
+        """The spikes of every unit moved later by so many samples (n_units,); those that leave samples 0 to `last` are gone."""
+        sample = self.sample + by[self.unit]
+        order = np.argsort(sample, kind="stable")
+        return replace(self, sample=sample).select(order[(sample[order] >= 0) & (sample[order] <= last)])
+
     @classmethod
     def joined(cls, parts: list[Spikes]) -> Spikes:
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls))) if parts else cls.none()
