@@ -10,7 +10,7 @@ import numpy as np
 
 from spikecrsae.csc.convolution import BlockSpectra, in_threads
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
-from spikecrsae.evidence import add, expectation_maximisation, keep
+from spikecrsae.evidence import Excerpt, add, expectation_maximisation, keep
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow
 
 log = logging.getLogger(__name__)
@@ -134,6 +134,10 @@ class Candidates:
     def starts(self, unit: int) -> np.ndarray:
         """First samples of a unit's spikes."""
         return self.spikes.sample[self.spikes.unit == unit]
+
+    def excerpts(self, units: list[int]) -> list[Excerpt]:
+        """The signal around spikes of each of these units."""
+        return [Excerpt.around(self.rest, self.model, self.spikes, self.starts(unit), self.seed) for unit in units]
 
     def looked_at(self, unit: int) -> np.ndarray:
         """Indices of the spikes of a unit whose waveforms are looked at: at most MOST_WAVEFORMS, drawn at random."""

@@ -147,32 +147,45 @@ def _deaths(state: Candidates) -> None:
 
 
 def _deaths_at_once(state: Candidates) -> bool:
-    """One look at every unit; those found dead count no more for those that follow. Whether there was one."""
+    """One look at every unit, first at what needs no decoding; those found dead count no more for those that follow. Whether
+    there was one."""
     model, spikes = state.model, state.spikes
     counts = np.bincount(spikes.unit, minlength=model.n_units)
+    gains = np.bincount(spikes.unit, weights=spikes.gain, minlength=model.n_units)
+    costs = np.array([parameter_cost(*unit) for unit in zip(model.templates, counts, strict=True)])
+    certain = 0.5 * model.energy - model.penalty
+    weakest_first = np.argsort(model.energy * counts)
     alive = np.ones(model.n_units, bool)
-    for unit in np.argsort(model.energy * counts):
-        gain, level, why = 0.5 * model.energy[unit] - model.penalty[unit], np.log(CERTAIN / (1 - CERTAIN)), "noise"
-        if gain > level and counts[unit] >= SMALLEST_CLUSTER:
-            level, why = parameter_cost(model.templates[unit], counts[unit]), "explained by others"
-            gain = spikes.gain[spikes.unit == unit].sum()
-            if gain > level and state.has_passed("death", unit):
-                continue
-            if gain > level:
-                around = Excerpt.around(state.rest, model, spikes, state.starts(unit), state.seed)
-                gain = _loss_without(state, unit, alive, around)
-            if gain > _CLEARLY * level:
-                state.passes("death", unit)
-        if counts[unit] < SMALLEST_CLUSTER or gain < level:
-            if counts[unit] < SMALLEST_CLUSTER:
-                gain, level, why = counts[unit], SMALLEST_CLUSTER, "too few spikes"
-            state.decide("death", [unit], gain, level, n=int(counts[unit]), why=why)
-            alive[unit] = False
-            # a unit whose part was none is not split again
-            state.whole_units |= {state.parent[i] for i in (state.ids[unit],) if i in state.parent}
+    for unit in weakest_first:
+        for value, level, why in (
+            (counts[unit], SMALLEST_CLUSTER, "too few spikes"),
+            (certain[unit], np.log(CERTAIN / (1 - CERTAIN)), "noise"),
+            (gains[unit], costs[unit], "explained by others"),
+        ):
+            if value < level:
+                _dies(state, unit, alive, value, level, int(counts[unit]), why)
+                break
+    asked = [unit for unit in weakest_first if not state.has_passed("death", unit)] if alive.all() else []
+    excerpts = state.excerpts(asked)
+    # of all at once, as if none of them died
+    losses = in_threads(lambda part: excerpts[part.start].loss_without(model, asked[part.start]), len(asked), 1)
+    for unit, excerpt, loss in zip(asked, excerpts, losses, strict=True):
+        if not alive.all():
+            loss = _loss_without(state, unit, alive, excerpt)
+        if loss > _CLEARLY * costs[unit]:
+            state.passes("death", unit)
+        if loss < costs[unit]:
+            _dies(state, unit, alive, loss, costs[unit], int(counts[unit]), "explained by others")
     if not alive.all():
         state.keep(np.flatnonzero(alive))
     return not alive.all()
+
+
+def _dies(state: Candidates, unit: int, alive: np.ndarray, value: float, level: float, n: int, why: str) -> None:
+    state.decide("death", [unit], value, level, n=n, why=why)
+    alive[unit] = False
+    # a unit whose part was none is not split again
+    state.whole_units |= {state.parent[i] for i in (state.ids[unit],) if i in state.parent}
 
 
 def _loss_without(state: Candidates, unit: int, alive: np.ndarray, excerpt: Excerpt) -> float:

@@ -120,11 +120,12 @@ def parameter_cost(template: np.ndarray, n_spikes: int) -> float:
 class Excerpt:
     """The signal around some spikes, with what reaches in from spikes beyond its ends taken away.
 
-    signal (n_channels, n_samples); share: the part of the asked-for spikes that it holds.
+    signal (n_channels, n_samples); share: the part of the asked-for spikes that it holds; known: all spikes in it.
     """
 
     signal: np.ndarray
     share: float
+    known: Spikes
 
     @classmethod
     def around(cls, rest: np.ndarray, model: SpikeSlab, spikes: Spikes, starts: np.ndarray, seed: int) -> Excerpt:
@@ -140,12 +141,20 @@ class Excerpt:
         # between the pieces, silence in which no spike of one piece reaches the next
         offsets = np.r_[0, np.cumsum(last - first + n_times)]
         signal = np.zeros((len(rest), offsets[-1]), np.float32)
-        rows, shifted = model.copy_of(spikes), model.shifted
+        parts = []
         for start, stop, offset in zip(first, last, offsets[:-1], strict=True):
             signal[:, offset : offset + stop - start] = rest[:, start:stop]
             low, high = np.searchsorted(spikes.sample, [start, stop - n_times + 1])
-            subtract(signal, shifted, rows[low:high], spikes.sample[low:high] - start + offset, -spikes.amplitude[low:high])
-        return cls(signal, len(starts) / max(n_starts, 1))
+            parts.append(spikes.select(slice(low, high)).later(offset - start))
+        known = Spikes.joined(parts)
+        subtract(signal, model.shifted, model.copy_of(known), known.sample, -known.amplitude)
+        return cls(signal, len(starts) / max(n_starts, 1), known)
+
+    def loss_without(self, model: SpikeSlab, unit: int) -> float:
+        """What the known spikes' log posterior loses where all other units have to do without this one, scaled likewise."""
+        others = np.arange(model.n_units) != unit
+        known = log_posterior(self.signal, model, self.known) / self.share
+        return known - self._log_posterior(keep(model, others), model.view(self.signal).of(others))
 
     def log_posteriors(self, model: SpikeSlab, subsets) -> list[float]:
         """Of the spikes that each subset of the model's units (indices or mask) finds here, scaled to all the spikes that the
