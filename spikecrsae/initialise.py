@@ -128,7 +128,9 @@ def windows_at(signal: np.ndarray, starts: np.ndarray, n_times: int) -> np.ndarr
         raise IndexError(f"windows of {n_times} samples from {starts.min()} to {starts.max()} in a signal of {len(signal)}")
     # a window of a view that holds all of them is copied at once, where an index would be looked up for every sample
     along, across = signal.strides
-    every = np.lib.stride_tricks.as_strided(signal, (len(signal) - n_times + 1, n_times, signal.shape[1]), (along, along, across))
+    every = np.lib.stride_tricks.as_strided(
+        signal, (len(signal) - n_times + 1, n_times, signal.shape[1]), (along, along, across)
+    )
     return np.ascontiguousarray(every[starts])
 
 
@@ -313,7 +315,10 @@ def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, flo
     """
     half_of = [np.random.default_rng(seed).permutation(len(x)) % 2 for x in (first, second)]
     # the mean of each half of each set (2, n_features)
-    means = [np.stack([h == 0, h == 1]) / np.bincount(h, minlength=2)[:, None] @ x for x, h in zip((first, second), half_of, strict=True)]
+    means = [
+        np.stack([h == 0, h == 1]) / np.bincount(h, minlength=2)[:, None] @ x
+        for x, h in zip((first, second), half_of, strict=True)
+    ]
     lines, middles = means[1] - means[0], 0.5 * (means[0] + means[1])
     lengths = np.linalg.norm(lines, axis=1)
     if not lengths.all():

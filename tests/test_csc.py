@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -10,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikecrsae.csc.convolution import analysis, correlate, gram, synthesis
+from spikecrsae.csc.convolution import BlockSpectra, analysis, correlate, gram, in_threads, synthesis
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.least_squares import fit_amplitudes, fit_templates, subtract
 from spikecrsae.csc.objective import kkt_violation, objective
 from spikecrsae.csc.prox import shrink
-from spikecrsae.csc.pursuit import SpikeSlab, Tables, pursue, shift_in_time
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab, Tables, pursue, shift_in_time
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.errors import UsageError
 from spikecrsae.evidence import log_posterior as joint_log_posterior
@@ -305,3 +306,55 @@ def test_a_shift_below_one_sample_is_found():
         assert len(found) == 1
         assert found.sample[0] + found.shift[0] == pytest.approx(100 + shift, abs=0.1)
         assert model.residual(signal, found).std() < 0.2
+
+
+def test_the_residual_in_pieces_is_the_signal_less_every_spike_and_misfits_are_its_energy(monkeypatch):
+    rng = np.random.default_rng(11)
+    model = SpikeSlab(20 * random_atoms(rng, 3, 2, 24), np.full(3, 0.1), np.full(3, 8.0), 10)
+    n, n_samples = 400, 6000
+    sample = np.sort(rng.integers(0, n_samples - 23, n))
+    order = np.zeros(n)
+    spikes = Spikes(rng.integers(0, 3, n), sample, rng.normal(1, 0.1, n), rng.choice(model.shifts(), n), order, order, order)
+    signal = rng.standard_normal((2, n_samples)).astype(np.float32)
+    expected = signal.astype(np.float64)
+    for unit, start, amplitude, shift in zip(spikes.unit, sample, spikes.amplitude, spikes.shift, strict=True):
+        expected[:, start : start + 24] -= amplitude * shift_in_time(model.templates[unit], shift)
+    for piece in (1 << 15, 100, 7):
+        monkeypatch.setattr("spikecrsae.csc.pursuit._PIECE", piece)
+        np.testing.assert_allclose(model.residual(signal, spikes), expected, atol=1e-4)
+    power = (model.templates**2).sum(axis=1)
+    power /= power.max(axis=1, keepdims=True)
+    energy = (expected**2).sum(axis=0)
+    by_hand = [energy[start : start + 24] @ power[unit] for unit, start in zip(spikes.unit, sample, strict=True)]
+    np.testing.assert_allclose(model.misfit(signal, spikes), by_hand, rtol=1e-4)
+
+
+def test_correlation_is_the_same_whether_spectra_are_kept_or_not():
+    rng = np.random.default_rng(12)
+    signal, atoms = rng.standard_normal((3, 5000)).astype(np.float32), random_atoms(rng, 4, 3, 21)
+    kept, computed = (BlockSpectra.of(signal, 21, keep) for keep in (True, False))
+    assert kept.spectra is not None and computed.spectra is None
+    np.testing.assert_array_equal(kept.correlate(atoms), computed.correlate(atoms))
+    direct = [sum(np.correlate(signal[m].astype(float), atoms[c, m], "valid") for m in range(3)) for c in range(4)]
+    np.testing.assert_allclose(kept.correlate(atoms), direct, atol=1e-4)
+
+
+def test_work_in_threads_comes_in_order_and_its_error_is_raised_when_what_has_begun_has_ended(monkeypatch):
+    monkeypatch.setattr("spikecrsae.csc.convolution.n_cores", lambda: 2)
+    assert in_threads(lambda part: (part.start, part.stop), 10, 4) == [(0, 4), (4, 8), (8, 10)]
+    assert in_threads(lambda part: in_threads(lambda inner: inner.start, 3, 1), 2, 1) == [[0, 1, 2], [0, 1, 2]]
+    running, most = [], []
+
+    def work(part: slice) -> None:
+        running.append(part.start)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.remove(part.start)
+        if part.start == 0:
+            raise ValueError("the first one fails")
+
+    with pytest.raises(ValueError, match="the first one fails"):
+        in_threads(work, 50, 1)
+    assert not running, "nothing goes on"
+    assert max(most) <= 2 and len(most) < 10, "what had not begun never did"
+    assert in_threads(lambda part: part.start, 4, 1) == [0, 1, 2, 3], "the threads are there for the next"

@@ -176,6 +176,33 @@ def test_several_subsets_on_one_excerpt_are_what_each_gives_alone():
     assert alone[0] > max(alone[1:]) + 1000
 
 
+def test_what_a_unit_is_worth_to_the_known_spikes_is_what_it_is_worth_to_those_found():
+    model = three()
+    signal, _ = fired(model, (300, 300, 500), 70, seed=14)
+    found = model.decode(signal, n_sweeps=2)
+    rest = model.residual(signal, found)
+    for unit in range(3):
+        excerpt = Excerpt.around(rest, model, found, found.sample[found.unit == unit], seed=0)
+        np.testing.assert_array_less(1, np.bincount(excerpt.known.unit, minlength=3), "all units have spikes in it")
+        everybody, others = np.arange(3), np.flatnonzero(np.arange(3) != unit)
+        with_it, without_it = excerpt.log_posteriors(model, [everybody, others])
+        assert excerpt.loss_without(model, unit) == pytest.approx(with_it - without_it, rel=0.02)
+        # the residual of the known spikes is that of the whole signal
+        residual = model.residual(excerpt.signal, excerpt.known)
+        lowest = excerpt.known.sample[0]
+        np.testing.assert_allclose(residual[:, lowest : lowest + N_TIMES].std(), 1, atol=0.3)
+
+
+def test_spikes_that_move_stay_in_order_and_within_the_signal():
+    spikes = spikes_at([0, 1, 0, 1], [3, 5, 40, 90], np.array([1.0, 2.0, 3.0, 4.0]))
+    moved = spikes.moved(np.array([10, -7]), 80)
+    np.testing.assert_array_equal(moved.sample, [13, 50])
+    np.testing.assert_array_equal(moved.amplitude, [1, 3])
+    there = spikes.moved(np.array([10, -4]), 90)
+    np.testing.assert_array_equal(there.sample, [1, 13, 50, 86])
+    np.testing.assert_array_equal(there.unit, [1, 0, 0, 1])
+
+
 # ---- models
 
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from spikecrsae.initialise import are_two, cluster, divide
+from spikecrsae.initialise import are_two, cluster, divide, windows_at
 
 
 def test_clusters_are_found_without_a_number():
@@ -76,3 +76,18 @@ def test_divide_finds_a_few_spikes_among_many(seed):
     assert labels.max() == 1
     assert sorted(int(truth[labels == c].sum()) for c in (0, 1)) == [0, 40]
     assert divide(windows[~truth], 6, 0).max() == 0
+
+
+def test_windows_are_cut_out_of_either_layout_and_only_within_the_signal():
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((300, 4))
+    starts = np.array([7, 0, 280, 7])
+    for signal in (rows, np.asfortranarray(rows), rows[:, ::2]):
+        windows = windows_at(signal, starts, 20)
+        np.testing.assert_array_equal(windows, [signal[start : start + 20] for start in starts])
+        windows[:] = 0
+        assert signal.any(), "they are copies"
+        assert windows_at(signal, np.zeros(0), 20).shape == (0, 20, signal.shape[1])
+        for wrong in (-1, 281):
+            with pytest.raises(IndexError, match="signal of 300"):
+                windows_at(signal, [wrong], 20)

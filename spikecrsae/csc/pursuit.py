@@ -86,9 +86,7 @@ class SpikeSlab:
 
     def view(self, signal: np.ndarray | BlockSpectra) -> View:
         """What decoding needs to know of signal (n_channels, n_samples), whitened."""
-        spectra = (
-            BlockSpectra.of(signal, self.templates.shape[2], keep=False) if isinstance(signal, np.ndarray) else signal
-        )
+        spectra = BlockSpectra.of(signal, self.templates.shape[2], keep=False) if isinstance(signal, np.ndarray) else signal
         correlation = spectra.correlate(self.templates)
         return View(spectra.signal, correlation, self.overlaps)
 
@@ -103,17 +101,15 @@ class SpikeSlab:
             return Spikes.none()
         view = signal if isinstance(signal, View) else self.view(signal)
         bounds = cuts(view.correlation, _needed(self) / 1.2, 3 * n_times + self.refractory, _PIECE)
-        tables = Tables.of(
-            view.overlaps, self.spread, self.penalty, self.refractory, self.shifts(), view.correlation.dtype
-        )
+        tables = Tables.of(view.overlaps, self.spread, self.penalty, self.refractory, self.shifts(), view.correlation.dtype)
 
         def piece(part: slice) -> Spikes:
             first, last = bounds[part.start], bounds[part.stop]
             here = view.signal[:, first : last + n_times - 1]
             correlation = np.ascontiguousarray(view.correlation[:, first:last])
-            return pursue(
-                correlation, tables, n_sweeps, lambda spikes: self._doubtful(here, spikes), with_rivals
-            ).later(first)
+            return pursue(correlation, tables, n_sweeps, lambda spikes: self._doubtful(here, spikes), with_rivals).later(
+                first
+            )
 
         return Spikes.joined(in_threads(piece, len(bounds) - 1, 1))
 
@@ -147,9 +143,7 @@ class SpikeSlab:
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted
         by the template's power, relative to its peak."""
-        return misfits(
-            signal, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude, self._power, spikes.unit
-        )
+        return misfits(signal, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude, self._power, spikes.unit)
 
 
 @dataclass(frozen=True)
@@ -265,7 +259,13 @@ class Tables:
 
     @classmethod
     def of(
-        cls, overlaps: np.ndarray, spread: np.ndarray, penalty: np.ndarray, refractory: int, shifts: np.ndarray, dtype=np.float32
+        cls,
+        overlaps: np.ndarray,
+        spread: np.ndarray,
+        penalty: np.ndarray,
+        refractory: int,
+        shifts: np.ndarray,
+        dtype=np.float32,
     ) -> Tables:
         """overlaps, refractory and shifts as kept; spread s and penalty p, per unit. dtype: that of the correlation."""
         n_units, n_shifts = len(overlaps), len(shifts)
@@ -301,7 +301,13 @@ def pursue(
     and what raises the log posterior most is put in their place: two spikes for one (a collision that looked like a third
     unit), one for two, or others. Spikes that stand alone are left so unless they are `doubtful` (mask of Spikes).
     """
-    overlaps, kernel, prior, refractory, shifts = tables.overlaps, tables.kernel, tables.prior, tables.refractory, tables.shifts
+    overlaps, kernel, prior, refractory, shifts = (
+        tables.overlaps,
+        tables.kernel,
+        tables.prior,
+        tables.refractory,
+        tables.shifts,
+    )
     blocked = np.zeros(correlation.shape, np.uint8)
     found = search(correlation, blocked, overlaps, kernel, prior, refractory)
     for sweep in range(n_sweeps):
@@ -311,7 +317,9 @@ def pursue(
             unit, sample, step, amplitude, gain, _ = found
             none = np.zeros(len(unit))
             found = (*found[:5], doubtful(Spikes(unit, sample, amplitude, shifts[step], gain, unit, none)))
-        *found, n_changed = improve(correlation, blocked, overlaps, kernel, prior, tables.rivals, refractory, *found, sweep == 0)
+        *found, n_changed = improve(
+            correlation, blocked, overlaps, kernel, prior, tables.rivals, refractory, *found, sweep == 0
+        )
         if not n_changed:
             break
     order = np.lexsort((found[0], found[1]))

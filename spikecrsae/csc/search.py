@@ -314,8 +314,14 @@ def improve(
     close = max(3, centre // 6)
     # what is tried at a place is tried on a copy of what can be seen there: it changes what is around only when it is better
     width = min(n_positions, 4 * close + kernel.shape[1] + 2)
-    here, trial = np.empty((len(correlation), width), correlation.dtype), np.empty((len(correlation), width), correlation.dtype)
-    silent, trial_silent = np.empty((len(correlation), width), blocked.dtype), np.empty((len(correlation), width), blocked.dtype)
+    here, trial = (
+        np.empty((len(correlation), width), correlation.dtype),
+        np.empty((len(correlation), width), correlation.dtype),
+    )
+    silent, trial_silent = (
+        np.empty((len(correlation), width), blocked.dtype),
+        np.empty((len(correlation), width), blocked.dtype),
+    )
     n, n_changed = len(unit), 0
     alive, opened = np.ones(n, np.bool_), np.zeros(n, np.bool_)
     members = np.zeros(_MOST, np.int64)
