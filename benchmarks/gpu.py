@@ -3,7 +3,8 @@
     python benchmarks/gpu.py [--windows 10100] [--repeats 5] [--lanes-per-warp 128 64]
 
 The problem is the paper's: windows of 1000 samples, 4 channels, 4 units, atoms of 18 samples, T = 180. Inputs are drawn
-anew in every run. Without a CUDA device only the count of operations and bytes is printed.
+anew in every run. What half precision would lose is shown on the CPU. Without a CUDA device only that and the count of operations
+and bytes is printed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from spikecrsae.csc import fused
 from spikecrsae.csc.convolution import synthesis
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.fused import Tiling, fused_fista, obstacle
+from spikecrsae.csc.objective import kkt_violation, objective
 from spikecrsae.csc.step_size import lipschitz_bound
 
 CHANNELS, UNITS, TIMES, SAMPLES, ITERATIONS = 4, 4, 18, 1000, 180
@@ -94,6 +96,38 @@ def check(rng: np.random.Generator) -> bool:
     return good
 
 
+def print_precisions(rng: np.random.Generator) -> None:
+    """What FISTA loses where its products are of half precision and their sums of float32, as in a tensor core: on the CPU, with
+    everything that enters a convolution rounded."""
+    signal, atoms, bound = problem(UNITS, CHANNELS, TIMES, SAMPLES, 16, rng)
+    settings = LAM, SIGMA, bound, ITERATIONS, True
+    exact = fista(signal.double(), atoms.double(), *settings)
+
+    def worst(codes: torch.Tensor) -> tuple[float, float, float]:
+        here = signal.double(), codes.double(), atoms.double(), LAM, SIGMA
+        return float(kkt_violation(*here, True).max()), float(objective(*here).mean()), float((codes - exact).abs().max())
+
+    print("| products of | KKT violation, noise levels | objective over that of float64 | largest difference of a code |")
+    print("| --- | --- | --- | --- |")
+    least = worst(exact)[1]
+    for kind in (torch.float32, torch.float16, torch.bfloat16):
+        module = sys.modules[fista.__module__]
+
+        def rounded(convolution: Callable, kind: torch.dtype = kind) -> Callable:
+            return lambda values, filters: convolution(values.to(kind).float(), filters.to(kind).float())
+
+        kept = module.analysis, module.synthesis
+        module.analysis, module.synthesis = map(rounded, kept)
+        try:
+            violation, value, difference = worst(fista(signal, atoms, *settings))
+        finally:
+            module.analysis, module.synthesis = kept
+        print(
+            f"| {str(kind).removeprefix('torch.')} | {violation:.3g} | {value - least:+.3g} of {least:.0f} | {difference:.2g} |"
+        )
+    print(f"| float64 | {worst(exact)[0]:.3g} | 0 | 0 |\n")
+
+
 def seconds(work: Callable[[], object], repeats: int) -> tuple[float, float, float]:
     """Of the first call (with compilation), and median and spread of the repeats, by the GPU's own clock."""
     began = time.perf_counter()
@@ -137,6 +171,7 @@ def main() -> None:
     parser.add_argument("--lanes-per-warp", type=int, nargs="+", default=[fused.LANES_PER_WARP])
     options = parser.parse_args()
     floor = print_limits(options.windows)
+    print_precisions(np.random.default_rng())
     if not torch.cuda.is_available():
         print(
             "No CUDA device: the kernel is not run and nothing is timed. tests/test_fused.py checks it by Triton's interpreter."

@@ -20,7 +20,8 @@ import numpy as np
 
 from spikecrsae.csc.convolution import BlockSpectra, gram, in_threads
 from spikecrsae.csc.least_squares import misfits, subtract_within
-from spikecrsae.csc.search import above_any, compare, cuts, improve, search
+from spikecrsae.csc.search import compare, improve, search
+from spikecrsae.csc.stretches import above_any, cuts
 
 #: Half the length of the interpolator, samples.
 SINC_REACH = 8

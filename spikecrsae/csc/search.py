@@ -407,36 +407,3 @@ def compare(correlation, blocked, overlaps, kernel, prior, refractory, unit, pos
                     rival[i], rival_gain[i] = v, g
         _put(correlation, blocked, overlaps, n_shifts, refractory, u, t, k, a, 1)
     return gain, rival, rival_gain
-
-
-@compiled
-def above_any(correlation, enough):
-    """Positions (bool) where the correlation of some unit is more than enough for it."""
-    above = np.zeros(correlation.shape[1], np.bool_)
-    for unit in range(len(correlation)):
-        row = correlation[unit]
-        for position in range(len(row)):
-            above[position] |= row[position] > enough[unit]
-    return above
-
-
-@compiled
-def cuts(correlation, enough, gap, piece):
-    """Bounds of pieces of at least `piece` positions; between two of them lies a gap in which no correlation is enough."""
-    n_units, n_positions = correlation.shape
-    bounds = [0]
-    quiet = 0
-    for position in range(n_positions):
-        loud = False
-        if position - bounds[-1] >= piece - gap:
-            for unit in range(n_units):
-                if correlation[unit, position] > enough[unit]:
-                    loud = True
-                    break
-            quiet = 0 if loud else quiet + 1
-            if quiet >= gap and position - bounds[-1] >= piece:
-                bounds.append(position - gap // 2)
-                quiet = 0
-    if bounds[-1] < n_positions:
-        bounds.append(n_positions)
-    return np.array(bounds)
