@@ -135,9 +135,9 @@ class Candidates:
         """First samples of a unit's spikes."""
         return self.spikes.sample[self.spikes.unit == unit]
 
-    def excerpts(self, units: list[int]) -> list[Excerpt]:
-        """The signal around spikes of each of these units."""
-        return [Excerpt.around(self.rest, self.model, self.spikes, self.starts(unit), self.seed) for unit in units]
+    def around(self, unit: int, rest: np.ndarray) -> Excerpt:
+        """The signal around spikes of a unit; rest: the residual."""
+        return Excerpt.around(rest, self.model, self.spikes, self.starts(unit), self.seed)
 
     def looked_at(self, unit: int) -> np.ndarray:
         """Indices of the spikes of a unit whose waveforms are looked at: at most MOST_WAVEFORMS, drawn at random."""

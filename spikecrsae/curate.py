@@ -166,12 +166,14 @@ def _deaths_at_once(state: Candidates) -> bool:
                 _dies(state, unit, alive, value, level, int(counts[unit]), why)
                 break
     asked = [unit for unit in weakest_first if not state.has_passed("death", unit)] if alive.all() else []
-    excerpts = state.excerpts(asked)
     # of all at once, as if none of them died
-    losses = in_threads(lambda part: excerpts[part.start].loss_without(model, asked[part.start]), len(asked), 1)
-    for unit, excerpt, loss in zip(asked, excerpts, losses, strict=True):
+    rest = state.rest
+    losses = in_threads(
+        lambda part: state.around(asked[part.start], rest).loss_without(model, asked[part.start]), len(asked), 1
+    )
+    for unit, loss in zip(asked, losses, strict=True):
         if not alive.all():
-            loss = _loss_without(state, unit, alive, excerpt)
+            loss = _loss_without(state, unit, alive, state.around(unit, rest))
         if loss > _CLEARLY * costs[unit]:
             state.passes("death", unit)
         if loss < costs[unit]:

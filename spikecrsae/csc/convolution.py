@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -78,6 +78,17 @@ class BlockSpectra:
     def n_blocks(self) -> int:
         return max(1, -(-(self.signal.shape[1] - self.n_times + 1) // self._hop))
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the correlation."""
+        return np.result_type(self.signal.dtype, np.float32)
+
+    def parts(self, n_positions: int) -> Iterator[tuple[int, int]]:
+        """All blocks, (first, last + 1) of so many of them as have about n_positions."""
+        at_once = max(1, n_positions // self._hop)
+        for first in range(0, self.n_blocks, at_once):
+            yield first, min(first + at_once, self.n_blocks)
+
     def _spectra(self, part: slice) -> np.ndarray:
         """Spectra (n, n_channels, n_frequencies) of some of the blocks; beyond its end the signal is zero."""
         if self.spectra is not None:
@@ -92,18 +103,25 @@ class BlockSpectra:
     def correlate(self, atoms: np.ndarray) -> np.ndarray:
         """H^T y: correlation with every atom (n_units, n_channels, n_times), (n_units, n_positions), in the signal's
         precision."""
-        n_positions = self.signal.shape[1] - self.n_times + 1
-        kind = np.result_type(self.signal.dtype, np.float32)
-        filters = np.conj(scipy.fft.rfft(atoms.astype(kind), self.size))
-        result = np.empty((len(atoms), self.n_blocks, self._hop), kind)
+        return self.correlate_after(np.zeros((len(atoms), 0)), atoms, 0, self.n_blocks)
+
+    def correlate_after(self, before: np.ndarray, atoms: np.ndarray, first: int, last: int) -> np.ndarray:
+        """The correlation with atoms (n_units, n_channels, n_times) at the positions of blocks first to last - 1, behind what is
+        known of it before these, (n_units, n_before)."""
+        filters = np.conj(scipy.fft.rfft(atoms.astype(self.dtype), self.size))
+        n_before, n_blocks = before.shape[1], last - first
+        result = np.empty((len(atoms), n_before + n_blocks * self._hop), self.dtype)
+        result[:, :n_before] = before
+        by_block = result[:, n_before:].reshape(len(atoms), n_blocks, self._hop)
 
         def part_of(part: slice) -> None:
-            products = _products(_as_real(self._spectra(part)), _as_real(filters)).view(filters.dtype)
+            spectra = self._spectra(slice(first + part.start, first + part.stop))
+            products = _products(_as_real(spectra), _as_real(filters)).view(filters.dtype)
             # circular: only positions from a hop on would see the wrap
-            result[:, part] = scipy.fft.irfft(products, self.size)[:, :, : self._hop]
+            by_block[:, part] = scipy.fft.irfft(products, self.size)[:, :, : self._hop]
 
-        in_threads(part_of, self.n_blocks)
-        return result.reshape(len(atoms), -1)[:, :n_positions]
+        in_threads(part_of, n_blocks)
+        return result[:, : n_before + min(last * self._hop, self.signal.shape[1] - self.n_times + 1) - first * self._hop]
 
 
 def _as_real(numbers: np.ndarray) -> np.ndarray:

@@ -27,6 +27,8 @@ from spikecrsae.csc.stretches import above_any, cuts
 SINC_REACH = 8
 #: Pieces decoded side by side have at least this many positions.
 _PIECE = 1 << 15
+#: Positions whose correlation is held at once, about.
+_CORRELATED = 1 << 19
 #: Two spikes are tried in place of one where a template of theirs resembles that of the one (cosine at the best lag) so much.
 _RIVAL_SIMILARITY = 0.6
 
@@ -100,19 +102,35 @@ class SpikeSlab:
         n_times = self.templates.shape[2]
         if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < n_times):
             return Spikes.none()
-        view = signal if isinstance(signal, View) else self.view(signal)
-        bounds = cuts(view.correlation, _needed(self) / 1.2, 3 * n_times + self.refractory, _PIECE)
-        tables = Tables.of(view.overlaps, self.spread, self.penalty, self.refractory, self.shifts(), view.correlation.dtype)
+        seen = BlockSpectra.of(signal, n_times, keep=False) if isinstance(signal, np.ndarray) else signal
+        overlaps = seen.overlaps if isinstance(seen, View) else self.overlaps
+        tables = Tables.of(overlaps, self.spread, self.penalty, self.refractory, self.shifts(), seen.dtype)
+        enough, gap = _needed(self) / 1.2, 3 * n_times + self.refractory
 
-        def piece(part: slice) -> Spikes:
-            first, last = bounds[part.start], bounds[part.stop]
-            here = view.signal[:, first : last + n_times - 1]
-            correlation = np.ascontiguousarray(view.correlation[:, first:last])
-            return pursue(correlation, tables, n_sweeps, lambda spikes: self._doubtful(here, spikes), with_rivals).later(
-                first
-            )
+        def pieces(of: View, first: int, bounds: np.ndarray) -> list[Spikes]:
+            """Spikes between the bounds, which like the view's correlation count from position `first` of its signal."""
 
-        return Spikes.joined(in_threads(piece, len(bounds) - 1, 1))
+            def piece(part: slice) -> Spikes:
+                low, high = bounds[part.start], bounds[part.stop]
+                here = of.signal[:, first + low : first + high + n_times - 1]
+                correlation = np.ascontiguousarray(of.correlation[:, low:high])
+                found = pursue(correlation, tables, n_sweeps, lambda spikes: self._doubtful(here, spikes), with_rivals)
+                return found.later(first + low)
+
+            return in_threads(piece, len(bounds) - 1, 1)
+
+        if isinstance(seen, View):
+            return Spikes.joined(pieces(seen, 0, cuts(seen.correlation, enough, gap, _PIECE)))
+        found, first, correlation = [], 0, np.zeros((self.n_units, 0), seen.dtype)
+        # the correlation with all templates takes more memory than the signal: never of everything at once
+        for start, stop in seen.parts(_CORRELATED):
+            correlation = seen.correlate_after(correlation, self.templates, start, stop)
+            bounds = cuts(correlation, enough, gap, _PIECE)
+            if stop < seen.n_blocks:
+                bounds = bounds[:-1]  # the last piece goes on in the next part
+            found += pieces(View(seen.signal, correlation, overlaps), first, bounds)
+            first, correlation = first + bounds[-1], correlation[:, bounds[-1] :]
+        return Spikes.joined(found)
 
     def _doubtful(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """Spikes (bool, n) that leave more in the signal than noise would on most of them."""
@@ -156,6 +174,11 @@ class View:
     signal: np.ndarray
     correlation: np.ndarray
     overlaps: np.ndarray
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the correlation."""
+        return self.correlation.dtype
 
     def of(self, units) -> View:
         """As some of the units (indices or mask) see it; a copy."""
