@@ -5,8 +5,9 @@
 tetrodes  mearec_tetrode6 and synth_tetrode5, every sorter in a process of its own, the second run counted: what had to be
           compiled once is on disk by then. Seconds of the process from its start to the result, ours with report and all, those of the
           others with as many jobs as there are cores, and of their run_sorter alone.
-long      six neurons of 15 Hz on a tetrode at 30 kHz, from spikecrsae.simulate: ten minutes, and an hour that repeats them six
-          times (864 MB). Seconds, and the peak of the resident memory of all its processes together (Linux).
+long      six neurons of 15 Hz on a tetrode at 30 kHz, from spikecrsae.simulate: ten minutes, and an hour (864 MB) that begins with
+          them and goes on with five times ten minutes of the same neurons, other spikes and other noise. Seconds, and the peak
+          of the resident memory of all its processes together (Linux).
 
 The environment of the others is that of accuracy.py.
 """
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -30,7 +32,7 @@ from accuracy import SORTERS
 from runs import Case, Worker, hand_over
 from trials import publish
 
-from spikecrsae.simulate import preset_config, simulate
+from spikecrsae.simulate import Simulation, generate, preset_config, simulate
 
 TETRODES = {"mearec_tetrode6": "mearec_tetrode6.h5", "synth_tetrode5": "synth_tetrode5.nwb"}
 FASTEST = ("lupin", "spykingcircus2", "tridesclous2")
@@ -104,19 +106,38 @@ def tetrodes(folder: Path, python: Path | None) -> list[str]:
     return lines
 
 
+def write_long(paths: dict[int, Path]) -> None:
+    """Recordings of so many minutes, tens of them."""
+    with contextlib.ExitStack() as stack:
+        files = {minutes: stack.enter_context(h5py.File(path, "w")) for minutes, path in paths.items()}
+        for k in range(max(paths) // 10):
+            simulation = ten_minutes(k)
+            n, width = simulation.traces.shape
+            for minutes, file in files.items():
+                if k == 0:
+                    traces = file.create_dataset("traces", (minutes // 10 * n, width), np.int16, chunks=(30000, width))
+                    traces.attrs.update({"sampling_frequency": 30000.0, "units": "uV", "gain": simulation.gain})
+                if k < minutes // 10:
+                    file["traces"][k * n : (k + 1) * n] = simulation.traces
+
+
+def ten_minutes(part: int) -> Simulation:
+    """Six neurons, the same in every part."""
+    config = preset_config("tetrode", n_units=6, rates_hz=(15.0,) * 6, sampling_frequency=30000.0, duration_s=600.0, seed=7)
+    cells = generate._cells
+    same = np.random.default_rng(config.seed).spawn(1)[0]
+    generate._cells = lambda config, positions, rng: cells(config, positions, same)
+    try:
+        return simulate(replace(config, seed=config.seed + part))
+    finally:
+        generate._cells = cells
+
+
 def long(folder: Path) -> list[str]:
     """One table: ten minutes and an hour."""
-    config = preset_config("tetrode", n_units=6, rates_hz=(15.0,) * 6, sampling_frequency=30000.0, duration_s=600.0, seed=7)
-    paths = {minutes: folder / f"tetrode_{minutes}_minutes.h5" for minutes in (10, 60)}
+    paths = {minutes: folder / f"tetrode_{minutes}_minutes_of_60.h5" for minutes in (10, 60)}
     if not all(path.exists() for path in paths.values()):
-        simulation = simulate(config)
-        for minutes, path in paths.items():
-            with h5py.File(path, "w") as file:
-                n, width = simulation.traces.shape
-                traces = file.create_dataset("traces", (minutes // 10 * n, width), np.int16, chunks=(30000, width))
-                traces.attrs.update({"sampling_frequency": 30000.0, "units": "uV", "gain": simulation.gain})
-                for k in range(minutes // 10):
-                    traces[k * n : (k + 1) * n] = simulation.traces
+        write_long(paths)
     lines = ["| minutes | s | peak memory MB | stages, s |", "| --- | --- | --- | --- |"]
     results = {}
     for minutes, path in paths.items():

@@ -101,9 +101,9 @@ class Candidates:
             self._rest = self.model.residual(self.signal, self.spikes)
         return self._rest
 
-    def rest_of_whole(self) -> np.ndarray:
-        """The residual of the whole signal (n_channels, n_samples)."""
-        return self.model.residual(self.whole, replace(self.spikes, sample=self.in_whole(self.spikes.sample)))
+    def rest_of_whole(self, model: SpikeSlab) -> np.ndarray:
+        """The residual of the whole signal (n_channels, n_samples); model: that of which the spikes are."""
+        return model.residual(self.whole, replace(self.spikes, sample=self.in_whole(self.spikes.sample)))
 
     def update(self, n_rounds: int, model: SpikeSlab | None = None, spikes: Spikes | None = None) -> None:
         """EM of the model (or of one put in its place, with its spikes where these are known), and its spikes."""

@@ -111,12 +111,13 @@ def _decide(state: Candidates, tried: list[int] | None, burst: int) -> list[int]
         return tried
     # once one of those born has died, or nothing came of it before, what the residual offers has been tried
     try_births = state.ids != tried and state.born <= set(state.ids)
-    residuals = (state.rest, state.rest_of_whole()) if try_births else None
+    decoded, residual = state.model, state.rest
     _splits(state, cleaned)
-    if residuals is None:
+    if not try_births:
         return tried
     tried = list(state.ids)
-    _births(state, *residuals)
+    del cleaned
+    _births(state, residual, decoded)
     return tried
 
 
@@ -283,10 +284,10 @@ def _splits(state: Candidates, cleaned: list[np.ndarray]) -> None:
         state.parent |= dict(zip(state.add(extra), parents, strict=True))
 
 
-def _births(state: Candidates, residual: np.ndarray, everywhere: np.ndarray) -> None:
+def _births(state: Candidates, residual: np.ndarray, decoded: SpikeSlab) -> None:
     """Add templates for what the residual (n_channels, n_samples) of the found spikes still holds: heads and tails of strong
-    spikes beyond their template, and clusters of events. everywhere: the residual of the whole signal, which may hold more
-    spikes of these than the stretches looked at."""
+    spikes beyond their template, and clusters of events; these are looked for in the whole signal, which may hold more of them
+    than the stretches looked at. decoded: the model whose spikes they are."""
     if _outer_waveforms(state, residual):
         return
     rest, spikes, window = residual.T, state.spikes, state.window
@@ -303,15 +304,18 @@ def _births(state: Candidates, residual: np.ndarray, everywhere: np.ndarray) -> 
         return
     windows = windows_at(rest, at_most(starts, 20000, state.seed), window.n_times)
     labels, refocus = divide(windows, SMALLEST_CLUSTER, state.seed), False
-    for template in templates_from_labels(windows, labels, SMALLEST_CLUSTER):
+    templates = templates_from_labels(windows, labels, SMALLEST_CLUSTER)
+    everywhere = state.rest_of_whole(decoded) if len(templates) else None
+    for template in templates:
         trial = first_model(template[None], state.model.refractory)
         found = trial.decode(everywhere)
         gain, cost = float(found.gain.sum()), parameter_cost(template, len(found))
         if gain > cost and len(found) >= SMALLEST_CLUSTER:
             state.born |= set(state.add([template]))
             state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(found))
-            everywhere = trial.residual(everywhere, found)
+            trial.residual(everywhere, found, out=everywhere)
             refocus = True
+    del everywhere
     if refocus:
         state.focus()
 

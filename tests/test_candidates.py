@@ -56,7 +56,7 @@ def test_on_the_stretches_the_spikes_and_rates_are_those_of_the_whole():
     np.testing.assert_allclose(state.spikes.amplitude, everywhere.amplitude, atol=1e-3)
     counts = np.bincount(truth.unit)
     np.testing.assert_allclose(state.model.penalty, np.log(signal.shape[1] / counts), atol=0.05)
-    rest = state.rest_of_whole()
+    rest = state.rest_of_whole(state.model)
     assert abs((rest**2).mean() - 1) < 0.02
 
 

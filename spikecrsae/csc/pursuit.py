@@ -144,9 +144,9 @@ class SpikeSlab:
         power = (self.templates.astype(np.float64) ** 2).sum(axis=1)
         return power / np.maximum(power.max(axis=1, keepdims=True), 1e-12)
 
-    def residual(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
-        """signal (n_channels, n_samples) less the spikes, float32."""
-        rest = np.empty(signal.shape, np.float32)
+    def residual(self, signal: np.ndarray, spikes: Spikes, out: np.ndarray | None = None) -> np.ndarray:
+        """signal (n_channels, n_samples) less the spikes, float32; into `out` if given, which may be the signal."""
+        rest = np.empty(signal.shape, np.float32) if out is None else out
         shifted, rows, n_times = self.shifted, self.copy_of(spikes), self.templates.shape[2]
 
         def piece(part: slice) -> None:
