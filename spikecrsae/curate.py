@@ -253,22 +253,16 @@ def _splits(state: Candidates, cleaned: list[np.ndarray]) -> None:
     """Split the units whose cleaned waveforms, without jitter, divide into clusters that each pay for a template of their own.
     The largest part stays the unit."""
     n_times = state.window.n_times
-    asked = [
-        unit
-        for unit, identity in enumerate(state.ids)
-        if identity not in state.whole_units and not state.has_passed("split", unit, alone=True)
-    ]
-
-    def parts_of(part: slice) -> tuple[np.ndarray, np.ndarray]:
-        unit = asked[part.start]
-        windows = cleaned[unit][:, n_times // 2 : n_times // 2 + n_times]
+    templates, extra, parents = state.model.templates.astype(np.float64).copy(), [], []
+    # in this thread: clusters are sought under the interpreter's lock, and for seconds where there are many, in which Ctrl-C counts
+    for unit, padded in enumerate(cleaned):
+        if state.ids[unit] in state.whole_units or state.has_passed("split", unit, alone=True):
+            continue
+        state.passes("split", unit)
+        windows = padded[:, n_times // 2 : n_times // 2 + n_times]
         flat = without(windows.reshape(len(windows), -1), nuisance_directions(state.model.templates[unit])[1:])
         allowed = allowed_variance(state.model.templates[unit])
-        return windows, divide(flat.reshape(windows.shape), SMALLEST_CLUSTER, state.seed, allowed=allowed)
-
-    templates, extra, parents = state.model.templates.astype(np.float64).copy(), [], []
-    for unit, (windows, labels) in zip(asked, in_threads(parts_of, len(asked), 1), strict=True):
-        state.passes("split", unit)
+        labels = divide(flat.reshape(windows.shape), SMALLEST_CLUSTER, state.seed, allowed=allowed)
         sets = sorted((np.flatnonzero(labels == c) for c in np.unique(labels)), key=len, reverse=True)
         means = [windows[s].mean(axis=0).T for s in sets]
         for members, mean in zip(sets[1:], means[1:], strict=True):

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -38,9 +37,6 @@ TWO_MEANS_ROUNDS = 30
 _QUARTILES_APART = 2 * norm.ppf(0.75)
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
-
-
-_output_is_ours = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -171,18 +167,16 @@ def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:
 
 @contextlib.contextmanager
 def _standard_output_to_error() -> Iterator[None]:
-    """What a compiled library prints goes to standard error: standard output belongs to the result. One thread at a time: it
-    is the process's."""
-    with _output_is_ours:
-        sys.stdout.flush()
-        kept = os.dup(1)
-        os.dup2(2, 1)
-        try:
-            yield
-        finally:
-            ctypes.CDLL(None).fflush(None)
-            os.dup2(kept, 1)
-            os.close(kept)
+    """What a compiled library prints goes to standard error: standard output belongs to the result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        ctypes.CDLL(None).fflush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def divide(

@@ -358,3 +358,25 @@ def test_work_in_threads_comes_in_order_and_its_error_is_raised_when_what_has_be
     assert not running, "nothing goes on"
     assert max(most) <= 2 and len(most) < 10, "what had not begun never did"
     assert in_threads(lambda part: part.start, 4, 1) == [0, 1, 2, 3], "the threads are there for the next"
+
+
+def test_a_signal_decoded_in_parts_has_the_spikes_of_the_whole(monkeypatch):
+    """Also where a stretch without a quiet place is longer than a part, and for float64."""
+    rng = np.random.default_rng(13)
+    time_ = np.arange(24) - 8
+    shapes = [np.exp(-0.5 * (time_ / width) ** 2) * np.cos(time_ / (1.5 * width)) for width in (2, 3, 4)]
+    templates = np.stack([np.outer(rng.normal(1, 0.5, 2), 8 * shape) for shape in shapes])
+    model = SpikeSlab(templates, np.full(3, 0.1), np.full(3, 6.0), 10)
+    signal = rng.standard_normal((2, 40_000)).astype(np.float32)
+    for start in [0, *range(9000, 15_000, 60), *rng.integers(0, 39_976, 150), 39_976]:
+        signal[:, start : start + 24] += templates[rng.integers(3)]
+    monkeypatch.setattr("spikecrsae.csc.pursuit._PIECE", 700)
+    for values in (signal, signal.astype(np.float64), BlockSpectra.of(signal, 24)):
+        monkeypatch.setattr("spikecrsae.csc.pursuit._CORRELATED", 1 << 19)
+        whole = model.decode(values)
+        assert len(whole) > 200
+        for at_once in (1, 1500, 5000):
+            monkeypatch.setattr("spikecrsae.csc.pursuit._CORRELATED", at_once)
+            parts = model.decode(values)
+            for name in ("unit", "sample", "amplitude", "shift", "gain", "rival"):
+                np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))

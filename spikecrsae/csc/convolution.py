@@ -201,8 +201,10 @@ def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]
     slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
     if len(slices) < 2 or getattr(_thread, "is_ours", False):
         return [work(part) for part in slices]
-    futures = [_pool(n_cores()).submit(work, part) for part in slices]
+    pool, futures = _pool(n_cores()), []
     try:
+        for part in slices:
+            futures.append(pool.submit(work, part))
         return [future.result() for future in futures]
     except BaseException:
         wait([future for future in futures if not future.cancel()])

@@ -122,14 +122,14 @@ class SpikeSlab:
         if isinstance(seen, View):
             return Spikes.joined(pieces(seen, 0, cuts(seen.correlation, enough, gap, _PIECE)))
         found, first, correlation = [], 0, np.zeros((self.n_units, 0), seen.dtype)
-        # the correlation with all templates takes more memory than the signal: never of everything at once
+        # the correlation with all templates takes more memory than the signal: not of everything at once, if quiet places part it
         for start, stop in seen.parts(_CORRELATED):
             correlation = seen.correlate_after(correlation, self.templates, start, stop)
             bounds = cuts(correlation, enough, gap, _PIECE)
             if stop < seen.n_blocks:
                 bounds = bounds[:-1]  # the last piece goes on in the next part
             found += pieces(View(seen.signal, correlation, overlaps), first, bounds)
-            first, correlation = first + bounds[-1], correlation[:, bounds[-1] :]
+            first, correlation = first + bounds[-1], correlation[:, bounds[-1] :].copy()
         return Spikes.joined(found)
 
     def _doubtful(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
