@@ -2,9 +2,10 @@
 
     SPIKECRSAE_DATA=<folder> python benchmarks/sort_speed.py --folder DIR [--others-python PATH] [--docs] [tetrodes] [long]
 
-tetrodes  mearec_tetrode6 and synth_tetrode5, every sorter in a process of its own, the second run counted: what had to be
-          compiled once is on disk by then. Seconds of the process from its start to the result, ours with report and all, those of the
-          others with as many jobs as there are cores, and of their run_sorter alone.
+tetrodes  mearec_tetrode6 and synth_tetrode5, every sorter in a process of its own, in turns (--turns), after a run of each that is
+          not counted: what had to be compiled once is on disk by then. Seconds of the process from its start to the result, ours
+          with report and all, those of the others with as many jobs as there are cores, and of their run_sorter alone.
+          Median and range; a shared machine's speed changes within minutes, so ratios are those of one turn.
 long      six neurons of 15 Hz on a tetrode at 30 kHz, from spikecrsae.simulate: ten minutes, and an hour (864 MB) that begins with
           them and goes on with five times ten minutes of the same neurons, other spikes and other noise. Seconds, and the peak
           of the resident memory of all its processes together (Linux).
@@ -89,21 +90,34 @@ def other(sorter: str, case: Case, python: Path, folder: Path) -> tuple[float, f
     return (seconds, run["seconds"]) if run["status"] == "ok" else (np.nan, np.nan)
 
 
-def tetrodes(folder: Path, python: Path | None) -> list[str]:
-    """One table: the second run of every sorter on both recordings."""
+def tetrodes(folder: Path, python: Path | None, names: list[str], sorters: list[str], turns: int) -> list[str]:
+    """One table: every sorter on the recordings, after a run that is not counted, in turns."""
     data = os.environ.get("SPIKECRSAE_DATA")
     if not data:
         return ["SPIKECRSAE_DATA is not set: no development recording to sort."]
-    lines = ["| recording | sorter | s, whole process | s, run_sorter | times ours |", "| --- | --- | --- | --- | --- |"]
-    for name, file in TETRODES.items():
-        case = Case(name, Path(data) / file, (), True)
-        ours = [sort(case.path, folder) for _ in range(2)][1]
-        stages = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in ours[2].items())
-        lines.append(f"| {name} | spikecrsae | {ours[0]:.1f} | - | 1 ({stages}) |")
-        for sorter in FASTEST if python else ():
-            whole, alone = [other(sorter, case, python, folder) for _ in range(2)][1]
-            lines.append(f"| {name} | {SORTERS[sorter]} | {whole:.1f} | {alone:.1f} | {whole / ours[0]:.2f} |")
+    lines = [
+        "| recording | sorter | s, whole process | s, run_sorter | times ours, in the same turn |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in names:
+        case = Case(name, Path(data) / TETRODES[name], (), True)
+        ours, others = [], {sorter: [] for sorter in sorters if python}
+        for _ in range(1 + turns):
+            ours.append(sort(case.path, folder))
+            for sorter, runs in others.items():
+                runs.append(other(sorter, case, python, folder))
+        whole = np.array([run[0] for run in ours[1:]])
+        stages = ", ".join(f"{stage} {np.median([run[2][stage] for run in ours[1:]]):.1f}" for stage in ours[-1][2])
+        lines.append(f"| {name} | spikecrsae | {middle(whole)} | - | 1 ({stages}) |")
+        for sorter, runs in others.items():
+            seconds, alone = np.array(runs[1:]).T
+            lines.append(f"| {name} | {SORTERS[sorter]} | {middle(seconds)} | {middle(alone)} | {middle(seconds / whole)} |")
     return lines
+
+
+def middle(values: np.ndarray) -> str:
+    """Median and range."""
+    return f"{np.median(values):.3g} ({values.min():.3g} to {values.max():.3g})"
 
 
 def write_long(paths: dict[int, Path]) -> None:
@@ -159,12 +173,17 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=["tetrodes", "long"], help="tetrodes, long; both by default")
     parser.add_argument("--folder", type=Path, required=True, help="recordings and results are kept here")
     parser.add_argument("--others-python", type=Path, help="Python of an environment with the other sorters")
+    parser.add_argument("--recordings", type=lambda text: text.split(","), default=list(TETRODES), help="of the tetrodes")
+    parser.add_argument("--sorters", type=lambda text: text.split(","), default=list(FASTEST), help="the others")
+    parser.add_argument("--turns", type=int, default=3, help="counted runs of every sorter on the tetrodes")
     parser.add_argument("--docs", action="store_true", help="put what is printed into docs/benchmarks.md")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     text: list[str] = []
     if "tetrodes" in arguments.parts:
-        text += ["**120 s of tetrode**, second run", "", *tetrodes(arguments.folder, arguments.others_python), ""]
+        names, sorters, turns = arguments.recordings, arguments.sorters, arguments.turns
+        text += [f"**120 s of tetrode**, {turns} turns", ""]
+        text += [*tetrodes(arguments.folder, arguments.others_python, names, sorters, turns), ""]
     if "long" in arguments.parts:
         text += ["**An hour**", "", *long(arguments.folder), ""]
     intro = f"On {os.cpu_count()} cores ({platform.machine()}), no GPU."
