@@ -165,6 +165,20 @@ def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
     assert not jobs[1 - killed].folder.exists()
 
 
+def test_a_process_that_is_told_to_stop_again_and_again_stops_once(day, tmp_path, capfd):
+    """The terminal and the batch may both tell it; what comes while it tidies up, or ends, is no error."""
+    job = Job((day / NAMES["left_tetrode"],), tmp_path / "left_tetrode")
+    with closing(run_jobs([job], 1)) as events:
+        next(event for event in events if event.stage)
+        (worker,) = multiprocessing.active_children()
+        while worker.is_alive():
+            worker.terminate()
+            time.sleep(0.001)
+        assert worker.exitcode == 128 + signal.SIGTERM
+    assert capfd.readouterr().err == ""
+    assert not unfinished(job.folder).exists()
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")]
 )

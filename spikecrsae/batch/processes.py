@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -125,6 +126,7 @@ def _serve(connection: Connection) -> None:
     """The process: a job in, its stages and its result out, until the other end closes."""
     end_with_parent()
     stay_alone()
+    sys.unraisablehook = _end_if_dropped
     signal.signal(signal.SIGTERM, _raise_stopped)
     try:
         while True:
@@ -136,7 +138,15 @@ def _serve(connection: Connection) -> None:
 
 
 def _raise_stopped(signum, frame) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the terminal's and the batch's may both come; tidying up takes one
     raise _Stopped
+
+
+def _end_if_dropped(dropped) -> None:
+    """Python drops an exception that meets it in a destructor or a callback: then end without tidying up, as late ones do."""
+    if issubclass(dropped.exc_type, _Stopped):
+        os._exit(128 + signal.SIGTERM)
+    sys.__unraisablehook__(dropped)
 
 
 class _Reporter(Observer):
