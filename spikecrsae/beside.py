@@ -29,10 +29,10 @@ class _Helper:
     """The process, and the thread that writes a question to it, takes the answer, and goes on to the next question: neither
     end ever writes while the other one does."""
 
-    def __init__(self, modules: tuple[str, ...]) -> None:
+    def __init__(self) -> None:
         code = f"import sys; sys.path[:] = {_path()!r}; from spikecrsae import beside; beside.serve()"
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-c", code, *modules],
+            [sys.executable, "-I", "-c", code],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -80,12 +80,13 @@ def stay_alone() -> None:
 
 @contextlib.contextmanager
 def helped(*modules: str) -> Iterator[None]:
-    """Let a second process load these modules, and do what `begin` gives it, meanwhile. It ends with this one, however that
-    ends. A process that has loaded them all, as a notebook may have, needs no second one."""
+    """Let a second process do what `begin` gives it, one after the other, meanwhile. It ends with this one, however that
+    ends. modules: the libraries that all of it needs; a process that has loaded them, as a notebook may have, needs no second
+    one."""
     loaded = modules and all(name in sys.modules for name in modules)
     useful = n_cores() > 1 and sys.executable and not (loaded or _alone)
     try:
-        helper = _Helper(modules) if useful else None
+        helper = _Helper() if useful else None
     except OSError as error:  # no room for it
         log.debug("no second process: %s", error)
         helper = None
@@ -125,14 +126,18 @@ def begin(work: Callable[..., T], *arguments: Any) -> Callable[[], T]:
     return result
 
 
-def serve() -> None:
-    """The life of the second process: load the modules named on its command line, then do what comes, until nothing more can
-    come or something fails. An answer is the result with the warnings on the way."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library says does not get among the answers
-    for name in sys.argv[1:]:
+def load(*modules: str) -> None:
+    """Load modules, for `begin` before there is work that needs them."""
+    for name in modules:
         with contextlib.suppress(Exception):  # it will fail again where it is needed
             __import__(name)
+
+
+def serve() -> None:
+    """The life of the second process: do what comes, until nothing more can come or something fails. An answer is the result
+    with the warnings on the way."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library says does not get among the answers
     with contextlib.suppress(EOFError):
         while True:
             work, arguments = pickle.load(sys.stdin.buffer)

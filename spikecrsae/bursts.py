@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import binom, poisson
 
+from spikecrsae.distributions import binom_sf, poisson_cdf
 from spikecrsae.satellites import SATELLITE_FRACTION
 
 #: Within this time of a neuron's first spike the later spikes of its burst come.
@@ -39,9 +39,9 @@ def burst_p_value(leading: np.ndarray, following: np.ndarray, burst: int, n_samp
     close = int(_neighbours(following, leading, -refractory, refractory).sum())
     return float(
         max(
-            binom.sf(n_after - 1, n, chance),
-            binom.sf(n_after - 1, n_after + n_before, 0.5),
-            poisson.cdf(close, (after.sum() + before.sum()) * refractory / burst),
+            binom_sf(n_after - 1, n, chance),
+            binom_sf(n_after - 1, n_after + n_before, 0.5),
+            poisson_cdf(close, (after.sum() + before.sum()) * refractory / burst),
         )
     )
 

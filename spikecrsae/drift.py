@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import chi2
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.distributions import chi2_isf
 from spikecrsae.evidence import learned_spread
 from spikecrsae.initialise import windows_at
 
@@ -84,7 +84,7 @@ def fit_drift(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.
         # gain and jitter make some directions vary more than noise does
         left_over = windows.reshape(len(mine), -1) @ right.T - orthonormal @ (coefficients @ right.T)
         more = np.maximum(left_over.var(axis=0) - 1, 0)
-        kept = size**2 > bound**2 + more * chi2.isf(STEADY_LEVEL, n_terms - 1)
+        kept = size**2 > bound**2 + more * chi2_isf(STEADY_LEVEL, n_terms - 1)
         if not kept.any():
             continue
         coefficients[1:] = (left[:, kept] * size[kept]) @ right[kept]

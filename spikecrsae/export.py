@@ -25,6 +25,7 @@ from spikecrsae.exports.nwb import nwb_file
 from spikecrsae.exports.phy import phy_files
 from spikecrsae.exports.waveforms import Signal, used_channels
 from spikecrsae.files import write_atomic
+from spikecrsae.filter_design import design_filter
 from spikecrsae.folders import check_export, write_export
 from spikecrsae.readers import open_session
 from spikecrsae.recording import Recording
@@ -177,7 +178,7 @@ def _check_recording(sorting: Sorting, recording: Recording) -> None:
 def _signal(sorting: Sorting, run: dict, recording: Recording) -> Signal:
     """The recording with the high-pass filter and the common reference that it was sorted with."""
     config = Config().with_values(run.get("config", {}), origin="run.json").preprocess
-    sos, margin = preprocess.design_filter(config, recording.sampling_frequency)
+    sos, margin = design_filter(config, recording.sampling_frequency)
     used = recording.select(used_channels(sorting))
 
     def highpassed(start: int, stop: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import sosfilt_zi
 
 from spikecrsae.csc.compiled import compiled
 from spikecrsae.csc.convolution import in_threads
@@ -23,7 +22,7 @@ def zero_phase(traces: np.ndarray, sos: np.ndarray, margin: int) -> np.ndarray:
     pad = min(margin, len(traces) - 1)
     before, after = 2 * traces[:1] - traces[pad:0:-1], 2 * traces[-1:] - traces[-2 : -pad - 2 : -1]
     extended = np.concatenate([before, traces, after])
-    steady = sosfilt_zi(sos)
+    steady = _steady_state(sos)
     result = np.empty(traces.shape, np.float32)
 
     def filter_block(part: slice) -> None:
@@ -34,6 +33,16 @@ def zero_phase(traces: np.ndarray, sos: np.ndarray, margin: int) -> np.ndarray:
 
     in_threads(filter_block, len(traces), max(BLOCK, 4 * margin))
     return result
+
+
+def _steady_state(sos: np.ndarray) -> np.ndarray:
+    """State (n_sections, 2) of `_cascade` after an endless signal of ones."""
+    state, level = np.empty((len(sos), 2)), 1.0
+    for section, (b0, b1, b2, _, a1, a2) in zip(state, sos, strict=True):
+        before, level = level, level * (b0 + b1 + b2) / (1 + a1 + a2)
+        section[1] = b2 * before - a2 * level
+        section[0] = b1 * before - a1 * level + section[1]
+    return state
 
 
 @compiled

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae import hybrid, pipeline, preprocess
+from spikecrsae import pipeline, preprocess
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
@@ -72,7 +72,13 @@ class Group:
         if self.model is not None:
             return pipeline.apply(self.model, part, self.config, observer, f"of group {self.name}", gather)
         outcome = pipeline.sort(part, self.config, observer, gather=gather, shelf=self.shelf)
-        return hybrid.self_test(part, outcome, observer, self.shelf) if self.self_test else outcome
+        return _self_tested(part, outcome, observer, self.shelf) if self.self_test else outcome
+
+
+def _self_tested(recording: Recording, outcome: Outcome, observer: Observer, shelf: Shelf | None) -> Outcome:
+    from spikecrsae import hybrid  # with libraries that take long to load, and that nothing else needs
+
+    return hybrid.self_test(recording, outcome, observer, shelf)
 
 
 @contextmanager
@@ -117,7 +123,7 @@ def sort(
     if not recording.groups and not (cluster and cluster.far):
         gather = Elsewhere(reopen, cluster) if cluster else gathered
         outcome = pipeline.sort(recording, config, observer, components_path, gather, shelf)
-        return hybrid.self_test(recording, outcome, observer, shelf) if self_test else outcome
+        return _self_tested(recording, outcome, observer, shelf) if self_test else outcome
     found = recording.groups or {"": tuple(range(recording.n_channels))}
     groups = [
         Group(name, channels, config, self_test, shelf=shelf and (shelf.part(str(number)) if name else shelf))

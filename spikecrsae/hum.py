@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import signal as sps
 from scipy.ndimage import median_filter
-from scipy.stats import gamma
 
 from spikecrsae import noise
+from spikecrsae.distributions import gamma_isf
 
 #: Chance of finding a line in a recording that has none.
 LEVEL = 1e-3
@@ -42,7 +41,7 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
     power = noise.power([block for block, _ in whole], [mask * window for _, mask in whole], length)
     usual = np.stack([median_filter(channel, SURROUND_HZ, mode="nearest") for channel in power])
     ratio = power / np.maximum(usual, np.finfo(float).tiny)
-    bound = gamma.isf(LEVEL / ratio.size, n) / gamma.median(n)
+    bound = gamma_isf(LEVEL / ratio.size, n) / gamma_isf(0.5, n)
     found = (ratio > bound).any(axis=0)
     step = sampling_frequency / length
     lines = []
@@ -68,9 +67,11 @@ def strongest(lines: np.ndarray) -> tuple[np.ndarray, str]:
 
 def notches(lines: np.ndarray, sampling_frequency: float) -> np.ndarray:
     """Second-order sections (n, 6) that take away lines (n, 3) as from `find_lines`."""
+    from scipy.signal import iirnotch
+
     widths = np.maximum(NOTCH_WIDTH * lines[:, 1], NARROWEST_HZ)
     filters = [
-        sps.iirnotch(centre, centre / width, sampling_frequency) for centre, width in zip(lines[:, 0], widths, strict=True)
+        iirnotch(centre, centre / width, sampling_frequency) for centre, width in zip(lines[:, 0], widths, strict=True)
     ]
     return np.array([np.concatenate(pair) for pair in filters]).reshape(-1, 6)
 

@@ -36,9 +36,9 @@ from spikecrsae import pipeline
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.csc.pursuit import shift_in_time
 from spikecrsae.errors import InputError, ReadError
+from spikecrsae.filter_design import design_filter
 from spikecrsae.intervals import in_any, widened
 from spikecrsae.learned import Shelf
-from spikecrsae.preprocess import design_filter
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
 from spikecrsae.score import agreement, label_spikes, match_counts, match_units_one_to_one

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import eigh
-from scipy.special import bdtr
-from scipy.stats import chi2, norm
 
 from spikecrsae.config import InitialiseConfig
 from spikecrsae.csc.compiled import compiled
 from spikecrsae.csc.convolution import energy_in_span, in_threads
+from spikecrsae.distributions import binom_cdf, chi2_isf, norm_ppf, norm_sf
 from spikecrsae.units import ms_to_samples
 
 #: Level of the test for two modes.
@@ -34,7 +33,7 @@ GROUPS_TRIED = 50
 #: 2-means has settled after so many rounds, or all but.
 TWO_MEANS_ROUNDS = 30
 #: Quartiles of the standard normal distribution are so far apart.
-_QUARTILES_APART = 2 * norm.ppf(0.75)
+_QUARTILES_APART = 2 * norm_ppf(0.75)
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
 
@@ -91,7 +90,7 @@ class SpikeSubspace:
     def detect(self, whitened: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
         Gaussian exceeds `threshold` standard deviations either way."""
-        level = chi2.isf(2 * norm.sf(threshold), len(self.shapes) * whitened.shape[1])
+        level = chi2_isf(2 * norm_sf(threshold), len(self.shapes) * whitened.shape[1])
         return _peaks(self.statistic(whitened), level, dead_time)
 
 
@@ -350,7 +349,7 @@ def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> floa
     counts = np.searchsorted(pooled, starts + width) - np.searchsorted(pooled, starts)
     left, right = np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
     rim = np.minimum(left, right)
-    return float(min(1.0, len(starts) * bdtr(counts, counts + rim, 0.5).min()))
+    return float(min(1.0, len(starts) * binom_cdf(counts, counts + rim, 0.5).min()))
 
 
 def templates_from_labels(windows: np.ndarray, labels: np.ndarray, smallest: int) -> np.ndarray:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae import resume
-from spikecrsae.beside import begin, helped
+from spikecrsae.beside import begin, helped, load
 from spikecrsae.cluster import Cluster
 from spikecrsae.config import Config
 from spikecrsae.cores import n_cores
 from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
 from spikecrsae.files import writing
+from spikecrsae.filter_design import begin_design
 from spikecrsae.folders import put_in_place, settle, unfinished
 from spikecrsae.locks import reserved
 from spikecrsae.logs import logging_to_file
@@ -115,7 +116,7 @@ def run_job(job: Job, observer: Observer | None = None):
         outcome = _found(job, observer) if job.resume else None
         if outcome is None:
             _check_exports(job)
-            with _helped(job.config):
+            with _helped(job.config, opened.sampling_frequency):
                 outcome = _sorted(job, opened, reopen, observer)
         try:
             _export(job, reopen, observer)
@@ -125,10 +126,18 @@ def run_job(job: Job, observer: Observer | None = None):
     return outcome
 
 
-def _helped(config: Config) -> contextlib.AbstractContextManager[None]:
-    """A second process for what a run needs at its end; a memory limit is kept by one."""
-    limited = config.runtime.memory_limit is not None
-    return contextlib.nullcontext() if limited else helped("matplotlib.backends.backend_agg", "torch")
+@contextlib.contextmanager
+def _helped(config: Config, sampling_frequency: float) -> Iterator[None]:
+    """A second process for the filter, which a run needs at once, and for what it needs at its end; a memory limit is kept by
+    one."""
+    if config.runtime.memory_limit is not None:
+        yield
+        return
+    libraries = "matplotlib.backends.backend_agg", "torch"
+    with helped(*libraries):
+        begin_design(config.preprocess, sampling_frequency)
+        begin(load, *libraries)
+        yield
 
 
 def _found(job: Job, observer: Observer):
@@ -194,6 +203,8 @@ def _sorted(job: Job, opened, reopen: Callable, observer: Observer):
 
 def _check_exports(job: Job) -> None:
     """Before a run: whether its result could be written in the formats asked for. Raises OutputError as export does."""
+    if not job.exports:
+        return
     from spikecrsae.export import FORMATS, check_place
 
     for kind in job.exports:
@@ -203,6 +214,8 @@ def _check_exports(job: Job) -> None:
 def _export(job: Job, reopen: Callable, observer: Observer) -> None:
     """Write the finished result in further formats into its folder, all or those that are missing; reopen() gives the
     recording."""
+    if not job.exports:
+        return
     from spikecrsae.curated import open_sorting
     from spikecrsae.export import default_place, export
 

@@ -10,12 +10,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import signal as sps
 
 from spikecrsae import filters, noise
-from spikecrsae.config import OCTAVE, PreprocessConfig
+from spikecrsae.config import PreprocessConfig
 from spikecrsae.cores import n_cores
 from spikecrsae.errors import InputError
+from spikecrsae.filter_design import design_filter, edges, settling_samples
 from spikecrsae.hum import find_lines, notches, part_to_leave, strongest
 from spikecrsae.intervals import NONE, bridged, inside, widened, within
 from spikecrsae.progress import Observer
@@ -272,7 +272,7 @@ def fit(
             "it needs at least two. Leave --common-reference out."
         )
     sos, margin = design_filter(config, fs)
-    if config.lowpass_hz is not None and (upper := _upper_edge(config, fs)) < config.lowpass_hz:
+    if config.lowpass_hz is not None and (upper := edges(config, fs)[1]) < config.lowpass_hz:
         log.warning(
             "preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper
         )
@@ -316,46 +316,9 @@ def fit(
 def check_filter(recording: Recording, config: PreprocessConfig) -> None:
     """Raise InputError where the edges of the filter do not fit the recording's sampling frequency; nothing is read."""
     try:
-        design_filter(config, recording.sampling_frequency)
+        edges(config, recording.sampling_frequency)
     except InputError as error:
         raise InputError(f"{recording.source}: {error}") from error
-
-
-def design_filter(config: PreprocessConfig, fs: float) -> tuple[np.ndarray, int]:
-    """Sections of the Butterworth filter, and the samples after which its transients are below 1e-8. Raises InputError where
-    its edges do not fit the sampling frequency fs in Hz."""
-    sos = _sections(config, fs)
-    return sos, settling_samples(sos)
-
-
-def _sections(config: PreprocessConfig, fs: float) -> np.ndarray:
-    nyquist = fs / 2
-    if config.highpass_hz >= nyquist:
-        raise InputError(
-            f"preprocess.highpass_hz = {config.highpass_hz} Hz must be below the Nyquist frequency, {nyquist} Hz at a sampling "
-            f"frequency of {fs} Hz; give a lower --highpass-hz, or the true --sampling-frequency."
-        )
-    if config.lowpass_hz is None:
-        return sps.butter(config.filter_order, config.highpass_hz, "highpass", fs=fs, output="sos")
-    upper = _upper_edge(config, fs)
-    if upper < OCTAVE * config.highpass_hz:
-        raise InputError(
-            f"the filter's upper edge, {upper:g} Hz below the Nyquist frequency of {nyquist:g} Hz, must be at least {OCTAVE:g} times its "
-            f"lower edge, {config.highpass_hz:g} Hz; give a lower --highpass-hz, or leave --lowpass-hz out."
-        )
-    return sps.butter(config.filter_order, [config.highpass_hz, upper], "bandpass", fs=fs, output="sos")
-
-
-def _upper_edge(config: PreprocessConfig, fs: float) -> float:
-    return min(config.lowpass_hz or np.inf, 0.9 * fs / 2)
-
-
-def settling_samples(sos: np.ndarray, left: float = 1e-8) -> int:
-    """Samples after which the slowest pole of sections sos (n, 6) has decayed to `left`. Raises ValueError where it never does."""
-    slowest = np.abs(np.concatenate([np.roots(section[3:]) for section in sos])).max()
-    if slowest >= 1:
-        raise ValueError(f"a filter with a pole at {slowest:g} does not settle")
-    return int(np.ceil(np.log(left) / np.log(max(slowest, np.finfo(float).tiny))))
 
 
 def _highpass(traces: np.ndarray, sos: np.ndarray, margin: int, common_reference: str) -> np.ndarray:

@@ -8,19 +8,21 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikecrsae.config import Config
 from spikecrsae.device import resolve_device
 from spikecrsae.errors import OutputError, SpikeCRsAEError
 from spikecrsae.files import write_atomic, writing
 from spikecrsae.folders import unfinished
-from spikecrsae.learned import Shelf
 from spikecrsae.memory import within_limit
 from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.record import check_record, library_versions
 from spikecrsae.results import prepare_folder, read_run
+
+if TYPE_CHECKING:
+    from spikecrsae.learned import Shelf
 
 #: In an unfinished result: what was learned, and what it is tied to.
 FOLDER, _TIES = "resume", "run.json"
@@ -92,6 +94,8 @@ def goes_on(folder: Path, now: Mapping[str, Any], overwrite: bool, observer: Obs
 
 def shelf_of(folder: Path, now: Mapping[str, Any]) -> Shelf:
     """The place for what a run with the ties `now` learns, beside the result folder `folder`."""
+    from spikecrsae.learned import Shelf  # which loads all that sorts
+
     return Shelf(unfinished(folder) / FOLDER, hashlib.sha256(_text(now)).hexdigest())
 
 

@@ -40,6 +40,8 @@ FLOORS = {
         "locks",
         "components",
         "filters",
+        "filter_design",
+        "distributions",
         "cluster",
     },
     3: {

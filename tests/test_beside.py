@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from spikecrsae import beside
-from spikecrsae.beside import begin, helped
+from spikecrsae.beside import begin, helped, load
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 
@@ -63,10 +63,37 @@ def test_what_cannot_be_sent_or_loaded_is_done_here(two_cores, monkeypatch):
     only_here = types.ModuleType("only_here")
     exec("import os\ndef who(): return os.getpid()", vars(only_here))
     monkeypatch.setitem(sys.modules, "only_here", only_here)
-    with helped("no_such_library"):
+    with helped():
+        begin(load, "no_such_library")
         assert begin(lambda: os.getpid())() == os.getpid()
         assert begin(os.getpid)() != os.getpid()
         assert begin(only_here.who)() == os.getpid()
+
+
+def test_libraries_are_loaded_there_in_turn(two_cores):
+    with helped():
+        before, _, after = begin(_is_loaded, "poplib"), begin(load, "poplib"), begin(_is_loaded, "poplib")
+        assert not before() and after()
+        assert not _is_loaded("poplib")
+
+
+def _is_loaded(name: str) -> bool:
+    return name in sys.modules
+
+
+def test_the_filter_is_designed_there_and_is_the_same(two_cores):
+    """The library that designs it is not loaded here; where that fails it is, and a filter that cannot be is said when asked for."""
+    design = (
+        "import sys\nfrom spikecrsae.beside import helped, stay_alone\nfrom spikecrsae.config import PreprocessConfig\n"
+        "from spikecrsae.filter_design import begin_design, design_filter\nimport spikecrsae.beside as beside\n"
+        "beside.n_cores = lambda: int(sys.argv[1])\nconfig = PreprocessConfig(highpass_hz=300.0, lowpass_hz=6000.0)\n"
+        "with helped():\n    begin_design(config, 1000.0)\n    begin_design(config, 30000.0)\n"
+        "    sos, margin = design_filter(config, 30000.0)\nprint('scipy.signal' in sys.modules, margin, sos.tobytes().hex())"
+    )
+    told = [subprocess.run([sys.executable, "-c", design, n], capture_output=True, text=True, check=True) for n in "21"]
+    (there, *same), (here, *again) = (run.stdout.split() for run in told)
+    assert (there, here) == ("False", "True")
+    assert same == again
 
 
 def test_a_second_process_that_was_killed_is_done_without(two_cores):

@@ -14,9 +14,10 @@ from spikecrsae import hybrid, pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.errors import InputError
+from spikecrsae.filter_design import design_filter
 from spikecrsae.hybrid import Copies, draw_copies, judge, self_test, unfiltered, unselected_scale, with_copies
 from spikecrsae.intervals import in_any
-from spikecrsae.preprocess import design_filter, filtered
+from spikecrsae.preprocess import filtered
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording, recording_from_array
 from spikecrsae.results import read_sorting
