@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import warnings
@@ -21,6 +22,7 @@ from spikecrsae.cores import limits_of, n_cores
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+U = TypeVar("U")
 #: What is wanted of the second process is waited for so long. Then it is taken for stopped.
 _MOST_WAIT_S = 120.0
 
@@ -50,7 +52,8 @@ class _Helper:
         return pickle.load(self._process.stdout)
 
     def end(self) -> None:
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # and its copy
         self._process.wait()
         self._messenger.shutdown(cancel_futures=True)
         for pipe in (self._process.stdin, self._process.stdout):
@@ -68,8 +71,8 @@ def _path() -> list[str]:
 _helper: ContextVar[_Helper | None] = ContextVar("helper", default=None)
 
 
-#: Whether this process does without.
-_alone = False
+#: Whether this process does without; whether it is a second process itself.
+_alone, _serves = False, False
 
 
 def stay_alone() -> None:
@@ -136,13 +139,58 @@ def load(*modules: str) -> None:
 def serve() -> None:
     """The life of the second process: do what comes, until nothing more can come or something fails. An answer is the result
     with the warnings on the way."""
+    global _serves
+    _serves = True
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library says does not get among the answers
     with contextlib.suppress(EOFError):
         while True:
             work, arguments = pickle.load(sys.stdin.buffer)
-            with warnings.catch_warnings(record=True) as caught:
-                value = work(*arguments)
-            warned = [(str(warning.message), warning.category, warning.filename, warning.lineno) for warning in caught]
-            pickle.dump((value, warned), answers, pickle.HIGHEST_PROTOCOL)
+            pickle.dump(_done(work, arguments), answers, pickle.HIGHEST_PROTOCOL)
             answers.flush()
+
+
+def _done(work: Callable[..., T], arguments: tuple) -> tuple[T, list[tuple]]:
+    """The result, and the warnings on the way, as warnings.warn_explicit takes them."""
+    with warnings.catch_warnings(record=True) as caught:
+        value = work(*arguments)
+    return value, [(str(warning.message), warning.category, warning.filename, warning.lineno) for warning in caught]
+
+
+def both(first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    """What two pieces of work give. The second process, for which the first one waits and which has a single thread, does the
+    `second` in a copy of itself meanwhile, its libraries loaded; elsewhere, and where the copy fails, it is done after the
+    `first`."""
+    asked = _ask_copy(second) if _serves else None
+    mine = first()
+    if asked is not None:
+        with contextlib.suppress(Exception):
+            value, warned = asked()
+            for warning in warned:
+                warnings.warn_explicit(*warning)
+            return mine, value
+    return mine, second()
+
+
+def _ask_copy(work: Callable[[], T]) -> Callable[[], tuple[T, list[tuple]]] | None:
+    """Begin work() in a copy of this process; returns what gives its answer. None where no copy can be made."""
+    reading, writing = os.pipe()
+    try:
+        copy = os.fork()
+    except OSError:  # no room for it
+        os.close(reading)
+        os.close(writing)
+        return None
+    if copy == 0:
+        with contextlib.suppress(BaseException), os.fdopen(writing, "wb") as answer:
+            pickle.dump(_done(work, ()), answer, pickle.HIGHEST_PROTOCOL)
+        os._exit(0)
+    os.close(writing)
+
+    def answer() -> tuple[T, list[tuple]]:
+        with os.fdopen(reading, "rb") as pipe:
+            answer = pipe.read()
+        os.waitpid(copy, 0)
+        return pickle.loads(answer)
+
+    return answer

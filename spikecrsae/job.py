@@ -133,7 +133,7 @@ def _helped(config: Config, sampling_frequency: float) -> Iterator[None]:
     if config.runtime.memory_limit is not None:
         yield
         return
-    libraries = "matplotlib.backends.backend_agg", "torch"
+    libraries = "matplotlib.backends.backend_agg", "matplotlib.figure", "torch"
     with helped(*libraries):
         begin_design(config.preprocess, sampling_frequency)
         begin(load, *libraries)

@@ -96,6 +96,37 @@ def test_the_filter_is_designed_there_and_is_the_same(two_cores):
     assert same == again
 
 
+def _two_pids() -> tuple[int, int, int]:
+    return os.getpid(), *beside.both(os.getpid, _pid_with_warning)
+
+
+def _pid_with_warning() -> int:
+    warnings.warn("a glyph is missing", stacklevel=1)
+    return os.getpid()
+
+
+def _second_dies_in_a_copy() -> tuple[int, int]:
+    here = os.getpid()
+    return beside.both(os.getpid, lambda: os.getpid() if os.getpid() == here else os.kill(os.getpid(), signal.SIGKILL))
+
+
+def _second_fails() -> None:
+    beside.both(os.getpid, lambda: int("x"))
+
+
+def test_two_pieces_of_work_are_done_side_by_side_there_and_in_turn_here(two_cores):
+    with helped():
+        asked = begin(_two_pids), begin(_second_dies_in_a_copy), begin(_second_fails)
+        with pytest.warns(UserWarning, match="a glyph is missing"):
+            there, first, second = asked[0]()
+        assert os.getpid() != there == first != second
+        assert asked[1]() == (there, there), "a copy that dies is done without"
+        with pytest.raises(ValueError, match="'x'"):
+            asked[2]()
+    with pytest.warns(UserWarning, match="a glyph is missing"):
+        assert _two_pids() == (os.getpid(),) * 3
+
+
 def test_a_second_process_that_was_killed_is_done_without(two_cores):
     with helped():
         there = begin(os.getpid)()

@@ -7,12 +7,13 @@ same colour in all of them; the palette (after Okabe and Ito) can be told apart 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from spikecrsae.beside import both
 from spikecrsae.score import Tradeoff
 from spikecrsae.sorting import Sorting
 from spikecrsae.texts import counted, visible
@@ -34,17 +35,22 @@ def png_files(sorting: Sorting) -> dict[str, bytes]:
 
     start, traces = sorting.example_start, sorting.example
     reconstruction = sorting.reconstruction(start, start + len(traces))
-    drawings = {
-        "templates.png": lambda file: plot_templates(sorting, file),
-        "traces.png": lambda file: plot_traces(traces, start, sorting, file, reconstruction),
-        "training.png": lambda file: plot_training(sorting.model, file),
-    }
-    files = {name: io.BytesIO() for name in drawings}
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        for name, draw in drawings.items():
-            draw(files[name])
-    return {name: file.getvalue() for name, file in files.items()}
+        templates, (signal, training) = both(
+            lambda: _png(plot_templates, sorting),
+            lambda: (
+                _png(plot_traces, traces, start, sorting, reconstruction=reconstruction),
+                _png(plot_training, sorting.model),
+            ),
+        )
+    return {"templates.png": templates, "traces.png": signal, "training.png": training}
+
+
+def _png(draw: Callable[..., Figure], *what: Any, **more: Any) -> bytes:
+    file = io.BytesIO()
+    draw(*what, path=file, **more)
+    return file.getvalue()
 
 
 def unit_colors(unit_ids: Sequence[int]) -> dict[int, str]:
