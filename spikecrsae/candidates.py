@@ -63,8 +63,9 @@ class Candidates:
 
     def focus(self) -> None:
         """Look at the stretches where a template of the model may find a spike, and at those around the events; what lies
-        between them is noise. The spikes are found anew by the next `update`."""
+        between them is noise. The spikes that lie there stay, until the next `update`."""
         n_times = self.window.n_times
+        known = self.in_whole(self.spikes.sample) if len(self.spikes) else self.spikes.sample
         # what was looked at before is not held beside what comes
         self.signal = self.spectra = self._rest = None
         active = np.zeros(self.whole.shape[1], bool)
@@ -86,7 +87,11 @@ class Candidates:
         last = np.minimum(at[np.r_[new, len(at) - 1]] + after, self.whole.shape[1]) if len(at) else self.first + n_times
         self.signal = np.concatenate([self.whole[:, a:b] for a, b in zip(self.first, last, strict=True)], axis=1)
         self.begins = np.r_[0, np.cumsum(last - self.first)[:-1]]
-        self.spectra, self._decoded = BlockSpectra.of(self.signal, n_times), None
+        self.spectra = BlockSpectra.of(self.signal, n_times)
+        stretch = np.searchsorted(self.first, known, "right") - 1
+        still = known + n_times <= np.where(stretch < 0, 0, last[stretch])
+        sample = self.begins[stretch] + known - self.first[stretch]
+        self.spikes = replace(self.spikes, sample=sample).select(still)
         log.debug("looking at %.0f %% of the signal", 100 * self.signal.shape[1] / self.whole.shape[1])
 
     def in_whole(self, samples: np.ndarray) -> np.ndarray:

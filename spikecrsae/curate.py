@@ -74,22 +74,23 @@ def curate(
     state = Candidates(signal, events, subspace, window, threshold, dead_time, seed, first_model(templates, refractory))
     if not fixed_number:
         _redundant_clusters(state, members)
-    state.focus()
-    quiet_rounds, tried = 0, None
+    quiet, tried = True, None
     for round_number in range(1, MAX_ROUNDS + 1):
+        if quiet:
+            state.focus()
         # what EM has not settled in one round goes on in the next
-        state.update(n_rounds=1 if round_number > 1 else 2)
+        state.update(n_rounds=2 if quiet else 1)
         observer.advance(1)
         if fixed_number:
             break
-        before = len(state.decisions)
+        looked_before, before = quiet and round_number > 1, len(state.decisions)
         state.round_number = round_number
         tried = _decide(state, tried, burst)
         # EM moves on between rounds, so a set is called stable when a second look finds nothing either
-        quiet_rounds = quiet_rounds + 1 if len(state.decisions) == before else 0
-        if quiet_rounds == 2:
+        quiet = len(state.decisions) == before
+        if quiet and looked_before:
             break
-    if not fixed_number:
+    else:
         state.focus()
         state.update(n_rounds=2)
         _deaths(state)
