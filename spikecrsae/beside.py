@@ -52,8 +52,9 @@ class _Helper:
         return pickle.load(self._process.stdout)
 
     def end(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # and its copy
+        if self._process.returncode is None:  # its number is not given to another one before it is waited for
+            with contextlib.suppress(OSError):  # it has died, and its copy
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._messenger.shutdown(cancel_futures=True)
         for pipe in (self._process.stdin, self._process.stdout):
