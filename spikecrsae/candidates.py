@@ -119,10 +119,16 @@ class Candidates:
         self._decoded = self.model
         self._rest = None
 
-    def keep(self, units: np.ndarray) -> None:
-        """Keep these units (indices) and decode again."""
+    def keep(self, units: np.ndarray, others_explain: bool = True) -> None:
+        """Keep these units (indices), and decode again where others may explain what those that go have explained."""
         self.ids = [self.ids[u] for u in units]
-        self.update(0, keep(self.model, units))
+        model, known = keep(self.model, units), None
+        if not others_explain:
+            row = np.full(self.model.n_units, -1)
+            row[units] = np.arange(len(units))
+            known = self.spikes.select(row[self.spikes.unit] >= 0)
+            known = replace(known, unit=row[known.unit])
+        self.update(0, model, known)
 
     def add(self, templates: list[np.ndarray]) -> list[int]:
         """Add units, without decoding; returns their ids."""

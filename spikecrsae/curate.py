@@ -157,7 +157,7 @@ def _deaths_at_once(state: Candidates) -> bool:
     costs = np.array([parameter_cost(*unit) for unit in zip(model.templates, counts, strict=True)])
     certain = 0.5 * model.energy - model.penalty
     weakest_first = np.argsort(model.energy * counts)
-    alive = np.ones(model.n_units, bool)
+    alive, explained = np.ones(model.n_units, bool), False
     for unit in weakest_first:
         for value, level, why in (
             (counts[unit], SMALLEST_CLUSTER, "too few spikes"),
@@ -166,6 +166,7 @@ def _deaths_at_once(state: Candidates) -> bool:
         ):
             if value < level:
                 _dies(state, unit, alive, value, level, int(counts[unit]), why)
+                explained |= why == "explained by others"
                 break
     asked = [unit for unit in weakest_first if not state.has_passed("death", unit)] if alive.all() else []
     # of all at once, as if none of them died
@@ -180,8 +181,9 @@ def _deaths_at_once(state: Candidates) -> bool:
             state.passes("death", unit)
         if loss < costs[unit]:
             _dies(state, unit, alive, loss, costs[unit], int(counts[unit]), "explained by others")
+            explained = True
     if not alive.all():
-        state.keep(np.flatnonzero(alive))
+        state.keep(np.flatnonzero(alive), others_explain=explained)
     return not alive.all()
 
 
