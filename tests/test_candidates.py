@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from known_spikes import N_TIMES, PEAK, REFRACTORY, fired, rendered, slab, spikes_at, template
 
 from spikecrsae.candidates import Candidates
 from spikecrsae.curate import curate
-from spikecrsae.evidence import first_model
+from spikecrsae.evidence import first_model, maximise
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, windows_at
 from spikecrsae.progress import Observer
 
@@ -58,6 +60,41 @@ def test_on_the_stretches_the_spikes_and_rates_are_those_of_the_whole():
     np.testing.assert_allclose(state.model.penalty, np.log(signal.shape[1] / counts), atol=0.05)
     rest = state.rest_of_whole(state.model)
     assert abs((rest**2).mean() - 1) < 0.02
+
+
+def test_spikes_that_are_known_stay_where_they_are_when_the_stretches_change():
+    """Other stretches, with an event of no unit and without the weak unit's; an M-step on the spikes that stay gives what one
+    on the same spikes of the whole signal gives."""
+    signal, _ = fired(slab([FIRST, SECOND], spread=0.05), (80, 60), 900, 2)
+    state = candidates(signal, [FIRST, SECOND])
+    state.focus()
+    state.update(n_rounds=1)
+    before, known, n_looked_at = state.in_whole(state.spikes.sample), state.spikes, state.signal.shape[1]
+    decoded = state.model
+    state.events = np.array([400, 900 * 10 + 500])
+    state.focus()
+    assert state.signal.shape[1] != n_looked_at
+    np.testing.assert_array_equal(state.in_whole(state.spikes.sample), before)
+    np.testing.assert_array_equal(state.spikes.amplitude, known.amplitude)
+    state.update(n_rounds=1)
+    elsewhere = maximise(signal, decoded, replace(known, sample=before))
+    np.testing.assert_allclose(state.model.templates, elsewhere.templates, atol=1e-4)
+
+
+def test_a_unit_whose_spikes_nobody_explains_goes_with_them():
+    signal, _ = fired(slab([FIRST, SECOND], spread=0.05), (40, 30), 900, 2)
+    state = candidates(signal, [FIRST, 0.1 * FIRST, SECOND])
+    state.focus()
+    state.update(n_rounds=0)
+    state.spikes = replace(state.spikes, unit=np.where(np.arange(len(state.spikes)) == 3, 1, state.spikes.unit))
+    before = state.spikes
+    state.keep(np.array([0, 2]), others_explain=False)
+    stay = before.select(before.unit != 1)
+    assert state.ids == [0, 2] and len(stay) == len(before) - 1
+    np.testing.assert_array_equal(state.spikes.sample, stay.sample)
+    np.testing.assert_array_equal(state.spikes.unit, stay.unit // 2)
+    state.keep(np.array([0, 1]))
+    assert len(state.spikes) == len(before), "decoded again, others explain what it had"
 
 
 def test_an_event_is_looked_at_even_where_no_template_is():
