@@ -74,6 +74,8 @@ _helper: ContextVar[_Helper | None] = ContextVar("helper", default=None)
 
 #: Whether this process does without; whether it is a second process itself.
 _alone, _serves = False, False
+#: Where a second process writes its answers.
+_answers = -1
 
 
 def stay_alone() -> None:
@@ -140,9 +142,9 @@ def load(*modules: str) -> None:
 def serve() -> None:
     """The life of the second process: do what comes, until nothing more can come or something fails. An answer is the result
     with the warnings on the way."""
-    global _serves
-    _serves = True
+    global _serves, _answers
     answers = os.fdopen(os.dup(1), "wb")
+    _serves, _answers = True, answers.fileno()
     os.dup2(2, 1)  # what a library says does not get among the answers
     with contextlib.suppress(EOFError):
         while True:
@@ -175,7 +177,10 @@ def both(first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
 
 def _ask_copy(work: Callable[[], T]) -> Callable[[], tuple[T, list[tuple]]] | None:
     """Begin work() in a copy of this process; returns what gives its answer. None where no copy can be made."""
-    reading, writing = os.pipe()
+    try:
+        reading, writing = os.pipe()
+    except OSError:  # no descriptors left
+        return None
     try:
         copy = os.fork()
     except OSError:  # no room for it
@@ -183,6 +188,9 @@ def _ask_copy(work: Callable[[], T]) -> Callable[[], tuple[T, list[tuple]]] | No
         os.close(writing)
         return None
     if copy == 0:
+        # what it holds open would hide from others, and from itself, that the second process has died
+        for end in (reading, _answers):
+            os.close(end)
         with contextlib.suppress(BaseException), os.fdopen(writing, "wb") as answer:
             pickle.dump(_done(work, ()), answer, pickle.HIGHEST_PROTOCOL)
         os._exit(0)

@@ -13,7 +13,6 @@ from click.testing import CliRunner
 
 from spikecrsae.cli.main import cli
 
-
 # A shell lets what it starts with & ignore Ctrl-C, and what that starts inherits it; the tests are about what a terminal does.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -127,6 +127,43 @@ def test_two_pieces_of_work_are_done_side_by_side_there_and_in_turn_here(two_cor
         assert _two_pids() == (os.getpid(),) * 3
 
 
+def _much() -> bytes:
+    """More than a pipe holds."""
+    return bytes(1_000_000)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="asks /proc which processes there are")
+def test_a_second_process_that_dies_leaves_no_copy_and_is_not_waited_for(two_cores):
+    with helped():
+        there = begin(os.getpid)()
+        began = time.monotonic()
+        assert begin(_copy_that_answers_much)() == (0, 1_000_000)
+        assert time.monotonic() - began < 20
+    deadline = time.monotonic() + 10
+    while _in_group(there):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _copy_that_answers_much() -> tuple[int, int]:
+    def die() -> int:
+        if beside._serves:
+            time.sleep(0.3)  # the copy writes by now
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 0
+
+    mine, much = beside.both(die, _much)
+    return mine, len(much)
+
+
+def _in_group(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_second_process_that_was_killed_is_done_without(two_cores):
     with helped():
         there = begin(os.getpid)()
