@@ -16,13 +16,15 @@ OUTLIER_LEVEL = 0.05
 LEAST_FOLLOWERS = 20
 
 
-def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int) -> np.ndarray:
+def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_noise: np.ndarray | None = None) -> np.ndarray:
     """Spikes (bool, n) that are none of their unit: too small for it, or of another shape. burst: bursts.BURST_MS in samples.
+    misfit_of_noise: SpikeSlab's, 0 unless given.
 
     Among n spikes of one unit the smallest amplitude and the largest misfit are what
     normal distributions allow at level OUTLIER_LEVEL / n each (Bonferroni; Grubbs 1950); misfit, a sum of squares, is nearly
     normal in its cube root (Wilson and Hilferty 1931). Location and scale are the median and the distance to a quantile at
-    one standard deviation, which outliers do not move: the larger of the two sides for amplitudes, the upper side for misfits.
+    one standard deviation, which outliers do not move: the larger of the two sides for amplitudes, the upper side for misfits,
+    and there no less than what noise alone makes: the quantiles of few spikes may lie side by side.
     """
     outlying = np.zeros(len(spikes), bool)
     root = np.cbrt(misfit)
@@ -30,7 +32,8 @@ def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int) -> np.ndarray:
         mine = np.flatnonzero(spikes.unit == unit)
         bound = norm_isf(OUTLIER_LEVEL / len(mine))
         usual, upper = np.percentile(root[mine], [50, 84])
-        outlying[mine] = root[mine] > usual + bound * (upper - usual)
+        least = 0.0 if misfit_of_noise is None else misfit_of_noise[unit]
+        outlying[mine] = root[mine] > usual + bound * max(upper - usual, least)
         follows = np.r_[False, np.diff(spikes.sample[mine]) <= burst]
         for part in (mine[~follows], mine[follows]):
             if len(part) == 0 or (part[0] != mine[0] and len(part) < LEAST_FOLLOWERS):

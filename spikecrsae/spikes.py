@@ -197,7 +197,8 @@ def build_sorting(
     """
     spikes = collector.spikes()
     misfit = np.concatenate([*collector.misfits, np.zeros(0)])
-    spikes = spikes.select(~find_outliers(spikes, misfit, ms_to_samples(BURST_MS, sampling_frequency)))
+    burst = ms_to_samples(BURST_MS, sampling_frequency)
+    spikes = spikes.select(~find_outliers(spikes, misfit, burst, model.misfit_of_noise))
     false_alarm, miss = error_rates(spikes, model)
     mean, spread = collector.templates()
     peaks = spikes.sample - collector.margin + np.abs(mean).max(axis=1).argmax(axis=1)[spikes.unit]

@@ -74,6 +74,28 @@ def test_clean_spikes_are_lost_no_more_often_than_the_level_says():
     assert sum(lost.values()) > 0, "a test that never errs is not at its level"
 
 
+def test_a_unit_of_few_spikes_keeps_them_though_their_quantiles_may_lie_side_by_side():
+    """Twelve spikes each: without what noise alone makes of a misfit, many a unit loses one of its own."""
+    model, kept, without = slab([template(20, (1.0, 0.4, 0.2, 0.1))]), 0, 0
+    for seed in range(60):
+        signal, _ = fired(model, [12], 90, seed)
+        found = model.decode(signal)
+        misfit = model.misfit(signal, found)
+        kept += find_outliers(found, misfit, BURST, model.misfit_of_noise).sum()
+        without += find_outliers(found, misfit, BURST).sum()
+    assert kept <= 60 * 2 * OUTLIER_LEVEL
+    assert without > 2 * kept
+
+
+def test_noise_alone_makes_misfits_as_wide_as_supposed():
+    model = slab([template(20, (1.0, 0.4, 0.2, 0.1)), template(15, (0.0, 1.0, 0.0, 0.0), width=5.0)])
+    signal = np.random.default_rng(3).standard_normal((4, 400_000)).astype(np.float32)
+    for unit in range(2):
+        places = spikes_at(np.full(4000, unit), 95 * np.arange(4000), np.zeros(4000))
+        seen = np.cbrt(model.misfit(signal, places)).std()
+        assert abs(seen / model.misfit_of_noise[unit] - 1) < 0.05
+
+
 @pytest.mark.parametrize(("norm", "gains"), [(10, (1.0, 0.4)), (20, (1.0,)), (40, (1.0, 0.4, 0.2, 0.1))])
 def test_of_decoded_spikes_less_than_one_in_two_hundred_is_lost(norm, gains):
     """Misfits after a fit to the noise are no longer quite sums of squares; it costs a unit about a quarter of a spike."""

@@ -164,6 +164,14 @@ class SpikeSlab:
         by the template's power, relative to its peak."""
         return misfits(signal, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude, self._power, spikes.unit)
 
+    @property
+    def misfit_of_noise(self) -> np.ndarray:
+        """Standard deviation of the cube root of a misfit that is noise alone (n_units,): the weighted sum of squares is nearly
+        chi squared, of as many degrees as give its mean and variance, and its root nearly normal (Wilson and Hilferty 1931)."""
+        n_channels = self.templates.shape[1]
+        mean, variance = n_channels * self._power.sum(axis=1), 2 * n_channels * (self._power**2).sum(axis=1)
+        return np.cbrt(mean) * np.sqrt(variance) / (3 * np.maximum(mean, 1e-12))
+
 
 @dataclass(frozen=True)
 class View:
