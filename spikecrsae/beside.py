@@ -63,9 +63,10 @@ class _Helper:
 
 
 def _path() -> list[str]:
-    """Where the other process looks for modules: as this one, but not in the working folder, which may hold any."""
+    """Where the other process looks for modules: where this package lies, then as this one, but not in the working folder,
+    which may hold any."""
     here = os.getcwd()
-    return [place for place in sys.path if place and os.path.abspath(place) != here] + [str(Path(__file__).parents[1])]
+    return [str(Path(__file__).parents[1])] + [place for place in sys.path if place and os.path.abspath(place) != here]
 
 
 #: That of this thread's run.

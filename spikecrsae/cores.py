@@ -26,7 +26,8 @@ def n_cores() -> int:
 
 def limits_of(cores: int) -> dict[str, str]:
     """What the surroundings say to a process that shall keep to so many cores, with the threads of its libraries too."""
-    return dict.fromkeys((CORES_VARIABLE, "OMP_NUM_THREADS"), str(cores))
+    libraries = "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
+    return dict.fromkeys((CORES_VARIABLE, *libraries), str(cores))
 
 
 @contextmanager

@@ -23,6 +23,8 @@ def design_filter(config: PreprocessConfig, fs: float) -> tuple[np.ndarray, int]
 
 def begin_design(config: PreprocessConfig, fs: float) -> None:
     """Let the second process design the filter that `design_filter` will be asked for."""
+    # what an earlier run asked for and did not wait for went with its second process
+    _design.cache_clear()
     with contextlib.suppress(InputError):  # said where it is asked for
         _design(config.filter_order, edges(config, fs), fs)
 

@@ -27,6 +27,15 @@ def data_dir() -> Path:
     return Path(folder)
 
 
+def group_is_alive(group: int) -> bool:
+    """Whether a process of this group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from conftest import cut_recording
+from conftest import cut_recording, group_is_alive
 
 from spikecrsae.batch import find_recordings, result_names, run_jobs
 from spikecrsae.batch.result import Result, make_folder, write_summary
@@ -203,14 +203,6 @@ def test_a_signal_stops_the_batch_and_keeps_what_is_finished(day, tmp_path, numb
     assert states == ["sorted", "stopped"]
     assert "stopped" in stdout
     wait_for(lambda: not group_is_alive(process.pid))
-
-
-def group_is_alive(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def wait_for(condition, process=None, seconds: float = 60.0) -> None:

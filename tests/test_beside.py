@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from conftest import group_is_alive
 
 from spikecrsae import beside
 from spikecrsae.beside import begin, helped, load
@@ -96,6 +97,18 @@ def test_the_filter_is_designed_there_and_is_the_same(two_cores):
     assert same == again
 
 
+def test_a_filter_that_a_run_asked_for_in_vain_is_asked_for_again(two_cores):
+    """In the same process: the first run ends before it is designed, and its second process with it."""
+    script = (
+        "import sys\nimport spikecrsae.beside as beside\nfrom spikecrsae.config import PreprocessConfig\n"
+        "from spikecrsae.filter_design import begin_design, design_filter\nbeside.n_cores = lambda: 2\n"
+        "for _ in range(2):\n    with beside.helped():\n        begin_design(PreprocessConfig(), 30000.0)\n"
+        "        if _: design_filter(PreprocessConfig(), 30000.0)\nprint('scipy.signal' in sys.modules)"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "False"
+
+
 def _two_pids() -> tuple[int, int, int]:
     return os.getpid(), *beside.both(os.getpid, _pid_with_warning)
 
@@ -140,7 +153,7 @@ def test_a_second_process_that_dies_leaves_no_copy_and_is_not_waited_for(two_cor
         assert begin(_copy_that_answers_much)() == (0, 1_000_000)
         assert time.monotonic() - began < 20
     deadline = time.monotonic() + 10
-    while _in_group(there):
+    while group_is_alive(there):
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -154,14 +167,6 @@ def _copy_that_answers_much() -> tuple[int, int]:
 
     mine, much = beside.both(die, _much)
     return mine, len(much)
-
-
-def _in_group(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_a_second_process_that_was_killed_is_done_without(two_cores):
