@@ -151,7 +151,7 @@ def _fuzz(name: str, options: argparse.Namespace) -> int:
 
     with atheris.instrument_imports(include=OURS):
         import fuzz_targets
-    from spikecrsae import rehearsal
+    from spikecrsae.system import rehearsal
 
     rehearsal.MOST_CPU_S = 1  # a file over which it ends is refused, as it should be
     target = fuzz_targets.targets()[name]

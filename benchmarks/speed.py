@@ -32,13 +32,13 @@ from trials import publish
 
 import spikecrsae
 from spikecrsae.config import TrainConfig
-from spikecrsae.csc.convolution import in_threads
 from spikecrsae.csc.coordinate import encode
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.objective import kkt_violation, objective
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.progress import Observer
 from spikecrsae.simulate import match_templates, paper_windows
+from spikecrsae.system.threads import in_threads
 from spikecrsae.train import CODE_TOLERANCE, Training, train
 
 PARTS, REPEATS, WHOLE_REPEATS, FISTA_ITERATIONS, GOAL_DB = 10, 3, 20, 180, -19.0

@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
-from spikecrsae.cores import limits_of, n_cores
+from spikecrsae.system.threads import limits_of, n_cores
 
 log = logging.getLogger(__name__)
 

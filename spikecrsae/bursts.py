@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.distributions import binom_sf, poisson_cdf
 from spikecrsae.satellites import SATELLITE_FRACTION
+from spikecrsae.system.distributions import binom_sf, poisson_cdf
 
 #: Within this time of a neuron's first spike the later spikes of its burst come.
 BURST_MS = 20.0

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spikecrsae.csc.convolution import BlockSpectra, in_threads
+from spikecrsae.csc.convolution import BlockSpectra
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
 from spikecrsae.evidence import Excerpt, add, expectation_maximisation, keep
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow
+from spikecrsae.system.threads import in_threads
 
 log = logging.getLogger(__name__)
 

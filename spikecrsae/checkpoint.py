@@ -14,8 +14,7 @@ import numpy as np
 
 from spikecrsae.beside import begin
 from spikecrsae.errors import InputError
-from spikecrsae.files import write_atomic
-from spikecrsae.paths import refuse_unreadable
+from spikecrsae.system.files import refuse_unreadable, write_atomic
 
 FORMAT_VERSION = 1
 

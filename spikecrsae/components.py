@@ -9,9 +9,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.files import partial_name, writing
 from spikecrsae.progress import Observer
 from spikecrsae.sorting import Sorting
+from spikecrsae.system.files import partial_name, writing
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.distributions import norm_cdf, norm_isf
+from spikecrsae.system.distributions import norm_cdf, norm_isf
 
 #: Nominal chance that a unit loses one of its own spikes to each test for outliers; decoded misfits have longer tails than
 #: normal ones, which makes it some 0.3.

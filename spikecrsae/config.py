@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.paths import refuse_unreadable
-from spikecrsae.texts import MOST_TOML_MB, read_text
+from spikecrsae.system.files import refuse_unreadable
+from spikecrsae.system.text import MOST_TOML_MB, read_text
 
 #: A band-pass filter's upper edge is at least so many times its lower one: a narrower band holds no spike.
 OCTAVE = 2.0

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spikecrsae.candidates import Candidates, at_most
-from spikecrsae.csc.convolution import in_threads
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.evidence import Excerpt, first_model, keep, parameter_cost
 from spikecrsae.initialise import (
@@ -28,6 +27,7 @@ from spikecrsae.initialise import (
 )
 from spikecrsae.merges import merge_pairs
 from spikecrsae.satellites import SATELLITE_FRACTION, find_satellites
+from spikecrsae.system.threads import in_threads
 
 #: Probability that a unit's spike of typical size is none of noise, at least.
 CERTAIN = 0.95

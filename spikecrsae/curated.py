@@ -17,9 +17,9 @@ from spikecrsae.exports.waveforms import peak_channels
 from spikecrsae.quality import Evidence, unit_columns
 from spikecrsae.results import read_run, read_sorting, run_of
 from spikecrsae.sorting import Sorting
-from spikecrsae.texts import read_text
+from spikecrsae.system.safe_hdf5 import load_npy
+from spikecrsae.system.text import read_text
 from spikecrsae.units import ms_to_samples
-from spikecrsae.untrusted import load_npy
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from spikecrsae.recording import Recording
 from spikecrsae.sorting import Sorting
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
 from spikecrsae.units import s_to_samples
 
 #: Noise of an electrode and its amplifier in uV, and the largest deflection of a spike outside a cell.

@@ -24,14 +24,14 @@ from spikecrsae.exports.neo import neo_file
 from spikecrsae.exports.nwb import nwb_file
 from spikecrsae.exports.phy import phy_files
 from spikecrsae.exports.waveforms import Signal, used_channels
-from spikecrsae.files import write_atomic
 from spikecrsae.filter_design import design_filter
 from spikecrsae.folders import check_export, write_export
 from spikecrsae.readers import open_session
 from spikecrsae.recording import Recording
 from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, refuse_link
 from spikecrsae.sorting import Sorting
-from spikecrsae.untrusted import open_hdf5, rehearsed, whole
+from spikecrsae.system.files import write_atomic
+from spikecrsae.system.safe_hdf5 import open_hdf5, rehearsed, whole
 
 logger = logging.getLogger(__name__)
 

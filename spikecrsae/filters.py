@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.csc.compiled import compiled
-from spikecrsae.csc.convolution import in_threads
+from spikecrsae.system.compiled import compiled
+from spikecrsae.system.threads import in_threads
 
 #: Samples that one thread filters at once; what it works on stays in its core's cache.
 BLOCK = 2**15

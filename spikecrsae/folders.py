@@ -8,8 +8,6 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from spikecrsae.errors import OutputError
-from spikecrsae.files import is_partial, measured, write_atomic, writing
-from spikecrsae.locks import reserved
 from spikecrsae.results import (
     MANIFEST,
     MANIFEST_FORMAT,
@@ -22,7 +20,8 @@ from spikecrsae.results import (
     remove_earlier_result,
     write_manifest,
 )
-from spikecrsae.workers import signals_later
+from spikecrsae.system.files import is_partial, measured, reserved, write_atomic, writing
+from spikecrsae.system.processes import signals_later
 
 #: Format of the manifest of a folder in another program's format, which people go on working in.
 EXPORT_FORMAT = "spikecrsae export"

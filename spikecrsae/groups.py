@@ -23,11 +23,9 @@ from spikecrsae import pipeline, preprocess
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
-from spikecrsae.cores import n_cores
 from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
 from spikecrsae.intervals import common, gaps_from_the_start
 from spikecrsae.learned import Shelf
-from spikecrsae.logs import collected, repeat
 from spikecrsae.pipeline import Outcome
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
@@ -36,9 +34,11 @@ from spikecrsae.saved_model import check_groups
 from spikecrsae.sorting import Sorting
 from spikecrsae.spikes import Gather, gathered
 from spikecrsae.spread import Elsewhere, Reopen
-from spikecrsae.texts import counted
+from spikecrsae.system.logs import collected, repeat
+from spikecrsae.system.processes import Processes, StageCounter, Workers
+from spikecrsae.system.text import counted
+from spikecrsae.system.threads import n_cores
 from spikecrsae.units import s_to_samples
-from spikecrsae.workers import Processes, StageCounter, Workers
 
 log = logging.getLogger(__name__)
 

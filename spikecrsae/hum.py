@@ -6,7 +6,7 @@ import numpy as np
 from scipy.ndimage import median_filter
 
 from spikecrsae import noise
-from spikecrsae.distributions import gamma_isf
+from spikecrsae.system.distributions import gamma_isf
 
 #: Chance of finding a line in a recording that has none.
 LEVEL = 1e-3

@@ -9,13 +9,14 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from spikecrsae.csc.convolution import correlate, gram, in_threads
+from spikecrsae.csc.convolution import correlate, gram
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.least_squares import fit_amplitudes
 from spikecrsae.csc.pursuit import SINC_REACH, Spikes, SpikeSlab
 from spikecrsae.preprocess import PreprocessedRecording
 from spikecrsae.progress import Observer
 from spikecrsae.recording import BLOCK
+from spikecrsae.system.threads import in_threads
 
 T = TypeVar("T")
 #: Reaches of the model from a seam's stretch of signal to its end, and within which a seam does not trust its beginning.

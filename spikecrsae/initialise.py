@@ -13,9 +13,10 @@ import numpy as np
 from scipy.linalg import eigh
 
 from spikecrsae.config import InitialiseConfig
-from spikecrsae.csc.compiled import compiled
-from spikecrsae.csc.convolution import energy_in_span, in_threads
-from spikecrsae.distributions import binom_cdf, chi2_isf, norm_ppf, norm_sf
+from spikecrsae.csc.convolution import energy_in_span
+from spikecrsae.system.compiled import compiled
+from spikecrsae.system.distributions import binom_cdf, chi2_isf, norm_ppf, norm_sf
+from spikecrsae.system.threads import in_threads
 from spikecrsae.units import ms_to_samples
 
 #: Level of the test for two modes.

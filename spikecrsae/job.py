@@ -16,20 +16,19 @@ from typing import Any
 
 from spikecrsae import resume
 from spikecrsae.beside import begin, helped, load
-from spikecrsae.cluster import Cluster
 from spikecrsae.config import Config
-from spikecrsae.cores import n_cores
 from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
-from spikecrsae.files import writing
 from spikecrsae.filter_design import begin_design
 from spikecrsae.folders import put_in_place, settle, unfinished
-from spikecrsae.locks import reserved
-from spikecrsae.logs import logging_to_file
-from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
 from spikecrsae.record import file_state, names_a_file, read_options, record, recording_facts
 from spikecrsae.results import MANIFEST, add_to_manifest, check_folder, is_finished, prepare_folder, write_result
+from spikecrsae.system.dask import Cluster
+from spikecrsae.system.files import reserved, writing
+from spikecrsae.system.json_values import to_json
+from spikecrsae.system.logs import logging_to_file
+from spikecrsae.system.threads import n_cores
 
 LOG, MODEL, COMPONENTS = "run.log", "model.pt", "components.h5"
 
@@ -262,7 +261,7 @@ def run_into_folder(
             began = datetime.now(UTC)
             outcome = run(work / COMPONENTS if components else None)
             observer.start("write")
-            told = plain(facts | record(recorded, outcome, began))
+            told = to_json(facts | record(recorded, outcome, began))
             pictures = begin(png_files, outcome.sorting)
             page = report_html(outcome.sorting, told).encode()
             # before the manifest is closed, so that a run that is killed in between leaves nothing unlisted

@@ -17,7 +17,6 @@ from spikecrsae.bursts import BURST_MS
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
-from spikecrsae.cores import n_cores
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
 from spikecrsae.device import resolve_device
@@ -35,7 +34,8 @@ from spikecrsae.recording import BLOCK, Recording
 from spikecrsae.saved_model import check_model
 from spikecrsae.sorting import Sorting
 from spikecrsae.spikes import Collector, Gather, build_sorting, gathered
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
+from spikecrsae.system.threads import n_cores
 from spikecrsae.train import train
 from spikecrsae.units import ms_to_samples, s_to_samples
 

@@ -16,8 +16,8 @@ from typing import Any
 from spikecrsae.config import Config
 from spikecrsae.errors import UsageError
 from spikecrsae.intervals import seconds
-from spikecrsae.plain import plain
 from spikecrsae.readers.options import ReadOptions, with_side_file
+from spikecrsae.system.json_values import to_json
 
 #: What every run.json of `sort` holds at least, with its type.
 _LAYOUT: dict[str, Any] = {
@@ -131,7 +131,7 @@ def read_options(paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any
     if len(paths) == 1:
         options = with_side_file(Path(paths[0]), options)
     given = {name: os.path.abspath(value) if names_a_file(name, value) else value for name, value in options.given().items()}
-    return plain(given)
+    return to_json(given)
 
 
 def names_a_file(option: str, value: Any) -> bool:

@@ -11,11 +11,11 @@ from typing import Any
 from spikecrsae.config import Config
 from spikecrsae.errors import InputError
 from spikecrsae.job import Job
-from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
 from spikecrsae.record import check_record, library_versions, recording_facts
-from spikecrsae.texts import read_text
+from spikecrsae.system.json_values import to_json
+from spikecrsae.system.text import read_text
 
 _MOST_MB = 256
 #: Facts of a recording that decide about its spikes; a rerun compares them before the checksum.
@@ -76,7 +76,7 @@ class Record:
                 )
         before, opened = self.values["recording"], open_session(job.recordings, **job.reader)
         try:
-            now = plain(recording_facts(opened, job.recordings, job.reader))
+            now = to_json(recording_facts(opened, job.recordings, job.reader))
             for name in _DECISIVE:
                 if now[name] != before[name]:
                     raise InputError(

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from spikecrsae.config import Config
 from spikecrsae.device import resolve_device
 from spikecrsae.errors import OutputError, SpikeCRsAEError
-from spikecrsae.files import write_atomic, writing
 from spikecrsae.folders import unfinished
 from spikecrsae.memory import within_limit
-from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.record import check_record, library_versions
 from spikecrsae.results import prepare_folder, read_run
+from spikecrsae.system.files import write_atomic, writing
+from spikecrsae.system.json_values import to_json
 
 if TYPE_CHECKING:
     from spikecrsae.learned import Shelf
@@ -40,7 +40,7 @@ def differences_to_result(folder: Path, request: Mapping[str, Any]) -> str:
     n_channels = len(next(iter(recording["groups"].values()), recording["channels"]))
     config = Config().with_values(request["config"])
     limited = within_limit(config, n_channels, recording["sampling_frequency"]).to_dict()
-    asked = _flat(plain({**request, "config": limited}))
+    asked = _flat(to_json({**request, "config": limited}))
     return _told(asked, {name: value for name, value in _flat(run).items() if name in asked})
 
 
@@ -50,7 +50,7 @@ def ties(request: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, A
     libraries = library_versions()
     del libraries["platform"]  # that of a kernel, which changes at a restart
     config = Config().with_values(request["config"])
-    return plain(
+    return to_json(
         {
             "spikecrsae": request["spikecrsae"],
             "config": request["config"],

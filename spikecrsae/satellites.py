@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.distributions import poisson_sf
+from spikecrsae.system.distributions import poisson_sf
 
 #: A unit of which more spikes than this part come at fixed lags from those of stronger units, beyond chance, is no neuron.
 SATELLITE_FRACTION = 0.75

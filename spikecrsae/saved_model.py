@@ -13,7 +13,7 @@ import numpy as np
 from spikecrsae.config import Config, InitialiseConfig, PreprocessConfig
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.filter_design import settling_samples
-from spikecrsae.layout import LARGEST, check_array
+from spikecrsae.system.array_layout import LARGEST, check_array
 from spikecrsae.units import ms_to_samples
 
 _PREPROCESS, _INITIALISE = ({f.name: f.metadata for f in fields(stage)} for stage in (PreprocessConfig, InitialiseConfig))

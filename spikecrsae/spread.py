@@ -13,7 +13,7 @@ from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
 from spikecrsae.recording import Recording
 from spikecrsae.spikes import Gathered, gathered
-from spikecrsae.workers import Workers
+from spikecrsae.system.processes import Workers
 
 #: Blocks that make up one piece of work; a recording that has no more of them is decoded where it is.
 BLOCKS_AT_ONCE = 4

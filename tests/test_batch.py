@@ -104,7 +104,7 @@ def test_resume_keeps_what_was_made_alike_and_only_that(batch, day, tmp_path):
 
 
 def test_two_batches_into_one_folder_are_refused(day, tmp_path):
-    from spikecrsae.locks import reserved
+    from spikecrsae.system.files import reserved
 
     out = tmp_path / "out"
     out.mkdir()
@@ -268,7 +268,7 @@ def distributed():
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
 def test_a_scheduler_that_does_not_answer_is_2(distributed, day, tmp_path, monkeypatch, address):
-    monkeypatch.setattr("spikecrsae.cluster._CONNECT_S", 1)
+    monkeypatch.setattr("spikecrsae.system.dask._CONNECT_S", 1)
     result = spikecrsae("batch", day / "right" / "tetrode.h5", "-o", tmp_path / "out", "--scheduler", address)
     assert result.exit_code == 2, result.stderr
     assert f"no Dask scheduler answers at {address}" in result.stderr

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikecrsae.csc.convolution import BlockSpectra, analysis, correlate, gram, in_threads, synthesis
+from spikecrsae.csc.convolution import BlockSpectra, analysis, correlate, gram, synthesis
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.least_squares import fit_amplitudes, fit_templates, subtract
@@ -22,6 +22,7 @@ from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.errors import UsageError
 from spikecrsae.evidence import log_posterior as joint_log_posterior
 from spikecrsae.sparse_code import SparseCode
+from spikecrsae.system.threads import in_threads
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 9))
 seeds = st.integers(0, 10_000)
@@ -340,7 +341,7 @@ def test_correlation_is_the_same_whether_spectra_are_kept_or_not():
 
 
 def test_work_in_threads_comes_in_order_and_its_error_is_raised_when_what_has_begun_has_ended(monkeypatch):
-    monkeypatch.setattr("spikecrsae.csc.convolution.n_cores", lambda: 2)
+    monkeypatch.setattr("spikecrsae.system.threads.n_cores", lambda: 2)
     assert in_threads(lambda part: (part.start, part.stop), 10, 4) == [(0, 4), (4, 8), (8, 10)]
     assert in_threads(lambda part: in_threads(lambda inner: inner.start, 3, 1), 2, 1) == [[0, 1, 2], [0, 1, 2]]
     running, most = [], []

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spikecrsae import distributions
+from spikecrsae.system import distributions
 
 P = np.array([1e-300, 1e-30, 1e-9, 1e-3, 0.2, 0.5, 0.97])
 X = np.array([0.0, 1e-6, 0.3, 2.0, 7.5, 60.0])

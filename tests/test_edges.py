@@ -16,10 +16,10 @@ from click.testing import CliRunner
 
 from spikecrsae.cli.main import cli
 from spikecrsae.cli.signals import answered, asked_to_end, repeat
-from spikecrsae.cores import n_cores
 from spikecrsae.errors import OutputError, UsageError
-from spikecrsae.locks import reserved
 from spikecrsae.results import prepare_folder
+from spikecrsae.system.files import reserved
+from spikecrsae.system.threads import n_cores
 
 
 def spikecrsae(*arguments, **options):
@@ -130,7 +130,7 @@ def test_a_folder_is_reserved_for_one_and_free_again(tmp_path):
 
 
 def test_a_lock_that_a_killed_run_left_does_not_count(tmp_path):
-    code = f"from spikecrsae.locks import reserved; import os\nwith reserved({str(tmp_path / 'out')!r}): os._exit(9)"
+    code = f"from spikecrsae.system.files import reserved; import os\nwith reserved({str(tmp_path / 'out')!r}): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 9
     assert [path.name for path in tmp_path.iterdir()] == [".out.lock"]
     with reserved(tmp_path / "out"):

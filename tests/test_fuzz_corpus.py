@@ -12,13 +12,13 @@ from fuzz_targets import clean, look, targets
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from spikecrsae import rehearsal
 from spikecrsae.config import Config
 from spikecrsae.errors import SpikeCRsAEError, UsageError
 from spikecrsae.intervals import parse_intervals
 from spikecrsae.readers import ReadOptions, parse_channels
 from spikecrsae.readers.options import parse_groups
 from spikecrsae.recording import recording_from_array
+from spikecrsae.system import rehearsal
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"
 TARGETS = targets()

@@ -26,13 +26,13 @@ from spikecrsae.errors import OutputError
 from spikecrsae.export import FORMATS, default_place, export
 from spikecrsae.exports.csv import units_csv
 from spikecrsae.folders import write_export
-from spikecrsae.locks import reserved
-from spikecrsae.logs import logging_to_file
 from spikecrsae.progress import Observer
 from spikecrsae.report.figures import plot_templates, plot_traces
 from spikecrsae.report.html import Truth, report_html
 from spikecrsae.results import prepare_folder
 from spikecrsae.score import best_match_curves, compare
+from spikecrsae.system.files import reserved
+from spikecrsae.system.logs import logging_to_file
 
 #: Text that steers a terminal, begins a formula, ends an element and forges a line.
 EVIL = "=1+1\x1b[2J<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\r\nunit,\u202e$\\frac{$"

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from hostile_files import refused, spikecrsae
 
-from spikecrsae import rehearsal
 from spikecrsae.readers import open_recording
 from spikecrsae.readers.truth import read_truth
-from spikecrsae.rehearsal import failure_of, step
+from spikecrsae.system import rehearsal
+from spikecrsae.system.rehearsal import failure_of, step
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a copy of the process is made on Linux alone")
 
@@ -106,7 +106,7 @@ def test_where_the_system_waits_for_children_itself(work, failure):
 
 def test_the_copy_ends_with_its_original():
     code = (
-        "import os, sys\nfrom spikecrsae.rehearsal import failure_of\n"
+        "import os, sys\nfrom spikecrsae.system.rehearsal import failure_of\n"
         "def work():\n    os.write(int(sys.argv[1]), b'begun')\n    while True:\n        pass\n"
         "failure_of(work)"
     )
@@ -123,7 +123,7 @@ def test_the_copy_ends_with_its_original():
 def test_every_object_of_a_file_is_a_step(tmp_path, monkeypatch):
     """So that a sound file of many objects is read, however long that takes."""
     steps = []
-    monkeypatch.setattr("spikecrsae.untrusted.step", lambda: steps.append(1))
+    monkeypatch.setattr("spikecrsae.system.safe_hdf5.step", lambda: steps.append(1))
     path = tmp_path / "many.h5"
     with h5py.File(path, "w") as file:
         for number in range(100):

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from spikecrsae.batch.result import Event, Result, attempt
-from spikecrsae.cluster import Cluster
 from spikecrsae.errors import described
 from spikecrsae.job import Job
 from spikecrsae.progress import Observer
+from spikecrsae.system.dask import Cluster
 
 
 def run_on_cluster(jobs: Sequence[Job], address: str) -> Iterator[Event]:

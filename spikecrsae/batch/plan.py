@@ -15,7 +15,7 @@ from spikecrsae.export import FORMATS
 from spikecrsae.job import Job
 from spikecrsae.results import MANIFEST, check_folder, is_finished
 from spikecrsae.resume import differences_to_result
-from spikecrsae.untrusted import folders_below
+from spikecrsae.system.safe_hdf5 import folders_below
 
 #: Names in the folder of a batch that no recording's result can have.
 _TAKEN = (".", "..", SUMMARY_CSV, SUMMARY_JSON)

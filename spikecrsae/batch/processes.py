@@ -15,11 +15,11 @@ from multiprocessing.connection import Connection, wait
 
 from spikecrsae.batch.result import Event, Result, attempt
 from spikecrsae.beside import stay_alone
-from spikecrsae.cores import limited, n_cores
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.job import Job
 from spikecrsae.progress import Observer
-from spikecrsae.workers import end_with_parent
+from spikecrsae.system.processes import end_with_parent
+from spikecrsae.system.threads import limited, n_cores
 
 #: Time that a process has for tidying up; the next run puts right what one leaves that takes longer.
 _GRACE_S = 1.5

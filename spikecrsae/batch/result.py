@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae.errors import InputError, OutputError, described
-from spikecrsae.files import write_atomic, writing
 from spikecrsae.job import Job, run_job
-from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
 from spikecrsae.results import read_run, read_sorting
-from spikecrsae.texts import cell_text, read_text
+from spikecrsae.system.files import write_atomic, writing
+from spikecrsae.system.json_values import to_json
+from spikecrsae.system.text import cell_text, read_text
 
 SUMMARY_JSON, SUMMARY_CSV = "batch.json", "batch.csv"
 SUMMARY_FORMAT = "spikecrsae batch"
@@ -106,8 +106,8 @@ def make_folder(out: Path) -> None:
 
 def write_summary(out: Path, results: Iterable[Result], facts: dict[str, Any]) -> None:
     """batch.json, with `facts` about the batch, and batch.csv with one row per recording, in the folder `out`."""
-    rows = [plain(asdict(result)) for result in results]
-    document = {"format": SUMMARY_FORMAT, "format_version": 1, **plain(facts), "recordings": rows}
+    rows = [to_json(asdict(result)) for result in results]
+    document = {"format": SUMMARY_FORMAT, "format_version": 1, **to_json(facts), "recordings": rows}
     table = io.StringIO()
     writer = csv.DictWriter(table, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -63,10 +63,10 @@ def apply(
     from spikecrsae import groups
     from spikecrsae.cli.result import show_outcome
     from spikecrsae.job import run_into_folder
-    from spikecrsae.locks import reserved
     from spikecrsae.readers import open_session
     from spikecrsae.record import recording_facts
     from spikecrsae.results import default_result_path
+    from spikecrsae.system.files import reserved
 
     checkpoint = model / "model.pt" if model.is_dir() else model
     reopen = functools.partial(open_session, recordings, **reader)

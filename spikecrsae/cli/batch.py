@@ -25,7 +25,7 @@ from spikecrsae.cli.options import (
 )
 from spikecrsae.config import Config
 from spikecrsae.errors import EXIT_BATCH_FAILED, add_remedy
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
 
 #: Seconds that a batch has, when it is asked to stop, for its processes and its summary.
 STOP_S = 15.0
@@ -66,8 +66,8 @@ def batch(
     from spikecrsae.batch import Result, find_recordings, plan_jobs, result_names, run_jobs
     from spikecrsae.batch.result import make_folder, write_summary
     from spikecrsae.job import Job
-    from spikecrsae.locks import reserved
     from spikecrsae.resume import how_to_go_on
+    from spikecrsae.system.files import reserved
 
     found = find_recordings(recordings)
     wanted = [

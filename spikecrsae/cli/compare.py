@@ -8,7 +8,7 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, option, tolerance_option, verbose_option
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
 
 _SHOWN_FROM = 0.005
 

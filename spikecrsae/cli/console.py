@@ -16,10 +16,10 @@ import click
 
 from spikecrsae.cli import signals
 from spikecrsae.errors import SpikeCRsAEError
-from spikecrsae.logs import LOGS, STAGES, attached
-from spikecrsae.plain import plain
 from spikecrsae.progress import Observer
-from spikecrsae.texts import visible
+from spikecrsae.system.json_values import to_json
+from spikecrsae.system.logs import LOGS, STAGES, attached
+from spikecrsae.system.text import visible
 
 _LOG_EVERY_S = 5.0
 
@@ -164,7 +164,7 @@ def say(line: object, err: bool = False) -> None:
 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on standard output; NaN and infinity become null, as JSON has neither."""
-    click.echo(json.dumps(plain(document), indent=2, allow_nan=False))
+    click.echo(json.dumps(to_json(document), indent=2, allow_nan=False))
 
 
 def print_table(columns: list[str], rows: list[list[Any]], title: str = "", left: tuple[str, ...] = ()) -> None:
@@ -225,7 +225,7 @@ def _table(columns: list[str], rows: list[list[Any]], title: str = "", left: tup
 
 def _cells(column: tuple) -> list[str]:
     """A column as text; its fractions share as many decimals as give the largest three digits, - stands for nothing."""
-    values = [plain(value) for value in column]
+    values = [to_json(value) for value in column]
     largest = max((abs(value) for value in values if isinstance(value, float)), default=0.0)
     decimals = max(0, 2 - math.floor(math.log10(largest))) if largest else 0
     return ["-" if v is None else f"{v:.{decimals}f}" if isinstance(v, float) else str(v) for v in values]

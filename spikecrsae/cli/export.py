@@ -8,7 +8,7 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import EXPORT_FORMATS, Command, json_option, option, quiet_option, reader_options, verbose_option
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
 
 
 @click.command(cls=Command, short_help="Write a sorting in the format of another program.")

@@ -23,7 +23,7 @@ from spikecrsae.cli.show import show
 from spikecrsae.cli.simulate import simulate
 from spikecrsae.cli.sort import sort
 from spikecrsae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, described, remedy_of
-from spikecrsae.texts import visible
+from spikecrsae.system.text import visible
 
 
 class Commands(click.Group):

@@ -92,8 +92,8 @@ def _truth(sorting, path: Path, tolerance_ms: float):
 
 
 def _write(target: Path, page: bytes) -> None:
-    from spikecrsae.files import write_atomic
     from spikecrsae.results import SORTING, add_to_manifest
+    from spikecrsae.system.files import write_atomic
 
     write_atomic(target, [page])
     if target.name == _REPORT and target.with_name(SORTING).is_file():

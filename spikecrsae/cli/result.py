@@ -7,7 +7,7 @@ from typing import Any
 
 from spikecrsae.cli import console
 from spikecrsae.errors import EXIT_NO_UNITS
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
 
 #: Columns of the unit table that are shown, with their headings; units.csv has them all.
 _SHOWN = {

@@ -25,7 +25,7 @@ from spikecrsae.cli.options import (
     verbose_option,
 )
 from spikecrsae.errors import InputError, OutputError, UsageError
-from spikecrsae.texts import cell_text
+from spikecrsae.system.text import cell_text
 
 _CURVE = "tradeoff.csv"
 
@@ -179,9 +179,9 @@ def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
 
 def _write_curves(folder: Path, curves: dict, comparison) -> list[Path]:
     """tradeoff.csv with all curves, and a picture of each; into a manifest where the folder has one."""
-    from spikecrsae.files import write_atomic
     from spikecrsae.report.figures import plot_tradeoff
     from spikecrsae.results import MANIFEST, add_to_manifest, is_listed
+    from spikecrsae.system.files import write_atomic
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")

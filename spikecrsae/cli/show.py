@@ -10,7 +10,7 @@ import click
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, option, verbose_option
 from spikecrsae.errors import UsageError
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
 
 #: Units of the quality columns that have one; {unit} is the recording's.
 _MEASURED_IN = {

@@ -9,7 +9,7 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, option, quiet_option, verbose_option
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
 
 
 class NumberList(click.ParamType):

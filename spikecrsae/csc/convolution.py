@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import scipy.fft
 
-from spikecrsae.cores import n_cores
-from spikecrsae.csc.compiled import compiled
+from spikecrsae.system.compiled import compiled
+from spikecrsae.system.threads import in_threads
 
 if TYPE_CHECKING:
     import torch
@@ -23,8 +19,6 @@ T = TypeVar("T")
 
 #: Samples that one thread works on at a time.
 _PIECE = 1 << 16
-#: Of each thread: whether it is one of those that in_threads has started.
-_thread = threading.local()
 
 
 def synthesis(codes: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
@@ -193,32 +187,6 @@ def _correlate_into(out, signal, shape):
         moved = signal[k : k + len(out)]
         for i in range(len(out)):
             out[i] += shape[k] * moved[i]
-
-
-def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
-    """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores; inside such work, on the one it
-    has. Where it fails, what has begun ends before the error is raised."""
-    slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
-    if len(slices) < 2 or getattr(_thread, "is_ours", False):
-        return [work(part) for part in slices]
-    pool, futures = _pool(n_cores()), []
-    try:
-        for part in slices:
-            futures.append(pool.submit(work, part))
-        return [future.result() for future in futures]
-    except BaseException:
-        wait([future for future in futures if not future.cancel()])
-        raise
-
-
-@functools.cache
-def _pool(n_threads: int) -> ThreadPoolExecutor:
-    """Threads that stay: to start and end them takes longer than much of their work."""
-    return ThreadPoolExecutor(n_threads, "in_threads", initializer=lambda: setattr(_thread, "is_ours", True))
-
-
-if hasattr(os, "register_at_fork"):  # a forked process has none of them
-    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def correlate(signal: np.ndarray, atoms: np.ndarray) -> np.ndarray:

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.csc.compiled import compiled
 from spikecrsae.csc.convolution import gram as gram_of
-from spikecrsae.csc.convolution import in_threads
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.system.compiled import compiled
+from spikecrsae.system.threads import in_threads
 
 #: Samples of windows that a thread solves at a time, and positions that are correlated at a time: so many stay in the cache.
 SAMPLES_AT_ONCE, POSITIONS_AT_ONCE = 32_768, 2048

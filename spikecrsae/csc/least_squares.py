@@ -7,8 +7,8 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import spsolve
 
-from spikecrsae.csc.compiled import compiled
 from spikecrsae.sparse_code import SparseCode
+from spikecrsae.system.compiled import compiled
 
 
 def fit_templates(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.csc.compiled import compiled
+from spikecrsae.system.compiled import compiled
 
 #: Of what replaces some spikes, the first one gains at least this part of what they did.
 _LEAST_SHARE = 0.3

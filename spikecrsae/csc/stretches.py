@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.csc.compiled import compiled
+from spikecrsae.system.compiled import compiled
 
 
 @compiled

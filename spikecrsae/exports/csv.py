@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from spikecrsae.sorting import Sorting
-from spikecrsae.texts import cell_text
+from spikecrsae.system.text import cell_text
 
 _ROWS_AT_ONCE = 100_000
 

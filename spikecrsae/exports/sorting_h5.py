@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError
-from spikecrsae.layout import check_array, check_range
 from spikecrsae.sorting import LARGEST_UNIT, SPIKE_DTYPE, Sorting
-from spikecrsae.untrusted import attribute, open_hdf5, rehearsed, whole
+from spikecrsae.system.array_layout import check_array, check_range
+from spikecrsae.system.safe_hdf5 import attribute, open_hdf5, rehearsed, whole
 
 FORMAT_VERSION = 1
 _ATTRIBUTES = ("sampling_frequency", "n_samples", "n_channels", "amplitude_unit", "start_time_s")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.errors import InputError
-from spikecrsae.paths import refuse_unreadable
-from spikecrsae.texts import read_text
+from spikecrsae.system.files import refuse_unreadable
+from spikecrsae.system.text import read_text
 
 #: Probes of several thousand contacts have files of one or two.
 _MOST_MB = 16

@@ -13,7 +13,7 @@ from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble, one_line
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
-from spikecrsae.untrusted import attribute, check_traces, items_of, open_hdf5, whole
+from spikecrsae.system.safe_hdf5 import attribute, check_traces, items_of, open_hdf5, whole
 
 _RATE_NAMES = ("sampling_frequency", "sampling_rate", "samplingrate", "sample_rate", "fs", "sr")
 _UNIT_NAMES = ("units", "unit")

@@ -11,7 +11,7 @@ from spikecrsae.readers.assemble import Found
 from spikecrsae.readers.hdf5 import number, recording_from, shape_along, slicer, text, unwritten
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
-from spikecrsae.untrusted import attribute, whole
+from spikecrsae.system.safe_hdf5 import attribute, whole
 
 
 def is_mearec(file: h5py.File) -> bool:

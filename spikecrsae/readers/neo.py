@@ -14,7 +14,7 @@ from spikecrsae.readers.neo_checks import check_files
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.recording import Recording
-from spikecrsae.untrusted import folders_below
+from spikecrsae.system.safe_hdf5 import folders_below
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spikecrsae.errors import InputError
-from spikecrsae.paths import refuse_unreadable
+from spikecrsae.system.files import refuse_unreadable
 
 #: Bytes of a Neuralynx file before its first record, and of a record.
 _NCS_HEADER, _NCS_RECORD = 16_384, 1044

@@ -11,7 +11,6 @@ from typing import Any
 import h5py
 
 from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
-from spikecrsae.paths import refuse_unreadable
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
@@ -21,7 +20,8 @@ from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.options import ReadOptions, side_file, with_side_file
 from spikecrsae.recording import Recording, joined
-from spikecrsae.untrusted import open_hdf5, rehearsed
+from spikecrsae.system.files import refuse_unreadable
+from spikecrsae.system.safe_hdf5 import open_hdf5, rehearsed
 
 log = logging.getLogger(__name__)
 

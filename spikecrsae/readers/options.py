@@ -13,7 +13,7 @@ import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.recording import LARGEST_SAMPLE, LATEST_S
-from spikecrsae.texts import MOST_TOML_MB, read_text
+from spikecrsae.system.text import MOST_TOML_MB, read_text
 
 
 def parse_channels(text: str) -> tuple[int, ...]:

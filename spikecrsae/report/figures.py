@@ -16,7 +16,7 @@ import numpy as np
 from spikecrsae.beside import both
 from spikecrsae.score import Tradeoff
 from spikecrsae.sorting import Sorting
-from spikecrsae.texts import counted, visible
+from spikecrsae.system.text import counted, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

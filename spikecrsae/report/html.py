@@ -42,7 +42,7 @@ from spikecrsae.report.tables import (
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names, unit_pictures, value_of
 from spikecrsae.score import Comparison, Tradeoff
 from spikecrsae.sorting import Sorting
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
 
 #: Spikes that are drawn over time: per unit, and of all units together.
 MOST_POINTS, MOST_POINTS_IN_ALL = 2000, 40_000

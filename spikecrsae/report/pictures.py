@@ -11,7 +11,7 @@ from spikecrsae.report.svg import Drawing, Panel, Picture, axes, round_length, s
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
 from spikecrsae.score import Tradeoff
 from spikecrsae.sorting import Sorting
-from spikecrsae.texts import counted
+from spikecrsae.system.text import counted
 from spikecrsae.units import ms_to_samples
 
 #: How many colours page.css has for units; they repeat after that.

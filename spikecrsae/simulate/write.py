@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from spikecrsae.errors import OutputError
-from spikecrsae.files import write_atomic
 from spikecrsae.simulate.generate import Simulation
+from spikecrsae.system.files import write_atomic
 
 #: Attribute of the file that holds the configuration; by it a simulation is known.
 _MARK = "simulation"

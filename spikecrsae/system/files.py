@@ -1,15 +1,16 @@
-"""Files that appear whole or not at all, and what a disk says when it cannot take them."""
+"""Read and write files safely: atomic writes, locks, checks of paths."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spikecrsae.errors import OutputError
+from spikecrsae.errors import InputError, OutputError
 
 try:
     import fcntl
@@ -103,3 +104,62 @@ def locked(file: Path) -> int | None:
         if fcntl is None or (file.exists() and os.path.samestat(os.fstat(handle), os.stat(file))):
             return handle
         os.close(handle)
+
+
+@contextmanager
+def reserved(path: str | Path) -> Iterator[None]:
+    """Keep other runs away from the folder `path` while this one works on it; OutputError where one already does, or where
+    it is the root, which has no place beside it.
+
+    The lock is a file beside the folder that the system frees when its holder ends, however it ends. Where the file system
+    knows no locks, nothing is kept away.
+    """
+    path = Path(path)
+    path = path.parent.resolve() / path.name
+    if fcntl is None or not path.parent.is_dir():
+        yield  # without a place for a lock there is none for a result either, which check_folder says
+        return
+    if not path.name:
+        raise OutputError(f"{path} is the root of the file system, which can be no result; name a folder with -o.")
+    file = path.with_name(f".{path.name}.lock")
+    with writing(path):
+        handle = locked(file)
+    if handle is None:
+        raise OutputError(
+            f"{path} is being written by another run; wait until it has ended, or choose another name with -o."
+        )
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        os.close(handle)
+
+
+def refuse_unreadable(path: str | Path, what: str = "a recording") -> None:
+    """Raise InputError where `path` is no file or folder that can be read: missing, a pipe, a device, a socket, or not
+    permitted.
+
+    what: what was expected there, in words for the message.
+    """
+    path = Path(path)
+    try:
+        mode = os.stat(path).st_mode
+        kind = next((name for test, name in _SPECIAL if test(mode)), None)
+        if kind is None and not stat.S_ISDIR(mode):
+            path.open("rb").close()
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give the path of {what}.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path} cannot be read ({reason}); give the path of {what} that you may read.") from error
+    if kind is not None:
+        raise InputError(f"{path} is {kind}, which has no beginning and no end to go to; save it as a file, and give that.")
+
+
+_SPECIAL = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)

@@ -1,13 +1,21 @@
-"""How many cores a run may keep busy."""
+"""Share work over the cores that a run may use."""
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
 from spikecrsae.errors import UsageError
 
+T = TypeVar("T")
+
+#: Of each thread: whether in_threads has started it.
+_thread = threading.local()
 #: Environment variable that limits the threads of a run; a batch gives each of its processes its share by it.
 CORES_VARIABLE = "SPIKECRSAE_CORES"
 
@@ -41,3 +49,29 @@ def limited(cores: int) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def in_threads(work: Callable[[slice], T], n: int, at_once: int = 16) -> list[T]:
+    """What `work` gives for slices of range(n) of `at_once` each, in order, on all cores; inside such work, on the one it
+    has. Where it fails, what has begun ends before the error is raised."""
+    slices = [slice(first, min(first + at_once, n)) for first in range(0, n, at_once)]
+    if len(slices) < 2 or getattr(_thread, "is_ours", False):
+        return [work(part) for part in slices]
+    pool, futures = _pool(n_cores()), []
+    try:
+        for part in slices:
+            futures.append(pool.submit(work, part))
+        return [future.result() for future in futures]
+    except BaseException:
+        wait([future for future in futures if not future.cancel()])
+        raise
+
+
+@functools.cache
+def _pool(n_threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: to start and end them takes longer than much of their work."""
+    return ThreadPoolExecutor(n_threads, "in_threads", initializer=lambda: setattr(_thread, "is_ours", True))
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of them
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
-from spikecrsae.texts import visible
+from spikecrsae.system.text import visible
 
 #: The package's own log, and what libraries say through the warnings module.
 LOGS = ("spikecrsae", "py.warnings")

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError
-from spikecrsae.rehearsal import failure_of, step
+from spikecrsae.system.rehearsal import failure_of, step
 
 #: A table or array that is read whole may be so large in any case, and otherwise so many times as large as what is stored of it.
 _SMALL, _EXPANSION = 64 * 2**20, 50

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from typing import Any
 
 from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError, described
-from spikecrsae.logs import task_of_its_own
-from spikecrsae.workers import StageCounter, T, Work
+from spikecrsae.system.logs import task_of_its_own
+from spikecrsae.system.processes import StageCounter, T, Work
 
 _CONNECT_S = 15
 #: One task at a time works in a process, however many threads its worker has: each uses all cores of its own accord.

@@ -13,9 +13,9 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from spikecrsae.cores import limited, n_cores
 from spikecrsae.errors import OutOfMemoryError
 from spikecrsae.progress import Observer
+from spikecrsae.system.threads import limited, n_cores
 
 _CAN_BLOCK = hasattr(signal, "pthread_sigmask")
 T = TypeVar("T")
