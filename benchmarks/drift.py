@@ -27,7 +27,7 @@ from itertools import product
 import numpy as np
 from trials import Simulated, Task, Trial, arguments_of, markdown, publish, run_all
 
-from spikecrsae.recording import recording_from_array
+from spikecrsae.data.recording import recording_from_array
 from spikecrsae.simulate import Simulation, SimulationConfig, simulate
 from spikecrsae.simulate.waveforms import TETRODE_SPAN_MS, add_spikes, template_bank, tetrode_components
 

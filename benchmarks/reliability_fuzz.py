@@ -31,7 +31,7 @@ sys.path.insert(0, str(TESTS))
 OURS = [
     "spikecrsae.readers",
     "spikecrsae.config",
-    "spikecrsae.intervals",
+    "spikecrsae.data.intervals",
     "spikecrsae.exports.sorting_h5",
     "spikecrsae.results",
 ]

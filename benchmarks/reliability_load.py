@@ -27,10 +27,10 @@ import numpy as np
 
 from spikecrsae.batch import run_jobs
 from spikecrsae.config import Config
+from spikecrsae.data.recording import Recording
 from spikecrsae.job import Job
 from spikecrsae.pipeline import sort
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 FS, BLOCK_S = 30_000.0, 60.0

@@ -27,7 +27,7 @@ from runs import Case, Trains, checksum
 
 import spikecrsae
 from spikecrsae.config import Config
-from spikecrsae.recording import Recording
+from spikecrsae.data.recording import Recording
 from spikecrsae.score import compare
 from spikecrsae.simulate import SimulationConfig, simulate
 from spikecrsae.units import s_to_samples

@@ -9,11 +9,11 @@ import numpy as np
 from scipy.ndimage import binary_opening, binary_propagation, rank_filter
 
 from spikecrsae.config import PreprocessConfig
+from spikecrsae.data.intervals import NONE, inside, widened
+from spikecrsae.data.recording import BLOCK, Recording
 from spikecrsae.filter_design import design_filter
-from spikecrsae.intervals import NONE, inside, widened
 from spikecrsae.preprocess import filtered
 from spikecrsae.progress import Observer
-from spikecrsae.recording import BLOCK, Recording
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 #: Loudness is measured in bins of this length, shorter than the pauses between spikes; a stretch of so many bins is judged.

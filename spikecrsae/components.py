@@ -9,8 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.progress import Observer
-from spikecrsae.sorting import Sorting
 from spikecrsae.system.files import partial_name, writing
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from spikecrsae.config import Config
+from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.waveforms import peak_channels
 from spikecrsae.errors import InputError
 from spikecrsae.exports.phy import GROUP_OF_LABEL, ORIGINAL, check_clusters
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
-from spikecrsae.exports.waveforms import peak_channels
 from spikecrsae.quality import Evidence, unit_columns
 from spikecrsae.results import read_run, read_sorting, run_of
-from spikecrsae.sorting import Sorting
 from spikecrsae.system.safe_hdf5 import load_npy
 from spikecrsae.system.text import read_text
 from spikecrsae.units import ms_to_samples

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.recording import Recording
-from spikecrsae.sorting import Sorting
+from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.system.text import counted
 from spikecrsae.units import s_to_samples
 

@@ -9,7 +9,7 @@ import numpy as np
 from spikecrsae.csc.convolution import BlockSpectra
 from spikecrsae.csc.least_squares import fit_templates, subtract
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, View
-from spikecrsae.sparse_code import SparseCode
+from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.system.threads import in_threads
 
 #: Bounds of the learned amplitude spread: below, a spike would have to fit its template better than any real one does;

@@ -16,6 +16,9 @@ import numpy as np
 from spikecrsae import preprocess
 from spikecrsae.config import Config
 from spikecrsae.curated import is_phy_folder
+from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.waveforms import Signal, used_channels
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError
 from spikecrsae.exports.csv import spikes_csv, units_csv
 from spikecrsae.exports.klusters import klusters_files
@@ -23,13 +26,10 @@ from spikecrsae.exports.mat import mat_file
 from spikecrsae.exports.neo import neo_file
 from spikecrsae.exports.nwb import nwb_file
 from spikecrsae.exports.phy import phy_files
-from spikecrsae.exports.waveforms import Signal, used_channels
 from spikecrsae.filter_design import design_filter
 from spikecrsae.folders import check_export, write_export
 from spikecrsae.readers import open_session
-from spikecrsae.recording import Recording
 from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, refuse_link
-from spikecrsae.sorting import Sorting
 from spikecrsae.system.files import write_atomic
 from spikecrsae.system.safe_hdf5 import open_hdf5, rehearsed, whole
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from spikecrsae.config import PreprocessConfig
+from spikecrsae.data.recording import Recording, refuse_impossible
 from spikecrsae.errors import InputError
-from spikecrsae.recording import Recording, refuse_impossible
 from spikecrsae.units import ms_to_samples
 
 #: Beyond both ends the signal goes on for so many periods of the filter's edge, so that its transients die away.

@@ -23,15 +23,15 @@ from spikecrsae import pipeline, preprocess
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
+from spikecrsae.data.intervals import common, gaps_from_the_start
+from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
-from spikecrsae.intervals import common, gaps_from_the_start
 from spikecrsae.learned import Shelf
 from spikecrsae.pipeline import Outcome
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording
 from spikecrsae.saved_model import check_groups
-from spikecrsae.sorting import Sorting
 from spikecrsae.spikes import Gather, gathered
 from spikecrsae.spread import Elsewhere, Reopen
 from spikecrsae.system.logs import collected, repeat

@@ -35,14 +35,14 @@ from scipy.stats import norm
 from spikecrsae import pipeline
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.csc.pursuit import shift_in_time
+from spikecrsae.data.intervals import in_any, widened
+from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, ReadError
 from spikecrsae.filter_design import design_filter
-from spikecrsae.intervals import in_any, widened
 from spikecrsae.learned import Shelf
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording
 from spikecrsae.score import agreement, label_spikes, match_counts, match_units_one_to_one
-from spikecrsae.sorting import Sorting
 from spikecrsae.units import ms_to_samples, tolerance_to_samples
 
 log = logging.getLogger(__name__)

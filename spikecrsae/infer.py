@@ -13,9 +13,9 @@ from spikecrsae.csc.convolution import correlate, gram
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.least_squares import fit_amplitudes
 from spikecrsae.csc.pursuit import SINC_REACH, Spikes, SpikeSlab
+from spikecrsae.data.recording import BLOCK
 from spikecrsae.preprocess import PreprocessedRecording
 from spikecrsae.progress import Observer
-from spikecrsae.recording import BLOCK
 from spikecrsae.system.threads import in_threads
 
 T = TypeVar("T")

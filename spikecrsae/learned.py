@@ -11,7 +11,7 @@ import numpy as np
 
 from spikecrsae.checkpoint import load_checkpoint, save_checkpoint
 from spikecrsae.csc.pursuit import SpikeSlab
-from spikecrsae.dictionary import Dictionary
+from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.drift import DriftingSlab
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.infer import Laplace

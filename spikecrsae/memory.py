@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spikecrsae.config import Config
+from spikecrsae.data.recording import BLOCK
 from spikecrsae.errors import UsageError
-from spikecrsae.recording import BLOCK
 
 #: Resident memory of the program before it holds any signal, with the libraries that write the result, in MB.
 BASE_MB = 540.0

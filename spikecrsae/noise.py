@@ -11,8 +11,8 @@ import scipy.fft
 from scipy.linalg import solve_toeplitz
 
 from spikecrsae.config import PreprocessConfig
+from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
-from spikecrsae.recording import Recording
 from spikecrsae.system.compiled import compiled
 from spikecrsae.system.threads import in_threads
 from spikecrsae.units import ms_to_samples

@@ -19,20 +19,20 @@ from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
+from spikecrsae.data.dictionary import Dictionary
+from spikecrsae.data.intervals import gaps_from_the_start, widened
+from spikecrsae.data.recording import BLOCK, Recording
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.device import resolve_device
-from spikecrsae.dictionary import Dictionary
 from spikecrsae.drift import DriftingSlab, fit_drift
 from spikecrsae.errors import InputError
 from spikecrsae.infer import Decoding
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
-from spikecrsae.intervals import gaps_from_the_start, widened
 from spikecrsae.learned import Learned, Model, Shelf
 from spikecrsae.memory import within_limit
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
 from spikecrsae.progress import Observer
-from spikecrsae.recording import BLOCK, Recording
 from spikecrsae.saved_model import check_model
-from spikecrsae.sorting import Sorting
 from spikecrsae.spikes import Collector, Gather, build_sorting, gathered
 from spikecrsae.system.text import counted
 from spikecrsae.system.threads import n_cores

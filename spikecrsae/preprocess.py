@@ -13,12 +13,12 @@ import numpy as np
 
 from spikecrsae import filters, noise
 from spikecrsae.config import PreprocessConfig
+from spikecrsae.data.intervals import NONE, bridged, inside, widened, within
+from spikecrsae.data.recording import Recording, refuse_impossible
 from spikecrsae.errors import InputError
 from spikecrsae.filter_design import design_filter, edges, settling_samples
 from spikecrsae.hum import find_lines, notches, part_to_leave, strongest
-from spikecrsae.intervals import NONE, bridged, inside, widened, within
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording, refuse_impossible
 from spikecrsae.system.threads import n_cores
 from spikecrsae.units import ms_to_samples, s_to_samples
 

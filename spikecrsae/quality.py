@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from spikecrsae.data.intervals import NONE
 from spikecrsae.initialise import principal_components
-from spikecrsae.intervals import NONE
 from spikecrsae.system.distributions import chi2_isf, chi2_ppf, chi2_sf, gamma_sf
 from spikecrsae.units import ms_to_samples, s_to_samples
 

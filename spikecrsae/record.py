@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae.config import Config
+from spikecrsae.data.intervals import seconds
 from spikecrsae.errors import UsageError
-from spikecrsae.intervals import seconds
 from spikecrsae.readers.options import ReadOptions, with_side_file
 from spikecrsae.system.json_values import to_json
 

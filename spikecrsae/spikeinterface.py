@@ -19,8 +19,8 @@ from spikeinterface.sorters.sorterlist import sorter_dict, sorter_full_list
 from spikecrsae import groups
 from spikecrsae.checkpoint import save_checkpoint
 from spikecrsae.config import Config
+from spikecrsae.data.recording import Recording, joined
 from spikecrsae.readers.geometry import flatten_positions
-from spikecrsae.recording import Recording, joined
 from spikecrsae.results import prepare_folder, read_sorting, write_result
 
 _STAGE_OF = {f.name: stage.name for stage in fields(Config) for f in fields(getattr(Config(), stage.name))}

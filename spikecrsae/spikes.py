@@ -10,12 +10,12 @@ import numpy as np
 from spikecrsae.bursts import BURST_MS
 from spikecrsae.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.data.intervals import NONE, in_any
+from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.infer import DecodedChunk, Decoding
 from spikecrsae.initialise import windows_at
-from spikecrsae.intervals import NONE, in_any
 from spikecrsae.progress import Observer
 from spikecrsae.quality import Evidence, label_units, unit_columns
-from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.units import ms_to_samples
 
 #: Waveforms of each unit that are kept for the quality columns.

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spikecrsae.data.recording import Recording
 from spikecrsae.infer import Decoding, Model
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording
 from spikecrsae.spikes import Gathered, gathered
 from spikecrsae.system.processes import Workers
 

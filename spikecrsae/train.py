@@ -11,10 +11,10 @@ from spikecrsae.config import TrainConfig
 from spikecrsae.csc.coordinate import encode
 from spikecrsae.csc.least_squares import fit_templates, subtract
 from spikecrsae.csc.prior import LambdaPrior
-from spikecrsae.dictionary import Dictionary
+from spikecrsae.data.dictionary import Dictionary
+from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.progress import Observer
-from spikecrsae.sparse_code import SparseCode
 
 log = logging.getLogger(__name__)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.report.html import Truth
 from spikecrsae.score import best_match_curves, compare
-from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 
 FS = 20000.0
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&\x00\udcff"

@@ -20,11 +20,11 @@ import vendor_files as vendors
 from corpus import content, holding
 
 from spikecrsae.config import load_config
+from spikecrsae.data.intervals import parse_intervals
+from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import SpikeCRsAEError
-from spikecrsae.intervals import parse_intervals
 from spikecrsae.readers import open_recording, parse_channels, read_probe, read_truth
 from spikecrsae.readers.options import parse_groups, with_side_file
-from spikecrsae.recording import recording_from_array
 from spikecrsae.results import read_sorting
 
 #: Samples in the seeds: small files are mutated where it matters.

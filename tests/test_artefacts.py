@@ -15,14 +15,14 @@ from spikecrsae import artefacts, pipeline
 from spikecrsae.artefacts import find_artefacts
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
+from spikecrsae.data.intervals import in_any, inside, parse_intervals, widened
+from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.hum import find_lines, strongest
-from spikecrsae.intervals import in_any, inside, parse_intervals, widened
 from spikecrsae.preprocess import PreprocessedRecording, fit
 from spikecrsae.progress import Observer
 from spikecrsae.quality import presence_ratio
 from spikecrsae.readers import open_recording
-from spikecrsae.recording import Recording, recording_from_array
 from spikecrsae.results import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 

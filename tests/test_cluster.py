@@ -19,9 +19,9 @@ from click.testing import CliRunner
 from spikecrsae import groups, pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
+from spikecrsae.data.recording import BLOCK
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_recording
-from spikecrsae.recording import BLOCK
 from spikecrsae.simulate import preset_config, simulate
 from spikecrsae.spread import BLOCKS_AT_ONCE
 

@@ -13,10 +13,10 @@ from sorted_recordings import FS, START_S, exported, make_sorting, write_sorted
 
 from spikecrsae.cli.main import cli
 from spikecrsae.curated import open_sorting, read_curated
+from spikecrsae.data.sorting import LARGEST_UNIT
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.export import export
 from spikecrsae.readers import read_truth
-from spikecrsae.sorting import LARGEST_UNIT
 
 
 def spikecrsae(*arguments):

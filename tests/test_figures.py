@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.report.figures import (
     PALETTE,
     _round_length,
@@ -21,7 +22,6 @@ from spikecrsae.report.figures import (
 )
 from spikecrsae.results import read_sorting
 from spikecrsae.score import Tradeoff
-from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 
 FS = 10000.0
 

@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from spikecrsae.config import Config
+from spikecrsae.data.intervals import parse_intervals
+from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import SpikeCRsAEError, UsageError
-from spikecrsae.intervals import parse_intervals
 from spikecrsae.readers import ReadOptions, parse_channels
 from spikecrsae.readers.options import parse_groups
-from spikecrsae.recording import recording_from_array
 from spikecrsae.system import rehearsal
 
 CORPUS = Path(__file__).parent / "fuzz_corpus"

@@ -13,11 +13,11 @@ from scipy import signal
 
 from spikecrsae import glance
 from spikecrsae.config import PreprocessConfig
+from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import InputError
 from spikecrsae.preprocess import fit
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_recording
-from spikecrsae.recording import recording_from_array
 
 
 @pytest.fixture

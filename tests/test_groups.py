@@ -22,9 +22,9 @@ from spikecrsae import groups, pipeline
 from spikecrsae.checkpoint import save_checkpoint
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
+from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import open_recording
-from spikecrsae.recording import Recording, recording_from_array
 from spikecrsae.results import read_sorting
 from spikecrsae.simulate import preset_config, simulate
 

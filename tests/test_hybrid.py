@@ -13,16 +13,16 @@ from click.testing import CliRunner, Result
 from spikecrsae import hybrid, pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
+from spikecrsae.data.intervals import in_any
+from spikecrsae.data.recording import Recording, recording_from_array
+from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError
 from spikecrsae.filter_design import design_filter
 from spikecrsae.hybrid import Copies, draw_copies, judge, self_test, unfiltered, unselected_scale, with_copies
-from spikecrsae.intervals import in_any
 from spikecrsae.preprocess import filtered
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording, recording_from_array
 from spikecrsae.results import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
-from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 
 QUICK = Config().with_values({"train": {"epochs": 5}, "runtime": {"device": "cpu"}})
 COLUMNS = ("hybrid_recall", "hybrid_precision", "hybrid_injected")

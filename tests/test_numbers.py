@@ -16,7 +16,7 @@ from corpus import FS, content
 
 from spikecrsae import doubts
 from spikecrsae.cli.main import cli
-from spikecrsae.recording import recording_from_array
+from spikecrsae.data.recording import recording_from_array
 from spikecrsae.results import read_sorting
 
 START_S, SECOND_START_S = 100.5, 7.25

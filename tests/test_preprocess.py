@@ -13,12 +13,12 @@ from scipy import signal as sps
 
 from spikecrsae import artefacts
 from spikecrsae.config import PreprocessConfig
+from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError
 from spikecrsae.filter_design import design_filter
 from spikecrsae.filters import BLOCK, whiten, zero_phase
 from spikecrsae.preprocess import PreprocessedRecording, fit, survey
 from spikecrsae.progress import Observer
-from spikecrsae.recording import Recording, recording_from_array
 from spikecrsae.simulate import preset_config, simulate
 
 FS = 20000.0

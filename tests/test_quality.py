@@ -16,6 +16,7 @@ from spikecrsae import pipeline
 from spikecrsae.cli.console import Narrator
 from spikecrsae.cli.result import show_outcome
 from spikecrsae.config import Config
+from spikecrsae.data.recording import recording_from_array
 from spikecrsae.exports.csv import units_csv
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
 from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
@@ -29,7 +30,6 @@ from spikecrsae.quality import (
     unit_columns,
     waveform_fill,
 )
-from spikecrsae.recording import recording_from_array
 from spikecrsae.simulate import preset_config, simulate
 from spikecrsae.spikes import KEPT_WAVEFORMS, WaveformSample
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from spikecrsae import results
+from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.results import (
     add_to_manifest,
@@ -24,7 +25,6 @@ from spikecrsae.results import (
     write_atomic,
     write_result,
 )
-from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 
 RUN = {
     "version": "0.1.0",

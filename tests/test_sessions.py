@@ -17,11 +17,11 @@ from scipy.signal import butter, sosfiltfilt
 from spikecrsae import pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
+from spikecrsae.data.intervals import gaps_from_the_start, seams
+from spikecrsae.data.recording import Part, joined, recording_from_array
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.intervals import gaps_from_the_start, seams
 from spikecrsae.preprocess import filtered
 from spikecrsae.readers import open_recording, open_session
-from spikecrsae.recording import Part, joined, recording_from_array
 from spikecrsae.results import read_sorting
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate

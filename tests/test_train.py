@@ -12,7 +12,7 @@ from spikecrsae.config import TrainConfig
 from spikecrsae.csc.convolution import correlate, gram
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.least_squares import fit_templates, subtract
-from spikecrsae.dictionary import Dictionary
+from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.progress import Observer
 from spikecrsae.simulate import paper_windows, perturb_templates, template_error_db

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import recording_files as files
 
+from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import open_recording, read_truth
 from spikecrsae.readers.intracellular import detect_spikes
-from spikecrsae.recording import recording_from_array
 
 FS = 10_000.0
 

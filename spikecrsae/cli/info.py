@@ -39,7 +39,7 @@ def info(recording: Path, reader: dict, as_json: bool, narrator: console.Narrato
 
 def _facts(recording) -> dict[str, Any]:
     from spikecrsae import doubts
-    from spikecrsae.intervals import seconds
+    from spikecrsae.data.intervals import seconds
 
     noise, notes = _noise(recording.in_range())
     notes = [*doubts.of_facts(recording.in_range()), *doubts.of_numbers(recording.in_range()), *notes]

@@ -96,7 +96,7 @@ def _document(outcome, folder: Path) -> dict[str, Any]:
 
 def sorting_document(sorting) -> dict[str, Any]:
     """What is to be said of a sorting as JSON: its size, what was left out, and every unit with all its columns."""
-    from spikecrsae.intervals import seconds
+    from spikecrsae.data.intervals import seconds
 
     return {
         "n_units": sorting.n_units,

@@ -7,7 +7,7 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import spsolve
 
-from spikecrsae.sparse_code import SparseCode
+from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.system.compiled import compiled
 
 

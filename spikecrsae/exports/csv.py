@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from spikecrsae.sorting import Sorting
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.system.text import cell_text
 
 _ROWS_AT_ONCE = 100_000

@@ -11,7 +11,8 @@ from xml.etree import ElementTree as xml
 
 import numpy as np
 
-from spikecrsae.exports.waveforms import (
+from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.waveforms import (
     N_COMPONENTS,
     Signal,
     channel_groups,
@@ -21,7 +22,6 @@ from spikecrsae.exports.waveforms import (
     used_channels,
     waveforms,
 )
-from spikecrsae.sorting import Sorting
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 
-from spikecrsae.sorting import Sorting
+from spikecrsae.data.sorting import Sorting
 
 
 def mat_file(sorting: Sorting, provenance: str) -> bytes:

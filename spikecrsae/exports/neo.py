@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 
-from spikecrsae.sorting import Sorting
+from spikecrsae.data.sorting import Sorting
 
 
 def neo_file(sorting: Sorting) -> bytes:

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 import h5py
 import numpy as np
 
+from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.waveforms import centred, channel_groups, peak_channels, used_channels
 from spikecrsae.errors import UsageError
-from spikecrsae.exports.waveforms import centred, channel_groups, peak_channels, used_channels
-from spikecrsae.sorting import Sorting
 
 #: NWB wants to know when the session began. Where the recording does not say, this stands for "not known".
 UNKNOWN_START = datetime(1970, 1, 1, tzinfo=UTC)

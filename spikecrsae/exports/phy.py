@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from spikecrsae.errors import InputError
-from spikecrsae.exports.csv import cell
-from spikecrsae.exports.sorting_h5 import sorting_to_hdf5
-from spikecrsae.exports.waveforms import (
+from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import LARGEST_UNIT, Sorting
+from spikecrsae.data.waveforms import (
     Signal,
     centred,
     channel_groups,
@@ -23,8 +22,9 @@ from spikecrsae.exports.waveforms import (
     peak_channels,
     used_channels,
 )
-from spikecrsae.recording import Recording
-from spikecrsae.sorting import LARGEST_UNIT, Sorting
+from spikecrsae.errors import InputError
+from spikecrsae.exports.csv import cell
+from spikecrsae.exports.sorting_h5 import sorting_to_hdf5
 from spikecrsae.units import s_to_samples
 
 logger = logging.getLogger(__name__)

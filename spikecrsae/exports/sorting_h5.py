@@ -10,8 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from spikecrsae.data.sorting import LARGEST_UNIT, SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError
-from spikecrsae.sorting import LARGEST_UNIT, SPIKE_DTYPE, Sorting
 from spikecrsae.system.array_layout import check_array, check_range
 from spikecrsae.system.safe_hdf5 import attribute, open_hdf5, rehearsed, whole
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers.geometry import flatten_positions, read_probe
 from spikecrsae.readers.options import ReadOptions, parse_groups
-from spikecrsae.recording import Recording
 
 #: Microvolts in one of the unit. The micro sign has two code points.
 _MICROVOLTS = {

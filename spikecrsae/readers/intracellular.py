@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.signal import butter, find_peaks, sosfiltfilt
 
+from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
-from spikecrsae.recording import Recording
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 _HIGHPASS_HZ = 100.0

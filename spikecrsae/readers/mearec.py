@@ -6,11 +6,11 @@ from pathlib import Path
 
 import h5py
 
+from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import Found
 from spikecrsae.readers.hdf5 import number, recording_from, shape_along, slicer, text, unwritten
 from spikecrsae.readers.options import ReadOptions
-from spikecrsae.recording import Recording
 from spikecrsae.system.safe_hdf5 import attribute, whole
 
 

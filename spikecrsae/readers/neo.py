@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.neo_checks import check_files
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.options import ReadOptions
-from spikecrsae.recording import Recording
 from spikecrsae.system.safe_hdf5 import folders_below
 
 logger = logging.getLogger(__name__)

@@ -10,6 +10,7 @@ from typing import Any
 
 import h5py
 
+from spikecrsae.data.recording import Recording, joined
 from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
@@ -19,7 +20,6 @@ from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.options import ReadOptions, side_file, with_side_file
-from spikecrsae.recording import Recording, joined
 from spikecrsae.system.files import refuse_unreadable
 from spikecrsae.system.safe_hdf5 import open_hdf5, rehearsed
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from spikecrsae.data.recording import LARGEST_SAMPLE, LATEST_S
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.recording import LARGEST_SAMPLE, LATEST_S
 from spikecrsae.system.text import MOST_TOML_MB, read_text
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, SpikeCRsAEError
 from spikecrsae.exports.phy import ORIGINAL, check_clusters
 from spikecrsae.readers.assemble import one_line
@@ -20,7 +21,6 @@ from spikecrsae.readers.mearec import is_mearec
 from spikecrsae.readers.nwb import is_nwb
 from spikecrsae.readers.open import open_recording
 from spikecrsae.readers.options import ReadOptions
-from spikecrsae.recording import Recording
 from spikecrsae.system.files import refuse_unreadable
 from spikecrsae.system.safe_hdf5 import load_npy, open_hdf5, rehearsed, whole
 from spikecrsae.system.text import counted, read_text

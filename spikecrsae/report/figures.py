@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from spikecrsae.beside import both
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.score import Tradeoff
-from spikecrsae.sorting import Sorting
 from spikecrsae.system.text import counted, visible
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.report.pictures import (
     color_class,
     cross_correlogram_picture,
@@ -41,7 +42,6 @@ from spikecrsae.report.tables import (
 )
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names, unit_pictures, value_of
 from spikecrsae.score import Comparison, Tradeoff
-from spikecrsae.sorting import Sorting
 from spikecrsae.system.text import counted
 
 #: Spikes that are drawn over time: per unit, and of all units together.

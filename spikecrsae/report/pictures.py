@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.report.correlograms import correlograms, template_similarity
 from spikecrsae.report.svg import Drawing, Panel, Picture, axes, round_length, span_of, with_minus
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
 from spikecrsae.score import Tradeoff
-from spikecrsae.sorting import Sorting
 from spikecrsae.system.text import counted
 from spikecrsae.units import ms_to_samples
 

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.report.pictures import color_class
 from spikecrsae.report.svg import escape, with_minus
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
 from spikecrsae.score import Comparison
-from spikecrsae.sorting import Sorting
 
 #: What stands in place of a number that is not known.
 UNKNOWN = "\N{EN DASH}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import read_truth
 from spikecrsae.results import read_sorting
 from spikecrsae.score.matching import Trains
-from spikecrsae.sorting import Sorting
 
 
 def read_pair(a: Path, b: Path, sampling_frequency: float | None = None) -> tuple[Trains, Trains, float]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError
 from spikecrsae.score.matching import Trains, match_counts
 from spikecrsae.score.metrics import Comparison
-from spikecrsae.sorting import Sorting
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikecrsae.recording import Recording, recording_from_array
+from spikecrsae.data.recording import Recording, recording_from_array
+from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.simulate.config import PAPER_AMPLITUDE, SimulationConfig
 from spikecrsae.simulate.trains import Train, draw_trains
 from spikecrsae.simulate.waveforms import (
@@ -18,7 +19,6 @@ from spikecrsae.simulate.waveforms import (
     template_bank,
     tetrode_components,
 )
-from spikecrsae.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 #: Distance between neighbouring contacts in um.

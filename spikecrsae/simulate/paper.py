@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.errors import UsageError
 from spikecrsae.simulate.config import PAPER_AMPLITUDE
 from spikecrsae.simulate.waveforms import add_spikes, paper_templates
-from spikecrsae.sparse_code import SparseCode
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from spikecrsae.data.intervals import widened
+from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
-from spikecrsae.intervals import widened
-from spikecrsae.recording import Recording
 
 #: One row per spike. sample: of the template's largest deflection; amplitude in the recording's unit;
 #: shift: sub-sample offset in samples, sample + shift is the refined time.

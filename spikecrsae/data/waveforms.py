@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spikecrsae.recording import Recording
-from spikecrsae.sorting import Sorting
+from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 #: Waveforms go from so long before a spike to so long after it.

@@ -11,8 +11,8 @@ import re
 
 import numpy as np
 
+from spikecrsae.data.recording import Recording
 from spikecrsae.errors import UsageError
-from spikecrsae.recording import Recording
 
 NONE = np.zeros((0, 2), np.int64)
 NONE.setflags(write=False)
