@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 from spikecrsae.csc import fused
-from spikecrsae.csc.convolution import synthesis
 from spikecrsae.csc.fista import fista
-from spikecrsae.csc.fused import Tiling, fused_fista, obstacle
+from spikecrsae.csc.fista_gpu import Tiling, fused_fista, obstacle
 from spikecrsae.csc.objective import kkt_violation, objective
+from spikecrsae.csc.operator import synthesis
 from spikecrsae.csc.step_size import lipschitz_bound
 
 CHANNELS, UNITS, TIMES, SAMPLES, ITERATIONS = 4, 4, 18, 1000, 180

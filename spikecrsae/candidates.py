@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spikecrsae.csc.convolution import BlockSpectra
+from spikecrsae.csc.operator import BlockSpectra
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
 from spikecrsae.evidence import Excerpt, add, expectation_maximisation, keep
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikecrsae.csc.convolution import BlockSpectra
 from spikecrsae.csc.least_squares import fit_templates, subtract
+from spikecrsae.csc.operator import BlockSpectra
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, View
 from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.system.threads import in_threads

@@ -9,9 +9,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from spikecrsae.csc.convolution import correlate, gram
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.least_squares import fit_amplitudes
+from spikecrsae.csc.operator import correlate, gram
 from spikecrsae.csc.pursuit import SINC_REACH, Spikes, SpikeSlab
 from spikecrsae.data.recording import BLOCK
 from spikecrsae.preprocess import PreprocessedRecording

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.linalg import eigh
 
 from spikecrsae.config import InitialiseConfig
-from spikecrsae.csc.convolution import energy_in_span
+from spikecrsae.csc.operator import energy_in_span
 from spikecrsae.system.compiled import compiled
 from spikecrsae.system.distributions import binom_cdf, chi2_isf, norm_ppf, norm_sf
 from spikecrsae.system.threads import in_threads

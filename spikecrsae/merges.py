@@ -7,7 +7,7 @@ import numpy as np
 from spikecrsae.bursts import LEVEL as BURST_LEVEL
 from spikecrsae.bursts import SAME_SHAPE, burst_p_value
 from spikecrsae.candidates import Candidates
-from spikecrsae.csc.convolution import gram
+from spikecrsae.csc.operator import gram
 from spikecrsae.csc.pursuit import shift_in_time
 from spikecrsae.evidence import SPREAD_BOUNDS, Excerpt, add, keep, parameter_cost
 from spikecrsae.initialise import MODE_LEVEL, SMALLEST_CLUSTER, allowed_variance, are_two, nuisance_directions, without

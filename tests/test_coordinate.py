@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikecrsae.csc import coordinate
-from spikecrsae.csc.convolution import correlate, gram, synthesis
 from spikecrsae.csc.coordinate import coordinate_descent, encode
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.objective import kkt_violation, objective
+from spikecrsae.csc.operator import correlate, gram, synthesis
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.errors import InputError, UsageError
 

@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikecrsae.csc.convolution import BlockSpectra, analysis, correlate, gram, synthesis
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.least_squares import fit_amplitudes, fit_templates, subtract
 from spikecrsae.csc.objective import kkt_violation, objective
-from spikecrsae.csc.prox import shrink
+from spikecrsae.csc.operator import BlockSpectra, analysis, correlate, gram, synthesis
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, Tables, pursue, shift_in_time
+from spikecrsae.csc.shrinkage import shrink
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.errors import UsageError

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from spikecrsae.csc import fused
-from spikecrsae.csc.convolution import synthesis
 from spikecrsae.csc.fista import fista
-from spikecrsae.csc.fused import Tiling, fused_fista, obstacle
+from spikecrsae.csc.fista_gpu import Tiling, fused_fista, obstacle
 from spikecrsae.csc.objective import kkt_violation
+from spikecrsae.csc.operator import synthesis
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.model import CRsAE
 
-KERNEL = "spikecrsae.csc.fused_kernel"
+KERNEL = "spikecrsae.csc.fista_kernel"
 LAM, SIGMA = 2.0, 0.7
 
 
@@ -191,7 +191,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from spikecrsae.csc import fused
-from spikecrsae.csc.fused_kernel import SIZES, iterate
+from spikecrsae.csc.fista_kernel import SIZES, iterate
 constants = {"CHANNELS": 4, "UNITS": 4, "PER_LANE": fused.PER_LANE, "LANES": 256, "ONE_SIDED": True}
 types = {name: "constexpr" if name in constants else "i32" if name in SIZES else "*fp32" for name in iterate.arg_names}
 aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(iterate.arg_names)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from spikecrsae.csc.convolution import synthesis
 from spikecrsae.csc.objective import kkt_violation
+from spikecrsae.csc.operator import synthesis
 from spikecrsae.csc.prior import LambdaPrior
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.model import CRsAE, lambda_loss, reconstruction_loss

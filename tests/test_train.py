@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from spikecrsae.config import TrainConfig
-from spikecrsae.csc.convolution import correlate, gram
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.least_squares import fit_templates, subtract
+from spikecrsae.csc.operator import correlate, gram
 from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.progress import Observer

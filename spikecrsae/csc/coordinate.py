@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.csc.convolution import gram as gram_of
+from spikecrsae.csc.operator import gram as gram_of
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.compiled import compiled
 from spikecrsae.system.threads import in_threads

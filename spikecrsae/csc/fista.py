@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spikecrsae.csc.convolution import analysis, synthesis
-from spikecrsae.csc.prox import shrink
+from spikecrsae.csc.operator import analysis, synthesis
+from spikecrsae.csc.shrinkage import shrink
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from spikecrsae.csc.convolution import analysis, synthesis
+from spikecrsae.csc.operator import analysis, synthesis
 
 if TYPE_CHECKING:
     import torch

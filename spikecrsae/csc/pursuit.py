@@ -18,9 +18,9 @@ from functools import cached_property
 
 import numpy as np
 
-from spikecrsae.csc.convolution import BlockSpectra, gram
 from spikecrsae.csc.least_squares import misfits, subtract_within
-from spikecrsae.csc.search import compare, improve, search
+from spikecrsae.csc.local_search import compare, improve, search
+from spikecrsae.csc.operator import BlockSpectra, gram
 from spikecrsae.csc.stretches import above_any, cuts
 from spikecrsae.system.threads import in_threads
 

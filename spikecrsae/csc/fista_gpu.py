@@ -83,7 +83,7 @@ def obstacle(signal: torch.Tensor, atoms: torch.Tensor, lam: torch.Tensor | floa
     if min(signal.shape[2], 4 * atoms.shape[2]) > PER_LANE * MOST_LANES:
         return f"windows of {signal.shape[2]} samples with atoms of {atoms.shape[2]} cannot be cut into tiles"
     try:
-        import spikecrsae.csc.fused_kernel  # noqa: F401
+        import spikecrsae.csc.fista_kernel  # noqa: F401
     except Exception as error:  # no Triton, or one that does not know what the kernel asks for
         return f"Triton cannot be used ({error})"
     return None
@@ -147,7 +147,7 @@ def _encode(signal, atoms, lam, sigma, lipschitz, n_iterations, one_sided, start
 
 def _iterate(arrays, momenta, codes, scratch, tiling: Tiling, options: dict) -> torch.Tensor:
     """Codes of some windows after all iterations, tiling.depth of them per launch."""
-    from spikecrsae.csc.fused_kernel import iterate
+    from spikecrsae.csc.fista_kernel import iterate
 
     point = previous = codes
     for first in range(0, len(momenta), tiling.depth):
