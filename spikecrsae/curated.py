@@ -13,9 +13,9 @@ from spikecrsae.config import Config
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.data.waveforms import peak_channels
 from spikecrsae.errors import InputError
-from spikecrsae.exports.phy import GROUP_OF_LABEL, ORIGINAL, check_clusters
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
 from spikecrsae.quality import Evidence, unit_columns
+from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL, check_clusters, is_phy_folder
 from spikecrsae.results import read_run, read_sorting, run_of
 from spikecrsae.system.safe_hdf5 import load_npy
 from spikecrsae.system.text import read_text
@@ -29,11 +29,6 @@ _MOST_TABLE_MB = 16
 _NO_GROUP = ("unsorted", "", "None", "nan")
 #: Facts about single units in Sorting.model.
 _OF_UNITS = ("spread", "penalty", "whitened_norm")
-
-
-def is_phy_folder(path: str | Path) -> bool:
-    """Whether `path` is a Phy folder that this program wrote."""
-    return (Path(path) / ORIGINAL).is_file()
 
 
 def open_sorting(path: str | Path) -> tuple[Sorting, dict]:

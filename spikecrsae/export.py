@@ -15,7 +15,6 @@ import numpy as np
 
 from spikecrsae import preprocess
 from spikecrsae.config import Config
-from spikecrsae.curated import is_phy_folder
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.data.waveforms import Signal, used_channels
@@ -29,6 +28,7 @@ from spikecrsae.exports.phy import phy_files
 from spikecrsae.filter_design import design_filter
 from spikecrsae.folders import check_export, write_export
 from spikecrsae.readers import open_session
+from spikecrsae.readers.phy_names import is_phy_folder
 from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, refuse_link
 from spikecrsae.system.files import write_atomic
 from spikecrsae.system.safe_hdf5 import open_hdf5, rehearsed, whole

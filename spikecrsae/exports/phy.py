@@ -25,15 +25,12 @@ from spikecrsae.data.waveforms import (
 from spikecrsae.errors import InputError
 from spikecrsae.exports.csv import cell
 from spikecrsae.exports.sorting_h5 import sorting_to_hdf5
+from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL
 from spikecrsae.units import s_to_samples
 
 logger = logging.getLogger(__name__)
 
-#: The sorting as it was before anybody curated it; a curated folder is read with its help.
-ORIGINAL = "original_sorting.h5"
 RECORDING = "recording.dat"
-#: What Phy calls our labels.
-GROUP_OF_LABEL = {"single": "good", "multi": "mua", "noise": "noise"}
 #: phylib takes the axis away from an array with one row, and fails without a spike: so many of each there must be.
 _LEAST = 2
 #: Endings by which phylib knows a flat binary file.
@@ -85,13 +82,6 @@ def phy_files(sorting: Sorting, provenance: str, folder: Path, signal: Signal | 
         ORIGINAL: [sorting_to_hdf5(sorting, provenance)],
         **({RECORDING: pieces} if pieces is not None else {}),
     }
-
-
-def check_clusters(clusters: np.ndarray, file: Path) -> None:
-    """Raise InputError where the clusters of spikes, from a Phy folder's file, are no numbers that units can have."""
-    if clusters.dtype.kind not in "iu" or (len(clusters) and not 0 <= clusters.min() <= clusters.max() <= LARGEST_UNIT):
-        held = f"{clusters.min()} to {clusters.max()}" if clusters.dtype.kind in "iu" else clusters.dtype
-        raise InputError(f"{file} holds {held}; clusters are whole numbers from 0 to {LARGEST_UNIT}, give back the file.")
 
 
 def _after(n: int, value: int, values: np.ndarray) -> np.ndarray:

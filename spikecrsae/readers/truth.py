@@ -14,13 +14,13 @@ import numpy as np
 
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, SpikeCRsAEError
-from spikecrsae.exports.phy import ORIGINAL, check_clusters
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import stored_rate
 from spikecrsae.readers.mearec import is_mearec
 from spikecrsae.readers.nwb import is_nwb
 from spikecrsae.readers.open import open_recording
 from spikecrsae.readers.options import ReadOptions
+from spikecrsae.readers.phy_names import ORIGINAL, check_clusters
 from spikecrsae.system.files import refuse_unreadable
 from spikecrsae.system.safe_hdf5 import load_npy, open_hdf5, rehearsed, whole
 from spikecrsae.system.text import counted, read_text
