@@ -13,7 +13,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae import preprocess
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
@@ -25,8 +24,9 @@ from spikecrsae.exports.mat import mat_file
 from spikecrsae.exports.neo import neo_file
 from spikecrsae.exports.nwb import nwb_file
 from spikecrsae.exports.phy import phy_files
-from spikecrsae.filter_design import design_filter
 from spikecrsae.folders import check_export, write_export
+from spikecrsae.preprocess.filters import design_filter
+from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.readers import open_session
 from spikecrsae.readers.phy_names import is_phy_folder
 from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, refuse_link
@@ -182,7 +182,7 @@ def _signal(sorting: Sorting, run: dict, recording: Recording) -> Signal:
     used = recording.select(used_channels(sorting))
 
     def highpassed(start: int, stop: int) -> np.ndarray:
-        return preprocess.filtered(used, sorting.excluded, start, stop, sos, margin, config.common_reference)
+        return filtered(used, sorting.excluded, start, stop, sos, margin, config.common_reference)
 
     return Signal(recording, highpassed)
 

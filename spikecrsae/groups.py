@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae import pipeline, preprocess
+from spikecrsae import pipeline
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
@@ -29,7 +29,8 @@ from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
 from spikecrsae.learned import Shelf
 from spikecrsae.pipeline import Outcome
-from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
+from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
 from spikecrsae.saved_model import check_groups
 from spikecrsae.spikes import Gather, gathered
@@ -174,7 +175,7 @@ def input_checksum(recording: Recording, config: Config, observer: Observer | No
     for channels in recording.groups.values() or [whole]:
         try:
             part = recording.select(channels).in_range()
-            found.append(preprocess.survey(part, chunk_size, observer or Observer(), gaps).checksum)
+            found.append(survey(part, chunk_size, observer or Observer(), gaps).checksum)
         except ReadError:
             raise
         except InputError as error:

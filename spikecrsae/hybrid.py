@@ -39,8 +39,8 @@ from spikecrsae.data.intervals import in_any, widened
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, ReadError
-from spikecrsae.filter_design import design_filter
 from spikecrsae.learned import Shelf
+from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.progress import Observer
 from spikecrsae.score import agreement, label_spikes, match_counts, match_units_one_to_one
 from spikecrsae.units import ms_to_samples, tolerance_to_samples

@@ -14,7 +14,7 @@ from spikecrsae.csc.least_squares import fit_amplitudes
 from spikecrsae.csc.operator import correlate, gram
 from spikecrsae.csc.pursuit import SINC_REACH, Spikes, SpikeSlab
 from spikecrsae.data.recording import BLOCK
-from spikecrsae.preprocess import PreprocessedRecording
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.progress import Observer
 from spikecrsae.system.threads import in_threads
 

@@ -18,8 +18,8 @@ from spikecrsae import resume
 from spikecrsae.beside import begin, helped, load
 from spikecrsae.config import Config
 from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
-from spikecrsae.filter_design import begin_design
 from spikecrsae.folders import put_in_place, settle, unfinished
+from spikecrsae.preprocess.filters import begin_design
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
 from spikecrsae.record import file_state, names_a_file, read_options, record, recording_facts

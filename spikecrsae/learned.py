@@ -15,7 +15,8 @@ from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.drift import DriftingSlab
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.infer import Laplace
-from spikecrsae.preprocess import Preprocessor, Survey
+from spikecrsae.preprocess.preprocessor import Preprocessor
+from spikecrsae.preprocess.survey import Survey
 
 
 @dataclass(frozen=True)

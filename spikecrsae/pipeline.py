@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spikecrsae import doubts, preprocess
-from spikecrsae.artefacts import find_artefacts
 from spikecrsae.bursts import BURST_MS
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
@@ -30,7 +28,12 @@ from spikecrsae.infer import Decoding
 from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
 from spikecrsae.learned import Learned, Model, Shelf
 from spikecrsae.memory import within_limit
-from spikecrsae.preprocess import PreprocessedRecording, Preprocessor, Survey
+from spikecrsae.preprocess import sanity
+from spikecrsae.preprocess.artefacts import find_artefacts
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
+from spikecrsae.preprocess.survey import Survey
+from spikecrsae.preprocess.survey import survey as survey_recording
+from spikecrsae.preprocess.whitening import check_filter, fit
 from spikecrsae.progress import Observer
 from spikecrsae.saved_model import check_model
 from spikecrsae.spikes import Collector, Gather, build_sorting, gathered
@@ -103,10 +106,10 @@ def sort(
             f"{recording.source}: {counted(recording.n_samples, 'sample')} ({1000 * recording.duration_s:.3g} ms) of signal is too short for templates of "
             f"{config.initialise.template_ms:g} ms; give a longer recording."
         )
-    preprocess.check_filter(recording, config.preprocess)
+    check_filter(recording, config.preprocess)
     given = gaps_from_the_start(config.preprocess.exclude_s, whole)
-    survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
-    survey = survey.with_remarks(doubts.of_facts(recording))
+    survey = survey_recording(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
+    survey = survey.with_remarks(sanity.of_facts(recording))
     clock.lap("check")
     learned = shelf and shelf.load(survey.checksum)
     if learned is None:
@@ -169,7 +172,7 @@ def apply(
         runtime=config.runtime,
     )
     given = gaps_from_the_start(config.preprocess.exclude_s, whole)
-    survey = preprocess.survey(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
+    survey = survey_recording(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     clock.lap("check")
     usable = saved["usable"].astype(bool)
     if np.any(usable & ~survey.usable):
@@ -194,7 +197,7 @@ def _learned(recording, config, window, survey, given, rng, device, observer, cl
     used = recording.select(np.flatnonzero(survey.usable))
     gaps, survey = _gaps(used, survey, given, config, window.n_times, observer)
     clock.lap("artefacts")
-    view = PreprocessedRecording(used, preprocess.fit(used, config.preprocess, rng, observer, gaps), gaps)
+    view = PreprocessedRecording(used, fit(used, config.preprocess, rng, observer, gaps), gaps)
     clock.lap("noise")
     training = _TrainingSignal.of(view, config, rng)
     clock.lap("whiten")
@@ -342,7 +345,7 @@ def _finish(whole, view, survey, model, n_times, config, device, observer, clock
         checkpoint=_checkpoint(recording, view, survey, model, config),
         stage_seconds=clock.seconds,
         device=device,
-        warnings=survey.with_remarks(doubts.of_result(view.recording, sorting)).problems,
+        warnings=survey.with_remarks(sanity.of_result(view.recording, sorting)).problems,
         input_checksum=survey.checksum,
         config=config,
     )

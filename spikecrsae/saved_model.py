@@ -12,7 +12,7 @@ import numpy as np
 
 from spikecrsae.config import Config, InitialiseConfig, PreprocessConfig
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.filter_design import settling_samples
+from spikecrsae.preprocess.filters import settling_samples
 from spikecrsae.system.array_layout import LARGEST, check_array
 from spikecrsae.units import ms_to_samples
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from spikecrsae.data.recording import Recording
 from spikecrsae.infer import Decoding, Model
-from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
 from spikecrsae.spikes import Gathered, gathered
 from spikecrsae.system.processes import Workers

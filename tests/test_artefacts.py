@@ -11,15 +11,17 @@ import pytest
 from click.testing import CliRunner
 from scipy import signal as sps
 
-from spikecrsae import artefacts, pipeline
-from spikecrsae.artefacts import find_artefacts
+from spikecrsae import pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.intervals import in_any, inside, parse_intervals, widened
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.hum import find_lines, strongest
-from spikecrsae.preprocess import PreprocessedRecording, fit
+from spikecrsae.preprocess import artefacts
+from spikecrsae.preprocess.artefacts import find_artefacts
+from spikecrsae.preprocess.line_noise import find_lines, strongest
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording
+from spikecrsae.preprocess.whitening import fit
 from spikecrsae.progress import Observer
 from spikecrsae.quality import presence_ratio
 from spikecrsae.readers import open_recording

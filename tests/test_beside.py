@@ -86,7 +86,7 @@ def test_the_filter_is_designed_there_and_is_the_same(two_cores):
     """The library that designs it is not loaded here; where that fails it is, and a filter that cannot be is said when asked for."""
     design = (
         "import sys\nfrom spikecrsae.beside import helped, stay_alone\nfrom spikecrsae.config import PreprocessConfig\n"
-        "from spikecrsae.filter_design import begin_design, design_filter\nimport spikecrsae.beside as beside\n"
+        "from spikecrsae.preprocess.filters import begin_design, design_filter\nimport spikecrsae.beside as beside\n"
         "beside.n_cores = lambda: int(sys.argv[1])\nconfig = PreprocessConfig(highpass_hz=300.0, lowpass_hz=6000.0)\n"
         "with helped():\n    begin_design(config, 1000.0)\n    begin_design(config, 30000.0)\n"
         "    sos, margin = design_filter(config, 30000.0)\nprint('scipy.signal' in sys.modules, margin, sos.tobytes().hex())"
@@ -101,7 +101,7 @@ def test_a_filter_that_a_run_asked_for_in_vain_is_asked_for_again(two_cores):
     """In the same process: the first run ends before it is designed, and its second process with it."""
     script = (
         "import sys\nimport spikecrsae.beside as beside\nfrom spikecrsae.config import PreprocessConfig\n"
-        "from spikecrsae.filter_design import begin_design, design_filter\nbeside.n_cores = lambda: 2\n"
+        "from spikecrsae.preprocess.filters import begin_design, design_filter\nbeside.n_cores = lambda: 2\n"
         "for _ in range(2):\n    with beside.helped():\n        begin_design(PreprocessConfig(), 30000.0)\n"
         "        if _: design_filter(PreprocessConfig(), 30000.0)\nprint('scipy.signal' in sys.modules)"
     )

@@ -11,11 +11,11 @@ import pytest
 from conftest import SAMPLE
 from scipy import signal
 
-from spikecrsae import glance
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import InputError
-from spikecrsae.preprocess import fit
+from spikecrsae.preprocess import glance
+from spikecrsae.preprocess.whitening import fit
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_recording
 

@@ -17,9 +17,9 @@ from spikecrsae.data.intervals import in_any
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError
-from spikecrsae.filter_design import design_filter
 from spikecrsae.hybrid import Copies, draw_copies, judge, self_test, unfiltered, unselected_scale, with_copies
-from spikecrsae.preprocess import filtered
+from spikecrsae.preprocess.filters import design_filter
+from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.progress import Observer
 from spikecrsae.results import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation

@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 from corpus import FS, content
 
-from spikecrsae import doubts
 from spikecrsae.cli.main import cli
 from spikecrsae.data.recording import recording_from_array
+from spikecrsae.preprocess import sanity
 from spikecrsae.results import read_sorting
 
 START_S, SECOND_START_S = 100.5, 7.25
@@ -270,11 +270,11 @@ def test_what_stands_before_the_samples_is_doubted(tmp_path, begin):
 @pytest.mark.parametrize("unit", ["uV", "ADC"])
 def test_doubts_name_the_channel_and_the_value(unit):
     recording = recording_from_array(np.zeros((10, 3)), FS, amplitude_unit=unit)
-    low, high = doubts.NOISE_UV if unit == "uV" else doubts.NOISE_COUNTS
-    assert doubts.of_noise(recording, np.array([low, high, 2 * low])) == ()
-    (remark,) = doubts.of_noise(recording, np.array([low, 3.0 * high, 2 * low]))
+    low, high = sanity.NOISE_UV if unit == "uV" else sanity.NOISE_COUNTS
+    assert sanity.of_noise(recording, np.array([low, high, 2 * low])) == ()
+    (remark,) = sanity.of_noise(recording, np.array([low, 3.0 * high, 2 * low]))
     assert "channel 1 is" in remark and f"{3.0 * high:.3g} {unit}" in remark
-    assert doubts.of_spikes(recording, np.full((1, 3, 5), 4000.0)) == ()
-    assert ["9 mV" in remark for remark in doubts.of_spikes(recording, np.full((1, 3, 5), 9000.0))] == [True] * (
+    assert sanity.of_spikes(recording, np.full((1, 3, 5), 4000.0)) == ()
+    assert ["9 mV" in remark for remark in sanity.of_spikes(recording, np.full((1, 3, 5), 9000.0))] == [True] * (
         unit == "uV"
     )

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from scipy import signal as sps
 
-from spikecrsae import artefacts
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError
-from spikecrsae.filter_design import design_filter
-from spikecrsae.filters import BLOCK, whiten, zero_phase
-from spikecrsae.preprocess import PreprocessedRecording, fit, survey
+from spikecrsae.preprocess import artefacts
+from spikecrsae.preprocess.filters import BLOCK, design_filter, whiten, zero_phase
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording
+from spikecrsae.preprocess.survey import survey
+from spikecrsae.preprocess.whitening import fit
 from spikecrsae.progress import Observer
 from spikecrsae.simulate import preset_config, simulate
 

@@ -19,7 +19,7 @@ from spikecrsae.config import Config
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.exports.csv import units_csv
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
-from spikecrsae.preprocess import PreprocessedRecording, Preprocessor
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.quality import (
     Evidence,
     isolation,

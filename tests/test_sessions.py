@@ -20,7 +20,7 @@ from spikecrsae.config import Config
 from spikecrsae.data.intervals import gaps_from_the_start, seams
 from spikecrsae.data.recording import Part, joined, recording_from_array
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.preprocess import filtered
+from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.readers import open_recording, open_session
 from spikecrsae.results import read_sorting
 from spikecrsae.score import compare

@@ -38,11 +38,11 @@ def info(recording: Path, reader: dict, as_json: bool, narrator: console.Narrato
 
 
 def _facts(recording) -> dict[str, Any]:
-    from spikecrsae import doubts
     from spikecrsae.data.intervals import seconds
+    from spikecrsae.preprocess import sanity
 
     noise, notes = _noise(recording.in_range())
-    notes = [*doubts.of_facts(recording.in_range()), *doubts.of_numbers(recording.in_range()), *notes]
+    notes = [*sanity.of_facts(recording.in_range()), *sanity.of_numbers(recording.in_range()), *notes]
     fs, begin, chosen = recording.sampling_frequency, recording.start_time_s, recording.time_range
     return {
         "file": str(recording.source),
@@ -70,14 +70,14 @@ def _noise(recording) -> tuple[list[float] | None, list[str]]:
     """Noise level per channel of the first seconds after the default high-pass, or why there is none; what is odd about it."""
     from dataclasses import replace
 
-    from spikecrsae import doubts, glance
     from spikecrsae.config import PreprocessConfig
+    from spikecrsae.preprocess import glance, sanity
     from spikecrsae.units import s_to_samples
 
     first = replace(recording, n_samples=min(recording.n_samples, s_to_samples(_LOOK_S, recording.sampling_frequency)))
     try:
         level = glance.noise_level(first, PreprocessConfig())
-        return level.tolist(), list(doubts.of_noise(first, level))
+        return level.tolist(), list(sanity.of_noise(first, level))
     except InputError as error:
         return None, [f"noise level unknown: {error}"]
 

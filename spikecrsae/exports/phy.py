@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import LARGEST_UNIT, Sorting
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.data.waveforms import (
     Signal,
     centred,
@@ -22,7 +22,6 @@ from spikecrsae.data.waveforms import (
     peak_channels,
     used_channels,
 )
-from spikecrsae.errors import InputError
 from spikecrsae.exports.csv import cell
 from spikecrsae.exports.sorting_h5 import sorting_to_hdf5
 from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
@@ -75,3 +75,9 @@ def _pool(n_threads: int) -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of them
     os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def in_each(work: Callable[..., T], *lists: Sequence) -> list[T]:
+    """What `work` gives for the first of each list, the second of each, and so on, on all cores."""
+    items = list(zip(*lists, strict=True))
+    return in_threads(lambda part: work(*items[part.start]), len(items), 1)

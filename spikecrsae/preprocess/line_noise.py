@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import median_filter
 
-from spikecrsae import noise
+from spikecrsae.preprocess import noise
 from spikecrsae.system.distributions import gamma_isf
 
 #: Chance of finding a line in a recording that has none.

@@ -1,29 +1,17 @@
-"""Statistics of the noise in blocks of high-passed traces (n_samples, n_channels): where it is quiet, its level, its
-covariance in time and across channels, and what whitens it."""
+"""Statistics of the noise in blocks of high-passed traces (n_samples, n_channels): quiet samples, level, covariance."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
-
 import numpy as np
 import scipy.fft
-from scipy.linalg import solve_toeplitz
 
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
 from spikecrsae.system.compiled import compiled
-from spikecrsae.system.threads import in_threads
+from spikecrsae.system.threads import in_each
 from spikecrsae.units import ms_to_samples
 
-T = TypeVar("T")
-
-#: A direction across channels with less than this part of the largest noise power holds only rounding errors.
-LEAST_OWN_NOISE = 1e-4
-#: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
-#: removed everything there is nothing to whiten.
-STOP_BAND_FLOOR = 1e-3
 #: A channel whose noise is smaller than this, in any unit, has none.
 LEAST_NOISE = 1e-12
 #: The first guess of the noise level takes one of so many samples.
@@ -92,33 +80,6 @@ def _moments(block, quiet):
     return n, total, products
 
 
-def rank(correlation: np.ndarray) -> int:
-    """Number of directions across the channels that have noise of their own, by its correlation (n_channels, n_channels)."""
-    values = np.linalg.eigvalsh(correlation)
-    return int((values > LEAST_OWN_NOISE * values.max()).sum())
-
-
-def whitening_matrix(covariance: np.ndarray, rank: int) -> np.ndarray:
-    """Symmetric inverse square root (ZCA) of the noise's covariance (n_channels, n_channels), on its `rank` largest directions.
-
-    The others (channels that are sums of others, as after a common reference) are projected out: amplified to variance 1,
-    their rounding errors would look like spikes.
-    """
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = values[-rank:], vectors[:, -rank:]
-    return (vectors / np.sqrt(values)) @ vectors.T
-
-
-def prediction_filter(autocovariance: np.ndarray) -> np.ndarray:
-    """Prediction-error filter 1, -a_1, ..., -a_n of noise with an autocovariance (n + 1,) (Yule-Walker equations).
-
-    Against the symmetric filter with the same gain it whitens better at the same length, and it keeps the templates short
-    (docs/log.md).
-    """
-    first = np.r_[autocovariance[0] * (1 + STOP_BAND_FLOOR), autocovariance[1:-1]]
-    return np.concatenate([[1.0], -solve_toeplitz(first, autocovariance[1:])])
-
-
 def autocovariances(blocks: list[np.ndarray], quiet: list[np.ndarray], n_lags: int) -> np.ndarray:
     """Of each channel's quiet noise, (n_channels, n_lags). Only pairs of samples that are both quiet count."""
     size = scipy.fft.next_fast_len(max(map(len, blocks)) + n_lags, real=True)
@@ -137,9 +98,3 @@ def power(blocks: list[np.ndarray], weights: list[np.ndarray], size: int) -> np.
         return spectra.real**2 + spectra.imag**2
 
     return np.sum(in_each(of_block, blocks, weights), axis=0, dtype=np.float64)
-
-
-def in_each(work: Callable[..., T], *lists: Sequence) -> list[T]:
-    """What `work` gives for the first of each list, the second of each, and so on, on all cores."""
-    items = list(zip(*lists, strict=True))
-    return in_threads(lambda part: work(*items[part.start]), len(items), 1)

@@ -11,8 +11,8 @@ from scipy.ndimage import binary_opening, binary_propagation, rank_filter
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.data.intervals import NONE, inside, widened
 from spikecrsae.data.recording import BLOCK, Recording
-from spikecrsae.filter_design import design_filter
-from spikecrsae.preprocess import filtered
+from spikecrsae.preprocess.filters import design_filter
+from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.progress import Observer
 from spikecrsae.units import ms_to_samples, s_to_samples
 

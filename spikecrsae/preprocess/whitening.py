@@ -1,0 +1,141 @@
+"""Learn the filters of a recording from its quiet periods: noise level, line noise, whitening in time and across channels."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import numpy as np
+from scipy.linalg import solve_toeplitz
+
+from spikecrsae.config import PreprocessConfig
+from spikecrsae.data.intervals import NONE, inside, widened
+from spikecrsae.data.recording import Recording
+from spikecrsae.errors import InputError
+from spikecrsae.preprocess import filters, noise
+from spikecrsae.preprocess.filters import design_filter, edges, settling_samples
+from spikecrsae.preprocess.line_noise import find_lines, notches, part_to_leave, strongest
+from spikecrsae.preprocess.preprocessor import Preprocessor, filtered_blocks, with_ends
+from spikecrsae.progress import Observer
+from spikecrsae.system.threads import in_each
+from spikecrsae.units import ms_to_samples, s_to_samples
+
+log = logging.getLogger(__name__)
+
+#: A direction across channels with less than this part of the largest noise power holds only rounding errors.
+LEAST_OWN_NOISE = 1e-4
+#: Part of the noise power added as white noise before the prediction filter is solved for: where the high-pass has
+#: removed everything there is nothing to whiten.
+STOP_BAND_FLOOR = 1e-3
+
+
+def fit(
+    recording: Recording,
+    config: PreprocessConfig,
+    rng: np.random.Generator,
+    observer: Observer,
+    gaps: np.ndarray = NONE,
+) -> Preprocessor:
+    """Learn noise level and whitening from the silent periods of at most `noise_sample_s` of the recording outside the `gaps`.
+
+    Raises InputError where the recording is too short to filter or never quiet enough to learn its noise.
+    """
+    fs = recording.sampling_frequency
+    if config.common_reference != "none" and recording.n_channels == 1:
+        raise InputError(
+            f"{recording.source}: preprocess.common_reference = {config.common_reference} takes away the only usable channel; "
+            "it needs at least two. Leave --common-reference out."
+        )
+    sos, margin = design_filter(config, fs)
+    if config.lowpass_hz is not None and (upper := edges(config, fs)[1]) < config.lowpass_hz:
+        log.warning(
+            "preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper
+        )
+    observer.start("noise")
+    places = list(_noise_blocks(recording, config, gaps, rng))
+    settling, kept = 0, [~inside(gaps, start, stop) for start, stop in places]
+    blocks = filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
+    quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
+    lines = find_lines(blocks, quiet, fs) if config.remove_hum else ()
+    if len(lines):
+        lines, said = strongest(lines)
+        log.warning(said)
+        sos = np.concatenate([sos, notches(lines, fs)])
+        margin, settling = settling_samples(sos), settling_samples(sos, part_to_leave(lines))
+        blocks = filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
+        unsettled = widened(with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
+        kept = [~inside(unsettled, start, stop) for start, stop in places]
+        quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
+    n_quiet = sum(int(q.sum()) for q in quiet)
+    fraction = n_quiet / sum(int(k.sum()) for k in kept)
+    n_taps = ms_to_samples(config.whitening_ms, fs)
+    if n_quiet < 20 * (n_taps + recording.n_channels):
+        raise InputError(
+            f"{recording.source}: only {n_quiet} quiet samples ({fraction:.1%} of the signal looked at) to learn the noise from; "
+            f"{20 * (n_taps + recording.n_channels)} are needed. Give a longer recording or raise preprocess.quiet_threshold."
+        )
+    # of channels in one unit each: a scale that differs from channel to channel is no dependence
+    n_independent = rank(noise.covariance(blocks, quiet) / np.outer(noise_level, noise_level))
+    autocovariances = noise.autocovariances(blocks, quiet, n_taps + 1)
+    if n_independent < recording.n_channels:
+        log.warning(
+            "the channels are linearly dependent: %d of %d have noise of their own", n_independent, recording.n_channels
+        )
+        # one filter for all, or what cancels across the channels would no longer cancel after it
+        autocovariances[:] = (autocovariances / noise_level[:, None] ** 2).mean(axis=0)
+    taps = np.stack([prediction_filter(lags) for lags in autocovariances])
+    predicted = in_each(lambda block: filters.whiten(block, taps, np.eye(recording.n_channels)), blocks)
+    matrix = whitening_matrix(noise.covariance(predicted, quiet), n_independent)
+    observer.finish(f"{fraction:.0%} of the signal is quiet")
+    return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
+
+
+def check_filter(recording: Recording, config: PreprocessConfig) -> None:
+    """Raise InputError where the edges of the filter do not fit the recording's sampling frequency; nothing is read."""
+    try:
+        edges(config, recording.sampling_frequency)
+    except InputError as error:
+        raise InputError(f"{recording.source}: {error}") from error
+
+
+def _noise_blocks(recording: Recording, config: PreprocessConfig, gaps: np.ndarray, rng: np.random.Generator):
+    """(start, stop) of blocks of one second: one at random in each of equally long stretches of the signal outside the gaps."""
+    lengths = gaps[:, 1] - gaps[:, 0]
+    n_kept = recording.n_samples - int(lengths.sum())
+    # where each gap lies on a clock that stands still in gaps
+    cuts = gaps[:, 0] - np.cumsum(lengths) + lengths
+    block = min(s_to_samples(1.0, recording.sampling_frequency), n_kept)
+    wanted = max(1, s_to_samples(config.noise_sample_s, recording.sampling_frequency) // block)
+    n_blocks = min(wanted, max(1, n_kept // block))
+    edges = np.linspace(0, n_kept, n_blocks + 1).astype(np.int64)
+    for low, high in itertools.pairwise(edges):
+        start = int(rng.integers(low, max(low, high - block) + 1))
+        start += int(lengths[: np.searchsorted(cuts, start, "right")].sum())
+        yield start, min(start + block, recording.n_samples)
+
+
+def rank(correlation: np.ndarray) -> int:
+    """Number of directions across the channels that have noise of their own, by its correlation (n_channels, n_channels)."""
+    values = np.linalg.eigvalsh(correlation)
+    return int((values > LEAST_OWN_NOISE * values.max()).sum())
+
+
+def whitening_matrix(covariance: np.ndarray, rank: int) -> np.ndarray:
+    """Symmetric inverse square root (ZCA) of the noise's covariance (n_channels, n_channels), on its `rank` largest directions.
+
+    The others (channels that are sums of others, as after a common reference) are projected out: amplified to variance 1,
+    their rounding errors would look like spikes.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[-rank:], vectors[:, -rank:]
+    return (vectors / np.sqrt(values)) @ vectors.T
+
+
+def prediction_filter(autocovariance: np.ndarray) -> np.ndarray:
+    """Prediction-error filter 1, -a_1, ..., -a_n of noise with an autocovariance (n + 1,) (Yule-Walker equations).
+
+    Against the symmetric filter with the same gain it whitens better at the same length, and it keeps the templates short
+    (docs/log.md).
+    """
+    first = np.r_[autocovariance[0] * (1 + STOP_BAND_FLOOR), autocovariance[1:-1]]
+    return np.concatenate([[1.0], -solve_toeplitz(first, autocovariance[1:])])
