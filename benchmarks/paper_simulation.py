@@ -19,7 +19,8 @@ from scipy.signal import find_peaks
 from spikecrsae.config import TrainConfig
 from spikecrsae.csc.prior import LambdaPrior
 from spikecrsae.data.dictionary import Dictionary
-from spikecrsae.initialise import cluster, principal_components, templates_from_labels, windows_at
+from spikecrsae.detect.clustering import cluster, principal_components, templates_from_labels
+from spikecrsae.detect.windows import windows_at
 from spikecrsae.simulate import PaperSimulation, match_templates, paper_windows, perturb_templates, template_error_db
 from spikecrsae.train import Training, train
 

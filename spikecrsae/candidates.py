@@ -10,8 +10,9 @@ import numpy as np
 
 from spikecrsae.csc.operator import BlockSpectra
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
+from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.evidence import Excerpt, add, expectation_maximisation, keep
-from spikecrsae.initialise import SpikeSubspace, TemplateWindow
 from spikecrsae.system.threads import in_threads
 
 log = logging.getLogger(__name__)

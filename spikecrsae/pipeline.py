@@ -21,11 +21,13 @@ from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.data.intervals import gaps_from_the_start, widened
 from spikecrsae.data.recording import BLOCK, Recording
 from spikecrsae.data.sorting import Sorting
+from spikecrsae.detect.clustering import first_templates
+from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.device import resolve_device
 from spikecrsae.drift import DriftingSlab, fit_drift
 from spikecrsae.errors import InputError
 from spikecrsae.infer import Decoding
-from spikecrsae.initialise import SpikeSubspace, TemplateWindow, first_templates
 from spikecrsae.learned import Learned, Model, Shelf
 from spikecrsae.memory import within_limit
 from spikecrsae.preprocess import sanity

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from spikecrsae.data.intervals import NONE
-from spikecrsae.initialise import principal_components
+from spikecrsae.detect.clustering import principal_components
 from spikecrsae.system.distributions import chi2_isf, chi2_ppf, chi2_sf, gamma_sf
 from spikecrsae.units import ms_to_samples, s_to_samples
 

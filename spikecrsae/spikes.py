@@ -12,8 +12,8 @@ from spikecrsae.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.data.intervals import NONE, in_any
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.detect.windows import windows_at
 from spikecrsae.infer import DecodedChunk, Decoding
-from spikecrsae.initialise import windows_at
 from spikecrsae.progress import Observer
 from spikecrsae.quality import Evidence, label_units, unit_columns
 from spikecrsae.units import ms_to_samples

@@ -8,7 +8,8 @@ from known_spikes import N_TIMES, PEAK, REFRACTORY, rendered, slab, spikes_at, t
 
 from spikecrsae.bursts import LEVEL, burst_p_value
 from spikecrsae.curate import curate
-from spikecrsae.initialise import SpikeSubspace, TemplateWindow, windows_at
+from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.windows import TemplateWindow, windows_at
 from spikecrsae.progress import Observer
 
 FS = 20_000

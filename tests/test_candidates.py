@@ -9,8 +9,9 @@ from known_spikes import N_TIMES, PEAK, REFRACTORY, fired, rendered, slab, spike
 
 from spikecrsae.candidates import Candidates
 from spikecrsae.curate import curate
+from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.windows import TemplateWindow, windows_at
 from spikecrsae.evidence import first_model, maximise
-from spikecrsae.initialise import SpikeSubspace, TemplateWindow, windows_at
 from spikecrsae.progress import Observer
 
 WINDOW = TemplateWindow(N_TIMES, PEAK)

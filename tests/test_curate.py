@@ -12,8 +12,10 @@ from known_spikes import N_TIMES, PEAK, REFRACTORY, fired, matched, rendered, sl
 from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.curate import CERTAIN, MAX_ROUNDS, Curated, curate
+from spikecrsae.detect.clustering import SMALLEST_CLUSTER
+from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.windows import TemplateWindow, windows_at
 from spikecrsae.evidence import FIRST_PENALTY, expectation_maximisation
-from spikecrsae.initialise import SMALLEST_CLUSTER, SpikeSubspace, TemplateWindow, windows_at
 from spikecrsae.progress import Observer
 from spikecrsae.satellites import find_satellites
 

@@ -8,7 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from spikecrsae.initialise import are_two, cluster, divide, windows_at
+from spikecrsae.detect.bimodality import are_two
+from spikecrsae.detect.clustering import cluster, divide
+from spikecrsae.detect.windows import windows_at
 
 
 def test_clusters_are_found_without_a_number():
@@ -34,7 +36,7 @@ def test_points_that_coincide_do_not_stop_the_clustering():
 def test_standard_output_stays_clean():
     code = (
         "import os\n"
-        "from spikecrsae.initialise import _standard_output_to_error\n"
+        "from spikecrsae.detect.clustering import _standard_output_to_error\n"
         "print('before')\n"
         "with _standard_output_to_error():\n"
         "    os.write(1, b'notice of a library')\n"

@@ -1,4 +1,4 @@
-"""First templates: detection, aligned windows, principal components, clusters (k-means, or isosplit without a number)."""
+"""Cluster detected events into first templates: windows, principal components, clusters."""
 
 from __future__ import annotations
 
@@ -7,25 +7,15 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import eigh
 
 from spikecrsae.config import InitialiseConfig
-from spikecrsae.csc.operator import energy_in_span
-from spikecrsae.system.compiled import compiled
-from spikecrsae.system.distributions import binom_cdf, chi2_isf, norm_ppf, norm_sf
-from spikecrsae.system.threads import in_threads
-from spikecrsae.units import ms_to_samples
+from spikecrsae.detect.bimodality import allowed_variance, are_two, nuisance_directions, without
+from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.windows import TemplateWindow, windows_at
 
-#: Level of the test for two modes.
-MODE_LEVEL = 1e-2
-#: Beyond gain and jitter, waveforms of one neuron vary along any one direction by at most this part of its norm. Where two
-#: sets vary more, with what noise adds, one mode is not enough to call them one neuron.
-SHAPE_VARIATION = 0.1
-#: A variance counts as larger than expected above this factor.
-VARIANCE_MARGIN = 1.3
 #: Among fewer windows than this no valley can be told from chance; there, two clusters are those that vary FEW_MARGIN times
 #: more along a line than one neuron may.
 FEW, FEW_MARGIN = 100, 3.0
@@ -33,101 +23,8 @@ FEW, FEW_MARGIN = 100, 3.0
 GROUPS_TRIED = 50
 #: 2-means has settled after so many rounds, or all but.
 TWO_MEANS_ROUNDS = 30
-#: Quartiles of the standard normal distribution are so far apart.
-_QUARTILES_APART = 2 * norm_ppf(0.75)
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
-
-
-@dataclass(frozen=True)
-class TemplateWindow:
-    """n_times samples of which `before` lie before the aligned peak."""
-
-    n_times: int
-    before: int
-
-    @classmethod
-    def from_config(cls, config: InitialiseConfig, sampling_frequency: float) -> TemplateWindow:
-        n_times = max(3, ms_to_samples(config.template_ms, sampling_frequency))
-        return cls(n_times, min(ms_to_samples(config.before_ms, sampling_frequency), n_times - 1))
-
-
-@dataclass(frozen=True)
-class SpikeSubspace:
-    """The span of a few temporal shapes (n_shapes, n_samples, orthonormal) in which spikes on any channel lie.
-
-    The energy of the whitened signal in that span is the detection statistic. In noise alone it is chi-square with
-    n_shapes * n_channels degrees of freedom; a spike of whitened norm r adds r^2, however it is spread over the channels.
-    """
-
-    shapes: np.ndarray
-
-    @classmethod
-    def learn(cls, whitened: np.ndarray, threshold: float, length: int, dead_time: int, n_shapes: int = 3) -> SpikeSubspace:
-        """From the peak channels of events above `threshold`: their leading singular vectors, every event counting alike.
-
-        Without enough events the shapes are the low Fourier modes of the window under a Hann taper.
-        """
-        parts = in_threads(lambda part: np.abs(whitened[part]).max(axis=1), len(whitened), 1 << 18)
-        peaks = _peaks(np.concatenate(parts), threshold, dead_time)
-        peaks = peaks[(peaks >= length) & (peaks < len(whitened) - length)]
-        if len(peaks) < 10 * n_shapes:
-            time = np.arange(length) - (length - 1) / 2
-            modes = np.stack(
-                [np.hanning(length + 2)[1:-1] * np.cos(np.pi * (j + 1) * time / length) for j in range(n_shapes)]
-            )
-            return cls(np.linalg.qr(modes.T)[0].T)
-        channel = np.abs(whitened[peaks]).argmax(axis=1)
-        snippets = whitened[peaks[:, None] + np.arange(length) - length // 2, channel[:, None]].astype(np.float64)
-        snippets /= np.linalg.norm(snippets, axis=1, keepdims=True)
-        return cls(np.linalg.svd(snippets, full_matrices=False)[2][:n_shapes])
-
-    def statistic(self, whitened: np.ndarray) -> np.ndarray:
-        """Energy (n_samples,) of whitened (n_samples, n_channels) in the span, each sample the window's centre."""
-        return np.concatenate(
-            list(energy_in_span(np.ascontiguousarray(whitened.T, np.float32), self.shapes.astype(np.float32)))
-        )
-
-    def detect(self, whitened: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
-        """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
-        Gaussian exceeds `threshold` standard deviations either way."""
-        level = chi2_isf(2 * norm_sf(threshold), len(self.shapes) * whitened.shape[1])
-        return _peaks(self.statistic(whitened), level, dead_time)
-
-
-@compiled
-def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
-    """Samples above threshold that are the largest within dead_time each way; the first of equal neighbours."""
-    peaks = [0]
-    sample = 0
-    while sample < len(height):
-        value = height[sample]
-        largest = value > threshold
-        if largest:
-            for other in range(max(0, sample - dead_time), min(len(height), sample + dead_time + 1)):
-                if height[other] > value:
-                    largest = False
-                    break
-        if largest:
-            peaks.append(sample)
-            sample += dead_time
-        sample += 1
-    return np.array(peaks[1:], dtype=np.int64)
-
-
-def windows_at(signal: np.ndarray, starts: np.ndarray, n_times: int) -> np.ndarray:
-    """Windows (n, n_times, n_channels) of signal (n_samples, n_channels) that begin at `starts`, all inside the signal."""
-    starts = np.asarray(starts, np.int64)
-    if not len(starts):
-        return np.zeros((0, n_times, signal.shape[1]), signal.dtype)
-    if starts.min() < 0 or starts.max() > len(signal) - n_times:
-        raise IndexError(f"windows of {n_times} samples from {starts.min()} to {starts.max()} in a signal of {len(signal)}")
-    # a window of a view that holds all of them is copied at once, where an index would be looked up for every sample
-    along, across = signal.strides
-    every = np.lib.stride_tricks.as_strided(
-        signal, (len(signal) - n_times + 1, n_times, signal.shape[1]), (along, along, across)
-    )
-    return np.ascontiguousarray(every[starts])
 
 
 def principal_components(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
@@ -278,79 +175,9 @@ def _two_means(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> n
     return second_is.astype(np.int64)
 
 
-def nuisance_directions(template: np.ndarray) -> np.ndarray:
-    """Orthonormal directions (n, n_times * n_channels) in which spikes of one neuron vary without being another's: the first
-    and second time derivative of its template (n_channels, n_times), jitter below one sample, and the template (gain)."""
-    slope = np.gradient(template, axis=1)
-    directions = np.stack([d.T.ravel() for d in (template, slope, np.gradient(slope, axis=1))])
-    return np.linalg.qr(directions.T)[0].T
-
-
-def allowed_variance(template: np.ndarray) -> float:
-    """Variance along a line, besides gain and jitter, that spikes of one neuron may show."""
-    return VARIANCE_MARGIN * (1 + SHAPE_VARIATION**2 * float((np.asarray(template, np.float64) ** 2).sum()))
-
-
-def without(flat: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    return flat - (flat @ directions.T) @ directions
-
-
 def _features(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
     """Principal components; few events do not fill many dimensions, no cluster would show."""
     return principal_components(windows, int(np.clip(np.sqrt(len(windows)) / 2, 2, n_components)), seed)
-
-
-def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, float, float]:
-    """Whether two sets of whitened windows (n, n_features) have two modes along the difference of their means.
-
-    Each half of the sets is projected on the difference of the other half's means, so that noise alone shows no gap. Returns
-    the answer, the probability of such a gap with one mode (1 where the means are no deviation of the sets apart), and the
-    variance of both together along the line (1 for noise alone).
-    """
-    half_of = [np.random.default_rng(seed).permutation(len(x)) % 2 for x in (first, second)]
-    # the mean of each half of each set (2, n_features)
-    means = [
-        np.stack([h == 0, h == 1]) / np.bincount(h, minlength=2)[:, None] @ x
-        for x, h in zip((first, second), half_of, strict=True)
-    ]
-    lines, middles = means[1] - means[0], 0.5 * (means[0] + means[1])
-    lengths = np.linalg.norm(lines, axis=1)
-    if not lengths.all():
-        return False, 1.0, 0.0
-    lines = lines / lengths[:, None]
-    projected = [x @ lines.T - (middles * lines).sum(axis=1) for x in (first, second)]
-    scores = [p[np.arange(len(p)), 1 - h] for p, h in zip(projected, half_of, strict=True)]
-    # a few windows of the one set among those of the other widen no quartile
-    spread = np.sqrt(0.5 * sum(_robust_deviation(score) ** 2 for score in scores))
-    distance = float((scores[1].mean() - scores[0].mean()) / max(spread, 1e-9))
-    together = 0.5 * (scores[0].var() + scores[1].var()) + 0.25 * (scores[1].mean() - scores[0].mean()) ** 2
-    p = valley_p_value(scores[0], scores[1], spread) if distance >= 1.0 else 1.0
-    return p < MODE_LEVEL, p, float(together)
-
-
-def _robust_deviation(values: np.ndarray) -> float:
-    """Standard deviation of the normal distribution with the same interquartile range."""
-    low, high = np.percentile(values, [25, 75])
-    return float(high - low) / _QUARTILES_APART
-
-
-def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> float:
-    """Probability that numbers of one mode show as deep a valley between the medians of two sets of them.
-
-    Windows as wide as `spread` slide over the stretch from one median to the other. With one mode, no window may hold fewer
-    numbers than the smaller of the fullest windows on its two sides; the deepest is tested (binomial) and its probability
-    multiplied by the number of windows (Bonferroni).
-    """
-    low, high = sorted((np.median(first), np.median(second)))
-    width = spread
-    starts = np.arange(low - width / 2, high, width / 2)
-    if len(starts) < 3:
-        return 1.0
-    pooled = np.sort(np.concatenate([first, second]))
-    counts = np.searchsorted(pooled, starts + width) - np.searchsorted(pooled, starts)
-    left, right = np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
-    rim = np.minimum(left, right)
-    return float(min(1.0, len(starts) * binom_cdf(counts, counts + rim, 0.5).min()))
 
 
 def templates_from_labels(windows: np.ndarray, labels: np.ndarray, smallest: int) -> np.ndarray:

@@ -1,0 +1,75 @@
+"""Detect spikes as peaks of the energy in the span of a few spike shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spikecrsae.csc.operator import energy_in_span
+from spikecrsae.system.compiled import compiled
+from spikecrsae.system.distributions import chi2_isf, norm_sf
+from spikecrsae.system.threads import in_threads
+
+
+@dataclass(frozen=True)
+class SpikeSubspace:
+    """The span of a few temporal shapes (n_shapes, n_samples, orthonormal) in which spikes on any channel lie.
+
+    The energy of the whitened signal in that span is the detection statistic. In noise alone it is chi-square with
+    n_shapes * n_channels degrees of freedom; a spike of whitened norm r adds r^2, however it is spread over the channels.
+    """
+
+    shapes: np.ndarray
+
+    @classmethod
+    def learn(cls, whitened: np.ndarray, threshold: float, length: int, dead_time: int, n_shapes: int = 3) -> SpikeSubspace:
+        """From the peak channels of events above `threshold`: their leading singular vectors, every event counting alike.
+
+        Without enough events the shapes are the low Fourier modes of the window under a Hann taper.
+        """
+        parts = in_threads(lambda part: np.abs(whitened[part]).max(axis=1), len(whitened), 1 << 18)
+        peaks = _peaks(np.concatenate(parts), threshold, dead_time)
+        peaks = peaks[(peaks >= length) & (peaks < len(whitened) - length)]
+        if len(peaks) < 10 * n_shapes:
+            time = np.arange(length) - (length - 1) / 2
+            modes = np.stack(
+                [np.hanning(length + 2)[1:-1] * np.cos(np.pi * (j + 1) * time / length) for j in range(n_shapes)]
+            )
+            return cls(np.linalg.qr(modes.T)[0].T)
+        channel = np.abs(whitened[peaks]).argmax(axis=1)
+        snippets = whitened[peaks[:, None] + np.arange(length) - length // 2, channel[:, None]].astype(np.float64)
+        snippets /= np.linalg.norm(snippets, axis=1, keepdims=True)
+        return cls(np.linalg.svd(snippets, full_matrices=False)[2][:n_shapes])
+
+    def statistic(self, whitened: np.ndarray) -> np.ndarray:
+        """Energy (n_samples,) of whitened (n_samples, n_channels) in the span, each sample the window's centre."""
+        return np.concatenate(
+            list(energy_in_span(np.ascontiguousarray(whitened.T, np.float32), self.shapes.astype(np.float32)))
+        )
+
+    def detect(self, whitened: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
+        """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
+        Gaussian exceeds `threshold` standard deviations either way."""
+        level = chi2_isf(2 * norm_sf(threshold), len(self.shapes) * whitened.shape[1])
+        return _peaks(self.statistic(whitened), level, dead_time)
+
+
+@compiled
+def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
+    """Samples above threshold that are the largest within dead_time each way; the first of equal neighbours."""
+    peaks = [0]
+    sample = 0
+    while sample < len(height):
+        value = height[sample]
+        largest = value > threshold
+        if largest:
+            for other in range(max(0, sample - dead_time), min(len(height), sample + dead_time + 1)):
+                if height[other] > value:
+                    largest = False
+                    break
+        if largest:
+            peaks.append(sample)
+            sample += dead_time
+        sample += 1
+    return np.array(peaks[1:], dtype=np.int64)
