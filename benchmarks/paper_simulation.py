@@ -17,12 +17,12 @@ import numpy as np
 from scipy.signal import find_peaks
 
 from spikecrsae.config import TrainConfig
-from spikecrsae.csc.prior import LambdaPrior
+from spikecrsae.crsae.priors import LambdaPrior
+from spikecrsae.crsae.train import Training, train
 from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.detect.clustering import cluster, principal_components, templates_from_labels
 from spikecrsae.detect.windows import windows_at
 from spikecrsae.simulate import PaperSimulation, match_templates, paper_windows, perturb_templates, template_error_db
-from spikecrsae.train import Training, train
 
 START_DB, GOAL_DB, SNRS = -3.5, -14.0, (7.0, 10.0, 13.0, 16.0)
 

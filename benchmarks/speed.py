@@ -32,6 +32,7 @@ from trials import publish
 
 import spikecrsae
 from spikecrsae.config import TrainConfig
+from spikecrsae.crsae.train import CODE_TOLERANCE, Training, train
 from spikecrsae.csc.coordinate import encode
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.objective import kkt_violation, objective
@@ -39,7 +40,6 @@ from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.progress import Observer
 from spikecrsae.simulate import match_templates, paper_windows
 from spikecrsae.system.threads import in_threads
-from spikecrsae.train import CODE_TOLERANCE, Training, train
 
 PARTS, REPEATS, WHOLE_REPEATS, FISTA_ITERATIONS, GOAL_DB = 10, 3, 20, 180, -19.0
 #: A first call, its result, and the seconds until then.

@@ -32,7 +32,14 @@ SHARE, ALLOWED = 0.05, 0.02
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
 CUT = {"hc1_tetrode_dev": False, "synth_tetrode5": True, "mearec_tetrode6": True}
 STAGES = ("preprocess", "initialise", "train", "infer")
-DECIDING = ("spikecrsae.curate", "spikecrsae.evidence", "spikecrsae.detect.clustering", "spikecrsae.detect.bimodality", "spikecrsae.csc.pursuit")
+DECIDING = (
+    "spikecrsae.curate",
+    "spikecrsae.crsae.slab_em",
+    "spikecrsae.evidence",
+    "spikecrsae.detect.clustering",
+    "spikecrsae.detect.bimodality",
+    "spikecrsae.csc.pursuit",
+)
 INTRO = (
     "Change of the mean accuracy when one number is set 5 % lower or higher, and of the number of units in brackets where it changes. "
     "Whole numbers move by the nearest step; recordings other than hc1_tetrode_dev and sample_data are cut to the length given."

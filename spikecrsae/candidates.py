@@ -8,11 +8,12 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from spikecrsae.crsae.slab_em import add, expectation_maximisation, keep
 from spikecrsae.csc.operator import BlockSpectra
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
-from spikecrsae.evidence import Excerpt, add, expectation_maximisation, keep
+from spikecrsae.evidence import Excerpt
 from spikecrsae.system.threads import in_threads
 
 log = logging.getLogger(__name__)

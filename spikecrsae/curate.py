@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spikecrsae.candidates import Candidates, at_most
+from spikecrsae.crsae.slab_em import first_model, keep
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.detect.bimodality import allowed_variance, nuisance_directions, without
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER, divide, templates_from_labels
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow, windows_at
-from spikecrsae.evidence import Excerpt, first_model, keep, parameter_cost
+from spikecrsae.evidence import Excerpt, parameter_cost
 from spikecrsae.merges import merge_pairs
 from spikecrsae.satellites import SATELLITE_FRACTION, find_satellites
 from spikecrsae.system.threads import in_threads

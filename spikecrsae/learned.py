@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.checkpoint import load_checkpoint, save_checkpoint
+from spikecrsae.crsae.drift import DriftingSlab
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.data.dictionary import Dictionary
-from spikecrsae.drift import DriftingSlab
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.infer import Laplace
 from spikecrsae.preprocess.preprocessor import Preprocessor

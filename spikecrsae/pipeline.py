@@ -15,6 +15,8 @@ from spikecrsae.bursts import BURST_MS
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
+from spikecrsae.crsae.drift import DriftingSlab, fit_drift
+from spikecrsae.crsae.train import train
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.curate import curate
 from spikecrsae.data.dictionary import Dictionary
@@ -25,7 +27,6 @@ from spikecrsae.detect.clustering import first_templates
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.device import resolve_device
-from spikecrsae.drift import DriftingSlab, fit_drift
 from spikecrsae.errors import InputError
 from spikecrsae.infer import Decoding
 from spikecrsae.learned import Learned, Model, Shelf
@@ -41,7 +42,6 @@ from spikecrsae.saved_model import check_model
 from spikecrsae.spikes import Collector, Gather, build_sorting, gathered
 from spikecrsae.system.text import counted
 from spikecrsae.system.threads import n_cores
-from spikecrsae.train import train
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 log = logging.getLogger(__name__)

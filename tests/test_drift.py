@@ -10,9 +10,9 @@ from known_spikes import N_TIMES, fired, matched, slab, spikes_at, template
 
 from spikecrsae import pipeline
 from spikecrsae.config import Config
+from spikecrsae.crsae.drift import DEGREE, SPIKES_PER_TERM, DriftingSlab, fit_drift
 from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes
-from spikecrsae.drift import DEGREE, SPIKES_PER_TERM, DriftingSlab, fit_drift
 from spikecrsae.infer import Decoding
 from spikecrsae.progress import Observer
 from spikecrsae.score import compare

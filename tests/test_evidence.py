@@ -9,22 +9,19 @@ import pytest
 from known_spikes import N_TIMES, REFRACTORY, fired, rendered, slab, spikes_at, template
 from scipy.stats import multivariate_normal
 
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
-from spikecrsae.evidence import (
-    COMPARED_SPIKES,
+from spikecrsae.crsae.slab_em import (
     FIRST_PENALTY,
     FIRST_SPREAD,
     SPREAD_BOUNDS,
-    Excerpt,
     add,
     expectation_maximisation,
     first_model,
     keep,
     learned_spread,
-    log_posterior,
     maximise,
-    parameter_cost,
 )
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
+from spikecrsae.evidence import COMPARED_SPIKES, Excerpt, log_posterior, parameter_cost
 
 SHAPES = [((1.0, 0.3), 3.0), ((0.2, 1.0), 4.0), ((0.8, -0.5), 5.0)]
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc import fused
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.fista_gpu import Tiling, fused_fista, obstacle
 from spikecrsae.csc.objective import kkt_violation
 from spikecrsae.csc.operator import synthesis
 from spikecrsae.csc.step_size import lipschitz_bound
-from spikecrsae.model import CRsAE
 
 KERNEL = "spikecrsae.csc.fista_kernel"
 LAM, SIGMA = 2.0, 0.7

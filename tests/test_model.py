@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from spikecrsae.crsae.model import CRsAE, lambda_loss, reconstruction_loss
+from spikecrsae.crsae.priors import LambdaPrior
 from spikecrsae.csc.objective import kkt_violation
 from spikecrsae.csc.operator import synthesis
-from spikecrsae.csc.prior import LambdaPrior
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.model import CRsAE, lambda_loss, reconstruction_loss
 
 SIGMA, LAM = 0.8, 2.0
 

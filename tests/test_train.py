@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spikecrsae.config import TrainConfig
+from spikecrsae.crsae.train import _augmented, _encode, _events, _normalised, _objective, _scales, _State, train
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.least_squares import fit_templates, subtract
 from spikecrsae.csc.operator import correlate, gram
@@ -16,7 +17,6 @@ from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.progress import Observer
 from spikecrsae.simulate import paper_windows, perturb_templates, template_error_db
-from spikecrsae.train import _augmented, _encode, _events, _normalised, _objective, _scales, _State, train
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_the_start_is_annealed_because_bad_templates_are_noise(simulation):
 def test_while_the_penalty_falls_few_windows_do(simulation, monkeypatch):
     start, config = start_of(simulation, -3.5), TrainConfig()
     everything = train(simulation.windows, start, config, sigma=simulation.sigma, seed=0)
-    counts, module = [], sys.modules["spikecrsae.train"]
+    counts, module = [], sys.modules["spikecrsae.crsae.train"]
 
     def counting(windows, *rest):
         counts.append(len(windows))
@@ -95,7 +95,7 @@ def test_a_full_gpu_gets_half_as_many_windows_and_the_codes_stay(simulation, mon
     """Memory runs out as it would on a card, by an encoder that refuses more than 20 windows."""
     import torch
 
-    from spikecrsae.model import CRsAE
+    from spikecrsae.crsae.model import CRsAE
 
     windows = np.ascontiguousarray(simulation.windows / simulation.sigma, np.float32)
     config, atoms = TrainConfig(solver="fista", n_iterations=20), start_of(simulation).atoms

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from spikecrsae.config import TrainConfig
+from spikecrsae.crsae.priors import LambdaPrior
 from spikecrsae.csc.coordinate import encode
 from spikecrsae.csc.least_squares import fit_templates, subtract
-from spikecrsae.csc.prior import LambdaPrior
 from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.errors import InputError, UsageError
@@ -187,7 +187,7 @@ def _encode(windows, atoms, lam, sigma, config, device, start=None) -> np.ndarra
         return encode(windows, atoms, lam * sigma**2, one_sided, CODE_TOLERANCE * sigma, start)
     import torch
 
-    from spikecrsae.model import CRsAE
+    from spikecrsae.crsae.model import CRsAE
 
     model = CRsAE(atoms, lam, sigma, config.n_iterations, one_sided).to(device)
     codes = np.empty((len(windows), len(atoms), windows.shape[2] - atoms.shape[2] + 1), np.float32)
@@ -283,7 +283,7 @@ def _unrolled(windows, dictionary, scale, config, device, observer, rng, rotate)
     """
     import torch
 
-    from spikecrsae.model import CRsAE
+    from spikecrsae.crsae.model import CRsAE
 
     state = _State.start(windows, dictionary, config)
     model = CRsAE(dictionary.atoms, state.lam, 1.0, config.n_iterations, config.shrinkage == "one-sided").to(device)
@@ -321,7 +321,7 @@ def _step(model, adams, batch, prior) -> float:
     """
     import torch
 
-    from spikecrsae.model import lambda_loss, reconstruction_loss
+    from spikecrsae.crsae.model import lambda_loss, reconstruction_loss
 
     per_window = 16 * model.n_iterations * len(model.atoms) * batch.shape[2]
     gradients, objective = [torch.zeros_like(model.atoms), torch.zeros_like(model.lam)], 0.0

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from spikecrsae.crsae.slab_em import learned_spread
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.detect.windows import windows_at
-from spikecrsae.evidence import learned_spread
 from spikecrsae.system.distributions import chi2_isf
 
 #: Templates are sums of Legendre polynomials of time up to this degree; a unit needs SPIKES_PER_TERM spikes for each.

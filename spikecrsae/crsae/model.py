@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from spikecrsae.crsae.priors import LambdaPrior
 from spikecrsae.csc.fista_gpu import fused_fista
 from spikecrsae.csc.operator import synthesis
-from spikecrsae.csc.prior import LambdaPrior
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.errors import InputError, UsageError
 
