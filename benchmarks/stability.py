@@ -33,9 +33,10 @@ SAMPLE = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
 CUT = {"hc1_tetrode_dev": False, "synth_tetrode5": True, "mearec_tetrode6": True}
 STAGES = ("preprocess", "initialise", "train", "infer")
 DECIDING = (
-    "spikecrsae.curate",
+    "spikecrsae.curate.curate",
+    "spikecrsae.curate.removals",
     "spikecrsae.crsae.slab_em",
-    "spikecrsae.evidence",
+    "spikecrsae.curate.evidence",
     "spikecrsae.detect.clustering",
     "spikecrsae.detect.bimodality",
     "spikecrsae.csc.pursuit",

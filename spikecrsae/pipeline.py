@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spikecrsae.bursts import BURST_MS
 from spikecrsae.checkpoint import load_checkpoint
 from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
 from spikecrsae.crsae.drift import DriftingSlab, fit_drift
 from spikecrsae.crsae.train import train
 from spikecrsae.csc.pursuit import SpikeSlab
-from spikecrsae.curate import curate
+from spikecrsae.curate.bursts import BURST_MS
+from spikecrsae.curate.curate import curate
 from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.data.intervals import gaps_from_the_start, widened
 from spikecrsae.data.recording import BLOCK, Recording

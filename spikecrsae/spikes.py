@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spikecrsae.bursts import BURST_MS
 from spikecrsae.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.data.intervals import NONE, in_any
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.detect.windows import windows_at

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from known_spikes import N_TIMES, PEAK, REFRACTORY, rendered, slab, spikes_at, template
 
-from spikecrsae.bursts import LEVEL, burst_p_value
-from spikecrsae.curate import curate
+from spikecrsae.curate.bursts import LEVEL, burst_p_value
+from spikecrsae.curate.curate import curate
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow, windows_at
 from spikecrsae.progress import Observer

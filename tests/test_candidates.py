@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from known_spikes import N_TIMES, PEAK, REFRACTORY, fired, rendered, slab, spikes_at, template
 
-from spikecrsae.candidates import Candidates
 from spikecrsae.crsae.slab_em import first_model, maximise
-from spikecrsae.curate import curate
+from spikecrsae.curate.candidates import Candidates
+from spikecrsae.curate.curate import curate
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow, windows_at
 from spikecrsae.progress import Observer

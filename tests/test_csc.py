@@ -19,9 +19,9 @@ from spikecrsae.csc.operator import BlockSpectra, analysis, correlate, gram, syn
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, Tables, pursue, shift_in_time
 from spikecrsae.csc.shrinkage import shrink
 from spikecrsae.csc.step_size import lipschitz_bound
+from spikecrsae.curate.evidence import log_posterior as joint_log_posterior
 from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.errors import UsageError
-from spikecrsae.evidence import log_posterior as joint_log_posterior
 from spikecrsae.system.threads import in_threads
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(2, 9))

@@ -12,12 +12,13 @@ from known_spikes import N_TIMES, PEAK, REFRACTORY, fired, matched, rendered, sl
 from spikecrsae.crsae.slab_em import FIRST_PENALTY, expectation_maximisation
 from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.curate import CERTAIN, MAX_ROUNDS, Curated, curate
+from spikecrsae.curate.curate import MAX_ROUNDS, Curated, curate
+from spikecrsae.curate.removals import CERTAIN
+from spikecrsae.curate.satellites import find_satellites
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow, windows_at
 from spikecrsae.progress import Observer
-from spikecrsae.satellites import find_satellites
 
 
 def trains(*samples) -> Spikes:

@@ -21,7 +21,7 @@ from spikecrsae.crsae.slab_em import (
     maximise,
 )
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, shift_in_time
-from spikecrsae.evidence import COMPARED_SPIKES, Excerpt, log_posterior, parameter_cost
+from spikecrsae.curate.evidence import COMPARED_SPIKES, Excerpt, log_posterior, parameter_cost
 
 SHAPES = [((1.0, 0.3), 3.0), ((0.2, 1.0), 4.0), ((0.8, -0.5), 5.0)]
 

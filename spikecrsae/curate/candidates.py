@@ -11,9 +11,9 @@ import numpy as np
 from spikecrsae.crsae.slab_em import add, expectation_maximisation, keep
 from spikecrsae.csc.operator import BlockSpectra
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
+from spikecrsae.curate.evidence import Excerpt
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
-from spikecrsae.evidence import Excerpt
 from spikecrsae.system.threads import in_threads
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.satellites import SATELLITE_FRACTION
+from spikecrsae.curate.satellites import SATELLITE_FRACTION
 from spikecrsae.system.distributions import binom_sf, poisson_cdf
 
 #: Within this time of a neuron's first spike the later spikes of its burst come.

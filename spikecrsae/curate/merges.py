@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.bursts import LEVEL as BURST_LEVEL
-from spikecrsae.bursts import SAME_SHAPE, burst_p_value
-from spikecrsae.candidates import Candidates
 from spikecrsae.crsae.slab_em import SPREAD_BOUNDS, add, keep
 from spikecrsae.csc.operator import gram
 from spikecrsae.csc.pursuit import shift_in_time
+from spikecrsae.curate.bursts import LEVEL as BURST_LEVEL
+from spikecrsae.curate.bursts import SAME_SHAPE, burst_p_value
+from spikecrsae.curate.candidates import Candidates
+from spikecrsae.curate.evidence import Excerpt, parameter_cost
 from spikecrsae.detect.bimodality import MODE_LEVEL, allowed_variance, are_two, nuisance_directions, without
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
-from spikecrsae.evidence import Excerpt, parameter_cost
 
 #: Pairs of templates with a cosine above this at the best lag are asked whether they are one.
 SIMILAR = 0.7

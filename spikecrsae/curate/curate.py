@@ -1,0 +1,112 @@
+"""Which templates there are: EM of the spike-and-slab model, and births, splits, merges and deaths by statistical tests.
+
+One round decodes the training signal, updates templates and priors, then asks of every unit whether it pays for its
+parameters (death), is two (split) or the same as another (merge), and of the residual whether it holds spikes of no unit
+(birth). Rounds end when nothing changes. Every decision is kept with its statistic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from spikecrsae.crsae.slab_em import first_model
+from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.curate.additions import add_units
+from spikecrsae.curate.candidates import Candidates
+from spikecrsae.curate.cleaned_waveforms import recentred_waveforms
+from spikecrsae.curate.merges import merge_pairs
+from spikecrsae.curate.removals import drop_redundant_clusters, remove_units
+from spikecrsae.curate.satellites import SATELLITE_FRACTION, find_satellites
+from spikecrsae.curate.splits import split_units
+from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.windows import TemplateWindow
+
+MAX_ROUNDS = 10
+
+
+@dataclass(frozen=True)
+class Curated:
+    """The stable set of units with its prior, the spikes of the training signal, and the decisions that led there.
+
+    ids (n_units,): the units' names in the decisions. satellites (n_units,) bool: templates that serve the decoder but are
+    no neuron, see satellites.find_satellites.
+    """
+
+    model: SpikeSlab
+    spikes: Spikes
+    ids: np.ndarray
+    decisions: tuple[dict, ...]
+    rounds: int
+    satellites: np.ndarray
+
+
+def curate(
+    signal: np.ndarray,
+    events: np.ndarray,
+    templates: np.ndarray,
+    members: list[np.ndarray],
+    subspace: SpikeSubspace,
+    window: TemplateWindow,
+    *,
+    threshold: float,
+    dead_time: int,
+    refractory: int,
+    burst: int,
+    fixed_number: bool,
+    seed: int,
+    observer,
+) -> Curated:
+    """Alternate EM and decisions on signal (n_channels, n_samples), whitened, from first templates
+    (n_units, n_channels, n_times), until the set is stable. events: first samples of the windows that hold something; members:
+    those that each template is the mean of. refractory, burst: in samples, see bursts. fixed_number: only EM, no decision."""
+    state = Candidates(signal, events, subspace, window, threshold, dead_time, seed, first_model(templates, refractory))
+    if not fixed_number:
+        drop_redundant_clusters(state, members)
+    quiet, tried = True, None
+    for round_number in range(1, MAX_ROUNDS + 1):
+        if quiet:
+            state.focus()
+        # what EM has not settled in one round goes on in the next
+        state.update(n_rounds=2 if quiet else 1)
+        observer.advance(1)
+        if fixed_number:
+            break
+        looked_before, before = quiet and round_number > 1, len(state.decisions)
+        state.round_number = round_number
+        tried = _decide(state, tried, burst)
+        # EM moves on between rounds, so a set is called stable when a second look finds nothing either
+        quiet = len(state.decisions) == before
+        if quiet and looked_before:
+            break
+    else:
+        state.focus()
+        state.update(n_rounds=2)
+        remove_units(state)
+    spikes = replace(state.spikes, sample=state.in_whole(state.spikes.sample))
+    satellites = np.zeros(state.model.n_units, bool)
+    if not fixed_number:
+        satellites, locked = find_satellites(state.model, spikes, signal.shape[1])
+        for unit in np.flatnonzero(satellites):
+            state.decide("satellite", [unit], locked[unit], SATELLITE_FRACTION)
+    return Curated(state.model, spikes, np.array(state.ids), tuple(state.decisions), round_number, satellites)
+
+
+def _decide(state: Candidates, tried: list[int] | None, burst: int) -> list[int] | None:
+    """One round's tests; what they look at is held no longer. tried: the ids of the units when births were last sought, or of
+    this round, where they have been now."""
+    remove_units(state)
+    cleaned = recentred_waveforms(state)
+    if merge_pairs(state, cleaned, burst):
+        return tried
+    # once one of those born has died, or nothing came of it before, what the residual offers has been tried
+    try_births = state.ids != tried and state.born <= set(state.ids)
+    decoded, residual = state.model, state.rest
+    split_units(state, cleaned)
+    if not try_births:
+        return tried
+    tried = list(state.ids)
+    del cleaned
+    add_units(state, residual, decoded)
+    return tried

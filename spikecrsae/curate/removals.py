@@ -1,0 +1,95 @@
+"""Remove units that are noise, and those whose spikes the other units explain."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spikecrsae.crsae.slab_em import keep
+from spikecrsae.csc.pursuit import Spikes
+from spikecrsae.curate.candidates import Candidates
+from spikecrsae.curate.evidence import Excerpt, parameter_cost
+from spikecrsae.detect.clustering import SMALLEST_CLUSTER
+from spikecrsae.system.threads import in_threads
+
+#: Probability that a unit's spike of typical size is none of noise, at least.
+CERTAIN = 0.95
+#: A test that was passed with a statistic of so many times its level is repeated only when something has changed.
+_CLEARLY = 2.0
+
+
+def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> None:
+    """Before the first decoding of everything, drop clusters whose events the other templates explain: collisions of spikes
+    gather in clusters too. As for deaths, on the signal around a cluster's events."""
+    alive = np.ones(state.model.n_units, bool)
+    for unit in np.argsort([len(m) for m in members]):
+        excerpt = Excerpt.around(state.whole, state.model, Spikes.none(), members[unit], state.seed)
+        loss = _loss_without(state, unit, alive, excerpt)
+        cost = parameter_cost(state.model.templates[unit], len(members[unit]))
+        if loss < cost:
+            state.decide("death", [unit], loss, cost, n=len(members[unit]), why="explained by others")
+            alive[unit] = False
+    state.model = keep(state.model, alive)
+    state.ids = [i for i, stays in zip(state.ids, alive, strict=True) if stays]
+
+
+def remove_units(state: Candidates) -> None:
+    """Remove, the weakest first, units that are probably noise, and those whose spikes the others explain so well that what is
+    lost is less than the template costs.
+
+    Noise: the templates of a few selected events fit these too well, so their gain may pay for the template; but a spike of
+    the typical size then has a probability of less than CERTAIN.
+    """
+    while _remove_once(state):
+        pass
+
+
+def _remove_once(state: Candidates) -> bool:
+    """One look at every unit, first at what needs no decoding; those found dead count no more for those that follow. Whether
+    there was one."""
+    model, spikes = state.model, state.spikes
+    counts = np.bincount(spikes.unit, minlength=model.n_units)
+    gains = np.bincount(spikes.unit, weights=spikes.gain, minlength=model.n_units)
+    costs = np.array([parameter_cost(*unit) for unit in zip(model.templates, counts, strict=True)])
+    certain = 0.5 * model.energy - model.penalty
+    weakest_first = np.argsort(model.energy * counts)
+    alive, explained = np.ones(model.n_units, bool), False
+    for unit in weakest_first:
+        for value, level, why in (
+            (counts[unit], SMALLEST_CLUSTER, "too few spikes"),
+            (certain[unit], np.log(CERTAIN / (1 - CERTAIN)), "noise"),
+            (gains[unit], costs[unit], "explained by others"),
+        ):
+            if value < level:
+                _dies(state, unit, alive, value, level, int(counts[unit]), why)
+                explained |= why == "explained by others"
+                break
+    asked = [unit for unit in weakest_first if not state.has_passed("death", unit)] if alive.all() else []
+    # of all at once, as if none of them died
+    rest = state.rest
+    losses = in_threads(
+        lambda part: state.around(asked[part.start], rest).loss_without(model, asked[part.start]), len(asked), 1
+    )
+    for unit, loss in zip(asked, losses, strict=True):
+        if not alive.all():
+            loss = _loss_without(state, unit, alive, state.around(unit, rest))
+        if loss > _CLEARLY * costs[unit]:
+            state.passes("death", unit)
+        if loss < costs[unit]:
+            _dies(state, unit, alive, loss, costs[unit], int(counts[unit]), "explained by others")
+            explained = True
+    if not alive.all():
+        state.keep(np.flatnonzero(alive), others_explain=explained)
+    return not alive.all()
+
+
+def _dies(state: Candidates, unit: int, alive: np.ndarray, value: float, level: float, n: int, why: str) -> None:
+    state.decide("death", [unit], value, level, n=n, why=why)
+    alive[unit] = False
+    # a unit whose part was none is not split again
+    state.whole_units |= {state.parent[i] for i in (state.ids[unit],) if i in state.parent}
+
+
+def _loss_without(state: Candidates, unit: int, alive: np.ndarray, excerpt: Excerpt) -> float:
+    """Log posterior that is lost on the excerpt where the other living units (bool, n_units) have to do without one."""
+    with_it, without_it = excerpt.log_posteriors(state.model, [alive, alive & (np.arange(len(alive)) != unit)])
+    return with_it - without_it
