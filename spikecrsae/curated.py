@@ -12,9 +12,9 @@ import numpy as np
 from spikecrsae.config import Config
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.data.waveforms import peak_channels
+from spikecrsae.decode.quality import Evidence, unit_columns
 from spikecrsae.errors import InputError
 from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
-from spikecrsae.quality import Evidence, unit_columns
 from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL, check_clusters, is_phy_folder
 from spikecrsae.results import read_run, read_sorting, run_of
 from spikecrsae.system.safe_hdf5 import load_npy

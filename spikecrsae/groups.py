@@ -26,6 +26,7 @@ from spikecrsae.config import Config
 from spikecrsae.data.intervals import common, gaps_from_the_start
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
+from spikecrsae.decode.collect import Gather, gathered
 from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
 from spikecrsae.learned import Shelf
 from spikecrsae.pipeline import Outcome
@@ -33,7 +34,6 @@ from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocess
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
 from spikecrsae.saved_model import check_groups
-from spikecrsae.spikes import Gather, gathered
 from spikecrsae.spread import Elsewhere, Reopen
 from spikecrsae.system.logs import collected, repeat
 from spikecrsae.system.processes import Processes, StageCounter, Workers

@@ -13,8 +13,8 @@ from spikecrsae.checkpoint import load_checkpoint, save_checkpoint
 from spikecrsae.crsae.drift import DriftingSlab
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.data.dictionary import Dictionary
+from spikecrsae.decode.blocks import Laplace
 from spikecrsae.errors import InputError, OutputError
-from spikecrsae.infer import Laplace
 from spikecrsae.preprocess.preprocessor import Preprocessor
 from spikecrsae.preprocess.survey import Survey
 

@@ -23,12 +23,13 @@ from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.data.intervals import gaps_from_the_start, widened
 from spikecrsae.data.recording import BLOCK, Recording
 from spikecrsae.data.sorting import Sorting
+from spikecrsae.decode.blocks import Decoding
+from spikecrsae.decode.collect import Collector, Gather, build_sorting, gathered
 from spikecrsae.detect.clustering import first_templates
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.device import resolve_device
 from spikecrsae.errors import InputError
-from spikecrsae.infer import Decoding
 from spikecrsae.learned import Learned, Model, Shelf
 from spikecrsae.memory import within_limit
 from spikecrsae.preprocess import sanity
@@ -39,7 +40,6 @@ from spikecrsae.preprocess.survey import survey as survey_recording
 from spikecrsae.preprocess.whitening import check_filter, fit
 from spikecrsae.progress import Observer
 from spikecrsae.saved_model import check_model
-from spikecrsae.spikes import Collector, Gather, build_sorting, gathered
 from spikecrsae.system.text import counted
 from spikecrsae.system.threads import n_cores
 from spikecrsae.units import ms_to_samples, s_to_samples

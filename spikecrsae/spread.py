@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from spikecrsae.data.recording import Recording
-from spikecrsae.infer import Decoding, Model
+from spikecrsae.decode.blocks import Decoding, Model
+from spikecrsae.decode.collect import Gathered, gathered
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
-from spikecrsae.spikes import Gathered, gathered
 from spikecrsae.system.processes import Workers
 
 #: Blocks that make up one piece of work; a recording that has no more of them is decoded where it is.

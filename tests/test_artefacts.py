@@ -16,6 +16,7 @@ from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.intervals import in_any, inside, parse_intervals, widened
 from spikecrsae.data.recording import Recording, recording_from_array
+from spikecrsae.decode.quality import presence_ratio
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.preprocess import artefacts
 from spikecrsae.preprocess.artefacts import find_artefacts
@@ -23,7 +24,6 @@ from spikecrsae.preprocess.line_noise import find_lines, strongest
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.preprocess.whitening import fit
 from spikecrsae.progress import Observer
-from spikecrsae.quality import presence_ratio
 from spikecrsae.readers import open_recording
 from spikecrsae.results import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation

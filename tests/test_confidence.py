@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from known_spikes import N_TIMES, fired, matched, rendered, slab, spikes_at, template
 
-from spikecrsae.confidence import OUTLIER_LEVEL, error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.infer import Decoding
+from spikecrsae.decode.blocks import Decoding
+from spikecrsae.decode.collect import Collector, build_sorting, gathered
+from spikecrsae.decode.confidence import OUTLIER_LEVEL, error_rates, find_outliers, thresholds
+from spikecrsae.decode.quality import ACCEPTED_ERROR
 from spikecrsae.progress import Observer
-from spikecrsae.quality import ACCEPTED_ERROR
-from spikecrsae.spikes import Collector, build_sorting, gathered
 
 # ---- outliers
 

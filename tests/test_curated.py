@@ -115,7 +115,7 @@ def test_columns_are_kept_or_computed_or_unknown(made, folder):
 
 
 def test_refractory_violations_of_a_merged_unit_know_no_dead_time(tmp_path):
-    from spikecrsae.quality import refractory_violations
+    from spikecrsae.decode.quality import refractory_violations
 
     sorting = make_sorting(2, 80)
     sorting.spikes["sample"] = np.repeat(300 + 800 * np.arange(40), 2) + np.tile([0, 5], 40)

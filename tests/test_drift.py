@@ -13,7 +13,7 @@ from spikecrsae.config import Config
 from spikecrsae.crsae.drift import DEGREE, SPIKES_PER_TERM, DriftingSlab, fit_drift
 from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes
-from spikecrsae.infer import Decoding
+from spikecrsae.decode.blocks import Decoding
 from spikecrsae.progress import Observer
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import norm
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.infer import Decoding, Laplace
+from spikecrsae.decode.blocks import Decoding, Laplace
 from spikecrsae.progress import Observer
 
 N_TIMES, REFRACTORY = 40, 14

@@ -17,10 +17,8 @@ from spikecrsae.cli.console import Narrator
 from spikecrsae.cli.result import show_outcome
 from spikecrsae.config import Config
 from spikecrsae.data.recording import recording_from_array
-from spikecrsae.exports.csv import units_csv
-from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
-from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
-from spikecrsae.quality import (
+from spikecrsae.decode.collect import KEPT_WAVEFORMS, WaveformSample
+from spikecrsae.decode.quality import (
     Evidence,
     isolation,
     label_units,
@@ -30,8 +28,10 @@ from spikecrsae.quality import (
     unit_columns,
     waveform_fill,
 )
+from spikecrsae.exports.csv import units_csv
+from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.simulate import preset_config, simulate
-from spikecrsae.spikes import KEPT_WAVEFORMS, WaveformSample
 
 FS = 25000.0  # 1.5 ms are 37.5 samples: no interval lies on the limit, where SpikeInterface's seconds round either way
 DEAD_TIME = 18

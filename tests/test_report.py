@@ -16,9 +16,9 @@ from spikeinterface.core import NumpySorting
 from spikeinterface.postprocessing import compute_correlograms
 
 from spikecrsae.cli.main import cli
-from spikecrsae.confidence import thresholds
 from spikecrsae.csc.pursuit import SpikeSlab
-from spikecrsae.quality import refractory_violations
+from spikecrsae.decode.confidence import thresholds
+from spikecrsae.decode.quality import refractory_violations
 from spikecrsae.report.correlograms import correlograms, interval_counts, template_similarity
 from spikecrsae.report.html import Truth, report_html
 from spikecrsae.report.svg import Drawing, axes, escape, tick_labels, ticks, with_minus

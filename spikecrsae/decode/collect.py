@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spikecrsae.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.data.intervals import NONE, in_any
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.decode.blocks import DecodedChunk, Decoding
+from spikecrsae.decode.confidence import error_rates, find_outliers, thresholds
+from spikecrsae.decode.quality import Evidence, label_units, unit_columns
 from spikecrsae.detect.windows import windows_at
-from spikecrsae.infer import DecodedChunk, Decoding
 from spikecrsae.progress import Observer
-from spikecrsae.quality import Evidence, label_units, unit_columns
 from spikecrsae.units import ms_to_samples
 
 #: Waveforms of each unit that are kept for the quality columns.
