@@ -26,7 +26,7 @@ from pathlib import Path
 
 from development import RUNS
 
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare
 
 #: Part of the spikes that results of other processors share, at least.

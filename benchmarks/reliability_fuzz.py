@@ -32,8 +32,8 @@ OURS = [
     "spikecrsae.readers",
     "spikecrsae.config",
     "spikecrsae.data.intervals",
-    "spikecrsae.exports.sorting_h5",
-    "spikecrsae.results",
+    "spikecrsae.results.sorting_h5",
+    "spikecrsae.results.folder",
 ]
 
 

@@ -29,8 +29,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.folders import changed_files, unfinished
-from spikecrsae.results import is_finished
+from spikecrsae.results.folder import is_finished
+from spikecrsae.results.placement import changed_files, unfinished
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from stopped_runs import finished, start

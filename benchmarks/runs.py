@@ -21,7 +21,7 @@ from scipy.signal import resample_poly
 
 import spikecrsae
 from spikecrsae.readers import ReadOptions, open_recording, read_truth
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 
 OURS = "ours"
 LOW_RATE, RESAMPLED = 12e3, 30e3

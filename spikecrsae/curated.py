@@ -14,9 +14,9 @@ from spikecrsae.data.sorting import Sorting
 from spikecrsae.data.waveforms import peak_channels
 from spikecrsae.decode.quality import Evidence, unit_columns
 from spikecrsae.errors import InputError
-from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
 from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL, check_clusters, is_phy_folder
-from spikecrsae.results import read_run, read_sorting, run_of
+from spikecrsae.results.folder import read_run, read_sorting, run_of
+from spikecrsae.results.sorting_h5 import sorting_from_hdf5
 from spikecrsae.system.safe_hdf5 import load_npy
 from spikecrsae.system.text import read_text
 from spikecrsae.units import ms_to_samples

@@ -18,18 +18,18 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.data.waveforms import Signal, used_channels
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError
-from spikecrsae.exports.csv import spikes_csv, units_csv
 from spikecrsae.exports.klusters import klusters_files
 from spikecrsae.exports.mat import mat_file
 from spikecrsae.exports.neo import neo_file
 from spikecrsae.exports.nwb import nwb_file
 from spikecrsae.exports.phy import phy_files
-from spikecrsae.folders import check_export, write_export
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.readers import open_session
 from spikecrsae.readers.phy_names import is_phy_folder
-from spikecrsae.results import MANIFEST, SORTING, add_to_manifest, refuse_link
+from spikecrsae.results.folder import MANIFEST, SORTING, add_to_manifest, refuse_link
+from spikecrsae.results.placement import check_export, write_export
+from spikecrsae.results.tables import spikes_csv, units_csv
 from spikecrsae.system.files import write_atomic
 from spikecrsae.system.safe_hdf5 import open_hdf5, rehearsed, whole
 

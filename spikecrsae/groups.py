@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 
 from spikecrsae import pipeline
-from spikecrsae.checkpoint import load_checkpoint
-from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config
 from spikecrsae.data.intervals import common, gaps_from_the_start
 from spikecrsae.data.recording import Recording
@@ -33,7 +31,9 @@ from spikecrsae.pipeline import Outcome
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
-from spikecrsae.saved_model import check_groups
+from spikecrsae.results.components import ComponentWriter
+from spikecrsae.results.model_file import load_checkpoint
+from spikecrsae.results.model_layout import check_groups
 from spikecrsae.spread import Elsewhere, Reopen
 from spikecrsae.system.logs import collected, repeat
 from spikecrsae.system.processes import Processes, StageCounter, Workers

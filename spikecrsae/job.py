@@ -18,12 +18,12 @@ from spikecrsae import resume
 from spikecrsae.beside import begin, helped, load
 from spikecrsae.config import Config
 from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
-from spikecrsae.folders import put_in_place, settle, unfinished
 from spikecrsae.preprocess.filters import begin_design
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
 from spikecrsae.record import file_state, names_a_file, read_options, record, recording_facts
-from spikecrsae.results import MANIFEST, add_to_manifest, check_folder, is_finished, prepare_folder, write_result
+from spikecrsae.results.folder import MANIFEST, add_to_manifest, check_folder, is_finished, prepare_folder, write_result
+from spikecrsae.results.placement import put_in_place, settle, unfinished
 from spikecrsae.system.dask import Cluster
 from spikecrsae.system.files import reserved, writing
 from spikecrsae.system.json_values import to_json
@@ -143,7 +143,7 @@ def _found(job: Job, observer: Observer):
     """The Outcome of an earlier run of this job that is finished; None where the folder has none, or another one may be
     replaced. Raises OutputError where it may not."""
     from spikecrsae.pipeline import Outcome
-    from spikecrsae.results import read_run, read_sorting
+    from spikecrsae.results.folder import read_run, read_sorting
 
     if not is_finished(job.folder):
         return None
@@ -245,9 +245,9 @@ def run_into_folder(
     unfinished(folder), and takes its name at the end: a run that ends early leaves an earlier result as it was, and nothing
     else but what it has learned; after an internal error also run.log, with the traceback.
     """
-    from spikecrsae.checkpoint import save_checkpoint
     from spikecrsae.report.figures import png_files
     from spikecrsae.report.html import report_html
+    from spikecrsae.results.model_file import save_checkpoint
 
     settle(folder)
     check_folder(folder, overwrite)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae.checkpoint import load_checkpoint, save_checkpoint
 from spikecrsae.crsae.drift import DriftingSlab
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.data.dictionary import Dictionary
@@ -17,6 +16,7 @@ from spikecrsae.decode.blocks import Laplace
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.preprocess.preprocessor import Preprocessor
 from spikecrsae.preprocess.survey import Survey
+from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spikecrsae.checkpoint import load_checkpoint
-from spikecrsae.components import ComponentWriter
 from spikecrsae.config import Config, TrainConfig
 from spikecrsae.crsae.drift import DriftingSlab, fit_drift
 from spikecrsae.crsae.train import train
@@ -39,7 +37,9 @@ from spikecrsae.preprocess.survey import Survey
 from spikecrsae.preprocess.survey import survey as survey_recording
 from spikecrsae.preprocess.whitening import check_filter, fit
 from spikecrsae.progress import Observer
-from spikecrsae.saved_model import check_model
+from spikecrsae.results.components import ComponentWriter
+from spikecrsae.results.model_file import load_checkpoint
+from spikecrsae.results.model_layout import check_model
 from spikecrsae.system.text import counted
 from spikecrsae.system.threads import n_cores
 from spikecrsae.units import ms_to_samples, s_to_samples

@@ -151,7 +151,7 @@ def file_state(paths: Sequence[Path]) -> dict[str, int]:
 
 def spikes_digest(sorting) -> str:
     """SHA-256 of the sorting's spikes.csv."""
-    from spikecrsae.exports.csv import spikes_csv
+    from spikecrsae.results.tables import spikes_csv
 
     digest = hashlib.sha256()
     for piece in spikes_csv(sorting):

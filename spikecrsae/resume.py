@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from spikecrsae.config import Config
 from spikecrsae.device import resolve_device
 from spikecrsae.errors import OutputError, SpikeCRsAEError
-from spikecrsae.folders import unfinished
 from spikecrsae.memory import within_limit
 from spikecrsae.progress import Observer
 from spikecrsae.record import check_record, library_versions
-from spikecrsae.results import prepare_folder, read_run
+from spikecrsae.results.folder import prepare_folder, read_run
+from spikecrsae.results.placement import unfinished
 from spikecrsae.system.files import write_atomic, writing
 from spikecrsae.system.json_values import to_json
 

@@ -17,11 +17,11 @@ from spikeinterface.sorters import BaseSorter
 from spikeinterface.sorters.sorterlist import sorter_dict, sorter_full_list
 
 from spikecrsae import groups
-from spikecrsae.checkpoint import save_checkpoint
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, joined
 from spikecrsae.readers.geometry import flatten_positions
-from spikecrsae.results import prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
+from spikecrsae.results.model_file import save_checkpoint
 
 _STAGE_OF = {f.name: stage.name for stage in fields(Config) for f in fields(getattr(Config(), stage.name))}
 _FIELDS = {f.name: f for stage in fields(Config) for f in fields(getattr(Config(), stage.name))}

@@ -25,7 +25,7 @@ from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.readers import open_recording, parse_channels, read_probe, read_truth
 from spikecrsae.readers.options import parse_groups, with_side_file
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 
 #: Samples in the seeds: small files are mutated where it matters.
 SEED_SAMPLES = 512

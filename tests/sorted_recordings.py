@@ -12,7 +12,7 @@ from spikecrsae.curated import open_sorting
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.export import default_place, export
 from spikecrsae.readers import open_recording
-from spikecrsae.results import prepare_folder, write_result
+from spikecrsae.results.folder import prepare_folder, write_result
 
 FS, N_SAMPLES, START_S = 20_000.0, 40_000, 12.5
 LABELS = ("single", "multi", "noise")

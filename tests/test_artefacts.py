@@ -25,7 +25,7 @@ from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.preprocess.whitening import fit
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_recording
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 FS = 10000.0

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from spikecrsae.cli.main import cli
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 FS = 20000.0

@@ -22,9 +22,9 @@ from spikecrsae.batch import find_recordings, result_names, run_jobs
 from spikecrsae.batch.result import Result, make_folder, write_summary
 from spikecrsae.cli.main import cli
 from spikecrsae.errors import InputError
-from spikecrsae.folders import unfinished
 from spikecrsae.job import Job
-from spikecrsae.results import prepare_folder
+from spikecrsae.results.folder import prepare_folder
+from spikecrsae.results.placement import unfinished
 
 
 def spikecrsae(*arguments):

@@ -20,8 +20,8 @@ from click.testing import CliRunner, Result
 
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
-from spikecrsae.folders import unfinished
-from spikecrsae.results import prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
+from spikecrsae.results.placement import unfinished
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikecrsae.cli.main import cli
-from spikecrsae.results import prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
 from spikecrsae.score import compare as compare_trains
 from spikecrsae.simulate import preset_config, simulate
 

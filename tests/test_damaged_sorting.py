@@ -11,7 +11,7 @@ from sorted_recordings import make_sorting, write_sorted
 from spikecrsae.cli.main import cli
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError
-from spikecrsae.results import MANIFEST, prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import MANIFEST, prepare_folder, read_sorting, write_result
 
 
 def with_one(value):

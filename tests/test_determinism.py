@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import cut_recording
 
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare
 
 #: Two runs that must agree to the bit: many threads and one chunk, one thread and small chunks.

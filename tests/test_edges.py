@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from spikecrsae.cli.main import cli
 from spikecrsae.cli.signals import answered, asked_to_end, repeat
 from spikecrsae.errors import OutputError, UsageError
-from spikecrsae.results import prepare_folder
+from spikecrsae.results.folder import prepare_folder
 from spikecrsae.system.files import reserved
 from spikecrsae.system.threads import n_cores
 

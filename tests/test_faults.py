@@ -20,8 +20,8 @@ from spikecrsae import pipeline
 from spikecrsae.cli.console import Narrator
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
-from spikecrsae.folders import changed_files, unfinished
 from spikecrsae.readers import hdf5, open_recording
+from spikecrsae.results.placement import changed_files, unfinished
 
 
 def spikecrsae(*arguments: object) -> Result:

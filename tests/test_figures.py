@@ -20,7 +20,7 @@ from spikecrsae.report.figures import (
     png_files,
     unit_colors,
 )
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import Tradeoff
 
 FS = 10000.0

@@ -19,13 +19,13 @@ import recording_files as files
 from click.testing import CliRunner, Result
 
 from spikecrsae import groups, pipeline
-from spikecrsae.checkpoint import save_checkpoint
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import open_recording
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
+from spikecrsae.results.model_file import save_checkpoint
 from spikecrsae.simulate import preset_config, simulate
 
 CONFIG = Config().with_values({"train": {"epochs": 2}, "runtime": {"device": "cpu"}})

@@ -20,16 +20,16 @@ from hostile_files import refused, spikecrsae
 
 from spikecrsae.batch import result_names
 from spikecrsae.cli.main import cli
-from spikecrsae.components import ComponentWriter
 from spikecrsae.curated import open_sorting
 from spikecrsae.errors import OutputError
 from spikecrsae.export import FORMATS, default_place, export
-from spikecrsae.exports.csv import units_csv
-from spikecrsae.folders import write_export
 from spikecrsae.progress import Observer
 from spikecrsae.report.figures import plot_templates, plot_traces
 from spikecrsae.report.html import Truth, report_html
-from spikecrsae.results import prepare_folder
+from spikecrsae.results.components import ComponentWriter
+from spikecrsae.results.folder import prepare_folder
+from spikecrsae.results.placement import write_export
+from spikecrsae.results.tables import units_csv
 from spikecrsae.score import best_match_curves, compare
 from spikecrsae.system.files import reserved
 from spikecrsae.system.logs import logging_to_file

@@ -21,7 +21,7 @@ from spikecrsae.hybrid import Copies, draw_copies, judge, self_test, unfiltered,
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.progress import Observer
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 QUICK = Config().with_values({"train": {"epochs": 5}, "runtime": {"device": "cpu"}})

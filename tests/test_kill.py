@@ -18,9 +18,9 @@ from conftest import cut_recording
 from stopped_runs import finished, start, wait_for_stage
 from test_results import RUN, make_sorting
 
-from spikecrsae import folders
-from spikecrsae.folders import changed_files, put_in_place, settle, unfinished, write_export
-from spikecrsae.results import is_finished, prepare_folder, read_sorting, write_result
+from spikecrsae.results import placement as folders
+from spikecrsae.results.folder import is_finished, prepare_folder, read_sorting, write_result
+from spikecrsae.results.placement import changed_files, put_in_place, settle, unfinished, write_export
 
 OLD = ("--seed", "5", "--detection-threshold", "6")
 

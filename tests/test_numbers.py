@@ -17,7 +17,7 @@ from corpus import FS, content
 from spikecrsae.cli.main import cli
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.preprocess import sanity
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 
 START_S, SECOND_START_S = 100.5, 7.25
 #: First sample of the signal in the long file, and how many samples follow; the signal crosses sample 2**31.

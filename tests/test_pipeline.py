@@ -16,7 +16,7 @@ from spikecrsae.config import Config
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import InputError
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 

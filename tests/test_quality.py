@@ -28,9 +28,9 @@ from spikecrsae.decode.quality import (
     unit_columns,
     waveform_fill,
 )
-from spikecrsae.exports.csv import units_csv
-from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
+from spikecrsae.results.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
+from spikecrsae.results.tables import units_csv
 from spikecrsae.simulate import preset_config, simulate
 
 FS = 25000.0  # 1.5 ms are 37.5 samples: no interval lies on the limit, where SpikeInterface's seconds round either way

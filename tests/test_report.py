@@ -24,7 +24,7 @@ from spikecrsae.report.html import Truth, report_html
 from spikecrsae.report.svg import Drawing, axes, escape, tick_labels, ticks, with_minus
 from spikecrsae.report.tables import UNKNOWN, number, percent
 from spikecrsae.report.unit_pictures import AmplitudeModel, amplitude_picture, template_picture
-from spikecrsae.results import prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
 from spikecrsae.score import best_match_curves, compare
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}

@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 import pytest
 
-from spikecrsae import results
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError, OutputError
-from spikecrsae.results import (
+from spikecrsae.results import folder as results
+from spikecrsae.results.folder import (
     add_to_manifest,
     default_result_path,
     prepare_folder,

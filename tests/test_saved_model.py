@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from spikecrsae.checkpoint import load_checkpoint, save_checkpoint
 from spikecrsae.cli.main import cli
 from spikecrsae.errors import InputError
-from spikecrsae.saved_model import _LAYOUT, check_groups, check_model
+from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
+from spikecrsae.results.model_layout import _LAYOUT, check_groups, check_model
 
 
 def places(layout, above=()):

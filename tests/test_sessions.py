@@ -22,7 +22,7 @@ from spikecrsae.data.recording import Part, joined, recording_from_array
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.readers import open_recording, open_session
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate
 

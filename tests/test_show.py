@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from spikecrsae.cli import console, sketch
 from spikecrsae.cli.main import cli
-from spikecrsae.exports.sorting_h5 import sorting_from_hdf5
-from spikecrsae.results import prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
+from spikecrsae.results.sorting_h5 import sorting_from_hdf5
 from spikecrsae.simulate import preset_config, simulate
 
 

@@ -19,7 +19,7 @@ from spikecrsae import groups, pipeline  # noqa: E402
 from spikecrsae.cli.main import cli  # noqa: E402
 from spikecrsae.config import Config  # noqa: E402
 from spikecrsae.data.recording import recording_from_array  # noqa: E402
-from spikecrsae.results import read_sorting  # noqa: E402
+from spikecrsae.results.folder import read_sorting  # noqa: E402
 from spikecrsae.score import compare  # noqa: E402
 from spikecrsae.simulate import preset_config, simulate  # noqa: E402
 from spikecrsae.spikeinterface import SpikeCRsAESorter, _reopened, recording_from_spikeinterface  # noqa: E402

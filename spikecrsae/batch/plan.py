@@ -13,7 +13,7 @@ from spikecrsae.batch.result import SUMMARY_CSV, SUMMARY_JSON
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.export import FORMATS
 from spikecrsae.job import Job
-from spikecrsae.results import MANIFEST, check_folder, is_finished
+from spikecrsae.results.folder import MANIFEST, check_folder, is_finished
 from spikecrsae.resume import differences_to_result
 from spikecrsae.system.safe_hdf5 import folders_below
 

@@ -65,7 +65,7 @@ def apply(
     from spikecrsae.job import run_into_folder
     from spikecrsae.readers import open_session
     from spikecrsae.record import recording_facts
-    from spikecrsae.results import default_result_path
+    from spikecrsae.results.folder import default_result_path
     from spikecrsae.system.files import reserved
 
     checkpoint = model / "model.pt" if model.is_dir() else model

@@ -60,7 +60,7 @@ def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
     """Where the page goes. Raises UsageError where that is not said or no name of a page, OutputError where a file of other origin is there."""
     from spikecrsae.export import place_of_exports
     from spikecrsae.readers.phy_names import is_phy_folder
-    from spikecrsae.results import is_listed
+    from spikecrsae.results.folder import is_listed
 
     if output is None and is_phy_folder(sorting):
         output = place_of_exports(sorting) / _REPORT
@@ -92,7 +92,7 @@ def _truth(sorting, path: Path, tolerance_ms: float):
 
 
 def _write(target: Path, page: bytes) -> None:
-    from spikecrsae.results import SORTING, add_to_manifest
+    from spikecrsae.results.folder import SORTING, add_to_manifest
     from spikecrsae.system.files import write_atomic
 
     write_atomic(target, [page])

@@ -181,7 +181,7 @@ def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
 def _write_curves(folder: Path, curves: dict, comparison) -> list[Path]:
     """tradeoff.csv with all curves, and a picture of each; into a manifest where the folder has one."""
     from spikecrsae.report.figures import plot_tradeoff
-    from spikecrsae.results import MANIFEST, add_to_manifest, is_listed
+    from spikecrsae.results.folder import MANIFEST, add_to_manifest, is_listed
     from spikecrsae.system.files import write_atomic
 
     table = io.StringIO()

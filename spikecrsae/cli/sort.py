@@ -71,7 +71,7 @@ def sort(
 
     from spikecrsae.cli.result import show_outcome
     from spikecrsae.job import Job, run_job
-    from spikecrsae.results import default_result_path
+    from spikecrsae.results.folder import default_result_path
 
     folder = output or default_result_path(recordings[0])
     job = Job(

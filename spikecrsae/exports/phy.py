@@ -22,9 +22,9 @@ from spikecrsae.data.waveforms import (
     peak_channels,
     used_channels,
 )
-from spikecrsae.exports.csv import cell
-from spikecrsae.exports.sorting_h5 import sorting_to_hdf5
 from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL
+from spikecrsae.results.sorting_h5 import sorting_to_hdf5
+from spikecrsae.results.tables import cell
 from spikecrsae.units import s_to_samples
 
 logger = logging.getLogger(__name__)

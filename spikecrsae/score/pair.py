@@ -7,7 +7,7 @@ from pathlib import Path
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import read_truth
-from spikecrsae.results import read_sorting
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.score.matching import Trains
 
 

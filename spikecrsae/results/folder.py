@@ -17,8 +17,8 @@ import numpy as np
 
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, OutputError
-from spikecrsae.exports.csv import spikes_csv, units_csv
-from spikecrsae.exports.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
+from spikecrsae.results.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
+from spikecrsae.results.tables import spikes_csv, units_csv
 from spikecrsae.system.files import is_partial, measured, write_atomic, writing
 from spikecrsae.system.text import read_text, visible
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from spikecrsae.errors import OutputError
-from spikecrsae.results import (
+from spikecrsae.results.folder import (
     MANIFEST,
     MANIFEST_FORMAT,
     files_of_earlier_result,
