@@ -16,7 +16,7 @@ from sort_speed import sort
 
 from spikecrsae.config import Config
 from spikecrsae.errors import UsageError
-from spikecrsae.memory import within_limit
+from spikecrsae.pipeline.memory import within_limit
 from spikecrsae.readers import open_recording
 
 

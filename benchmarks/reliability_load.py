@@ -29,7 +29,6 @@ from spikecrsae.batch import run_jobs
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.job import Job
-from spikecrsae.pipeline import sort
 from spikecrsae.progress import Observer
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
@@ -108,7 +107,7 @@ def sort_stream(hours: float, edge_hours: float) -> dict[str, float]:
     """Sort a stream; seconds per recorded minute at its two edges, of `edge_hours` each, and the peak in MB of this process."""
     recording, pace = stream(hours), _Pace()
     began = time.perf_counter()
-    outcome = sort(recording, Config(), pace)
+    outcome = sort_group(recording, Config(), pace)
     edge, minutes = edge_hours * 3600 * FS, edge_hours * 60
     return {
         "hours": hours,

@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import spearmanr
 
-from spikecrsae import hybrid, pipeline
 from spikecrsae.config import Config
+from spikecrsae.pipeline import self_test
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.readers import open_recording, read_truth
 from spikecrsae.score import compare
 
@@ -42,7 +43,7 @@ def rows(path: Path) -> tuple[list[tuple], int]:
     the number of the others."""
     recording = open_recording(path)
     try:
-        sorting = hybrid.self_test(recording, pipeline.sort(recording, Config())).sorting
+        sorting = self_test.self_test(recording, sort_group(recording, Config())).sorting
     finally:
         recording.close()
     truth = dict(read_truth(path, recording.sampling_frequency))

@@ -165,14 +165,13 @@ def run(task: Task, folder: Path) -> Trial:
 
 
 def sort_and_score(task: Task) -> Trial:
-    from spikecrsae.pipeline import sort
 
     valid_for = validity(task)
     recording, truth = task.case.load()
     began = time.perf_counter()
     try:
         with constants_set(task.constants):
-            sorting = sort(recording, Config().with_values(task.values)).sorting
+            sorting = sort_group(recording, Config().with_values(task.values)).sorting
     except Exception as error:  # a setting that fails is an entry of the table
         return Trial(valid_for, f"{type(error).__name__}: {error}", time.perf_counter() - began)
     finally:

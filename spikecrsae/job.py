@@ -142,7 +142,7 @@ def _helped(config: Config, sampling_frequency: float) -> Iterator[None]:
 def _found(job: Job, observer: Observer):
     """The Outcome of an earlier run of this job that is finished; None where the folder has none, or another one may be
     replaced. Raises OutputError where it may not."""
-    from spikecrsae.pipeline import Outcome
+    from spikecrsae.pipeline.sort import Outcome
     from spikecrsae.results.folder import read_run, read_sorting
 
     if not is_finished(job.folder):
@@ -169,7 +169,7 @@ def _found(job: Job, observer: Observer):
 
 def _sorted(job: Job, opened, reopen: Callable, observer: Observer):
     """The Outcome of sorting the opened recording, written into the job's folder."""
-    from spikecrsae import groups
+    from spikecrsae.pipeline import groups
 
     for note in opened.notes:
         observer.say(f"Note: {note}")

@@ -67,7 +67,7 @@ class Record:
 
     def check_input(self, job: Job, observer: Observer) -> None:
         """Raise InputError where the recording is not the one that was sorted: its facts, then its checksum."""
-        from spikecrsae import groups
+        from spikecrsae.pipeline import groups
 
         for path in job.recordings:
             if not path.exists():

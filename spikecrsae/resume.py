@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecrsae.config import Config
-from spikecrsae.device import resolve_device
 from spikecrsae.errors import OutputError, SpikeCRsAEError
-from spikecrsae.memory import within_limit
+from spikecrsae.pipeline.device import resolve_device
+from spikecrsae.pipeline.memory import within_limit
 from spikecrsae.progress import Observer
 from spikecrsae.record import check_record, library_versions
 from spikecrsae.results.folder import prepare_folder, read_run
@@ -22,7 +22,7 @@ from spikecrsae.system.files import write_atomic, writing
 from spikecrsae.system.json_values import to_json
 
 if TYPE_CHECKING:
-    from spikecrsae.learned import Shelf
+    from spikecrsae.pipeline.learned import Shelf
 
 #: In an unfinished result: what was learned, and what it is tied to.
 FOLDER, _TIES = "resume", "run.json"
@@ -94,7 +94,7 @@ def goes_on(folder: Path, now: Mapping[str, Any], overwrite: bool, observer: Obs
 
 def shelf_of(folder: Path, now: Mapping[str, Any]) -> Shelf:
     """The place for what a run with the ties `now` learns, beside the result folder `folder`."""
-    from spikecrsae.learned import Shelf  # which loads all that sorts
+    from spikecrsae.pipeline.learned import Shelf  # which loads all that sorts
 
     return Shelf(unfinished(folder) / FOLDER, hashlib.sha256(_text(now)).hexdigest())
 

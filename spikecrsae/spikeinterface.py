@@ -16,9 +16,9 @@ from spikeinterface.core import BaseRecording, NumpySorting
 from spikeinterface.sorters import BaseSorter
 from spikeinterface.sorters.sorterlist import sorter_dict, sorter_full_list
 
-from spikecrsae import groups
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, joined
+from spikecrsae.pipeline import groups
 from spikecrsae.readers.geometry import flatten_positions
 from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
 from spikecrsae.results.model_file import save_checkpoint

@@ -11,13 +11,13 @@ import pytest
 from click.testing import CliRunner
 from scipy import signal as sps
 
-from spikecrsae import pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.intervals import in_any, inside, parse_intervals, widened
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.decode.quality import presence_ratio
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess import artefacts
 from spikecrsae.preprocess.artefacts import find_artefacts
 from spikecrsae.preprocess.line_noise import find_lines, strongest
@@ -191,9 +191,9 @@ def test_a_click_in_front_costs_no_neuron(simulation):
     """Least squares would pull the templates of all units to it."""
     whole = simulation.recording()
     counts = np.array(whole.raw(0, whole.n_samples))
-    clean = pipeline.sort(whole, QUICK).sorting
+    clean = sort_group(whole, QUICK).sorting
     counts[:16] = np.iinfo(counts.dtype).max
-    clicked = pipeline.sort(replace(whole, read_raw=lambda start, stop: counts[start:stop]), QUICK)
+    clicked = sort_group(replace(whole, read_raw=lambda start, stop: counts[start:stop]), QUICK)
     assert "1 stretch looks like an artefact" in " ".join(clicked.warnings)
     assert clicked.sorting.n_units == clean.n_units
     assert abs(len(clicked.sorting.spikes) - len(clean.spikes)) <= 0.01 * len(clean.spikes)
@@ -290,7 +290,7 @@ SILENT = {
 
 @pytest.mark.parametrize("name", SILENT)
 def test_without_a_neuron_there_is_no_unit(name):
-    outcome = pipeline.sort(recorded(SILENT[name]), QUICK)
+    outcome = sort_group(recorded(SILENT[name]), QUICK)
     assert outcome.sorting.n_units == 0
     assert any("like artefacts" in said for said in outcome.warnings) == name.startswith("movement")
 
@@ -337,10 +337,10 @@ def test_artefacts_are_kept_when_asked(simulation):
     traces = simulation.traces[:80_000] * simulation.gain
     traces[60_000:60_400] = 5.0
     recording = recorded(traces, simulation.sampling_frequency)
-    found = pipeline.sort(recording, QUICK)
+    found = sort_group(recording, QUICK)
     assert np.all(inside(found.sorting.excluded, 60_000, 60_400))
     assert any("1 stretch looks like an artefact" in said for said in found.warnings)
-    kept = pipeline.sort(recording, QUICK.with_values({"preprocess": {"find_artefacts": False}}))
+    kept = sort_group(recording, QUICK.with_values({"preprocess": {"find_artefacts": False}}))
     assert len(kept.sorting.excluded) == 0
     assert not any("artefact" in said for said in kept.warnings)
 
@@ -350,7 +350,7 @@ def test_a_recording_that_is_all_artefact_is_refused():
     traces[:] = 3.0
     traces[::5000] += 1.0
     with pytest.raises(InputError, match=r"saturated|nothing is left"):
-        pipeline.sort(recorded(traces), QUICK)
+        sort_group(recorded(traces), QUICK)
 
 
 def test_a_recording_that_is_mostly_switched_off_is_sorted_where_it_is_not(tmp_path):

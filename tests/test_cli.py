@@ -391,7 +391,7 @@ def test_an_internal_error_leaves_its_traceback_in_the_log(recording, tmp_path, 
     def fail(*arguments, **values):
         raise ValueError("broken")
 
-    monkeypatch.setattr("spikecrsae.pipeline.sort", fail)
+    monkeypatch.setattr("spikecrsae.pipeline.groups.sort_group", fail)
     folder = tmp_path / "broken"
     result = spikecrsae("sort", recording, "-o", folder)
     assert result.exit_code == 1

@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from spikecrsae import groups, pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.data.recording import BLOCK
+from spikecrsae.pipeline import groups
+from spikecrsae.pipeline.distributed import BLOCKS_AT_ONCE
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_recording
 from spikecrsae.simulate import preset_config, simulate
-from spikecrsae.spread import BLOCKS_AT_ONCE
 
 pytest.importorskip("distributed", reason="dask.distributed is not installed")
 SETTINGS = ("--groups", "0,1", "--units", "1", "--epochs", "2", "--max-training-s", "5", "--device", "cpu", "--quiet")
@@ -114,7 +115,7 @@ class Backwards:
 def test_pieces_in_any_order_of_a_recording_without_groups(recording):
     reopen = functools.partial(open_recording, recording, groups="all")
     with contextlib.closing(reopen()) as opened:
-        here = pipeline.sort(opened, CONFIG).sorting
+        here = sort_group(opened, CONFIG).sorting
         there = groups.sort(opened, CONFIG, reopen=reopen, cluster=Backwards()).sorting
     np.testing.assert_array_equal(there.spikes, here.spikes)
     np.testing.assert_array_equal(there.templates, here.templates)

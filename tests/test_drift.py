@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from known_spikes import N_TIMES, fired, matched, slab, spikes_at, template
 
-from spikecrsae import pipeline
 from spikecrsae.config import Config
 from spikecrsae.crsae.drift import DEGREE, SPIKES_PER_TERM, DriftingSlab, fit_drift
 from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes
 from spikecrsae.decode.blocks import Decoding
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.progress import Observer
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate
@@ -206,7 +206,7 @@ def test_a_recording_with_drift_is_sorted_to_both_ends_and_the_table_says_how_fa
     )
     for drift in (0.0, 0.8):
         simulation = simulate(replace(cells, drift=drift))
-        sorting = pipeline.sort(simulation.recording(), config).sorting
+        sorting = sort_group(simulation.recording(), config).sorting
         assert sorting.n_units == 2
         np.testing.assert_allclose(sorting.units["drift"], drift, atol=0.08)
         third = sorting.n_samples // 3

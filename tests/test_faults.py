@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner, Result
 from test_kill import _modifies, files_of
 
-from spikecrsae import pipeline
 from spikecrsae.cli.console import Narrator
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.readers import hdf5, open_recording
 from spikecrsae.results.placement import changed_files, unfinished
 
@@ -41,13 +41,13 @@ def told(result: Result, code: int, *words: str) -> None:
 @pytest.fixture(scope="module")
 def outcome(short_sort):
     """What the pipeline gives for the short recording: a run that only has to write it is quick."""
-    return pipeline.sort(open_recording(short_sort.recording), Config())
+    return sort_group(open_recording(short_sort.recording), Config())
 
 
 @pytest.fixture
 def quick(monkeypatch, outcome):
     """Sorting that is done at once."""
-    monkeypatch.setattr("spikecrsae.groups.sort", lambda *arguments, **values: outcome)
+    monkeypatch.setattr("spikecrsae.pipeline.groups.sort", lambda *arguments, **values: outcome)
     monkeypatch.setattr("spikecrsae.job.helped", lambda *modules: contextlib.nullcontext())  # no second process draws
     monkeypatch.setattr("spikecrsae.report.figures.png_files", lambda *arguments: {})
 

@@ -18,11 +18,12 @@ import pytest
 import recording_files as files
 from click.testing import CliRunner, Result
 
-from spikecrsae import groups, pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.pipeline import groups
+from spikecrsae.pipeline.sort import Outcome, apply_to_group, sort_group
 from spikecrsae.readers import open_recording
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.results.model_file import save_checkpoint
@@ -52,7 +53,7 @@ def path(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def outcome(path) -> pipeline.Outcome:
+def outcome(path) -> Outcome:
     """The two tetrodes and the flat channel as three groups, one after the other."""
     recording = open_recording(path, groups="0-3,4-7,8")
     yield groups.sort(recording, CONFIG)
@@ -60,10 +61,10 @@ def outcome(path) -> pipeline.Outcome:
 
 
 @pytest.fixture(scope="module")
-def alone(path) -> list[pipeline.Outcome]:
+def alone(path) -> list[Outcome]:
     """Each tetrode sorted alone."""
     recordings = [open_recording(path, channels=channels) for channels in ("0-3", "4-7")]
-    yield [pipeline.sort(recording, CONFIG) for recording in recordings]
+    yield [sort_group(recording, CONFIG) for recording in recordings]
     for recording in recordings:
         recording.close()
 
@@ -176,7 +177,7 @@ def test_apply_takes_the_model_of_several_groups(path, outcome, tmp_path):
     with pytest.raises(InputError, match=r"8 channels.*9"):
         groups.apply(tmp_path / "model.pt", recording.select(range(8)), CONFIG)
     with pytest.raises(InputError, match="several groups"):
-        pipeline.apply(tmp_path / "model.pt", recording, CONFIG)
+        apply_to_group(tmp_path / "model.pt", recording, CONFIG)
     recording.close()
 
 

@@ -12,7 +12,7 @@ import pytest
 from spikecrsae.config import Config
 from spikecrsae.errors import UsageError
 from spikecrsae.job import Job, run_job
-from spikecrsae.memory import LEAST_LEARNING_S, within_limit
+from spikecrsae.pipeline.memory import LEAST_LEARNING_S, within_limit
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
 

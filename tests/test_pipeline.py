@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from spikecrsae import pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import InputError
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare
@@ -57,7 +57,7 @@ def simulation():
 
 @pytest.fixture(scope="module")
 def outcome(simulation):
-    return pipeline.sort(simulation.recording(), config())
+    return sort_group(simulation.recording(), config())
 
 
 @pytest.fixture(scope="module")
@@ -91,14 +91,14 @@ def test_a_tetrode_is_sorted(simulation, outcome):
 
 def test_a_single_channel_is_sorted():
     simulation = tetrode(n_channels=1, n_units=2, snrs=(14.0, 9.0), rates_hz=(12.0, 15.0))
-    sorting = pipeline.sort(simulation.recording(), config()).sorting
+    sorting = sort_group(simulation.recording(), config()).sorting
     assert sorting.n_units == 2
     assert accuracies(simulation, sorting).min() > 0.9
 
 
 def test_a_mirror_image_is_sorted_as_well(simulation):
     mirrored = replace(simulation, traces=-simulation.traces)
-    sorting = pipeline.sort(mirrored.recording(), config()).sorting
+    sorting = sort_group(mirrored.recording(), config()).sorting
     assert sorting.n_units == 3
     assert accuracies(simulation, sorting).min() > 0.95
 
@@ -113,7 +113,7 @@ def test_a_mirror_image_is_sorted_as_well(simulation):
     ids=["laplace", "two-sided", "small chunks"],
 )
 def test_other_settings_sort_as_well(simulation, values, least):
-    sorting = pipeline.sort(simulation.recording(), config(**values)).sorting
+    sorting = sort_group(simulation.recording(), config(**values)).sorting
     assert accuracies(simulation, sorting).min() > least
 
 
@@ -126,7 +126,7 @@ def test_other_training_on_a_short_recording(values):
     short = tetrode(duration_s=5.0)
     recording = short.recording()
     settings = config(train={"epochs": 2, "window_s": 0.5, "max_training_s": 4.0, **values}, initialise={"units": 3})
-    outcome = pipeline.sort(recording, settings)
+    outcome = sort_group(recording, settings)
     assert accuracies(short, outcome.sorting).min() > 0.9
     assert outcome.checkpoint["lambda"] > 0
     assert np.isfinite(outcome.sorting.model["lambda"]).all()
@@ -134,7 +134,7 @@ def test_other_training_on_a_short_recording(values):
 
 @pytest.mark.parametrize("n_units", [1, 2, 3])
 def test_a_given_number_of_units_is_kept(simulation, n_units):
-    assert pipeline.sort(simulation.recording(), config(initialise={"units": n_units})).sorting.n_units == n_units
+    assert sort_group(simulation.recording(), config(initialise={"units": n_units})).sorting.n_units == n_units
 
 
 # ---- what a result says
@@ -174,7 +174,7 @@ def test_spikes_are_reported_at_their_true_samples(simulation, outcome):
 def test_a_flat_channel_is_left_out_and_the_others_keep_their_numbers(simulation):
     traces = simulation.traces.copy()
     traces[:, 1] = 7
-    outcome = pipeline.sort(replace(simulation, traces=traces).recording(), config())
+    outcome = sort_group(replace(simulation, traces=traces).recording(), config())
     sorting = outcome.sorting
     assert sorting.n_channels == 4
     assert not sorting.templates[:, 1].any()
@@ -241,11 +241,11 @@ def test_apply_refuses_what_is_no_model(files):
 
 def test_noise_has_no_unit():
     noise = 10 * np.random.default_rng(1).standard_normal((200_000, 4))
-    sorting = pipeline.sort(recording_from_array(noise.astype(np.float32), 20000.0), config()).sorting
+    sorting = sort_group(recording_from_array(noise.astype(np.float32), 20000.0), config()).sorting
     assert sorting.n_units == 0
     assert len(sorting.spikes) == 0
 
 
 def test_a_recording_shorter_than_a_template_is_refused():
     with pytest.raises(InputError, match="too short"):
-        pipeline.sort(recording_from_array(np.random.default_rng(0).standard_normal((50, 1)), 20000.0), config())
+        sort_group(recording_from_array(np.random.default_rng(0).standard_normal((50, 1)), 20000.0), config())

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spikecrsae import pipeline
 from spikecrsae.cli.console import Narrator
 from spikecrsae.cli.result import show_outcome
 from spikecrsae.config import Config
@@ -28,6 +27,7 @@ from spikecrsae.decode.quality import (
     unit_columns,
     waveform_fill,
 )
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.results.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
 from spikecrsae.results.tables import units_csv
@@ -184,7 +184,7 @@ def simulation():
 
 @pytest.fixture(scope="module")
 def outcome(simulation):
-    return pipeline.sort(simulation[0].recording(), quick())
+    return sort_group(simulation[0].recording(), quick())
 
 
 def quick() -> Config:
@@ -407,7 +407,7 @@ def test_the_label_is_in_every_form_of_the_result(outcome, tmp_path, capsys):
 
 def test_a_sorting_without_units_has_all_columns():
     noise = 10 * np.random.default_rng(1).standard_normal((40_000, 2))
-    sorting = pipeline.sort(recording_from_array(noise.astype(np.float32), 20000.0), quick()).sorting
+    sorting = sort_group(recording_from_array(noise.astype(np.float32), 20000.0), quick()).sorting
     assert sorting.n_units == 0
     assert {"label", "firing_rate", "isolation_distance", "l_ratio", "amplitude_cutoff"} <= set(sorting.units)
     assert sorting.units["isi_violations_count"].dtype == np.int64
@@ -416,6 +416,6 @@ def test_a_sorting_without_units_has_all_columns():
 def test_the_mirror_image_has_the_same_sorting(simulation, outcome):
     """Nothing in the method prefers a sign: sort(-x) has the spikes of sort(x), bit by bit, and its templates mirrored."""
     original = simulation[0]
-    mirrored = pipeline.sort(replace(original, traces=-original.traces).recording(), quick()).sorting
+    mirrored = sort_group(replace(original, traces=-original.traces).recording(), quick()).sorting
     np.testing.assert_array_equal(mirrored.spikes, outcome.sorting.spikes)
     np.testing.assert_array_equal(mirrored.templates, -outcome.sorting.templates)

@@ -14,12 +14,12 @@ import recording_files as files
 from click.testing import CliRunner, Result
 from scipy.signal import butter, sosfiltfilt
 
-from spikecrsae import pipeline
 from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.data.intervals import gaps_from_the_start, seams
 from spikecrsae.data.recording import Part, joined, recording_from_array
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.readers import open_recording, open_session
 from spikecrsae.results.folder import read_sorting
@@ -149,7 +149,7 @@ def test_many_short_files_are_sorted(simulation):
     size = 2000
     pieces = [recording_from_array(simulation.traces[i : i + size] + np.int16(i % 777), FS) for i in range(0, N, size)]
     recording = joined(pieces, [f"piece {i}" for i in range(len(pieces))])
-    sorting = pipeline.sort(recording, CONFIG).sorting
+    sorting = sort_group(recording, CONFIG).sorting
     distance = np.abs(sorting.spikes["sample"] - np.round(sorting.spikes["sample"] / size) * size)
     assert distance.min() >= 60
     rows = compare(simulation.truth.trains(), sorting.trains(), FS).rows
@@ -238,8 +238,8 @@ def test_score_and_apply_know_the_range(simulation, whole, tmp_path):
 def test_a_range_is_sorted_as_the_part_alone(simulation):
     recording = replace(recording_from_array(simulation.traces, FS), start_time_s=3.0)
     part = recording_from_array(simulation.traces[30_000:130_000], FS)
-    outcome = pipeline.sort(recording.between(4.5, 9.5), CONFIG)
-    alone = pipeline.sort(part, CONFIG)
+    outcome = sort_group(recording.between(4.5, 9.5), CONFIG)
+    alone = sort_group(part, CONFIG)
     np.testing.assert_array_equal(outcome.sorting.spikes["sample"], alone.sorting.spikes["sample"] + 30_000)
     assert outcome.input_checksum == alone.input_checksum
     assert outcome.sorting.example_start == alone.sorting.example_start + 30_000
@@ -249,11 +249,11 @@ def test_a_range_is_sorted_as_the_part_alone(simulation):
 def test_what_is_left_out_stands_on_the_same_clock(simulation):
     config = CONFIG.with_values({"preprocess": {"exclude_s": "0-1,4-4.5"}})
     recording = recording_from_array(simulation.traces, FS).between(2.0, 7.0)
-    sorting = pipeline.sort(recording, config).sorting
+    sorting = sort_group(recording, config).sorting
     assert sorting.excluded.tolist() == [[0, 40_000], [79_940, 90_060], [140_000, N]]
     assert not np.any((sorting.spikes["sample"] >= 80_000) & (sorting.spikes["sample"] < 90_000))
     with pytest.raises(UsageError, match="leaves nothing between"):
-        pipeline.sort(recording, CONFIG.with_values({"preprocess": {"exclude_s": "1-7.5"}}))
+        sort_group(recording, CONFIG.with_values({"preprocess": {"exclude_s": "1-7.5"}}))
 
 
 def test_a_range_reads_nothing_else(simulation):
@@ -264,7 +264,7 @@ def test_a_range_reads_nothing_else(simulation):
         return simulation.traces[start:stop]
 
     recording = replace(recording_from_array(simulation.traces, FS), read_raw=read).between(1.0, 4.0)
-    pipeline.sort(recording, CONFIG)
+    sort_group(recording, CONFIG)
     assert min(start for start, _ in asked) == 20_000 and max(stop for _, stop in asked) == 80_000
 
 

@@ -15,10 +15,11 @@ import spikeinterface.sorters as ss  # noqa: E402
 from probeinterface import ProbeGroup, generate_tetrode  # noqa: E402
 from spikeinterface.core import NumpyRecording  # noqa: E402
 
-from spikecrsae import groups, pipeline  # noqa: E402
 from spikecrsae.cli.main import cli  # noqa: E402
 from spikecrsae.config import Config  # noqa: E402
 from spikecrsae.data.recording import recording_from_array  # noqa: E402
+from spikecrsae.pipeline import groups  # noqa: E402
+from spikecrsae.pipeline.sort import sort_group  # noqa: E402
 from spikecrsae.results.folder import read_sorting  # noqa: E402
 from spikecrsae.score import compare  # noqa: E402
 from spikecrsae.simulate import preset_config, simulate  # noqa: E402
@@ -97,7 +98,7 @@ def test_two_tetrodes_with_a_probe_are_two_groups(tetrodes, tmp_path):
         probes.add_probe(probe)
     recording = saved([np.concatenate(tetrodes, axis=1)], tmp_path / "saved", gain=1.0, probe=probes)
     sorting = ss.run_sorter("spikecrsae", recording, folder=tmp_path / "si", jobs=2, **QUICK)
-    alone = [pipeline.sort(recording_from_array(traces, FS), CONFIG).sorting for traces in tetrodes]
+    alone = [sort_group(recording_from_array(traces, FS), CONFIG).sorting for traces in tetrodes]
     expected = [single.spike_samples(unit) for single in alone for unit in single.unit_ids]
     assert len(expected) == sorting.get_num_units()
     for train, mine in zip(expected, trains(sorting).values(), strict=True):
@@ -112,7 +113,7 @@ def test_segments_share_their_units(tetrodes, tmp_path):
     traces, cut = tetrodes[0], 70_000
     recording = saved([traces[:cut], traces[cut:]], tmp_path / "saved")
     sorting = ss.run_sorter("spikecrsae", recording, folder=tmp_path / "si", **QUICK)
-    whole = pipeline.sort(recording_from_array(traces, FS, amplitude_unit="ADC"), CONFIG).sorting
+    whole = sort_group(recording_from_array(traces, FS, amplitude_unit="ADC"), CONFIG).sorting
     assert sorting.get_num_segments() == 2
     found = {str(u): np.concatenate([trains(sorting, 0)[u], trains(sorting, 1)[u] + cut]) for u in sorting.unit_ids}
     # all but what lies at the seam

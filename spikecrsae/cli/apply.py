@@ -60,9 +60,9 @@ def apply(
     if "groups" in reader:
         raise UsageError("--groups has no effect here: the groups are those of the model; leave it out.")
 
-    from spikecrsae import groups
     from spikecrsae.cli.result import show_outcome
     from spikecrsae.job import run_into_folder
+    from spikecrsae.pipeline import groups
     from spikecrsae.readers import open_session
     from spikecrsae.record import recording_facts
     from spikecrsae.results.folder import default_result_path

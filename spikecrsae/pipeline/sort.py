@@ -26,10 +26,10 @@ from spikecrsae.decode.collect import Collector, Gather, build_sorting, gathered
 from spikecrsae.detect.clustering import first_templates
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
-from spikecrsae.device import resolve_device
 from spikecrsae.errors import InputError
-from spikecrsae.learned import Learned, Model, Shelf
-from spikecrsae.memory import within_limit
+from spikecrsae.pipeline.device import resolve_device
+from spikecrsae.pipeline.learned import Learned, Model, Shelf
+from spikecrsae.pipeline.memory import within_limit
 from spikecrsae.preprocess import sanity
 from spikecrsae.preprocess.artefacts import find_artefacts
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
@@ -80,7 +80,7 @@ _one_thread_for_matrices = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 @_one_thread_for_matrices
-def sort(
+def sort_group(
     recording: Recording,
     config: Config,
     observer: Observer | None = None,
@@ -133,7 +133,7 @@ def sort(
 
 
 @_one_thread_for_matrices
-def apply(
+def apply_to_group(
     model: Path | dict[str, Any],
     recording: Recording,
     config: Config,

@@ -32,14 +32,14 @@ from scipy import signal as sps
 from scipy.linalg import toeplitz
 from scipy.stats import norm
 
-from spikecrsae import pipeline
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.csc.pursuit import shift_in_time
 from spikecrsae.data.intervals import in_any, widened
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, ReadError
-from spikecrsae.learned import Shelf
+from spikecrsae.pipeline.learned import Shelf
+from spikecrsae.pipeline.sort import Outcome, sort_group
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.progress import Observer
 from spikecrsae.score import agreement, label_spikes, match_counts, match_units_one_to_one
@@ -82,8 +82,8 @@ class Copies:
 
 
 def self_test(
-    recording: Recording, outcome: pipeline.Outcome, observer: Observer | None = None, shelf: Shelf | None = None
-) -> pipeline.Outcome:
+    recording: Recording, outcome: Outcome, observer: Observer | None = None, shelf: Shelf | None = None
+) -> Outcome:
     """The outcome of sorting the recording, with the columns hybrid_recall, hybrid_precision and hybrid_injected per unit.
 
     Sorts once more; shelf: that of the first sorting, beside which this one puts what it learns. Where the hybrid recording
@@ -99,7 +99,7 @@ def self_test(
     try:
         if len(copies):
             hybrid = with_copies(recording, copies, waveforms, sorting.peak_index)
-            again = pipeline.sort(hybrid, config, stage, shelf=shelf and shelf.part("self-test")).sorting
+            again = sort_group(hybrid, config, stage, shelf=shelf and shelf.part("self-test")).sorting
     except ReadError:
         raise
     except InputError as error:

@@ -19,22 +19,21 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae import pipeline
 from spikecrsae.config import Config
 from spikecrsae.data.intervals import common, gaps_from_the_start
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.decode.collect import Gather, gathered
 from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
-from spikecrsae.learned import Shelf
-from spikecrsae.pipeline import Outcome
+from spikecrsae.pipeline.distributed import Elsewhere, Reopen
+from spikecrsae.pipeline.learned import Shelf
+from spikecrsae.pipeline.sort import Outcome, apply_to_group, busiest_stretch, sort_group
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
 from spikecrsae.results.components import ComponentWriter
 from spikecrsae.results.model_file import load_checkpoint
 from spikecrsae.results.model_layout import check_groups
-from spikecrsae.spread import Elsewhere, Reopen
 from spikecrsae.system.logs import collected, repeat
 from spikecrsae.system.processes import Processes, StageCounter, Workers
 from spikecrsae.system.text import counted
@@ -71,15 +70,15 @@ class Group:
         part = recording.select(self.channels)
         log.info("channels %s", ", ".join(part.channel_ids))
         if self.model is not None:
-            return pipeline.apply(self.model, part, self.config, observer, f"of group {self.name}", gather)
-        outcome = pipeline.sort(part, self.config, observer, gather=gather, shelf=self.shelf)
+            return apply_to_group(self.model, part, self.config, observer, f"of group {self.name}", gather)
+        outcome = sort_group(part, self.config, observer, gather=gather, shelf=self.shelf)
         return _self_tested(part, outcome, observer, self.shelf) if self.self_test else outcome
 
 
 def _self_tested(recording: Recording, outcome: Outcome, observer: Observer, shelf: Shelf | None) -> Outcome:
-    from spikecrsae import hybrid  # with libraries that take long to load, and that nothing else needs
+    from spikecrsae.pipeline import self_test  # with libraries that take long to load, and that nothing else needs
 
-    return hybrid.self_test(recording, outcome, observer, shelf)
+    return self_test.self_test(recording, outcome, observer, shelf)
 
 
 @contextmanager
@@ -112,18 +111,18 @@ def sort(
     self_test: bool = False,
     shelf: Shelf | None = None,
 ) -> Outcome:
-    """pipeline.sort of each group of the recording, as one outcome; of all channels where it has no groups.
+    """sort_group of each group of the recording, as one outcome; of all channels where it has no groups.
 
     reopen: opens the recording in another process, to which it is pickled; without it one group is sorted after the other,
     here. jobs: groups sorted at the same time, None for as many as there are cores; cluster: where they are sorted in place
     of this machine's processes, and the blocks of each are decoded. The result is the same for any. self_test: also
-    hybrid.self_test. shelf: for what is learned, each group's on its own, see pipeline.sort. Raises InputError where no
+    self_test.self_test. shelf: for what is learned, each group's on its own, see sort_group. Raises InputError where no
     group can be sorted; one that cannot is a warning.
     """
     observer = observer or Observer()
     if not recording.groups and not (cluster and cluster.far):
         gather = Elsewhere(reopen, cluster) if cluster else gathered
-        outcome = pipeline.sort(recording, config, observer, components_path, gather, shelf)
+        outcome = sort_group(recording, config, observer, components_path, gather, shelf)
         return _self_tested(recording, outcome, observer, shelf) if self_test else outcome
     found = recording.groups or {"": tuple(range(recording.n_channels))}
     groups = [
@@ -146,10 +145,10 @@ def apply(
     jobs: int | None = None,
     cluster: Workers | None = None,
 ) -> Outcome:
-    """pipeline.apply of a model of one or several groups; the groups are those of the model. Arguments as for `sort`."""
+    """apply_to_group of a model of one or several groups; the groups are those of the model. Arguments as for `sort`."""
     observer, saved = observer or Observer(), load_checkpoint(model_path)
     if "groups" not in saved:
-        return pipeline.apply(saved, recording, config, observer, str(model_path))
+        return apply_to_group(saved, recording, config, observer, str(model_path))
     check_groups(saved, model_path)
     if saved["n_channels"] != recording.n_channels:
         raise InputError(
@@ -386,7 +385,7 @@ def _merged_model(groups: list[Group], sortings: Mapping[Group, Sorting]) -> dic
 def _with_example(sorting: Sorting, recording: Recording, outcomes: Mapping[Group, Outcome]) -> Sorting:
     """The sorting with the stretch in which most units of all groups fire, each group's channels through its own filter."""
     first, end = recording.time_range or (0, recording.n_samples)
-    start, stop = pipeline.busiest_stretch(sorting)
+    start, stop = busiest_stretch(sorting)
     start = max(first, min(start, end - (stop - start)))
     stop = min(stop, end)
     traces = np.zeros((stop - start, recording.n_channels), np.float32)
