@@ -204,7 +204,7 @@ def _check_exports(job: Job) -> None:
     """Before a run: whether its result could be written in the formats asked for. Raises OutputError as export does."""
     if not job.exports:
         return
-    from spikecrsae.export import FORMATS, check_place
+    from spikecrsae.exports.export import FORMATS, check_place
 
     for kind in job.exports:
         check_place(job.folder / FORMATS[kind].name, kind, job.overwrite)
@@ -216,7 +216,7 @@ def _export(job: Job, reopen: Callable, observer: Observer) -> None:
     if not job.exports:
         return
     from spikecrsae.curated import open_sorting
-    from spikecrsae.export import default_place, export
+    from spikecrsae.exports.export import default_place, export
 
     for kind in dict.fromkeys(job.exports):
         place = default_place(job.folder, kind)

@@ -91,7 +91,7 @@ def recording_facts(recording, paths: Sequence[Path], reader: dict[str, Any]) ->
 def check_record(values: Any) -> None:
     """Raise ValueError, naming the entry, where what a run.json of `sort` holds is incomplete or was changed so that the run
     cannot be understood."""
-    from spikecrsae.export import FORMATS
+    from spikecrsae.exports.export import FORMATS
 
     _check(values, _LAYOUT, "it")
     recording, exports = values["recording"], values["options"]["exports"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from spikecrsae.curated import open_sorting
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
-from spikecrsae.export import default_place, export
+from spikecrsae.exports.export import default_place, export
 from spikecrsae.readers import open_recording
 from spikecrsae.results.folder import prepare_folder, write_result
 

@@ -15,7 +15,7 @@ from spikecrsae.cli.main import cli
 from spikecrsae.curated import open_sorting, read_curated
 from spikecrsae.data.sorting import LARGEST_UNIT
 from spikecrsae.errors import InputError, OutputError
-from spikecrsae.export import export
+from spikecrsae.exports.export import export
 from spikecrsae.readers import read_truth
 
 

@@ -18,7 +18,7 @@ from spikecrsae.cli.main import cli
 from spikecrsae.cli.options import EXPORT_FORMATS
 from spikecrsae.curated import open_sorting
 from spikecrsae.errors import InputError, OutputError, UsageError
-from spikecrsae.export import FORMATS, export, find_recording
+from spikecrsae.exports.export import FORMATS, export, find_recording
 from spikecrsae.readers import open_recording
 
 

@@ -15,7 +15,7 @@ from scipy.signal import butter, sosfiltfilt
 from sorted_recordings import FS, N_SAMPLES, START_S, exported, make_sorting, write_sorted
 
 from spikecrsae.curated import open_sorting
-from spikecrsae.export import export
+from spikecrsae.exports.export import export
 from spikecrsae.readers import open_recording
 
 

@@ -22,7 +22,7 @@ from spikecrsae.batch import result_names
 from spikecrsae.cli.main import cli
 from spikecrsae.curated import open_sorting
 from spikecrsae.errors import OutputError
-from spikecrsae.export import FORMATS, default_place, export
+from spikecrsae.exports.export import FORMATS, default_place, export
 from spikecrsae.progress import Observer
 from spikecrsae.report.figures import plot_templates, plot_traces
 from spikecrsae.report.html import Truth, report_html

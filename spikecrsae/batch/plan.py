@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spikecrsae.batch.result import SUMMARY_CSV, SUMMARY_JSON
 from spikecrsae.errors import InputError, OutputError
-from spikecrsae.export import FORMATS
+from spikecrsae.exports.export import FORMATS
 from spikecrsae.job import Job
 from spikecrsae.results.folder import MANIFEST, check_folder, is_finished
 from spikecrsae.resume import differences_to_result

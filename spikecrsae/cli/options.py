@@ -38,7 +38,7 @@ SORT_FIELDS = (
 #: What is left to choose once the templates are known.
 APPLY_FIELDS = ("preprocess.exclude_s", "preprocess.find_artefacts", "infer.chunk_s", "runtime.device")
 
-#: Formats of other programs, as spikecrsae.export.FORMATS has them; known here without loading what writes them.
+#: Formats of other programs, as spikecrsae.exports.export.FORMATS has them; known here without loading what writes them.
 EXPORT_FORMATS = ("phy", "nwb", "csv", "mat", "neo", "klusters")
 
 #: Options that say how a recording is read, by the names that readers.open_recording knows them under.

@@ -58,7 +58,7 @@ def report(
 
 def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
     """Where the page goes. Raises UsageError where that is not said or no name of a page, OutputError where a file of other origin is there."""
-    from spikecrsae.export import place_of_exports
+    from spikecrsae.exports.export import place_of_exports
     from spikecrsae.readers.phy_names import is_phy_folder
     from spikecrsae.results.folder import is_listed
 
