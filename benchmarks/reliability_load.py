@@ -25,11 +25,12 @@ from pathlib import Path
 
 import numpy as np
 
-from spikecrsae.batch import run_jobs
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording
-from spikecrsae.job import Job
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.progress import Observer
+from spikecrsae.run.batch import run_jobs
+from spikecrsae.run.job import Job
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 FS, BLOCK_S = 30_000.0, 60.0

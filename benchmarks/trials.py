@@ -165,6 +165,7 @@ def run(task: Task, folder: Path) -> Trial:
 
 
 def sort_and_score(task: Task) -> Trial:
+    from spikecrsae.pipeline.sort import sort_group
 
     valid_for = validity(task)
     recording, truth = task.case.load()

@@ -8,11 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.curated import open_sorting
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.exports.export import default_place, export
 from spikecrsae.readers import open_recording
 from spikecrsae.results.folder import prepare_folder, write_result
+from spikecrsae.run.curated import open_sorting
 
 FS, N_SAMPLES, START_S = 20_000.0, 40_000, 12.5
 LABELS = ("single", "multi", "noise")

@@ -1,4 +1,4 @@
-"""The floors of the house: who may import whom, and what the command line may load before it is asked to work."""
+"""The order of the rooms: who may import whom, and what the command line may load before it is asked to work."""
 
 from __future__ import annotations
 
@@ -11,78 +11,18 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 
-#: Floor of every top-level module or room of the package. A module imports from its own floor or below.
-FLOORS = {
-    0: {
-        "errors",
-        "units",
-        "config",
-        "progress",
-        "cores",
-        "plain",
-        "texts",
-        "paths",
-        "logs",
-        "workers",
-        "rehearsal",
-        "beside",
-    },
-    1: {"recording", "untrusted", "layout", "intervals", "dictionary", "sparse_code", "sorting"},
-    2: {
-        "csc",
-        "readers",
-        "exports",
-        "score",
-        "simulate",
-        "results",
-        "folders",
-        "files",
-        "locks",
-        "components",
-        "filters",
-        "filter_design",
-        "distributions",
-        "cluster",
-    },
-    3: {
-        "memory",
-        "device",
-        "preprocess",
-        "doubts",
-        "glance",
-        "saved_model",
-        "noise",
-        "hum",
-        "artefacts",
-        "initialise",
-        "model",
-        "checkpoint",
-        "learned",
-        "curated",
-        "train",
-        "evidence",
-        "candidates",
-        "drift",
-        "satellites",
-        "bursts",
-        "merges",
-        "curate",
-        "infer",
-        "confidence",
-        "quality",
-        "spikes",
-    },
-    4: {"pipeline", "hybrid", "groups", "spread", "export", "report"},
-    5: {"job", "record", "resume", "rerun", "batch", "spikeinterface"},
-    6: {"cli"},
-}
-FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+#: The rooms of the package in the order of the data. A module imports from its own room or an earlier one.
+ORDER = (
+    "errors", "units", "progress", "system", "data", "config", "csc", "readers", "preprocess", "detect", "crsae", "curate", "decode",
+    "results", "score", "exports", "simulate", "pipeline", "report", "run", "spikeinterface", "cli",
+)  # fmt: skip
+RANK = {room: rank for rank, room in enumerate(ORDER)}
 #: The package itself shows public names of every floor; python -m spikecrsae starts the command line.
 ABOVE_ALL = {"__init__", "__main__"}
 #: Packages that only one room may know.
 ROOM_OF_PACKAGE = {"click": "cli", "rich": "cli", "matplotlib": "report"}
-#: What the modules of floor 0 may import besides the standard library.
-FLOOR_0_PACKAGES = {"numpy", "tomli_w", "spikecrsae"}
+#: Packages that errors, units and progress may import besides the standard library: none.
+FIRST = ORDER[:3]
 
 
 def module_name(path: Path) -> str:
@@ -125,14 +65,19 @@ def room(module: str) -> str:
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_stay_on_the_floor_or_below(module):
+def test_imports_run_downward(module):
     if module in ABOVE_ALL:
         return
-    assert room(module) in FLOOR_OF, f"{module}: new at the top of the package; give it a floor here and in docs"
+    assert room(module) in RANK, f"{module}: a new room; give it a place in ORDER and in docs/architecture.md"
     for target in targets(MODULES[module]):
         if target == "__init__":
             pytest.fail(f"{module} imports from the package's public face; import the module itself")
-        assert FLOOR_OF[room(target)] <= FLOOR_OF[room(module)], f"{module} reaches up to {target}"
+        assert RANK[room(target)] <= RANK[room(module)], f"{module} imports {target}, which comes later"
+
+
+def test_the_root_holds_only_what_every_room_knows():
+    allowed = {"__init__", "__main__", "errors", "units", "config", "progress", "spikeinterface"}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == allowed
 
 
 def test_no_import_cycle():
@@ -156,8 +101,8 @@ def test_packages_stay_in_their_room(module):
         package = name.split(".")[0]
         if package in ROOM_OF_PACKAGE and module not in ABOVE_ALL:
             assert room(module) == ROOM_OF_PACKAGE[package], f"{module} imports {package}"
-        if FLOOR_OF.get(room(module)) == 0:
-            assert package in sys.stdlib_module_names | FLOOR_0_PACKAGES, f"{module}, floor 0, imports {package}"
+        if room(module) in FIRST:
+            assert package in sys.stdlib_module_names | {"spikecrsae"}, f"{module} imports {package}"
 
 
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m) not in ("cli", "__main__")))

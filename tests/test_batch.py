@@ -18,13 +18,13 @@ import pytest
 from click.testing import CliRunner
 from conftest import cut_recording, group_is_alive
 
-from spikecrsae.batch import find_recordings, result_names, run_jobs
-from spikecrsae.batch.result import Result, make_folder, write_summary
 from spikecrsae.cli.main import cli
 from spikecrsae.errors import InputError
-from spikecrsae.job import Job
 from spikecrsae.results.folder import prepare_folder
 from spikecrsae.results.placement import unfinished
+from spikecrsae.run.batch import find_recordings, result_names, run_jobs
+from spikecrsae.run.batch.result import Result, make_folder, write_summary
+from spikecrsae.run.job import Job
 
 
 def spikecrsae(*arguments):
@@ -122,7 +122,7 @@ def test_a_batch_that_ended_between_its_two_summaries_goes_on(tmp_path, monkeypa
         written.append(path)
         path.write_bytes(b"".join(content))
 
-    monkeypatch.setattr("spikecrsae.batch.result.write_atomic", ends_after_one)
+    monkeypatch.setattr("spikecrsae.run.batch.result.write_atomic", ends_after_one)
     with pytest.raises(KeyboardInterrupt):
         write_summary(tmp_path, [], {"jobs": 1})
     make_folder(tmp_path)

@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from sorted_recordings import FS, START_S, exported, make_sorting, write_sorted
 
 from spikecrsae.cli.main import cli
-from spikecrsae.curated import open_sorting, read_curated
 from spikecrsae.data.sorting import LARGEST_UNIT
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.exports.export import export
 from spikecrsae.readers import read_truth
+from spikecrsae.run.curated import open_sorting, read_curated
 
 
 def spikecrsae(*arguments):

@@ -16,10 +16,10 @@ from sorted_recordings import exported, write_sorted
 
 from spikecrsae.cli.main import cli
 from spikecrsae.cli.options import EXPORT_FORMATS
-from spikecrsae.curated import open_sorting
 from spikecrsae.errors import InputError, OutputError, UsageError
 from spikecrsae.exports.export import FORMATS, export, find_recording
 from spikecrsae.readers import open_recording
+from spikecrsae.run.curated import open_sorting
 
 
 def spikecrsae(*arguments):

@@ -14,9 +14,9 @@ from recording_files import write_nwb
 from scipy.signal import butter, sosfiltfilt
 from sorted_recordings import FS, N_SAMPLES, START_S, exported, make_sorting, write_sorted
 
-from spikecrsae.curated import open_sorting
 from spikecrsae.exports.export import export
 from spikecrsae.readers import open_recording
+from spikecrsae.run.curated import open_sorting
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ half-made."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import resource
@@ -48,7 +47,6 @@ def outcome(short_sort):
 def quick(monkeypatch, outcome):
     """Sorting that is done at once."""
     monkeypatch.setattr("spikecrsae.pipeline.groups.sort", lambda *arguments, **values: outcome)
-    monkeypatch.setattr("spikecrsae.job.helped", lambda *modules: contextlib.nullcontext())  # no second process draws
     monkeypatch.setattr("spikecrsae.report.figures.png_files", lambda *arguments: {})
 
 

@@ -15,15 +15,15 @@ import pytest
 import sorted_recordings as made_by_hand
 from hostile_files import refused, spikecrsae
 
-from spikecrsae.batch import find_recordings
 from spikecrsae.config import load_config
-from spikecrsae.curated import read_curated
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError
 from spikecrsae.readers import open_recording, read_truth
 from spikecrsae.readers.geometry import read_probe
-from spikecrsae.rerun import Record
 from spikecrsae.results.folder import prepare_folder, read_sorting
 from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
+from spikecrsae.run.batch import find_recordings
+from spikecrsae.run.curated import read_curated
+from spikecrsae.run.rerun import Record
 
 FS = hostile.FS
 #: What a file of a few megabytes may take at most, above what the program has before, in MB.

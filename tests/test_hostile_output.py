@@ -18,9 +18,7 @@ import pytest
 import sorted_recordings as made_by_hand
 from hostile_files import refused, spikecrsae
 
-from spikecrsae.batch import result_names
 from spikecrsae.cli.main import cli
-from spikecrsae.curated import open_sorting
 from spikecrsae.errors import OutputError
 from spikecrsae.exports.export import FORMATS, default_place, export
 from spikecrsae.progress import Observer
@@ -30,6 +28,8 @@ from spikecrsae.results.components import ComponentWriter
 from spikecrsae.results.folder import prepare_folder
 from spikecrsae.results.placement import write_export
 from spikecrsae.results.tables import units_csv
+from spikecrsae.run.batch import result_names
+from spikecrsae.run.curated import open_sorting
 from spikecrsae.score import best_match_curves, compare
 from spikecrsae.system.files import reserved
 from spikecrsae.system.logs import logging_to_file

@@ -16,7 +16,6 @@ from spikecrsae.data.intervals import in_any
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError
-from spikecrsae.pipeline import self_test
 from spikecrsae.pipeline.self_test import Copies, draw_copies, judge, self_test, unfiltered, unselected_scale, with_copies
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.filters import design_filter
@@ -81,9 +80,9 @@ def test_copies_of_nothing_change_no_number(dtype):
     stored = np.random.default_rng(0).integers(0, 200, (3000, 2)).astype(dtype)
     recording = replace(recording_from_array(stored, FS), gain=np.array([0.195, 0.2]))
     hybrid = with_copies(recording, copies([500, 1501], scales=0.0, shifts=0.3), np.ones((1, 2, 40)), np.array([10]))
-    assert self_test.raw(0, 3000).dtype == dtype
-    np.testing.assert_array_equal(self_test.raw(0, 3000), stored)
-    np.testing.assert_array_equal(self_test.traces(480, 560), recording.traces(480, 560))
+    assert hybrid.raw(0, 3000).dtype == dtype
+    np.testing.assert_array_equal(hybrid.raw(0, 3000), stored)
+    np.testing.assert_array_equal(hybrid.traces(480, 560), recording.traces(480, 560))
 
 
 def test_copies_of_nothing_give_the_same_sorting(simulation, outcome):
@@ -106,14 +105,14 @@ def test_a_copy_stands_at_its_time_in_its_scale():
     expected = np.zeros((2000, 2))
     expected[285:325] += 0.5 * waveforms()[0].T
     expected[295:335] += 2.0 * waveforms()[1].T
-    np.testing.assert_allclose(self_test.traces(0, 2000), expected, atol=1e-4)
+    np.testing.assert_allclose(hybrid.traces(0, 2000), expected, atol=1e-4)
 
 
 def test_a_shift_moves_the_copy_by_part_of_a_sample():
     recording = recording_from_array(np.zeros((2000, 1)), FS)
     hybrid = with_copies(recording, copies([300], shifts=0.5), waveforms(1), np.array([15]))
     late = -80 * np.exp(-0.5 * ((np.arange(40) - 15.5) / 3.0) ** 2)
-    np.testing.assert_allclose(self_test.traces(285, 325)[:, 0], late, atol=0.05)
+    np.testing.assert_allclose(hybrid.traces(285, 325)[:, 0], late, atol=0.05)
 
 
 def test_whole_numbers_with_gain_offset_and_picked_channels():
@@ -124,17 +123,17 @@ def test_whole_numbers_with_gain_offset_and_picked_channels():
         "uV", recording_from_array(stored, FS).source, "test", "uint16",
     )  # fmt: skip
     hybrid = with_copies(recording, copies([400]), waveforms(), np.array([15]))
-    added = self_test.read_raw(0, 1000).astype(int) - 2000
+    added = hybrid.read_raw(0, 1000).astype(int) - 2000
     assert added[400].tolist() == [-128, 0, -160]
-    np.testing.assert_allclose(self_test.traces(385, 425), waveforms()[0].T, atol=0.2501)
+    np.testing.assert_allclose(hybrid.traces(385, 425), waveforms()[0].T, atol=0.2501)
     assert (stored == 2000).all()
-    np.testing.assert_array_equal(self_test.select([1]).raw(0, 1000)[:, 0], self_test.raw(0, 1000)[:, 1])
+    np.testing.assert_array_equal(hybrid.select([1]).raw(0, 1000)[:, 0], hybrid.raw(0, 1000)[:, 1])
 
 
 def test_whole_numbers_do_not_wrap_round():
     recording = recording_from_array(np.full((1000, 1), -100, np.int8), FS)
     hybrid = with_copies(recording, copies([400]), waveforms(1), np.array([15]))
-    assert self_test.raw(0, 1000).min() == self_test.raw(400, 401)[0, 0] == -128
+    assert hybrid.raw(0, 1000).min() == hybrid.raw(400, 401)[0, 0] == -128
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 333])
@@ -144,9 +143,9 @@ def test_chunks_are_the_whole(size):
     hybrid = with_copies(
         recording_from_array(noise, FS), copies(samples, units=[0, 1, 0, 1, 0, 1, 0]), waveforms(), np.array([15, 3])
     )
-    whole = self_test.traces(0, 1000)
+    whole = hybrid.traces(0, 1000)
     assert (whole != noise).any(axis=1).sum() > 100
-    np.testing.assert_array_equal(np.concatenate([c.traces[c.core] for c in self_test.chunks(size, margin=11)]), whole)
+    np.testing.assert_array_equal(np.concatenate([c.traces[c.core] for c in hybrid.chunks(size, margin=11)]), whole)
 
 
 @pytest.mark.parametrize("highpass_hz", [300.0, 500.0])
@@ -264,7 +263,7 @@ def test_where_the_hybrid_cannot_be_sorted_the_result_stays(simulation, outcome,
     def refuse(*_, **__):
         raise InputError("never quiet.")
 
-    monkeypatch.setattr(self_test, "sort_group", refuse)
+    monkeypatch.setattr("spikecrsae.pipeline.self_test.sort_group", refuse)
     result = self_test(simulation.recording(), outcome)
     assert result.warnings[-1] == "no self-test: never quiet."
     assert np.isnan(result.sorting.units["hybrid_recall"]).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 
 from spikecrsae.config import Config
 from spikecrsae.errors import UsageError
-from spikecrsae.job import Job, run_job
 from spikecrsae.pipeline.memory import LEAST_LEARNING_S, within_limit
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
@@ -52,17 +50,3 @@ def test_a_sort_stays_below_its_limit(tmp_path):
     code, peak = result.stdout.split()
     assert int(code) == 0, result.stderr
     assert float(peak) < 620
-
-
-def test_a_limit_is_kept_by_one_process(short_sort, tmp_path, monkeypatch):
-    begun = []
-
-    def helped(*modules):
-        begun.append(modules)
-        return contextlib.nullcontext()
-
-    monkeypatch.setattr("spikecrsae.job.helped", helped)
-    for name, limit in ("limited", 700), ("not", None):
-        run_job(Job((short_sort.recording,), tmp_path / name, limited(limit)))
-    assert len(begun) == 1
-    assert (tmp_path / "limited" / "model.pt").exists()

@@ -223,7 +223,7 @@ def test_unknown_words_of_phy_are_said(short_sort, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         result = spikecrsae("show", folder)
     assert result.exit_code in (0, 3), result.stderr
-    from spikecrsae.curated import read_curated
+    from spikecrsae.run.curated import read_curated
 
     caplog.clear()
     sorting, _ = read_curated(folder)

@@ -61,11 +61,11 @@ def apply(
         raise UsageError("--groups has no effect here: the groups are those of the model; leave it out.")
 
     from spikecrsae.cli.result import show_outcome
-    from spikecrsae.job import run_into_folder
     from spikecrsae.pipeline import groups
     from spikecrsae.readers import open_session
-    from spikecrsae.record import recording_facts
     from spikecrsae.results.folder import default_result_path
+    from spikecrsae.run.job import run_into_folder
+    from spikecrsae.run.record import recording_facts
     from spikecrsae.system.files import reserved
 
     checkpoint = model / "model.pt" if model.is_dir() else model

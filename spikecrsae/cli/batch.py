@@ -63,10 +63,10 @@ def batch(
     RECORDING is a file or a quoted pattern such as 'data/*.nwb'. One that fails does not stop the others. batch.csv and
     batch.json in the folder say what became of each.
     """
-    from spikecrsae.batch import Result, find_recordings, plan_jobs, result_names, run_jobs
-    from spikecrsae.batch.result import make_folder, write_summary
-    from spikecrsae.job import Job
-    from spikecrsae.resume import how_to_go_on
+    from spikecrsae.run.batch import Result, find_recordings, plan_jobs, result_names, run_jobs
+    from spikecrsae.run.batch.result import make_folder, write_summary
+    from spikecrsae.run.job import Job
+    from spikecrsae.run.resume import how_to_go_on
     from spikecrsae.system.files import reserved
 
     found = find_recordings(recordings)

@@ -45,10 +45,10 @@ def export(
 
     SORTING is a result folder, its sorting.h5, or a Phy folder written by this command, as it is curated now.
     """
-    from spikecrsae.curated import open_sorting
     from spikecrsae.exports.export import check_place, default_place, find_recording
     from spikecrsae.exports.export import export as write
     from spikecrsae.readers import open_session
+    from spikecrsae.run.curated import open_sorting
 
     found, run = open_sorting(sorting)
     place = output or default_place(sorting, kind)

@@ -43,8 +43,8 @@ def report(
     The page is one file and needs no network: recording, units, pairs, training, decisions, and with --truth the scores and
     the trade-off curves.
     """
-    from spikecrsae.curated import open_sorting
     from spikecrsae.report.html import report_html
+    from spikecrsae.run.curated import open_sorting
 
     found, run = open_sorting(sorting)
     target = _target(sorting, output, overwrite)

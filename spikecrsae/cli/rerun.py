@@ -45,9 +45,9 @@ def rerun(
     one given by -o. A recording that has changed is refused.
     """
     from spikecrsae.cli.result import show_outcome
-    from spikecrsae.job import run_job
-    from spikecrsae.record import spikes_digest
-    from spikecrsae.rerun import Record
+    from spikecrsae.run.job import run_job
+    from spikecrsae.run.record import spikes_digest
+    from spikecrsae.run.rerun import Record
 
     record = Record.read(run_json)
     first = record.path.absolute().parent

@@ -39,7 +39,7 @@ def show(sorting: Path, unit: int | None, as_json: bool, narrator: console.Narra
     SORTING is a result folder, its sorting.h5, or a folder curated in Phy.
     """
     from spikecrsae.cli.result import print_units, sorting_document
-    from spikecrsae.curated import open_sorting
+    from spikecrsae.run.curated import open_sorting
 
     stored = open_sorting(sorting)[0]
     if unit is not None:

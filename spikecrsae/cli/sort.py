@@ -70,8 +70,8 @@ def sort(
         raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
 
     from spikecrsae.cli.result import show_outcome
-    from spikecrsae.job import Job, run_job
     from spikecrsae.results.folder import default_result_path
+    from spikecrsae.run.job import Job, run_job
 
     folder = output or default_result_path(recordings[0])
     job = Job(

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Callable
-
 import numpy as np
 
-from spikecrsae.beside import begin
 from spikecrsae.config import OCTAVE, PreprocessConfig
 from spikecrsae.errors import InputError
 from spikecrsae.system.compiled import compiled
@@ -113,31 +108,19 @@ def _whiten(signal, taps, matrix, result, first, end):
 
 
 def design_filter(config: PreprocessConfig, fs: float) -> tuple[np.ndarray, int]:
-    """Sections (n, 6) of the Butterworth filter, and the samples after which its transients are below 1e-8. Raises InputError
-    where its edges do not fit the sampling frequency fs in Hz."""
-    sos = _design(config.filter_order, edges(config, fs), fs)().copy()
+    """Design the Butterworth filter that every signal goes through first.
+
+    Returns its sections (n, 6), and the samples after which its transients are below 1e-8. Raises InputError where its edges do not
+    fit the sampling frequency fs in Hz.
+    """
+    from scipy.signal import butter  # half a second to load
+
+    bounds = edges(config, fs)
+    if len(bounds) == 1:
+        sos = butter(config.filter_order, bounds[0], "highpass", fs=fs, output="sos")
+    else:
+        sos = butter(config.filter_order, bounds, "bandpass", fs=fs, output="sos")
     return sos, settling_samples(sos)
-
-
-def begin_design(config: PreprocessConfig, fs: float) -> None:
-    """Let the second process design the filter that `design_filter` will be asked for."""
-    # what an earlier run asked for and did not wait for went with its second process
-    _design.cache_clear()
-    with contextlib.suppress(InputError):  # said where it is asked for
-        _design(config.filter_order, edges(config, fs), fs)
-
-
-@functools.lru_cache
-def _design(order: int, edges: tuple[float, ...], fs: float) -> Callable[[], np.ndarray]:
-    return functools.cache(begin(_butterworth, order, edges, fs))
-
-
-def _butterworth(order: int, edges: tuple[float, ...], fs: float) -> np.ndarray:
-    from scipy.signal import butter
-
-    if len(edges) == 1:
-        return butter(order, edges[0], "highpass", fs=fs, output="sos")
-    return butter(order, edges, "bandpass", fs=fs, output="sos")
 
 
 def edges(config: PreprocessConfig, fs: float) -> tuple[float, ...]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from spikecrsae.beside import both
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.score import Tradeoff
 from spikecrsae.system.text import counted, visible
@@ -37,14 +36,11 @@ def png_files(sorting: Sorting) -> dict[str, bytes]:
     reconstruction = sorting.reconstruction(start, start + len(traces))
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        templates, (signal, training) = both(
-            lambda: _png(plot_templates, sorting),
-            lambda: (
-                _png(plot_traces, traces, start, sorting, reconstruction=reconstruction),
-                _png(plot_training, sorting.model),
-            ),
-        )
-    return {"templates.png": templates, "traces.png": signal, "training.png": training}
+        return {
+            "templates.png": _png(plot_templates, sorting),
+            "traces.png": _png(plot_traces, traces, start, sorting, reconstruction=reconstruction),
+            "training.png": _png(plot_training, sorting.model),
+        }
 
 
 def _png(draw: Callable[..., Figure], *what: Any, **more: Any) -> bytes:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae.beside import begin
 from spikecrsae.errors import InputError
 from spikecrsae.system.files import refuse_unreadable, write_atomic
 
@@ -22,7 +21,7 @@ FORMAT_VERSION = 1
 def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Write a checkpoint (nest of dicts and lists of arrays, numbers, text) under a temporary name, then rename. OutputError
     where the place cannot be written."""
-    write_atomic(path, [begin(_stored, {"format_version": FORMAT_VERSION, **checkpoint})()])
+    write_atomic(path, [_stored({"format_version": FORMAT_VERSION, **checkpoint})])
 
 
 def _stored(checkpoint: dict[str, Any]) -> bytes:

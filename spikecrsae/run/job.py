@@ -14,16 +14,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from spikecrsae import resume
-from spikecrsae.beside import begin, helped, load
 from spikecrsae.config import Config
 from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
-from spikecrsae.preprocess.filters import begin_design
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
-from spikecrsae.record import file_state, names_a_file, read_options, record, recording_facts
 from spikecrsae.results.folder import MANIFEST, add_to_manifest, check_folder, is_finished, prepare_folder, write_result
 from spikecrsae.results.placement import put_in_place, settle, unfinished
+from spikecrsae.run import resume
+from spikecrsae.run.record import file_state, names_a_file, read_options, record, recording_facts
 from spikecrsae.system.dask import Cluster
 from spikecrsae.system.files import reserved, writing
 from spikecrsae.system.json_values import to_json
@@ -115,28 +113,13 @@ def run_job(job: Job, observer: Observer | None = None):
         outcome = _found(job, observer) if job.resume else None
         if outcome is None:
             _check_exports(job)
-            with _helped(job.config, opened.sampling_frequency):
-                outcome = _sorted(job, opened, reopen, observer)
+            outcome = _sorted(job, opened, reopen, observer)
         try:
             _export(job, reopen, observer)
         except BaseException as error:
             add_remedy(error, resume.how_to_go_on(job.command, "the result is whole"))
             raise
     return outcome
-
-
-@contextlib.contextmanager
-def _helped(config: Config, sampling_frequency: float) -> Iterator[None]:
-    """A second process for the filter, which a run needs at once, and for what it needs at its end; a memory limit is kept by
-    one."""
-    if config.runtime.memory_limit is not None:
-        yield
-        return
-    libraries = "matplotlib.backends.backend_agg", "matplotlib.figure", "torch"
-    with helped(*libraries):
-        begin_design(config.preprocess, sampling_frequency)
-        begin(load, *libraries)
-        yield
 
 
 def _found(job: Job, observer: Observer):
@@ -215,8 +198,8 @@ def _export(job: Job, reopen: Callable, observer: Observer) -> None:
     recording."""
     if not job.exports:
         return
-    from spikecrsae.curated import open_sorting
     from spikecrsae.exports.export import default_place, export
+    from spikecrsae.run.curated import open_sorting
 
     for kind in dict.fromkeys(job.exports):
         place = default_place(job.folder, kind)
@@ -262,11 +245,10 @@ def run_into_folder(
             outcome = run(work / COMPONENTS if components else None)
             observer.start("write")
             told = to_json(facts | record(recorded, outcome, began))
-            pictures = begin(png_files, outcome.sorting)
             page = report_html(outcome.sorting, told).encode()
             # before the manifest is closed, so that a run that is killed in between leaves nothing unlisted
             save_checkpoint(outcome.checkpoint, work / MODEL)
-            write_result(work, outcome.sorting, told, files={"report.html": page, **pictures()})
+            write_result(work, outcome.sorting, told, files={"report.html": page, **png_files(outcome.sorting)})
             observer.finish(str(folder))
         add_to_manifest(work, [MODEL, LOG, *([COMPONENTS] if components else [])])
         put_in_place(folder, without=(resume.FOLDER,))

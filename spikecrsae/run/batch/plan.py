@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from spikecrsae.batch.result import SUMMARY_CSV, SUMMARY_JSON
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.exports.export import FORMATS
-from spikecrsae.job import Job
 from spikecrsae.results.folder import MANIFEST, check_folder, is_finished
-from spikecrsae.resume import differences_to_result
+from spikecrsae.run.batch.result import SUMMARY_CSV, SUMMARY_JSON
+from spikecrsae.run.job import Job
+from spikecrsae.run.resume import differences_to_result
 from spikecrsae.system.safe_hdf5 import folders_below
 
 #: Names in the folder of a batch that no recording's result can have.

@@ -10,10 +10,10 @@ from typing import Any
 
 from spikecrsae.config import Config
 from spikecrsae.errors import InputError
-from spikecrsae.job import Job
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
-from spikecrsae.record import check_record, library_versions, recording_facts
+from spikecrsae.run.job import Job
+from spikecrsae.run.record import check_record, library_versions, recording_facts
 from spikecrsae.system.json_values import to_json
 from spikecrsae.system.text import read_text
 

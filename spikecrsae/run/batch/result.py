@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae.errors import InputError, OutputError, described
-from spikecrsae.job import Job, run_job
 from spikecrsae.progress import Observer
 from spikecrsae.results.folder import read_run, read_sorting
+from spikecrsae.run.job import Job, run_job
 from spikecrsae.system.files import write_atomic, writing
 from spikecrsae.system.json_values import to_json
 from spikecrsae.system.text import cell_text, read_text

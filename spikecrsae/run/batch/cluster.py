@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from spikecrsae.batch.result import Event, Result, attempt
 from spikecrsae.errors import described
-from spikecrsae.job import Job
 from spikecrsae.progress import Observer
+from spikecrsae.run.batch.result import Event, Result, attempt
+from spikecrsae.run.job import Job
 from spikecrsae.system.dask import Cluster
 
 

@@ -15,9 +15,9 @@ from spikecrsae.errors import OutputError, SpikeCRsAEError
 from spikecrsae.pipeline.device import resolve_device
 from spikecrsae.pipeline.memory import within_limit
 from spikecrsae.progress import Observer
-from spikecrsae.record import check_record, library_versions
 from spikecrsae.results.folder import prepare_folder, read_run
 from spikecrsae.results.placement import unfinished
+from spikecrsae.run.record import check_record, library_versions
 from spikecrsae.system.files import write_atomic, writing
 from spikecrsae.system.json_values import to_json
 

@@ -13,11 +13,10 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 
-from spikecrsae.batch.result import Event, Result, attempt
-from spikecrsae.beside import stay_alone
 from spikecrsae.errors import SpikeCRsAEError
-from spikecrsae.job import Job
 from spikecrsae.progress import Observer
+from spikecrsae.run.batch.result import Event, Result, attempt
+from spikecrsae.run.job import Job
 from spikecrsae.system.processes import end_with_parent
 from spikecrsae.system.threads import limited, n_cores
 
@@ -125,7 +124,6 @@ def _stop(workers: list[_Worker]) -> None:
 def _serve(connection: Connection) -> None:
     """The process: a job in, its stages and its result out, until the other end closes."""
     end_with_parent()
-    stay_alone()
     sys.unraisablehook = _end_if_dropped
     signal.signal(signal.SIGTERM, _raise_stopped)
     try:
