@@ -174,7 +174,7 @@ def main() -> None:
     print_precisions(np.random.default_rng())
     if not torch.cuda.is_available():
         print(
-            "No CUDA device: the kernel is not run and nothing is timed. tests/test_fused.py checks it by Triton's interpreter."
+            "No CUDA device: the kernel is not run and nothing is timed. tests/csc/test_fista_gpu.py checks it by Triton's interpreter."
         )
         return
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}. The floor is the H100's, whatever this GPU is.\n")

@@ -1,4 +1,4 @@
-"""Disks and files that fail: runs tests/test_faults.py and prints how many faults each of its tests has tried.
+"""Disks and files that fail: runs tests/results/test_faults.py and prints how many faults each of its tests has tried.
 
 python benchmarks/reliability.py faults
 """
@@ -22,7 +22,7 @@ def run(words: list[str]) -> int:
             "-m",
             "pytest",
             "-q",
-            "tests/test_faults.py",
+            "tests/results/test_faults.py",
             "-o",
             "junit_family=xunit1",
             f"--junitxml={report}",

@@ -20,7 +20,7 @@ from spikecrsae.readers import ReadOptions, parse_channels
 from spikecrsae.readers.options import parse_groups
 from spikecrsae.system import rehearsal
 
-CORPUS = Path(__file__).parent / "fuzz_corpus"
+CORPUS = Path(__file__).parents[1] / "fuzz_corpus"
 TARGETS = targets()
 #: A read of a few kilobytes that takes longer has run away.
 LIMIT_S = 5.0

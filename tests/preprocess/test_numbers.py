@@ -236,7 +236,7 @@ def test_unknown_words_of_phy_are_said(short_sort, tmp_path, caplog):
 
 
 def test_sound_recordings_are_not_doubted(data_dir):
-    sample = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
+    sample = Path(__file__).parents[2] / "sample_data" / "tetrode.h5"
     for path in (sample, *(data_dir / name for name in ("hc1_d533101_5s.h5", "mearec_tetrode6.h5", "synth_tetrode5.nwb"))):
         notes = json.loads(spikecrsae("info", path, "--json").stdout)["notes"]
         assert not [note for note in notes if "check" in note or "too short" in note or "header" in note], path

@@ -412,7 +412,7 @@ def test_an_unwritable_place_is_an_output_error(tmp_path):
 def test_the_sample_recording_is_what_its_command_makes():
     """Traces up to one bit, because Fourier transforms differ in the last digit between machines."""
     simulation = simulate(preset_config("tetrode", duration_s=60.0, sampling_frequency=20000.0, seed=7))
-    sample = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
+    sample = Path(__file__).parents[2] / "sample_data" / "tetrode.h5"
     assert sample.stat().st_size < 8e6
     with h5py.File(sample) as file:
         assert np.abs(file["traces"][()].astype(int) - simulation.traces).max() <= 1

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from test_kill import _modifies, files_of
+from result_files import files_of, modifies
 
 from spikecrsae.cli.console import Narrator
 from spikecrsae.cli.main import cli
@@ -60,7 +60,7 @@ class _Layer:
     place, left, number, hit = "", -1, 0, False
 
     def __call__(self, event: str, values: tuple) -> None:
-        if not self.place or not _modifies(event, values) or not str(values[0]).startswith(self.place):
+        if not self.place or not modifies(event, values) or not str(values[0]).startswith(self.place):
             return
         if self.number == errno.ENOSPC and event in ("os.remove", "os.rmdir"):
             return

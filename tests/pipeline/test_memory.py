@@ -12,7 +12,7 @@ from spikecrsae.config import Config
 from spikecrsae.errors import UsageError
 from spikecrsae.pipeline.memory import LEAST_LEARNING_S, within_limit
 
-SAMPLE = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
+SAMPLE = Path(__file__).parents[2] / "sample_data" / "tetrode.h5"
 
 
 def limited(limit: float | None) -> Config:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[1] / "spikecrsae"
+PACKAGE = Path(__file__).parents[2] / "spikecrsae"
 #: Codes one window and says how many functions came from the disk and how many were compiled.
 PROGRAM = """
 import json

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import cut_recording
+from result_files import RUN, files_of, make_sorting, modifies
 from stopped_runs import finished, start, wait_for_stage
-from test_results import RUN, make_sorting
 
 from spikecrsae.results import placement as folders
 from spikecrsae.results.folder import is_finished, prepare_folder, read_sorting, write_result
@@ -182,13 +182,6 @@ def test_a_batch_goes_on_where_a_sort_was_killed(lab, tmp_path):
 # ---- every single step of writing
 
 
-def _modifies(event: str, arguments: tuple) -> bool:
-    if event == "open":
-        mode, flags = arguments[1], arguments[2]
-        return (isinstance(mode, str) and mode[:1] in "wxa+") or bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
-    return event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
-
-
 def killed_at(step: int, work, *arguments) -> int:
     """What waitpid tells of a copy of this process that does a piece of work, killed before the step-th change of a file."""
     with warnings.catch_warnings():
@@ -199,7 +192,7 @@ def killed_at(step: int, work, *arguments) -> int:
     left = [step]
 
     def hook(event: str, values: tuple) -> None:
-        if _modifies(event, values):
+        if modifies(event, values):
             left[0] -= 1
             if left[0] < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -224,10 +217,6 @@ def _replace(folder: Path) -> None:
 
 def _export(folder: Path) -> None:
     write_export(folder, {"a.npy": [b"new a"], "b.npy": [b"new b"]}, overwrite=True)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def _earlier(place: Path, work) -> Path:

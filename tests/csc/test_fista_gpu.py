@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from spikecrsae.crsae.model import CRsAE
-from spikecrsae.csc import fused
+from spikecrsae.csc import fista_gpu as fused
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.fista_gpu import Tiling, fused_fista, obstacle
 from spikecrsae.csc.objective import kkt_violation
@@ -190,7 +190,7 @@ import sys
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from spikecrsae.csc import fused
+from spikecrsae.csc import fista_gpu as fused
 from spikecrsae.csc.fista_kernel import SIZES, iterate
 constants = {"CHANNELS": 4, "UNITS": 4, "PER_LANE": fused.PER_LANE, "LANES": 256, "ONE_SIDED": True}
 types = {name: "constexpr" if name in constants else "i32" if name in SIZES else "*fp32" for name in iterate.arg_names}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "reliability_load.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "reliability_load.py"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read as Linux tells it")
 
