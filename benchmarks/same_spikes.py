@@ -40,6 +40,7 @@ def spikes(code: Path, recording: Path, options: tuple[str, ...], folder: Path) 
 
     A result that `folder` holds already is taken as it is.
     """
+    folder.parent.mkdir(parents=True, exist_ok=True)
     if not (folder / "spikes.csv").exists():
         subprocess.run(
             [sys.executable, "-m", "spikecrsae", "sort", str(recording), *options, "-o", str(folder), "--quiet"],
