@@ -47,6 +47,7 @@ def spikes(code: Path, recording: Path, options: tuple[str, ...], folder: Path) 
             cwd=code,
             env=os.environ | {"PYTHONPATH": str(code)},
             check=True,
+            stdout=subprocess.DEVNULL,
         )
     return (folder / "spikes.csv").read_bytes()
 
