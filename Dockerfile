@@ -14,7 +14,7 @@ RUN pip install --no-cache-dir -c constraints.txt . \
  && useradd --create-home --uid 1000 spikecrsae
 
 # Whatever is kept besides results goes where any user may write, also where the root file system is read-only.
-ENV HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba MPLCONFIGDIR=/tmp/matplotlib TRITON_CACHE_DIR=/tmp/triton PYTHONDONTWRITEBYTECODE=1
+ENV HOME=/tmp NUMBA_CACHE_DIR=/tmp/numba MPLCONFIGDIR=/tmp/matplotlib PYTHONDONTWRITEBYTECODE=1
 USER spikecrsae
 WORKDIR /data
 ENTRYPOINT ["spikecrsae"]

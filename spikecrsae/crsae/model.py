@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from spikecrsae.crsae.priors import LambdaPrior
-from spikecrsae.csc.fista_gpu import fused_fista
+from spikecrsae.csc.fista import fista
 from spikecrsae.csc.operator import synthesis
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.errors import InputError, UsageError
@@ -56,9 +56,7 @@ class CRsAE(nn.Module):
             raise InputError(
                 f"signal {tuple(signal.shape)} must be (n_windows, {n_channels} channels, at least {n_times} samples) for these atoms."
             )
-        return fused_fista(
-            signal, self.atoms, self.lam, self.sigma, self.lipschitz, self.n_iterations, self.one_sided, start
-        )
+        return fista(signal, self.atoms, self.lam, self.sigma, self.lipschitz, self.n_iterations, self.one_sided, start)
 
     def forward(self, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(reconstruction, codes): Eq. 26; the reconstruction has the shape of the signal."""

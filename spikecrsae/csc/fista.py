@@ -1,4 +1,4 @@
-"""FISTA, the unrolled encoder of CRsAE, in torch; `fused` is the same loop as one kernel, where no gradient is needed."""
+"""FISTA, the unrolled encoder of CRsAE, in torch."""
 
 from __future__ import annotations
 
