@@ -66,7 +66,7 @@ def read(result: Path) -> None:
 def browse(page: Path) -> None:
     """Open the page and look at every figure."""
     sys.path.insert(0, str(ROOT / "tests"))
-    import browser
+    from helpers import browser
 
     program = browser.find_chromium()
     check(program is not None, "no Chromium on the path, and CHROMIUM names none")

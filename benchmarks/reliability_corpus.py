@@ -2,7 +2,7 @@
 
     python benchmarks/reliability_corpus.py
 
-Each case of tests/corpus_files.py is sorted from the command line, in this process. Exit code 0 where every one was refused
+Each case of tests/helpers/corpus_files.py is sorted from the command line, in this process. Exit code 0 where every one was refused
 with the right exit code in a line that names the file and the trouble, or sorted with a warning that names the trouble; 1
 otherwise.
 """
@@ -21,9 +21,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from corpus import LIMIT_S, Verdict
-from corpus import run as run_case
-from corpus_files import cases
+from helpers.corpus import LIMIT_S, Verdict
+from helpers.corpus import run as run_case
+from helpers.corpus_files import cases
 
 #: What a case can come to, in the order of the table.
 KINDS = {

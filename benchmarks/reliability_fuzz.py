@@ -52,7 +52,7 @@ def run(argv: Sequence[str] | None = None) -> int:
         return 2
     if options.child:
         return _fuzz(options.child, options)
-    from fuzz_targets import targets
+    from helpers.fuzz_targets import targets
 
     wanted = options.only or list(targets())
     print(f"{'target':<14} {'executions':>10} {'per s':>7} {'findings':>8}")
@@ -150,7 +150,7 @@ def _fuzz(name: str, options: argparse.Namespace) -> int:
     import atheris
 
     with atheris.instrument_imports(include=OURS):
-        import fuzz_targets
+        from helpers import fuzz_targets
     from spikecrsae.system import rehearsal
 
     rehearsal.MOST_CPU_S = 1  # a file over which it ends is refused, as it should be

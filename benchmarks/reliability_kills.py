@@ -33,7 +33,7 @@ from spikecrsae.results.folder import is_finished
 from spikecrsae.results.placement import changed_files, unfinished
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from stopped_runs import finished, start
+from helpers.stopped_runs import finished, start
 
 SAMPLE = Path(__file__).parents[1] / "sample_data" / "tetrode.h5"
 STAGES = ("start", "check", "artefacts", "noise", "initialise", "curate", "train", "infer", "write", "place")

@@ -15,12 +15,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import vendor_files
-from click.testing import CliRunner
-from conftest import SAMPLE, cut_recording
-from recording_files import write_nwb
-
-from spikecrsae.cli.main import cli
+from helpers import vendor_files
+from helpers.command_line import spikecrsae
+from helpers.recording_files import write_nwb
+from helpers.recordings import SAMPLE, cut_recording
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
@@ -110,7 +108,7 @@ def run_commands(block: Block) -> None:
     for words in commands_of(block):
         assert words[0].endswith("spikecrsae"), f"{words} is no command of ours: give the reason in a comment 'not run:'"
         words, into = (words[:-2], words[-1]) if ">" in words else (words, None)
-        result = CliRunner().invoke(cli, words[1:], prog_name="spikecrsae")
+        result = spikecrsae(*words[1:])
         assert result.exit_code == 0, f"{shlex.join(words)} ends with {result.exit_code}: {result.stderr}"
         if into:
             Path(into).write_text(result.stdout, encoding="utf-8")

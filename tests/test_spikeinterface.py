@@ -8,14 +8,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from helpers.command_line import spikecrsae
 
 si = pytest.importorskip("spikeinterface")
 import spikeinterface.sorters as ss  # noqa: E402
 from probeinterface import ProbeGroup, generate_tetrode  # noqa: E402
 from spikeinterface.core import NumpyRecording  # noqa: E402
 
-from spikecrsae.cli.main import cli  # noqa: E402
 from spikecrsae.config import Config  # noqa: E402
 from spikecrsae.data.recording import recording_from_array  # noqa: E402
 from spikecrsae.pipeline import groups  # noqa: E402
@@ -75,7 +74,7 @@ def test_the_sample_is_sorted_as_on_the_command_line(tmp_path):
         recording = saved([file["traces"][:240_000]], tmp_path / "saved", gain=file["traces"].attrs["gain"])
     sorting = ss.run_sorter("spikecrsae", recording, folder=tmp_path / "si", device="cpu")
     words = ["sort", str(SAMPLE), "--stop-s", "12", "-o", str(tmp_path / "cli"), "--device", "cpu", "--quiet"]
-    result = CliRunner().invoke(cli, words)
+    result = spikecrsae(*words)
     assert result.exit_code == 0, result.stderr
     expected = read_sorting(tmp_path / "cli")
     assert sorting.get_num_units() == expected.n_units >= 3

@@ -16,24 +16,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from helpers.command_line import spikecrsae, start_command
 
-from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
 from spikecrsae.results.placement import unfinished
 from spikecrsae.simulate import preset_config, simulate, write_simulation
-
-
-def spikecrsae(*arguments) -> Result:
-    """Run a command in this process; its result has exit_code, stdout and stderr."""
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
-
-
-def start(*arguments, **options) -> subprocess.Popen:
-    """Run a command as a process of its own."""
-    words = [sys.executable, "-m", "spikecrsae", *map(str, arguments)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +294,7 @@ def test_verbose_shows_the_traceback_of_an_internal_error(monkeypatch, recording
 
 
 def test_a_reader_that_goes_away_is_no_error(recording):
-    with start("info", recording, "--json") as process:
+    with start_command("info", recording, "--json") as process:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 0
@@ -405,7 +393,7 @@ def test_an_internal_error_leaves_its_traceback_in_the_log(recording, tmp_path, 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_sort_leaves_nothing(recording, tmp_path, signal_number, code):
     folder = tmp_path / "stopped"
-    process = start("sort", recording, "-o", folder, "--max-training-s", 8, "--epochs", 1000)
+    process = start_command("sort", recording, "-o", folder, "--max-training-s", 8, "--epochs", 1000)
     deadline = time.monotonic() + 30
     while not (unfinished(folder) / "run.log").exists() and time.monotonic() < deadline:
         time.sleep(0.02)

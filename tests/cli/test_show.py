@@ -11,17 +11,16 @@ from dataclasses import replace
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from helpers.command_line import spikecrsae
 
 from spikecrsae.cli import console, sketch
-from spikecrsae.cli.main import cli
 from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
 from spikecrsae.results.sorting_h5 import sorting_from_hdf5
 from spikecrsae.simulate import preset_config, simulate
 
 
 def show(*arguments):
-    return CliRunner().invoke(cli, ["show", *map(str, arguments)], prog_name="spikecrsae")
+    return spikecrsae("show", *arguments)
 
 
 # ---- pictures

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from known_spikes import N_TIMES, fired, matched, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, Whitened, fired, matched, slab, spikes_at, template
 
 from spikecrsae.config import Config
 from spikecrsae.crsae.drift import DEGREE, SPIKES_PER_TERM, DriftingSlab, fit_drift
@@ -155,21 +155,6 @@ def test_few_spikes_keep_their_template_and_some_give_a_line():
 
 
 # ---- spikes
-
-
-@dataclass(frozen=True)
-class Whitened:
-    """What a Decoding asks of a recording, over a signal (n_channels, n_samples)."""
-
-    signal: np.ndarray
-
-    @property
-    def n_samples(self) -> int:
-        return self.signal.shape[1]
-
-    def both_of(self, places) -> list[tuple[np.ndarray, np.ndarray]]:
-        parts = [self.signal[:, start:stop].T for start, stop in places]
-        return [(part, part) for part in parts]
 
 
 def test_with_templates_that_move_a_fading_unit_is_found_to_its_end():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from known_spikes import N_TIMES, PEAK, REFRACTORY, rendered, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, rendered, slab, spikes_at, template
 
 from spikecrsae.curate.bursts import LEVEL, burst_p_value
 from spikecrsae.curate.curate import curate

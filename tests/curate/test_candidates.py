@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from known_spikes import N_TIMES, PEAK, REFRACTORY, fired, rendered, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, fired, rendered, slab, spikes_at, template
 
 from spikecrsae.crsae.slab_em import first_model, maximise
 from spikecrsae.curate.candidates import Candidates

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from known_spikes import N_TIMES, PEAK, REFRACTORY, fired, matched, rendered, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, fired, matched, rendered, slab, spikes_at, template
 
 from spikecrsae.crsae.slab_em import FIRST_PENALTY, expectation_maximisation
 from spikecrsae.csc.least_squares import subtract

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from known_spikes import N_TIMES, REFRACTORY, fired, rendered, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, REFRACTORY, fired, rendered, slab, spikes_at, template
 from scipy.stats import multivariate_normal
 
 from spikecrsae.crsae.slab_em import (

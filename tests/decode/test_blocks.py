@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from helpers.known_spikes import Whitened
 from scipy.stats import norm
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
@@ -14,21 +15,6 @@ from spikecrsae.progress import Observer
 
 N_TIMES, REFRACTORY = 40, 14
 N_SAMPLES = 60_000
-
-
-@dataclass(frozen=True)
-class Whitened:
-    """What a Decoding asks of a recording, over an array (n_samples, n_channels)."""
-
-    signal: np.ndarray
-
-    @property
-    def n_samples(self) -> int:
-        return len(self.signal)
-
-    def both_of(self, places) -> list[tuple[np.ndarray, np.ndarray]]:
-        assert all(0 <= start <= stop <= self.n_samples for start, stop in places)
-        return [(7 * self.signal[start:stop], self.signal[start:stop]) for start, stop in places]
 
 
 def templates() -> np.ndarray:
@@ -67,7 +53,7 @@ def simulated(unit, sample, seed=0, n_samples=N_SAMPLES) -> Simulated:
     signal = rng.standard_normal((n_samples, 2)).astype(np.float32)
     for u, s, a in zip(unit, sample, amplitude, strict=True):
         signal[s : s + N_TIMES] += a * templates()[u].T
-    return Simulated(Whitened(signal), unit, sample, amplitude)
+    return Simulated(Whitened(np.ascontiguousarray(signal.T), 7.0), unit, sample, amplitude)
 
 
 def random_spikes(rate_per_sample: float, seed: int = 1, n_samples: int = N_SAMPLES) -> Simulated:
@@ -91,7 +77,7 @@ def in_pieces(view: Whitened, decoder, block: int) -> Spikes:
         assert np.all((chunk.spikes.sample >= 0) & (chunk.spikes.sample < chunk.stop - chunk.start))
         for sample in chunk.spikes.sample:
             assert sample + N_TIMES <= len(chunk.highpassed)
-        np.testing.assert_array_equal(chunk.highpassed, 7 * view.signal[chunk.start : chunk.start + len(chunk.highpassed)])
+        np.testing.assert_array_equal(chunk.highpassed, 7 * view.signal.T[chunk.start : chunk.start + len(chunk.highpassed)])
         position = chunk.stop
         assert len(chunk.misfit) == len(chunk.spikes)
         parts.append(chunk.spikes.later(chunk.start))
@@ -118,7 +104,7 @@ def assert_same(pieces: Spikes, whole: Spikes, tolerance: float = 2e-3) -> None:
 @pytest.mark.parametrize("block", [1, 4999, 8192, 25_001, 10**6])
 def test_pieces_give_what_the_whole_gives(decoder, block):
     data = random_spikes(0.004)
-    whole = decoder.decode(np.ascontiguousarray(data.view.signal.T))
+    whole = decoder.decode(data.view.signal)
     assert len(whole) > 150
     assert_same(in_pieces(data.view, decoder, block), whole)
 
@@ -127,7 +113,7 @@ def test_pieces_give_what_the_whole_gives(decoder, block):
 def test_pieces_give_what_the_whole_gives_where_spikes_overlap(decoder):
     """On average each spike overlaps with more than one other; seams are laid in the rare gaps."""
     data = random_spikes(0.03, seed=2)
-    whole = decoder.decode(np.ascontiguousarray(data.view.signal.T))
+    whole = decoder.decode(data.view.signal)
     assert len(whole) > 1000
     for block in (5000, 12_345, 30_000):
         # whether a spike fits well enough to be left alone can hang on the last bit, and with it a neighbour's share
@@ -151,7 +137,7 @@ def test_a_burst_longer_than_a_chunk_loses_and_doubles_little(decoder):
     """No gap is left for a seam: overlapping spikes of two units throughout, and chunks of the smallest size."""
     first = np.arange(0, 6000, 36)
     data = simulated(np.arange(len(first)) % 2, first, n_samples=8000)
-    whole = as_set(decoder.decode(np.ascontiguousarray(data.view.signal.T)))
+    whole = as_set(decoder.decode(data.view.signal))
     pieces = in_pieces(data.view, decoder, 1)
     assert len(as_set(pieces)) == len(pieces)
     assert len(as_set(pieces) ^ whole) <= 0.03 * len(whole)
@@ -161,7 +147,7 @@ def test_a_refractory_period_longer_than_a_template_holds_across_seams():
     long = SpikeSlab(templates()[:1], np.full(1, 0.1), np.full(1, 8.0), 90, 1)
     pairs = np.arange(500, N_SAMPLES - 200, 600)
     data = simulated(np.zeros(2 * len(pairs), int), np.concatenate([pairs, pairs + 60]))
-    whole = long.decode(np.ascontiguousarray(data.view.signal.T))
+    whole = long.decode(data.view.signal)
     assert len(whole) == len(pairs)
     for block in (1, 7130, 8950):  # the last two end between the spikes of a pair
         assert_same(in_pieces(data.view, long, block), whole)
@@ -171,7 +157,7 @@ def test_a_refractory_period_longer_than_a_template_holds_across_seams():
 def test_signal_too_short_or_silent_has_no_spikes(decoder):
     assert len(decoder.decode(np.zeros((2, N_TIMES - 1), np.float32))) == 0
     assert len(decoder.decode(np.zeros((2, 500), np.float32))) == 0
-    noise = Whitened(np.random.default_rng(3).standard_normal((20_000, 2)).astype(np.float32))
+    noise = Whitened(np.random.default_rng(3).standard_normal((20_000, 2)).astype(np.float32).T, 7.0)
     assert len(in_pieces(noise, decoder, 5000)) <= 1
 
 
@@ -180,7 +166,7 @@ def test_signal_too_short_or_silent_has_no_spikes(decoder):
 
 def test_laplace_finds_the_spikes_with_unpenalised_amplitudes():
     data = random_spikes(0.004)
-    found = laplace().decode(np.ascontiguousarray(data.view.signal.T))
+    found = laplace().decode(data.view.signal)
     hits = errors = 0
     residuals = []
     for unit in range(3):
@@ -202,10 +188,10 @@ def test_laplace_finds_the_spikes_with_unpenalised_amplitudes():
 
 def test_a_support_cluster_is_one_spike_and_two_spikes_are_two():
     one = simulated([0], [1000], n_samples=3000)
-    assert as_set(laplace().decode(np.ascontiguousarray(one.view.signal.T))) == {(0, 1000)}
+    assert as_set(laplace().decode(one.view.signal)) == {(0, 1000)}
     for distance in (REFRACTORY + 4, N_TIMES // 2, N_TIMES):
         two = simulated([0, 0], [1000, 1000 + distance], n_samples=3000)
-        found = laplace().decode(np.ascontiguousarray(two.view.signal.T))
+        found = laplace().decode(two.view.signal)
         assert found.unit.tolist() == [0, 0]
         assert np.abs(found.sample - two.sample).max() <= 1
 
@@ -213,7 +199,7 @@ def test_a_support_cluster_is_one_spike_and_two_spikes_are_two():
 @DECODERS
 def test_no_unit_fires_twice_within_its_refractory_period(decoder):
     data = random_spikes(0.03, seed=2)
-    found = decoder.decode(np.ascontiguousarray(data.view.signal.T))
+    found = decoder.decode(data.view.signal)
     for unit in range(3):
         assert np.diff(found.sample[found.unit == unit]).min() > REFRACTORY
 
@@ -222,7 +208,7 @@ def test_no_unit_fires_twice_within_its_refractory_period(decoder):
 def test_two_units_at_one_moment_are_both_found(decoder):
     at = np.arange(300, 50_000, 500)
     data = simulated(np.repeat([0, 1], len(at)), np.concatenate([at, at + 3]))
-    found = decoder.decode(np.ascontiguousarray(data.view.signal.T))
+    found = decoder.decode(data.view.signal)
     for unit in (0, 1):
         near = np.abs(found.sample[found.unit == unit][None] - at[:, None] - 3 * unit).min(axis=1)
         assert np.mean(near <= 1) > 0.95
@@ -232,7 +218,7 @@ def test_two_units_at_one_moment_are_both_found(decoder):
 def test_a_spike_stays_where_its_log_odds_are_positive(decoder):
     """The gain is log N(a; 1, s^2 + 1/g) - log N(a; 0, 1/g) - p, for the amplitude a that the noise lets one see."""
     data = random_spikes(0.001)
-    found = decoder.decode(np.ascontiguousarray(data.view.signal.T))
+    found = decoder.decode(data.view.signal)
     prior = slab()
     assert found.gain.min() > 0
     noise = 1 / np.sqrt(prior.energy[found.unit])

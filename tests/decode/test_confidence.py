@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from known_spikes import N_TIMES, fired, matched, rendered, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, Whitened, fired, matched, rendered, slab, spikes_at, template
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.decode.blocks import Decoding
@@ -239,21 +239,6 @@ def test_a_unit_without_a_spike_misses_nothing_that_is_known():
 
 
 # ---- from the estimate to the label
-
-
-@dataclass(frozen=True)
-class Whitened:
-    """What a Decoding asks of a recording, over a signal (n_channels, n_samples)."""
-
-    signal: np.ndarray
-
-    @property
-    def n_samples(self) -> int:
-        return self.signal.shape[1]
-
-    def both_of(self, places) -> list[tuple[np.ndarray, np.ndarray]]:
-        parts = [self.signal[:, start:stop].T for start, stop in places]
-        return [(part, part) for part in parts]
 
 
 def test_units_that_cannot_be_told_apart_are_multi():

@@ -11,19 +11,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from sorted_recordings import exported, write_sorted
+from helpers.command_line import spikecrsae
+from helpers.sortings import exported, write_sorted
 
-from spikecrsae.cli.main import cli
 from spikecrsae.cli.options import EXPORT_FORMATS
 from spikecrsae.errors import InputError, OutputError, UsageError
 from spikecrsae.exports.export import FORMATS, export, find_recording
 from spikecrsae.readers import open_recording
 from spikecrsae.run.curated import open_sorting
-
-
-def spikecrsae(*arguments):
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
 
 
 @pytest.fixture

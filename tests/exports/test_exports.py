@@ -10,9 +10,9 @@ from xml.etree import ElementTree
 import h5py
 import numpy as np
 import pytest
-from recording_files import write_nwb
+from helpers.recording_files import write_nwb
+from helpers.sortings import FS, N_SAMPLES, START_S, exported, make_sorting, write_sorted
 from scipy.signal import butter, sosfiltfilt
-from sorted_recordings import FS, N_SAMPLES, START_S, exported, make_sorting, write_sorted
 
 from spikecrsae.exports.export import export
 from spikecrsae.readers import open_recording

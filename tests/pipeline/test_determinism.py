@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import cut_recording
+from helpers.recordings import cut_recording
 
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare

@@ -15,10 +15,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import recording_files as files
-from click.testing import CliRunner, Result
+from helpers import recording_files as files
+from helpers.command_line import spikecrsae
 
-from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError, UsageError
@@ -31,10 +30,6 @@ from spikecrsae.simulate import preset_config, simulate
 
 CONFIG = Config().with_values({"train": {"epochs": 2}, "runtime": {"device": "cpu"}})
 PRB = "channel_groups = {'right': {'channels': [4, 5, 6, 7]}, 'left': {'channels': list(range(4))}}"
-
-
-def spikecrsae(*arguments) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from helpers.command_line import spikecrsae
 
-from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import InputError
@@ -21,10 +20,6 @@ from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 QUICK = {"train": {"epochs": 5}, "runtime": {"device": "cpu"}}
-
-
-def spikecrsae(*arguments) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
 
 
 def config(**values) -> Config:

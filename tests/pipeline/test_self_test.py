@@ -8,9 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from helpers.command_line import spikecrsae
 
-from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.intervals import in_any
 from spikecrsae.data.recording import Recording, recording_from_array
@@ -281,10 +280,6 @@ def _no_prior() -> dict[str, np.ndarray]:
 
 
 # ---- the command line
-
-
-def spikecrsae(*arguments) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import recording_files as files
-from click.testing import CliRunner, Result
+from helpers import recording_files as files
+from helpers.command_line import spikecrsae
 from scipy.signal import butter, sosfiltfilt
 
-from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.data.intervals import gaps_from_the_start, seams
 from spikecrsae.data.recording import Part, joined, recording_from_array
@@ -30,10 +29,6 @@ CONFIG = Config().with_values({"train": {"epochs": 2}, "runtime": {"device": "cp
 FS = 20000.0
 N = 160_000
 CUT = 70_000
-
-
-def spikecrsae(*arguments) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from helpers.command_line import spikecrsae
 from scipy import signal as sps
 
-from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.intervals import in_any, inside, parse_intervals, widened
 from spikecrsae.data.recording import Recording, recording_from_array
@@ -309,7 +308,7 @@ def test_excluded_time_holds_no_spike_and_is_told(simulation, tmp_path):
     write_simulation(simulation, tmp_path / "r.h5")
     options = ["--exclude-s", "2-3,5.5-6", "--exclude-s", "2.5-3.5", "--quiet", "--epochs", "3"]
     words = ["sort", str(tmp_path / "r.h5"), *options]
-    done = CliRunner().invoke(cli, words)
+    done = spikecrsae(*words)
     assert done.exit_code == 0, done.output
     sorting = read_sorting(tmp_path / "r.h5.sorted")
     fs = sorting.sampling_frequency
@@ -326,7 +325,7 @@ def test_excluded_time_holds_no_spike_and_is_told(simulation, tmp_path):
 
 def test_a_bad_interval_ends_with_one_line(simulation, tmp_path):
     write_simulation(simulation, tmp_path / "r.h5")
-    done = CliRunner().invoke(cli, ["sort", str(tmp_path / "r.h5"), "--exclude-s", "5-13"])
+    done = spikecrsae("sort", tmp_path / "r.h5", "--exclude-s", "5-13")
     assert done.exit_code == 2
     assert "lasts from 0 to 6 s" in done.stderr
     assert "Traceback" not in done.stderr

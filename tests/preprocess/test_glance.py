@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import SAMPLE
+from helpers.recordings import SAMPLE
 from scipy import signal
 
 from spikecrsae.config import PreprocessConfig

@@ -11,10 +11,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from corpus import FS, content
+from helpers.command_line import spikecrsae
+from helpers.corpus import FS, content
 
-from spikecrsae.cli.main import cli
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.preprocess import sanity
 from spikecrsae.results.folder import read_sorting
@@ -22,10 +21,6 @@ from spikecrsae.results.folder import read_sorting
 START_S, SECOND_START_S = 100.5, 7.25
 #: First sample of the signal in the long file, and how many samples follow; the signal crosses sample 2**31.
 LONG_FIRST, LONG_SAMPLES = 2**31 - 10_000, 40_960
-
-
-def spikecrsae(*arguments):
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
 
 
 def written(path: Path, counts: np.ndarray, start_time_s: float = 0.0) -> Path:

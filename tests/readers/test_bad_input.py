@@ -7,29 +7,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from helpers.command_line import refused, spikecrsae
 
-from spikecrsae.cli.main import cli
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 FS = 20000.0
-
-
-def spikecrsae(*arguments) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
-
-
-def refused(result: Result, *words: str, code: int = 3) -> None:
-    """One line that says what is wrong; narration of the stages before it begins with two spaces."""
-    assert result.exit_code == code, result.stderr
-    assert result.stdout == ""
-    assert "Traceback" not in result.stderr
-    lines = [line for line in result.stderr.splitlines() if not line.startswith(("  ", "Note: "))]
-    assert len(lines) == 1
-    assert lines[0].startswith("Error: ")
-    for word in words:
-        assert word in lines[0]
 
 
 def noise(n_samples: int = 40_000, n_channels: int = 4) -> np.ndarray:

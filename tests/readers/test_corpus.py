@@ -7,10 +7,10 @@ import re
 
 import numpy as np
 import pytest
-import recording_files as files
-import vendor_files as vendors
-from corpus import holding, run
-from corpus_files import cases
+from helpers import recording_files as files
+from helpers import vendor_files as vendors
+from helpers.corpus import holding, run
+from helpers.corpus_files import cases
 
 from spikecrsae.readers import open_recording
 

@@ -12,7 +12,7 @@ import textwrap
 import time
 
 import pytest
-from click.testing import CliRunner
+from helpers.command_line import spikecrsae, start_command
 
 from spikecrsae.cli.main import cli
 from spikecrsae.cli.signals import answered, asked_to_end, repeat
@@ -20,16 +20,6 @@ from spikecrsae.errors import OutputError, UsageError
 from spikecrsae.results.folder import prepare_folder
 from spikecrsae.system.files import reserved
 from spikecrsae.system.threads import n_cores
-
-
-def spikecrsae(*arguments, **options):
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae", **options)
-
-
-def start(*arguments, **options) -> subprocess.Popen:
-    words = [sys.executable, "-m", "spikecrsae", *map(str, arguments)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
 
 # ---- wrong words
 
@@ -155,7 +145,7 @@ def test_the_second_of_two_sorts_into_a_folder_is_refused(short_sort, tmp_path, 
 
 @pytest.mark.parametrize("after_s", [0.06, 0.12, 0.25, 0.5, 0.9, 1.4])
 def test_ctrl_c_is_130_from_the_first_moment(short_sort, tmp_path, after_s):
-    process = start("sort", short_sort.recording, "-o", tmp_path / "out")
+    process = start_command("sort", short_sort.recording, "-o", tmp_path / "out")
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=30)[1]
@@ -321,9 +311,11 @@ def test_the_command_line_in_another_thread():
 
 def test_a_wrong_backend_of_matplotlib_does_not_matter(short_sort, tmp_path):
     """MPLBACKEND=nonsense, of another program's."""
-    process = start("report", short_sort.folder, "-o", tmp_path / "x.html", env=os.environ | {"MPLBACKEND": "nonsense"})
+    process = start_command(
+        "report", short_sort.folder, "-o", tmp_path / "x.html", env=os.environ | {"MPLBACKEND": "nonsense"}
+    )
     assert process.communicate()[1].count("rror") == 0 and process.returncode == 0
-    process = start(
+    process = start_command(
         "sort", short_sort.recording, "-o", tmp_path / "out", "--quiet", env=os.environ | {"MPLBACKEND": "nonsense"}
     )
     assert process.communicate()[1] == "" and process.returncode == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fuzz_targets import clean, look, targets
+from helpers.fuzz_targets import clean, look, targets
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 

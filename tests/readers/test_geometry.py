@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import recording_files as files
+from helpers import recording_files as files
 
 from spikecrsae.errors import InputError
 from spikecrsae.readers import open_recording, read_probe

@@ -9,11 +9,11 @@ import subprocess
 import sys
 
 import h5py
-import hostile_files as hostile
 import numpy as np
 import pytest
-import sorted_recordings as made_by_hand
-from hostile_files import refused, spikecrsae
+from helpers import hostile_files as hostile
+from helpers import sortings as made_by_hand
+from helpers.command_line import refused, spikecrsae
 
 from spikecrsae.config import load_config
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError

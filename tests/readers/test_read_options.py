@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import recording_files as files
+from helpers import recording_files as files
 
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import ReadOptions, open_recording, parse_channels

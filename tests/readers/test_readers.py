@@ -7,8 +7,8 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
-import recording_files as files
-import vendor_files as vendors
+from helpers import recording_files as files
+from helpers import vendor_files as vendors
 
 from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers import open_recording

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import recording_files as files
+from helpers import recording_files as files
 
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import InputError, UsageError

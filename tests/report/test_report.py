@@ -10,12 +10,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from drawn_sortings import FS, HOSTILE, RUN, make_sorting, make_truth
+from helpers.command_line import spikecrsae
+from helpers.sortings import FS, HOSTILE, RUN, make_full_sorting, make_sorting, make_truth
 from spikeinterface.core import NumpySorting
 from spikeinterface.postprocessing import compute_correlograms
 
-from spikecrsae.cli.main import cli
 from spikecrsae.csc.pursuit import SpikeSlab
 from spikecrsae.decode.confidence import thresholds
 from spikecrsae.decode.quality import refractory_violations
@@ -175,7 +174,7 @@ def test_escaped_text_is_xml():
 
 
 def test_the_template_is_drawn_at_scale():
-    sorting = make_sorting(2, 4)
+    sorting = make_sorting(2)
     picture = template_picture(sorting, 1)
     lines = [path_points(path) for path in paths(picture.svg, "line")]
     assert len(lines) == len(paths(picture.svg, "band")) == 4
@@ -184,12 +183,12 @@ def test_the_template_is_drawn_at_scale():
         slope, _ = np.polyfit(template, wave, 1)
         assert slope == pytest.approx(np.polyfit(true[0], drawn[0], 1)[0], rel=0.02), "all channels at one scale"
         np.testing.assert_allclose(wave - wave.mean(), slope * (template - template.mean()), atol=0.11)
-    many = template_picture(make_sorting(1, 40), 0)
+    many = template_picture(make_sorting(1, n_channels=40), 0)
     assert len(paths(many.svg, "line")) == 16 and "16 of 40 channels" in many.note
 
 
 def test_many_amplitudes_are_drawn_in_part():
-    sorting = make_sorting(1, 1, spikes_per_unit=5000)
+    sorting = make_full_sorting(1, 1, spikes_per_unit=5000)
     picture = amplitude_picture(sorting.spikes["sample"], sorting.spikes["amplitude"], sorting, 40.0, 2000)
     assert paths(picture.svg, "dots")[0].count("h0") == 2000
     assert "2,000 of 5,000 spikes" in picture.note
@@ -201,7 +200,7 @@ def test_what_the_prior_does_to_amplitudes_is_undone():
     template = np.zeros((1, 1, 30), np.float32)
     template[0, 0, 10] = np.sqrt(energy)
     slab = SpikeSlab(template, np.array([spread]), np.array([6.0]), 10)
-    sorting = make_sorting(1, 1, units={"whitened_norm": np.sqrt([energy]), "threshold": size * thresholds(slab)},
+    sorting = make_full_sorting(1, 1, units={"whitened_norm": np.sqrt([energy]), "threshold": size * thresholds(slab)},
                            model={"spread": np.array([spread])}, templates=template * size / np.sqrt(energy))  # fmt: skip
     model = AmplitudeModel.of(sorting, 0, shrunk=True)
     found = np.array([0.5, 1.0, 1.3])
@@ -221,14 +220,14 @@ def test_what_the_prior_does_to_amplitudes_is_undone():
 @pytest.mark.parametrize(
     "sorting",
     [
-        make_sorting(0, 4, curation=(), model={}),
-        make_sorting(1, 1, excluded=np.zeros((0, 2), np.int64)),
-        make_sorting(1, 16),
-        make_sorting(3, 4, silent=[1]),
-        make_sorting(2, 2, silent=[0, 1]),
-        make_sorting(14, 4),
-        make_sorting(2, 3, units={}, model={}, channels={}, example=np.zeros((0, 0), np.float32)),
-        make_sorting(2, 1, templates=np.zeros((0, 0, 0), np.float32), templates_std=np.zeros((0, 0, 0), np.float32), example=np.zeros((0, 0), np.float32)),
+        make_full_sorting(0, 4, curation=(), model={}),
+        make_full_sorting(1, 1, excluded=np.zeros((0, 2), np.int64)),
+        make_full_sorting(1, 16),
+        make_full_sorting(3, 4, silent=[1]),
+        make_full_sorting(2, 2, silent=[0, 1]),
+        make_full_sorting(14, 4),
+        make_full_sorting(2, 3, units={}, model={}, channels={}, example=np.zeros((0, 0), np.float32)),
+        make_full_sorting(2, 1, templates=np.zeros((0, 0, 0), np.float32), templates_std=np.zeros((0, 0, 0), np.float32), example=np.zeros((0, 0), np.float32)),
     ],
     ids=["no-units", "one-channel", "16-channels", "silent-unit", "no-spikes", "many-units", "bare", "no-templates"],
 )  # fmt: skip
@@ -253,7 +252,7 @@ def test_the_page_is_well_formed_and_whole(sorting, run):
 
 
 def test_the_page_says_what_it_should():
-    sorting = make_sorting(3, 4)
+    sorting = make_full_sorting(3, 4)
     page = Page(report_html(sorting, RUN, make_truth(sorting)))
     for words in (
         "one.h5", "units: 1 single, 1 multi, 1 noise", "a note", "channel 0 is flat", "flat or saturated", "Template", "Auto-correlogram",
@@ -262,14 +261,14 @@ def test_the_page_says_what_it_should():
         "spike-slab", "left out, in 1 place",
     ):  # fmt: skip
         assert words in page.text, words
-    assert "no example" in Page(report_html(make_sorting(example=np.zeros((0, 0), np.float32)), {})).text
-    assert "the 12 of 14 units with the most spikes" in Page(report_html(make_sorting(14), {})).text
+    assert "no example" in Page(report_html(make_full_sorting(example=np.zeros((0, 0), np.float32)), {})).text
+    assert "the 12 of 14 units with the most spikes" in Page(report_html(make_full_sorting(14), {})).text
 
 
 def test_text_from_files_is_never_markup():
-    sorting = make_sorting(2, 2)
+    sorting = make_full_sorting(2, 2)
     hostile = np.array([HOSTILE, HOSTILE], dtype=object)
-    sorting = make_sorting(
+    sorting = make_full_sorting(
         2, 2, channels={"ids": hostile}, units=sorting.units | {"label": hostile, HOSTILE: np.ones(2)}, amplitude_unit=HOSTILE,
         curation=({"decision": HOSTILE, "units": [4], "why": HOSTILE, HOSTILE: HOSTILE},),
     )  # fmt: skip
@@ -287,30 +286,26 @@ def test_text_from_files_is_never_markup():
 
 
 def test_the_page_may_run_its_own_script_only():
-    text = report_html(make_sorting(), RUN)
+    text = report_html(make_full_sorting(), RUN)
     (policy,) = (a["content"] for a in Page(text).all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'") and "'unsafe-inline'" not in policy.split("script-src")[1]
 
 
 def test_twelve_units_take_less_than_3_mb():
-    sorting = make_sorting(12, 4, spikes_per_unit=4000)
+    sorting = make_full_sorting(12, 4, spikes_per_unit=4000)
     assert len(report_html(sorting, RUN).encode()) < 3e6
 
 
 # ---- the command
 
 
-def spikecrsae(*arguments):
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
-
-
 @pytest.fixture
 def result(tmp_path) -> Path:
-    return write_result(prepare_folder(tmp_path / "one.sorted"), make_sorting(), RUN)
+    return write_result(prepare_folder(tmp_path / "one.sorted"), make_full_sorting(), RUN)
 
 
 def test_the_example_survives_the_result_folder(result):
-    sorting, back = make_sorting(), read_sorting(result)
+    sorting, back = make_full_sorting(), read_sorting(result)
     np.testing.assert_array_equal(back.example, sorting.example)
     assert back.example_start == sorting.example_start
 
@@ -320,7 +315,7 @@ def test_report_goes_into_the_result_folder_and_its_manifest(result):
         run = spikecrsae("report", result)
         assert run.exit_code == 0, run.stderr
         assert run.stdout.strip() == str(result / "report.html")
-    assert (result / "report.html").read_text(encoding="utf-8") == report_html(make_sorting(), RUN)
+    assert (result / "report.html").read_text(encoding="utf-8") == report_html(make_full_sorting(), RUN)
     assert "report.html" in json.loads((result / "manifest.json").read_text())["files"]
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import browser
 import numpy as np
 import pytest
-from drawn_sortings import HOSTILE, RUN, make_sorting, make_truth
+from helpers import browser
+from helpers.sortings import HOSTILE, RUN, make_full_sorting, make_truth
 
 from spikecrsae.report.html import report_html
 
@@ -25,7 +25,7 @@ def chromium(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("page") / "report.html"
-    sorting = make_sorting(4, 4, channels={"ids": np.array([HOSTILE] * 4, dtype=object)})
+    sorting = make_full_sorting(4, 4, channels={"ids": np.array([HOSTILE] * 4, dtype=object)})
     file.write_text(report_html(sorting, RUN, make_truth(sorting)), encoding="utf-8")
     return file
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from sorted_recordings import make_sorting, write_sorted
+from helpers.command_line import spikecrsae
+from helpers.sortings import make_sorting, write_sorted
 
-from spikecrsae.cli.main import cli
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError
 from spikecrsae.results.folder import MANIFEST, prepare_folder, read_sorting, write_result
@@ -111,7 +110,7 @@ def test_a_fact_that_cannot_be_is_refused(file, name, value):
 def test_every_command_refuses_it_in_one_line(made, file, words):
     replaced(file, "templates", with_one(np.nan))
     known = ["--truth", str(made.folder)] if words == ("score",) else []
-    result = CliRunner().invoke(cli, [words[0], str(made.folder), *known, *words[1:]], prog_name="spikecrsae")
+    result = spikecrsae(words[0], made.folder, *known, *words[1:])
     assert result.exit_code == InputError.exit_code
     assert "templates holds a number that is not finite" in result.stderr and "again" in result.stderr
     assert result.stderr.count("\n") == 1
@@ -122,7 +121,7 @@ def test_a_sorting_without_templates_is_exported_where_none_are_needed(made, tmp
     whole = made.sorting
     bare = Sorting(whole.spikes, whole.unit_ids, whole.sampling_frequency, whole.n_samples, 4, "uV")
     folder = write_result(prepare_folder(tmp_path / "bare"), bare, {"recording": {"path": str(made.recording)}})
-    result = CliRunner().invoke(cli, ["export", str(folder), "--to", kind], prog_name="spikecrsae")
+    result = spikecrsae("export", folder, "--to", kind)
     if kind == "csv":
         assert result.exit_code == 0, result.stderr
     else:

@@ -12,29 +12,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-from result_files import files_of, modifies
+from click.testing import Result
+from helpers.command_line import refused, spikecrsae
+from helpers.sortings import files_of, modifies
 
 from spikecrsae.cli.console import Narrator
-from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.readers import hdf5, open_recording
 from spikecrsae.results.placement import changed_files, unfinished
-
-
-def spikecrsae(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
-
-
-def told(result: Result, code: int, *words: str) -> None:
-    """One clear line, with the exit code, and nothing on standard output."""
-    lines = [line for line in result.stderr.splitlines() if not line.startswith(("  ", "Note: ", "going on", "nothing to"))]
-    assert result.exit_code == code, result.stderr
-    assert result.stdout == "" and len(lines) == 1, result.stderr
-    assert lines[0].startswith("Error: ") and "internal error" not in lines[0]
-    for word in words:
-        assert word in lines[0]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +89,7 @@ def test_a_sort_over_an_earlier_result_whatever_change_fails(short_sort, quick, 
     for result in each_fault(layer, folder.parent, number, run, record_property):
         if result.exit_code == 0:
             continue  # what failed was the removal of a lock
-        told(result, 6, "cannot be written")
+        refused(result, "cannot be written", code=6)
         replaced = folder.with_name(".out.replaced")
         assert changed_files(folder if folder.exists() else replaced) == []
         assert any((place / "notes.txt").exists() for place in (folder, replaced))
@@ -122,7 +108,7 @@ def test_an_export_whatever_change_fails(short_sort, layer, tmp_path, record_pro
     run = lambda: spikecrsae("export", folder, "--to", kind, "-o", place, "--overwrite", "--quiet")  # noqa: E731
     for result in each_fault(layer, place.parent, errno.ENOSPC, run, record_property):
         if result.exit_code:
-            told(result, 6, "the disk is full")
+            refused(result, "the disk is full", code=6)
         spikecrsae("export", folder, "--to", kind, "-o", place, "--overwrite", "--quiet")
         assert set(files_of(place.parent)) == set(before), "the next one leaves nothing over"
 
@@ -179,10 +165,10 @@ def small_disk(tmp_path):
 
 
 def test_a_disk_that_is_full(short_sort, quick, small_disk, tmp_path):
-    told(spikecrsae("sort", short_sort.recording, "-o", small_disk / "out"), 6, "the disk is full")
+    refused(spikecrsae("sort", short_sort.recording, "-o", small_disk / "out"), "the disk is full", code=6)
     assert list(small_disk.iterdir()) == [], "nothing is left there"
-    told(spikecrsae("export", short_sort.folder, "--to", "phy", "-o", small_disk / "phy"), 6, "the disk is full")
-    told(spikecrsae("report", short_sort.folder, "-o", small_disk / "page.html"), 6, "the disk is full")
+    refused(spikecrsae("export", short_sort.folder, "--to", "phy", "-o", small_disk / "phy"), "the disk is full", code=6)
+    refused(spikecrsae("report", short_sort.folder, "-o", small_disk / "page.html"), "the disk is full", code=6)
     assert list(small_disk.iterdir()) == []
     (small_disk / "filler").write_bytes(bytes(90_000))
     result = spikecrsae("batch", short_sort.recording, "-o", small_disk / "many")
@@ -200,7 +186,7 @@ def test_a_disk_that_is_read_only(short_sort, quick, small_disk):
         ["report", short_sort.folder, "-o", small_disk / "a" / "page.html"],
         ["simulate", small_disk / "s.h5", "--duration-s", 1],
     ):
-        told(spikecrsae(*words, "--quiet"), 6, "Read-only file system")
+        refused(spikecrsae(*words, "--quiet"), "Read-only file system", code=6)
     assert spikecrsae("batch", short_sort.recording, "-o", small_disk / "many").exit_code == 6
 
 
@@ -217,7 +203,7 @@ def test_a_limit_on_the_size_of_files(short_sort, quick, tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     for result in results:
-        told(result, 6, "may not grow so large")
+        refused(result, "may not grow so large", code=6)
     assert files_of(tmp_path) == {f"out/{name}": content for name, content in before.items()}
 
 
@@ -269,7 +255,7 @@ def test_a_recording_that_fails_while_it_is_sorted(short_sort, failing_reader, m
     before = files_of(folder)
     failing_reader(stage, FAULTS[fault])
     words = ["sort", recording, "-o", folder, "--overwrite"]
-    told(spikecrsae(*words), 3, SAID[fault], *(["To go on (what was learned is kept)"] if stage == "infer" else []))
+    refused(spikecrsae(*words), SAID[fault], *(["To go on (what was learned is kept)"] if stage == "infer" else []), code=3)
     assert files_of(folder) == before
     assert unfinished(folder).exists() == (stage == "infer")
     if stage == "infer" and fault == "a read error":
@@ -282,12 +268,12 @@ def test_a_recording_that_fails_while_it_is_sorted(short_sort, failing_reader, m
 def test_a_read_error_in_one_group_is_no_warning(short_sort, failing_reader, tmp_path):
     failing_reader("groups", _fail)
     words = ["sort", short_sort.recording, "-o", tmp_path / "out", "--groups", "0-1,2-3", "--jobs", 1]
-    told(spikecrsae(*words), 3, "Input/output error")
+    refused(spikecrsae(*words), "Input/output error", code=3)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_whose_recording_fails(short_sort, failing_reader, tmp_path):
     failing_reader("export", _fail)
     folder = shutil.copytree(short_sort.folder, tmp_path / "out")
-    told(spikecrsae("export", folder, "--to", "phy"), 3, "Input/output error")
+    refused(spikecrsae("export", folder, "--to", "phy"), "Input/output error", code=3)
     assert not list(tmp_path.rglob("phy*"))

@@ -12,11 +12,11 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import hostile_files as hostile
 import numpy as np
 import pytest
-import sorted_recordings as made_by_hand
-from hostile_files import refused, spikecrsae
+from helpers import hostile_files as hostile
+from helpers import sortings as made_by_hand
+from helpers.command_line import refused, spikecrsae
 
 from spikecrsae.cli.main import cli
 from spikecrsae.errors import OutputError

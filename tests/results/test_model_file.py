@@ -6,9 +6,8 @@ import copy
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from helpers.command_line import spikecrsae
 
-from spikecrsae.cli.main import cli
 from spikecrsae.errors import InputError
 from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 from spikecrsae.results.model_layout import _LAYOUT, check_groups, check_model
@@ -171,7 +170,7 @@ def test_channels_of_groups_must_be_there(saved):
 def test_the_command_line_refuses_it(saved, short_sort, tmp_path):
     save_checkpoint(changed(saved, ("slab", "penalty"), lambda p: p[:0]), tmp_path / "model.pt")
     words = ["apply", str(tmp_path / "model.pt"), str(short_sort.recording), "-o", str(tmp_path / "out")]
-    result = CliRunner().invoke(cli, words, prog_name="spikecrsae")
+    result = spikecrsae(*words)
     assert result.exit_code == InputError.exit_code
     assert "slab.penalty has the shape (0,)" in result.stderr
     assert not (tmp_path / "out").exists()

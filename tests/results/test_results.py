@@ -6,13 +6,14 @@ import hashlib
 import io
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from result_files import RUN, make_sorting
+from helpers import sortings
+from helpers.sortings import FS, RUN, START_S, files_of
 
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError, OutputError
@@ -28,6 +29,24 @@ from spikecrsae.results.folder import (
 )
 
 
+def make_sorting(n_units=2) -> Sorting:
+    """40 spikes of units 1 and 4, with columns of each type and text that a table has to quote."""
+    made = sortings.make_sorting(n_units, 40 if n_units else 0, ids=3 * np.arange(n_units) + 1)
+    columns = {
+        "n_spikes": made.units["n_spikes"],
+        "amplitude": np.linspace(50, 80, n_units),
+        "snr": np.full(n_units, np.nan),
+        "größe µV": np.linspace(-1, 1, n_units).astype(np.float32),
+        "comment": np.array(['good, "clear"', "naïve 神経"][:n_units], dtype=str),
+        "single": np.arange(n_units) % 2 == 0,
+    }
+    decisions = (
+        {"decision": "merge", "units": [1, 4], "statistic": 0.3, "level": 0.01, "reason": "same neuron"},
+        {"decision": "keep", "units": [1], "statistic": None, "level": None},
+    )
+    return replace(made, units=columns, curation=decisions)
+
+
 def assert_same(a: Sorting, b: Sorting):
     for f in fields(Sorting):
         x, y = getattr(a, f.name), getattr(b, f.name)
@@ -41,10 +60,6 @@ def assert_same(a: Sorting, b: Sorting):
                 np.testing.assert_array_equal(x[name], y[name])
         else:
             assert x == y, f.name
-
-
-def files_of(folder):
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def manifest_of(folder):
@@ -68,11 +83,12 @@ def test_default_path_keeps_the_ending(tmp_path, monkeypatch):
 @pytest.mark.parametrize("n_units", [0, 1, 2])
 def test_round_trip(tmp_path, n_units):
     sorting = make_sorting(n_units)
-    path = write_result(prepare_folder(tmp_path / "out"), sorting, RUN)
+    run = RUN | {"rates": np.arange(2), "level": np.float32(0.5), "input": Path("a.h5")}
+    path = write_result(prepare_folder(tmp_path / "out"), sorting, run)
     assert_same(read_sorting(path), sorting)
     assert_same(read_sorting(path / "sorting.h5"), sorting)
     assert read_run(path) == json.loads((path / "run.json").read_text(encoding="utf-8"))
-    assert read_run(path)["rates"] == [0, 1] and read_run(path)["input"] == "a.h5"
+    assert read_run(path)["rates"] == [0, 1] and read_run(path)["input"] == "a.h5" and read_run(path)["level"] == 0.5
 
 
 def test_sorting_h5_has_the_promised_layout(folder):
@@ -82,7 +98,7 @@ def test_sorting_h5_has_the_promised_layout(folder):
         )
         assert file["spikes"].dtype == SPIKE_DTYPE
         assert list(file["units"])[:2] == ["unit", "n_spikes"]
-        assert file["templates"].shape == file["templates_whitened"].shape == file["templates_std"].shape == (2, 4, 30)
+        assert file["templates"].shape == file["templates_std"].shape == (2, 4, 40)
         assert {"channels", "model", "curation", "provenance"} <= set(file)
         assert file["curation"].dtype.names[:4] == ("decision", "units", "statistic", "level")
 
@@ -93,7 +109,7 @@ def test_tables_as_text(folder):
     assert list(rows[0]) == ["unit", "sample", "time_s", "amplitude"] and len(rows) == 40
     np.testing.assert_array_equal([int(r["sample"]) for r in rows], sorting.spikes["sample"])
     np.testing.assert_array_equal([int(r["unit"]) for r in rows], sorting.spikes["unit"])
-    np.testing.assert_allclose([float(r["time_s"]) for r in rows], sorting.spikes["sample"] / 30000 + 12.5, atol=1e-9)
+    np.testing.assert_allclose([float(r["time_s"]) for r in rows], sorting.spikes["sample"] / FS + START_S, atol=1e-9)
     np.testing.assert_allclose([float(r["amplitude"]) for r in rows], sorting.spikes["amplitude"], rtol=1e-6)
     units = list(csv.DictReader(io.StringIO((folder / "units.csv").read_text(encoding="utf-8"))))
     assert list(units[0]) == ["unit", "n_spikes", "amplitude_uV", "snr", "größe µV", "comment", "single"]

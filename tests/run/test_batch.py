@@ -15,20 +15,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from conftest import cut_recording, group_is_alive
+from helpers.command_line import group_is_alive, spikecrsae
+from helpers.recordings import cut_recording
 
-from spikecrsae.cli.main import cli
 from spikecrsae.errors import InputError
 from spikecrsae.results.folder import prepare_folder
 from spikecrsae.results.placement import unfinished
 from spikecrsae.run.batch import find_recordings, result_names, run_jobs
 from spikecrsae.run.batch.result import Result, make_folder, write_summary
 from spikecrsae.run.job import Job
-
-
-def spikecrsae(*arguments):
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
 
 
 @pytest.fixture(scope="module")

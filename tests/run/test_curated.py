@@ -8,19 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from sorted_recordings import FS, START_S, exported, make_sorting, write_sorted
+from helpers.command_line import spikecrsae
+from helpers.sortings import FS, START_S, exported, make_sorting, write_sorted
 
-from spikecrsae.cli.main import cli
 from spikecrsae.data.sorting import LARGEST_UNIT
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.exports.export import export
 from spikecrsae.readers import read_truth
 from spikecrsae.run.curated import open_sorting, read_curated
-
-
-def spikecrsae(*arguments):
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
 
 
 def curate(folder: Path, clusters: np.ndarray, groups: dict[int, str]) -> None:

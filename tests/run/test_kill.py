@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import cut_recording
-from result_files import RUN, files_of, make_sorting, modifies
-from stopped_runs import finished, start, wait_for_stage
+from helpers.recordings import cut_recording
+from helpers.sortings import RUN, files_of, make_sorting, modifies
+from helpers.stopped_runs import finished, start, wait_for_stage
 
 from spikecrsae.results import placement as folders
 from spikecrsae.results.folder import is_finished, prepare_folder, read_sorting, write_result

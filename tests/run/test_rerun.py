@@ -9,17 +9,12 @@ from dataclasses import fields
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from conftest import cut_recording
+from helpers.command_line import spikecrsae
+from helpers.recordings import cut_recording
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikecrsae.cli.main import cli
 from spikecrsae.config import Config, load_config
-
-
-def spikecrsae(*arguments):
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
 
 
 def test_a_rerun_of_raw_binary_needs_nothing_but_the_record(tmp_path):

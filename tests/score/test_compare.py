@@ -6,11 +6,10 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from helpers.command_line import spikecrsae
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikecrsae.cli.main import cli
 from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
 from spikecrsae.score import compare as compare_trains
 from spikecrsae.simulate import preset_config, simulate
@@ -19,7 +18,7 @@ FS = 20000.0
 
 
 def compare(*arguments):
-    return CliRunner().invoke(cli, ["compare", *map(str, arguments)], prog_name="spikecrsae")
+    return spikecrsae("compare", *arguments)
 
 
 def by_spikeinterface(first: dict, second: dict):

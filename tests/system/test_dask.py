@@ -14,9 +14,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from helpers.command_line import spikecrsae
 
-from spikecrsae.cli.main import cli
 from spikecrsae.config import Config
 from spikecrsae.data.recording import BLOCK
 from spikecrsae.pipeline import groups
@@ -89,7 +88,7 @@ def test_a_cluster_gives_what_one_machine_gives(recording, tmp_path):
     happened = json.loads(process.stdout.splitlines()[-1])
     assert happened["code"] == 0, process.stderr
     assert happened["killed"] and happened["tasks"] >= 4, "the blocks were not handed out"
-    result = CliRunner().invoke(cli, ["sort", str(recording), "-o", str(here), *SETTINGS, "--jobs", "1"])
+    result = spikecrsae("sort", recording, "-o", here, *SETTINGS, "--jobs", 1)
     assert result.exit_code == 0, result.stderr
     for name in ("spikes.csv", "units.csv"):
         assert (there / name).read_bytes() == (here / name).read_bytes(), name

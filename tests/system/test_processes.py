@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from worker_tasks import work
+from helpers.worker_tasks import work
 
 from spikecrsae.errors import OutOfMemoryError
 from spikecrsae.system import processes

@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import h5py
-import hostile_files as hostile
 import numpy as np
 import pytest
-from hostile_files import refused, spikecrsae
+from helpers import hostile_files as hostile
+from helpers.command_line import refused, spikecrsae
 
 from spikecrsae.readers import open_recording
 from spikecrsae.readers.truth import read_truth

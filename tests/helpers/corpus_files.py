@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import recording_files as files
-import vendor_files as vendors
-from corpus import FS, Case, content, cut_cases, holding, words_of
-from corpus_cases import as_hdf5, as_raw, fact_cases, number_cases, same, type_cases
+
+from helpers import recording_files as files
+from helpers import vendor_files as vendors
+from helpers.corpus import FS, Case, content, cut_cases, holding, words_of
+from helpers.corpus_cases import as_hdf5, as_raw, fact_cases, number_cases, same, type_cases
 
 
 def container_cases() -> list[Case]:

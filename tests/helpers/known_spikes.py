@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 
 N_TIMES, PEAK, REFRACTORY = 40, 14, 20
+
+
+@dataclass(frozen=True)
+class Whitened:
+    """What a Decoding asks of a recording, over a whitened signal (n_channels, n_samples).
+
+    scale: of the signal before whitening, the same on each channel.
+    """
+
+    signal: np.ndarray
+    scale: float = 1.0
+
+    @property
+    def n_samples(self) -> int:
+        return self.signal.shape[1]
+
+    def both_of(self, places) -> list[tuple[np.ndarray, np.ndarray]]:
+        assert all(0 <= start <= stop <= self.n_samples for start, stop in places)
+        parts = [self.signal[:, start:stop].T for start, stop in places]
+        return [(self.scale * part, part) for part in parts]
 
 
 def template(norm: float, gains=(1.0, 0.4), width: float = 4.0) -> np.ndarray:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import recording_files as files
-from corpus import FS, Case, content
+
+from helpers import recording_files as files
+from helpers.corpus import FS, Case, content
 
 # ---- facts and numbers
 
@@ -38,7 +39,7 @@ def as_nwb(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], list]
 
 def as_mearec(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], list]:
     def make(folder: Path) -> list:
-        files._mearec(folder / "mearec.h5", change(content() * np.float32(0.2)), "1.9.0")
+        files.write_mearec(folder / "mearec.h5", change(content() * np.float32(0.2)), "1.9.0")
         return [folder / "mearec.h5"]
 
     return make

@@ -63,7 +63,7 @@ def hdf5_channels_first(folder: Path) -> Written:
     return Written(path, raw * 1e6, "uV", "float32", {"dataset": "session/raw", "axis": 1})
 
 
-def _mearec(path: Path, recordings: np.ndarray, version: str | None) -> None:
+def write_mearec(path: Path, recordings: np.ndarray, version: str | None) -> None:
     with h5py.File(path, "w") as file:
         if version:
             file.attrs["mearec_version"] = version
@@ -77,13 +77,13 @@ def _mearec(path: Path, recordings: np.ndarray, version: str | None) -> None:
 
 def mearec(folder: Path) -> Written:
     raw = stored("float32")
-    _mearec(folder / "mearec.h5", raw, "1.9.0")
+    write_mearec(folder / "mearec.h5", raw, "1.9.0")
     return Written(folder / "mearec.h5", raw, "uV", "float32")
 
 
 def mearec_transposed(folder: Path) -> Written:
     raw = stored("float32")
-    _mearec(folder / "mearec_old.h5", raw.T, None)
+    write_mearec(folder / "mearec_old.h5", raw.T, None)
     return Written(folder / "mearec_old.h5", raw, "uV", "float32")
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from recording_files import FS, N_CHANNELS, Written, stored
+
+from helpers.recording_files import FS, N_CHANNELS, Written, stored
 
 #: Samples of an Intan data block (RHD2000 data file formats, version 2.0 and later).
 INTAN_BLOCK = 128

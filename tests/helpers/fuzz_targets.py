@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import recording_files as files
-import vendor_files as vendors
-from corpus import content, holding
 
+from helpers import recording_files as files
+from helpers import vendor_files as vendors
+from helpers.corpus import content, holding
 from spikecrsae.config import load_config
 from spikecrsae.data.intervals import parse_intervals
 from spikecrsae.data.recording import recording_from_array
@@ -171,7 +171,7 @@ _SIMPLE: dict[str, Target] = {
 
 def targets() -> dict[str, Target]:
     """Every target by its name."""
-    sorting = Path(__file__).parent / "fuzz_corpus" / "sorting_h5"
+    sorting = Path(__file__).parents[1] / "fuzz_corpus" / "sorting_h5"
     results = tuple(path.read_bytes() for path in sorted(sorting.glob("seed*"))) if sorting.is_dir() else ()
     return _SIMPLE | {
         "sorting_h5": Target(_file("sorting.h5", read_sorting, _truth), results or (_seed(files.hdf5_unsigned, "adc.h5"),)),

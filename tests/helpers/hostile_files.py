@@ -1,5 +1,4 @@
-"""Files made to do harm, for test_hostile.py: each writes one file that a reader must refuse; and how the command line
-refuses it."""
+"""Files made to do harm, for test_hostile.py: each writes one file that a reader must refuse."""
 
 from __future__ import annotations
 
@@ -10,21 +9,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from click.testing import CliRunner, Result
-
-from spikecrsae.cli.main import cli
 
 FS = 20000.0
-
-
-def spikecrsae(*arguments) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments], prog_name="spikecrsae")
-
-
-def refused(result: Result, word: str, code: int = 3) -> None:
-    assert result.exit_code == code, result.output
-    assert len(result.stderr.splitlines()) == 1
-    assert word in result.stderr
 
 
 class Boom:

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import recording_files as files
-import vendor_files as vendors
-from click.testing import CliRunner
 
-from spikecrsae.cli.main import cli
+from helpers import recording_files as files
+from helpers import vendor_files as vendors
+from helpers.command_line import spikecrsae
 
 FS = files.FS
 #: Seconds after which a command counts as hanging; the first sort of a process also compiles.
@@ -89,7 +88,7 @@ def run(case: Case, folder: Path) -> Verdict:
     began = time.perf_counter()
     try:
         with _time_limit(LIMIT_S):
-            result = CliRunner().invoke(cli, ["sort", *words, "-o", str(out)], prog_name="spikecrsae")
+            result = spikecrsae("sort", *words, "-o", out)
     except Hang:
         return Verdict(case, "hung", "", time.perf_counter() - began)
     seconds = time.perf_counter() - began
