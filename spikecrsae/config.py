@@ -1,4 +1,4 @@
-"""Configuration: one frozen dataclass per stage, checked once, never mutated.
+"""Configuration: one frozen dataclass per stage, checked when it is made, never mutated.
 
 Command line beats TOML beats default. Durations end in _ms or _s. Every field says in its metadata what it is for;
 the command line and docs/cli.md take their words from there.
@@ -6,11 +6,13 @@ the command line and docs/cli.md take their words from there.
 
 from __future__ import annotations
 
+import difflib
 import math
+import numbers
 import tomllib
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.files import refuse_unreadable
@@ -18,86 +20,114 @@ from spikecrsae.system.text import MOST_TOML_MB, read_text
 
 #: A band-pass filter's upper edge is at least so many times its lower one: a narrower band holds no spike.
 OCTAVE = 2.0
-#: No number is larger than this, by the end of its name, or than the last where none fits, unless its own rule says otherwise.
+#: Default upper bounds, chosen by the suffix of the option's name.
 _MOST = {"_hz": 1e6, "_ms": 1e4, "_s": 1e9, "": 1e9}
 _MOST_WHOLE = 2**63 - 1
 
 
-def _option(default: Any, help: str, *, low: float | None = None, high: float | None = None, choices=None, kind=None):
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    kind: type | None = None,
+) -> Any:
     """A configuration value with its meaning and its rule. kind: its type where the default does not tell."""
     return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "kind": kind})
 
 
 @dataclass(frozen=True)
-class PreprocessConfig:
-    highpass_hz: float = _option(400.0, "lower edge of the zero-phase filter", low=0.1)
-    lowpass_hz: float | None = _option(
+class Checked:
+    """Base of every configuration: checks all values when an object is made. UsageError names the value and its rule."""
+
+    #: Written before the name of a value in an error.
+    _prefix: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for rule in fields(self):
+            object.__setattr__(self, rule.name, _check(rule, getattr(self, rule.name), self._prefix + rule.name))
+
+
+@dataclass(frozen=True)
+class PreprocessConfig(Checked):
+    _prefix = "preprocess."
+
+    highpass_hz: float = option(400.0, "lower edge of the zero-phase filter", low=0.1)
+    lowpass_hz: float | None = option(
         None, "upper edge; none unless given, and always kept below the Nyquist frequency", low=1.0, kind=float
     )
-    filter_order: int = _option(3, "order of the Butterworth filter, each way", low=1, high=8)
-    common_reference: str = _option("none", "subtract the channels' median or mean", choices=("none", "median", "mean"))
-    whitening_ms: float = _option(3.0, "length of the noise-whitening filter", low=0.1, high=10.0)
-    quiet_threshold: float = _option(4.0, "a sample is quiet where no channel exceeds this many noise levels", low=1.0)
-    quiet_margin_ms: float = _option(1.5, "stretch around a loud sample that is not quiet either", low=0.0)
-    noise_sample_s: float = _option(60.0, "length of signal from which the noise is learnt", low=0.1)
-    remove_hum: bool = _option(True, "notch out lines that stand out of the noise's spectrum, such as mains")
-    exclude_s: str = _option("", "intervals to leave out, in seconds as spikes.csv's time_s, such as 12.5-13.1,40-41")
-    find_artefacts: bool = _option(True, "find stretches that no spikes can explain, such as movement, and leave them out")
+    filter_order: int = option(3, "order of the Butterworth filter, each way", low=1, high=8)
+    common_reference: str = option("none", "subtract the channels' median or mean", choices=("none", "median", "mean"))
+    whitening_ms: float = option(3.0, "length of the noise-whitening filter", low=0.1, high=10.0)
+    quiet_threshold: float = option(4.0, "a sample is quiet where no channel exceeds this many noise levels", low=1.0)
+    quiet_margin_ms: float = option(1.5, "stretch around a loud sample that is not quiet either", low=0.0)
+    noise_sample_s: float = option(60.0, "length of signal from which the noise is learnt", low=0.1)
+    remove_hum: bool = option(True, "notch out lines that stand out of the noise's spectrum, such as mains")
+    exclude_s: str = option("", "intervals to leave out, in seconds as spikes.csv's time_s, such as 12.5-13.1,40-41")
+    find_artefacts: bool = option(True, "find stretches that no spikes can explain, such as movement, and leave them out")
 
 
 @dataclass(frozen=True)
-class InitialiseConfig:
-    units: int | None = _option(None, "number of units; found from the data unless given ('auto')", low=1, kind=int)
-    detection_threshold: float = _option(4.5, "a detected event exceeds this many noise levels, whitened", low=1.0)
-    template_ms: float = _option(2.0, "length of a template", low=0.3, high=10.0)
-    before_ms: float = _option(0.9, "part of the template before its peak", low=0.1)
-    dead_time_ms: float = _option(0.5, "of two detected events closer than this the larger one stays", low=0.05)
-    refractory_ms: float = _option(0.7, "a unit fires at most once within this time", low=0.0, high=5.0)
-    n_components: int = _option(10, "principal components for clustering", low=2, high=50)
-    max_signal_s: float = _option(120.0, "signal in which units are looked for at most, windows drawn at random", low=1.0)
-    max_events: int = _option(20000, "events clustered at most, drawn at random", low=100)
+class InitialiseConfig(Checked):
+    _prefix = "initialise."
+
+    units: int | None = option(None, "number of units; found from the data unless given ('auto')", low=1, kind=int)
+    detection_threshold: float = option(4.5, "a detected event exceeds this many noise levels, whitened", low=1.0)
+    template_ms: float = option(2.0, "length of a template", low=0.3, high=10.0)
+    before_ms: float = option(0.9, "part of the template before its peak", low=0.1)
+    dead_time_ms: float = option(0.5, "of two detected events closer than this the larger one stays", low=0.05)
+    refractory_ms: float = option(0.7, "a unit fires at most once within this time", low=0.0, high=5.0)
+    n_components: int = option(10, "principal components for clustering", low=2, high=50)
+    max_signal_s: float = option(120.0, "signal in which units are looked for at most, windows drawn at random", low=1.0)
+    max_events: int = option(20000, "events clustered at most, drawn at random", low=100)
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    method: str = _option(
-        "em", "em: closed-form updates; unrolled: back-propagation (the paper)", choices=("em", "unrolled")
-    )
-    shrinkage: str = _option(
+class TrainConfig(Checked):
+    _prefix = "train."
+
+    method: str = option("em", "em: closed-form updates; unrolled: back-propagation (the paper)", choices=("em", "unrolled"))
+    shrinkage: str = option(
         "one-sided", "one-sided: non-negative codes; two-sided: Eq. 25", choices=("one-sided", "two-sided")
     )
-    solver: str = _option(
+    solver: str = option(
         "auto", "sparse coding: coordinate descent (CPU) or FISTA (any device)", choices=("auto", "coordinate", "fista")
     )
-    n_iterations: int = _option(180, "unrolled FISTA iterations T", low=1)
-    epochs: int = _option(40, "training epochs at most", low=1)
-    window_s: float = _option(1.0, "length of a training window", low=0.01)
-    max_training_s: float = _option(20.0, "signal that CRsAE is trained on at most, windows evenly spread", low=0.1)
-    kappa: float = _option(8.5, "weight of the prior that centres lambda on its start (MODEL, scale-free prior)", low=0.01)
-    annealing: float = _option(0.8, "first penalty as a share of the units' median scale; it falls to lambda", low=0.0)
-    learning_rate: float = _option(1e-2, "Adam step for the templates (unrolled)", low=1e-6)
-    learning_rate_lambda: float = _option(0.1, "Adam step for lambda (unrolled)", low=1e-6)
-    batch_size: int = _option(32, "windows per step (unrolled)", low=1)
-    tolerance: float = _option(3e-3, "training ends when templates and lambda move by less than this, relative", low=1e-8)
+    n_iterations: int = option(180, "unrolled FISTA iterations T", low=1)
+    epochs: int = option(40, "training epochs at most", low=1)
+    window_s: float = option(1.0, "length of a training window", low=0.01)
+    max_training_s: float = option(20.0, "signal that CRsAE is trained on at most, windows evenly spread", low=0.1)
+    kappa: float = option(8.5, "weight of the prior that centres lambda on its start (MODEL, scale-free prior)", low=0.01)
+    annealing: float = option(0.8, "first penalty as a share of the units' median scale; it falls to lambda", low=0.0)
+    learning_rate: float = option(1e-2, "Adam step for the templates (unrolled)", low=1e-6)
+    learning_rate_lambda: float = option(0.1, "Adam step for lambda (unrolled)", low=1e-6)
+    batch_size: int = option(32, "windows per step (unrolled)", low=1)
+    tolerance: float = option(3e-3, "training ends when templates and lambda move by less than this, relative", low=1e-8)
 
 
 @dataclass(frozen=True)
-class InferConfig:
-    prior: str = _option(
+class InferConfig(Checked):
+    _prefix = "infer."
+
+    prior: str = option(
         "spike-slab",
         "prior of a spike's amplitude: spike-slab, near the unit's own; laplace, the paper's",
         choices=("spike-slab", "laplace"),
     )
-    chunk_s: float = _option(
+    chunk_s: float = option(
         10.0, "length of signal held at once, at least 65536 samples; the result does not depend on it", low=0.05
     )
 
 
 @dataclass(frozen=True)
-class RuntimeConfig:
-    seed: int = _option(0, "seed of every random draw", low=0)
-    device: str = _option("auto", "where torch computes", choices=("auto", "cpu", "cuda", "mps"))
-    memory_limit: float | None = _option(
+class RuntimeConfig(Checked):
+    _prefix = "runtime."
+
+    seed: int = option(0, "seed of every random draw", low=0)
+    device: str = option("auto", "where torch computes", choices=("auto", "cpu", "cuda", "mps"))
+    memory_limit: float | None = option(
         None,
         "MB of resident memory to keep to, by learning from less signal at once; no limit unless given",
         low=1.0,
@@ -123,13 +153,31 @@ class Config:
             if stage not in stages or not isinstance(table, dict):
                 raise UsageError(f"{origin}: [{stage}] is not a table of the configuration; there are {sorted(stages)}.")
             section = getattr(self, stage)
-            known = {f.name: f for f in fields(section)}
+            known = {f.name for f in fields(section)}
             for name in table:
                 if name not in known:
                     raise UsageError(f"{origin}: {stage}.{name} does not exist; [{stage}] has {sorted(known)}.")
-            checked = {name: _check(known[name], value, f"{origin}: {stage}.{name}") for name, value in table.items()}
-            changed[stage] = replace(section, **checked)
+            try:
+                changed[stage] = replace(section, **table)
+            except UsageError as error:
+                raise UsageError(f"{origin}: {error}") from error
         return replace(self, **changed)
+
+    def with_settings(self, **settings: Any) -> Config:
+        """A copy with some values replaced, by their last names: with_settings(highpass_hz=300.0, seed=1)."""
+        stages = self.stages()
+        values: dict[str, dict[str, Any]] = {}
+        for name, value in settings.items():
+            if name not in stages:
+                near = difflib.get_close_matches(name, stages, n=1) or sorted(stages)
+                raise UsageError(f"{name} is no setting; did you mean {' or '.join(near)}?")
+            values.setdefault(stages[name], {})[name] = value
+        return self.with_values(values)
+
+    @classmethod
+    def stages(cls) -> dict[str, str]:
+        """Stage of every value, by the value's name."""
+        return {rule.name: stage.name for stage in fields(cls) for rule in fields(getattr(cls(), stage.name))}
 
     def refuse_contradictions(self) -> None:
         """Raise UsageError where two values exclude each other, which `with_values` cannot tell: the other may still change."""
@@ -142,7 +190,7 @@ class Config:
         if start.before_ms >= start.template_ms:
             raise UsageError(
                 f"initialise.before_ms = {start.before_ms:g} must be less than initialise.template_ms = {start.template_ms:g}: it is the "
-                "part before the peak. Give a longer --template-ms, or a smaller before_ms in the file after --config."
+                "part before the peak. Give a longer --template-ms, or a smaller initialise.before_ms."
             )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -169,7 +217,7 @@ def load_config(path: str | Path, base: Config | None = None) -> Config:
     return (base or Config()).with_values(values, origin=str(path))
 
 
-def _check(option, value: Any, name: str) -> Any:
+def _check(option: Field, value: Any, name: str) -> Any:
     """The value in its option's type, or UsageError with the rule it breaks."""
     rule = option.metadata
     if value is None or (isinstance(value, str) and value == "auto" and option.default is None):
@@ -177,8 +225,7 @@ def _check(option, value: Any, name: str) -> Any:
             return None
         raise UsageError(f"{name} needs a value.")
     kind = rule["kind"] or type(option.default)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+    value = _in_kind(value, kind)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UsageError(f"{name} = {value!r} must be of type {kind.__name__}.")
     if rule["choices"] and value not in rule["choices"]:
@@ -192,8 +239,21 @@ def _check(option, value: Any, name: str) -> Any:
     return value
 
 
-def _most(option, kind: type) -> float | None:
-    """The upper bound of a number: its own, or the one of all that are measured so; None for what is no number."""
+def _in_kind(value: Any, kind: type) -> Any:
+    """A number of NumPy or a whole number as a Python number of that kind, a list as a tuple; else the value as it is."""
+    if kind is tuple and isinstance(value, list):
+        return tuple(value)
+    number = {int: numbers.Integral, float: numbers.Real}.get(kind)
+    if number is None or not isinstance(value, number) or isinstance(value, bool):
+        return value
+    try:
+        return kind(value)
+    except OverflowError:  # a whole number that no float holds
+        return math.inf
+
+
+def _most(option: Field, kind: type) -> float | None:
+    """Upper bound of a number: its own, else the default; None for what is no number."""
     if option.metadata["high"] is not None or kind not in (int, float):
         return option.metadata["high"]
     return _MOST_WHOLE if kind is int else next(most for end, most in _MOST.items() if option.name.endswith(end))

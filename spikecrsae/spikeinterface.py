@@ -23,7 +23,6 @@ from spikecrsae.readers.geometry import flatten_positions
 from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
 from spikecrsae.results.model_file import save_checkpoint
 
-_STAGE_OF = {f.name: stage.name for stage in fields(Config) for f in fields(getattr(Config(), stage.name))}
 _FIELDS = {f.name: f for stage in fields(Config) for f in fields(getattr(Config(), stage.name))}
 
 
@@ -104,11 +103,7 @@ class SpikeCRsAESorter(BaseSorter):
 
 def _config(params: dict[str, Any]) -> Config:
     """The configuration with these parameters; UsageError for one that breaks a rule."""
-    given: dict[str, dict[str, Any]] = {}
-    for name, value in params.items():
-        if name in _STAGE_OF:
-            given.setdefault(_STAGE_OF[name], {})[name] = value
-    return Config().with_values(given, origin="sorter_params")
+    return Config().with_settings(**{name: value for name, value in params.items() if name in _FIELDS})
 
 
 def _reopened(folder: Path, by_group: bool) -> Recording:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from spikecrsae.config import _check, _option
+from spikecrsae.config import Checked, option
 from spikecrsae.errors import UsageError
 
 #: Mean and standard deviation of the paper's amplitudes, of unit-norm templates (Sec. VII-A).
@@ -13,43 +13,38 @@ PAPER_AMPLITUDE = (180.0, 30.0)
 
 
 @dataclass(frozen=True)
-class SimulationConfig:
+class SimulationConfig(Checked):
     """What to simulate. Checked once; UsageError names the value that breaks a rule."""
 
-    preset: str = _option("tetrode", "kind of waveforms and noise level", choices=("tetrode", "paper"))
-    n_units: int = _option(5, "number of neurons", low=1, high=100)
-    n_channels: int = _option(4, "number of contacts, 25 um apart in two columns", low=1, high=64)
-    sampling_frequency: float = _option(20000.0, "samples per second, Hz", low=5000.0, high=100000.0)
-    duration_s: float = _option(60.0, "length of the recording", low=0.1)
-    seed: int = _option(0, "seed of every random draw", low=0)
-    rates_hz: tuple | None = _option(None, "firing rate of each unit; drawn log-uniformly unless given", kind=tuple)
-    rate_low_hz: float = _option(2.0, "lowest firing rate drawn", low=0.01)
-    rate_high_hz: float = _option(40.0, "highest firing rate drawn", high=300.0)
-    refractory_ms: float = _option(2.5, "absolute refractory period", low=0.0, high=4.0)
-    n_bursting: int = _option(1, "the first so many units fire bursts of 2 to 6 spikes, 4 to 8 ms apart", low=0)
-    burst_probability: float = _option(0.3, "share of a bursting unit's events that are bursts", low=0.0, high=1.0)
-    amplitude_jitter: float = _option(0.05, "standard deviation of a spike's amplitude over its mean", low=0.0, high=0.3)
-    synchrony: float = _option(0.05, "share of spikes set within 0.5 ms of an earlier unit's spike", low=0.0, high=1.0)
-    subsample: bool = _option(True, "spikes fall between samples; off: exactly on them")
-    snrs: tuple | None = _option(
-        None, "peak over noise level of each unit; drawn, strongest first, unless given", kind=tuple
-    )
-    snr_low: float = _option(6.0, "lowest peak over noise level drawn (tetrode)", low=0.1)
-    snr_high: float = _option(15.0, "highest peak over noise level drawn (tetrode)", low=0.1)
-    snr_db: float = _option(16.0, "variance of the spikes' signal over that of the noise (paper)", low=-20.0, high=60.0)
-    noise_uv: float = _option(10.0, "standard deviation of the noise (tetrode)", low=0.1)
-    noise: str = _option("neural", "neural: coloured; white: equal at all frequencies", choices=("neural", "white"))
-    noise_correlation_um: float = _option(40.0, "distance at which the noise's correlation falls to 1/e", low=0.0)
-    hum_uv: float = _option(0.0, "amplitude of 50 Hz hum on all channels", low=0.0)
-    drift: float = _option(0.0, "relative change of the amplitudes over the recording", low=0.0, high=1.0)
-    intracellular_unit: int | None = _option(None, "also give this unit's membrane potential", low=0, kind=int)
-    gain_uv: float = _option(0.195, "uV of one bit", low=0.001)
+    preset: str = option("tetrode", "kind of waveforms and noise level", choices=("tetrode", "paper"))
+    n_units: int = option(5, "number of neurons", low=1, high=100)
+    n_channels: int = option(4, "number of contacts, 25 um apart in two columns", low=1, high=64)
+    sampling_frequency: float = option(20000.0, "samples per second, Hz", low=5000.0, high=100000.0)
+    duration_s: float = option(60.0, "length of the recording", low=0.1)
+    seed: int = option(0, "seed of every random draw", low=0)
+    rates_hz: tuple | None = option(None, "firing rate of each unit; drawn log-uniformly unless given", kind=tuple)
+    rate_low_hz: float = option(2.0, "lowest firing rate drawn", low=0.01)
+    rate_high_hz: float = option(40.0, "highest firing rate drawn", high=300.0)
+    refractory_ms: float = option(2.5, "absolute refractory period", low=0.0, high=4.0)
+    n_bursting: int = option(1, "the first so many units fire bursts of 2 to 6 spikes, 4 to 8 ms apart", low=0)
+    burst_probability: float = option(0.3, "share of a bursting unit's events that are bursts", low=0.0, high=1.0)
+    amplitude_jitter: float = option(0.05, "standard deviation of a spike's amplitude over its mean", low=0.0, high=0.3)
+    synchrony: float = option(0.05, "share of spikes set within 0.5 ms of an earlier unit's spike", low=0.0, high=1.0)
+    subsample: bool = option(True, "spikes fall between samples; off: exactly on them")
+    snrs: tuple | None = option(None, "peak over noise level of each unit; drawn, strongest first, unless given", kind=tuple)
+    snr_low: float = option(6.0, "lowest peak over noise level drawn (tetrode)", low=0.1)
+    snr_high: float = option(15.0, "highest peak over noise level drawn (tetrode)", low=0.1)
+    snr_db: float = option(16.0, "variance of the spikes' signal over that of the noise (paper)", low=-20.0, high=60.0)
+    noise_uv: float = option(10.0, "standard deviation of the noise (tetrode)", low=0.1)
+    noise: str = option("neural", "neural: coloured; white: equal at all frequencies", choices=("neural", "white"))
+    noise_correlation_um: float = option(40.0, "distance at which the noise's correlation falls to 1/e", low=0.0)
+    hum_uv: float = option(0.0, "amplitude of 50 Hz hum on all channels", low=0.0)
+    drift: float = option(0.0, "relative change of the amplitudes over the recording", low=0.0, high=1.0)
+    intracellular_unit: int | None = option(None, "also give this unit's membrane potential", low=0, kind=int)
+    gain_uv: float = option(0.195, "uV of one bit", low=0.001)
 
     def __post_init__(self) -> None:
-        for option in fields(self):
-            value = getattr(self, option.name)
-            value = tuple(value) if isinstance(value, list) else value
-            object.__setattr__(self, option.name, _check(option, value, option.name))
+        super().__post_init__()
         for name in ("rates_hz", "snrs"):
             values = getattr(self, name)
             if values is not None and (len(values) != self.n_units or min(values) <= 0):

@@ -1,0 +1,46 @@
+"""The configuration is checked wherever it is made: by its constructors, from nested values, and from settings by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spikecrsae.config import Config, InitialiseConfig, PreprocessConfig, RuntimeConfig, TrainConfig
+from spikecrsae.errors import UsageError
+from spikecrsae.simulate import SimulationConfig
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PreprocessConfig(highpass_hz=-5), "preprocess.highpass_hz = -5.0 must be at least 0.1"),
+        (lambda: PreprocessConfig(highpass_hz=10**400), "preprocess.highpass_hz = inf must be a finite number"),
+        (lambda: PreprocessConfig(common_reference="mode"), "must be one of none, median, mean"),
+        (lambda: InitialiseConfig(units=0), "initialise.units = 0 must be at least 1"),
+        (lambda: TrainConfig(epochs=2.5), "train.epochs = 2.5 must be of type int"),
+        (lambda: RuntimeConfig(seed=True), "runtime.seed = True must be of type int"),
+        (lambda: SimulationConfig(drift=2), "drift = 2.0 must be at most 1"),
+    ],
+)
+def test_a_bad_value_is_refused_on_construction(make, message):
+    with pytest.raises(UsageError, match=message):
+        make()
+
+
+def test_values_from_a_file_are_named_with_their_origin():
+    with pytest.raises(UsageError, match=r"^mine\.toml: preprocess\.highpass_hz = -5\.0 must be"):
+        Config().with_values({"preprocess": {"highpass_hz": -5}}, origin="mine.toml")
+
+
+def test_settings_go_by_their_last_names_and_take_numpy_numbers():
+    config = Config().with_settings(highpass_hz=np.int64(300), seed=np.int32(2), units="auto")
+    assert (config.preprocess.highpass_hz, config.runtime.seed, config.initialise.units) == (300.0, 2, None)
+    assert type(config.preprocess.highpass_hz) is float and type(config.runtime.seed) is int
+    with pytest.raises(UsageError, match="did you mean detection_threshold"):
+        Config().with_settings(detection_treshold=5.0)
+    with pytest.raises(UsageError, match="highpass_hz = -1"):
+        Config().with_settings(highpass_hz=-1.0)
+
+
+def test_no_name_of_a_setting_stands_in_two_stages():
+    assert len(Config.stages()) == sum(len(table) for table in Config().to_dict().values())
