@@ -304,16 +304,28 @@ def _facts_to_share(first: Recording, other: Recording) -> list[tuple[str, objec
     ]
 
 
+def check_traces(traces: np.ndarray, name: str) -> None:
+    """Raise InputError where traces are no real numbers (n_samples, n_channels), or seem to be transposed."""
+    if traces.ndim != 2 or traces.dtype.kind not in "iuf":
+        raise InputError(
+            f"{name}: traces of type {traces.dtype} and shape {traces.shape} must be real numbers (n_samples, n_channels)."
+        )
+    if traces.shape[1] > traces.shape[0] > 0:
+        raise InputError(
+            f"{name}: traces have shape {traces.shape}, more channels than samples; they seem to be transposed. The shape must be "
+            "(n_samples, n_channels): give traces.T."
+        )
+
+
 def recording_from_array(
     traces: np.ndarray, sampling_frequency: float, *, amplitude_unit: str = "uV", name: str = "array", **facts
 ) -> Recording:
     """A Recording over an array (n_samples, n_channels) in memory; `facts` are further Recording fields.
 
-    Raises InputError for an array that is not two-dimensional.
+    Raises InputError as check_traces does.
     """
     traces = np.asarray(traces)
-    if traces.ndim != 2:
-        raise InputError(f"{name}: traces have shape {traces.shape}, must be (n_samples, n_channels).")
+    check_traces(traces, name)
     n = traces.shape[1]
     return Recording(
         read_raw=lambda start, stop: traces[start:stop],

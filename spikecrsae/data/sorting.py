@@ -93,6 +93,10 @@ class Sorting:
         """Samples (int64) of one unit's spikes, ascending."""
         return self.spikes["sample"][self.spikes["unit"] == unit_id]
 
+    def times_s(self, samples: np.ndarray) -> np.ndarray:
+        """Times of samples in seconds on the recording's own clock."""
+        return samples / self.sampling_frequency + self.start_time_s
+
     def placed(self, recording: Recording) -> Sorting:
         """This sorting of a recording's time range as one of the whole recording, with the table of its parts: samples count
         from the recording's first, and what lies outside of the range is left out."""

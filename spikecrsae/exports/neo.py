@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spikecrsae.data.sorting import Sorting
 
+if TYPE_CHECKING:
+    import neo
+
 
 def neo_file(sorting: Sorting) -> bytes:
-    """The bytes of a .mat file with one Block, one Segment and a SpikeTrain per unit, in seconds on the file's own clock.
+    """The bytes of a .mat file with the Block of neo_block."""
+    from neo import NeoMatlabIO
+
+    file = io.BytesIO()
+    NeoMatlabIO(file).write_block(neo_block(sorting))
+    return file.getvalue()
+
+
+def neo_block(sorting: Sorting) -> neo.Block:
+    """One Block with one Segment and a SpikeTrain per unit, in seconds on the file's own clock.
 
     Each train is annotated with its unit and every column of units.csv, and has the sampling rate: (time - t_start) * rate,
     rounded, is the sample.
@@ -23,7 +36,7 @@ def neo_file(sorting: Sorting) -> bytes:
     segment = neo.Segment(name="recording", index=0)
     for row, unit in enumerate(sorting.unit_ids):
         train = neo.SpikeTrain(
-            (sorting.spike_samples(unit) / fs + start) * pq.s,
+            sorting.times_s(sorting.spike_samples(unit)) * pq.s,
             t_start=start * pq.s,
             t_stop=(start + sorting.duration_s) * pq.s,
             sampling_rate=fs * pq.Hz,
@@ -33,6 +46,4 @@ def neo_file(sorting: Sorting) -> bytes:
         train.annotations.update({name: np.asarray(values)[row].item() for name, values in sorting.units.items()})
         segment.spiketrains.append(train)
     block.segments.append(segment)
-    file = io.BytesIO()
-    neo.NeoMatlabIO(file).write_block(block)
-    return file.getvalue()
+    return block

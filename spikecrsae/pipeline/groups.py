@@ -136,7 +136,7 @@ def sort(
 
 
 def apply(
-    model_path: Path,
+    model: Path | dict[str, Any],
     recording: Recording,
     config: Config,
     observer: Observer | None = None,
@@ -145,10 +145,14 @@ def apply(
     jobs: int | None = None,
     cluster: Workers | None = None,
 ) -> Outcome:
-    """apply_to_group of a model of one or several groups; the groups are those of the model. Arguments as for `sort`."""
-    observer, saved = observer or Observer(), load_checkpoint(model_path)
+    """apply_to_group of a model of one or several groups; the groups are those of the model. Arguments as for `sort`.
+
+    model: a model file, or what load_checkpoint reads.
+    """
+    observer, saved = observer or Observer(), load_checkpoint(model) if isinstance(model, Path) else model
+    model_path = str(model) if isinstance(model, Path) else "of this sorting"
     if "groups" not in saved:
-        return apply_to_group(saved, recording, config, observer, str(model_path))
+        return apply_to_group(saved, recording, config, observer, model_path)
     check_groups(saved, model_path)
     if saved["n_channels"] != recording.n_channels:
         raise InputError(

@@ -23,7 +23,7 @@ def spikes_csv(sorting: Sorting) -> Iterator[bytes]:
     yield b"unit,sample,time_s,amplitude" + b",file,file_time_s" * bool(sorting.files) + b"\n"
     for start in range(0, len(sorting.spikes), _ROWS_AT_ONCE):
         part = sorting.spikes[start : start + _ROWS_AT_ONCE]
-        times = part["sample"] / sorting.sampling_frequency + sorting.start_time_s
+        times = sorting.times_s(part["sample"])
         columns = (part["unit"].tolist(), part["sample"].tolist(), times.tolist(), part["amplitude"].tolist())
         rows = (f"{u},{s},{t:.9f},{a:.7g}" for u, s, t, a in zip(*columns, strict=True))
         if sorting.files:
@@ -37,17 +37,33 @@ def units_csv(sorting: Sorting) -> bytes:
 
     A column named amplitude, or whose name ends in _amplitude, carries the amplitude unit in its header (amplitude_uV).
     """
-    columns = {name: values for name, values in sorting.units.items() if name != "unit"}
+    columns = unit_columns(sorting)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["unit", *(_header(name, sorting.amplitude_unit) for name in columns)])
-    for row, unit in enumerate(sorting.unit_ids):
-        writer.writerow([int(unit), *(cell(values[row]) for values in columns.values())])
+    writer.writerow([cell_text(name) for name in columns])
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow(map(cell, row))
     return text.getvalue().encode()
 
 
-def _header(name: str, amplitude_unit: str) -> str:
-    return cell_text(f"{name}_{amplitude_unit}" if name == "amplitude" or name.endswith("_amplitude") else name)
+def unit_columns(sorting: Sorting) -> dict[str, np.ndarray]:
+    """The columns of units.csv by their headings, each (n_units,)."""
+    columns = {_heading(name, sorting.amplitude_unit): v for name, v in sorting.units.items() if name != "unit"}
+    return {"unit": sorting.unit_ids, **columns}
+
+
+def _heading(name: str, amplitude_unit: str) -> str:
+    return f"{name}_{amplitude_unit}" if name == "amplitude" or name.endswith("_amplitude") else name
+
+
+def spike_columns(sorting: Sorting) -> dict[str, np.ndarray]:
+    """The columns of spikes.csv by their headings, each (n_spikes,)."""
+    spikes = sorting.spikes
+    columns = {name: spikes[name] for name in ("unit", "sample")} | {"time_s": sorting.times_s(spikes["sample"])}
+    columns["amplitude"] = spikes["amplitude"]
+    if sorting.files:
+        columns["file"], columns["file_time_s"] = sorting.in_files(spikes["sample"])
+    return columns
 
 
 def cell(value) -> str:

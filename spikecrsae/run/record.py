@@ -66,9 +66,9 @@ def record(facts: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:
 
 
 def recording_facts(recording, paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
-    """What run.json says about a recording: where it is, how it was read, and what was read of it."""
+    """What run.json says about a recording: where it is, how it was read, and what was read of it. paths: its files, if any."""
     return {
-        "path": os.path.abspath(paths[0]),
+        "path": os.path.abspath(paths[0]) if paths else str(recording.source),
         "paths": [os.path.abspath(path) for path in paths],
         "read_options": read_options(paths, reader),
         **file_state(paths),

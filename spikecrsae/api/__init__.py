@@ -1,0 +1,1 @@
+"""The public functions and the Sorting that they return. `import spikecrsae` offers them; import them from there."""

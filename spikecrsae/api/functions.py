@@ -1,0 +1,310 @@
+"""sort, apply, score, simulate, open_recording and read_sorting for a script or a notebook."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+
+import numpy as np
+
+from spikecrsae.api.course import Callback, followed
+from spikecrsae.api.messages import in_python_words, speaks_python
+from spikecrsae.api.sorting import Sorting
+from spikecrsae.config import Config
+from spikecrsae.data.recording import Recording
+from spikecrsae.errors import UsageError
+from spikecrsae.readers import ReadOptions, open_session, read_array, read_truth
+from spikecrsae.results.folder import check_folder
+from spikecrsae.run.curated import open_sorting
+from spikecrsae.run.job import MODEL
+from spikecrsae.run.record import record, recording_facts
+from spikecrsae.system.json_values import to_json
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from spikecrsae.pipeline.sort import Outcome
+    from spikecrsae.score.metrics import Comparison
+
+log = logging.getLogger(__name__)
+
+#: A file, the files of one session, an open Recording, or traces (n_samples, n_channels) in microvolts.
+Source: TypeAlias = "str | Path | Sequence[str | Path] | Recording | npt.NDArray[Any]"
+#: A Sorting, a place to read one from, or samples of the spikes by the name of their unit.
+Spikes: TypeAlias = "Sorting | str | Path | Mapping[str, npt.NDArray[np.int64]]"
+
+_READ_OPTIONS = {option.name for option in fields(ReadOptions)}
+#: Settings that have an effect where the templates are known.
+_OF_APPLY = {"exclude_s", "find_artefacts", "chunk_s", "device", "memory_limit"}
+
+
+@speaks_python
+def open_recording(source: str | Path | Sequence[str | Path] | npt.NDArray[Any], **options: Any) -> Recording:
+    """Open a file, the files of one session as one recording, or an array; of a file only the header is read.
+
+    source: also traces (n_samples, n_channels) in microvolts, or with gain in stored numbers. options: how to read it, by the
+    names of docs/cli.md, such as sampling_frequency (Hz), n_channels, dtype, gain, channels, groups. Raises InputError where
+    the source cannot be used, UsageError where an option is wrong or one is missing.
+    """
+    given = _read_options(options)
+    return open_session(_paths(source), given) if _is_path(source) else read_array(np.asarray(source), given)
+
+
+@speaks_python
+def sort(
+    recording: Source,
+    *,
+    sampling_frequency: float | None = None,
+    config: Config | None = None,
+    folder: str | Path | None = None,
+    overwrite: bool = False,
+    estimate_errors: bool = False,
+    jobs: int = 1,
+    callback: Callback | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Sorting:
+    """Find the units and spikes of a recording.
+
+    recording: a Recording, or what open_recording takes; an array needs its sampling_frequency in Hz. settings: values of the
+    configuration and options of open_recording, by the names of docs/cli.md: detection_threshold=5.0, seed=1,
+    channels="0-3". They win over config.
+    folder: also save the result there. estimate_errors: also run the self-test. jobs: groups of channels sorted at the same
+    time, in processes; a script needs `if __name__ == "__main__":` for more than 1.
+    callback(stage, done, total) is told the progress. progress: draw a bar; by default in a notebook only.
+
+    Raises UsageError for a wrong argument, InputError where the recording cannot be sorted, OutputError where the folder
+    cannot be written. A recording without any unit is no error.
+    """
+    from spikecrsae.pipeline import groups
+
+    reader, settings = _parted(settings, sampling_frequency)
+    config = (config or Config()).with_settings(**settings)
+    config.refuse_contradictions()
+    options = {"estimate_errors": estimate_errors, "save_components": False, "exports": []}
+    with _opened(recording, reader) as source, followed(callback, progress) as observer:
+        work = functools.partial(
+            groups.sort, source.recording, config, observer, reopen=source.reopen, jobs=jobs, self_test=estimate_errors
+        )
+        return _run(work, source, {"task": "sort", "options": options}, folder, overwrite)
+
+
+@speaks_python
+def apply(
+    model: Sorting | str | Path,
+    recording: Source,
+    *,
+    sampling_frequency: float | None = None,
+    folder: str | Path | None = None,
+    overwrite: bool = False,
+    jobs: int = 1,
+    callback: Callback | None = None,
+    progress: bool | None = None,
+    **settings: Any,
+) -> Sorting:
+    """Find the spikes of known units in another recording, without learning.
+
+    model: a Sorting, a result folder, or the model file in one. The recording has the channels and the sampling frequency of
+    the one that was sorted. settings: reading options, exclude_s, find_artefacts, chunk_s, device, memory_limit. All other
+    arguments and errors are those of `sort`.
+    """
+    from spikecrsae.pipeline import groups
+
+    reader, settings = _parted(settings, sampling_frequency)
+    if idle := sorted(set(settings) - _OF_APPLY):
+        raise UsageError(f"{', '.join(idle)}: no effect here, filters and templates are those of the model; leave it out.")
+    config = Config().with_settings(**settings)
+    found = model.model if isinstance(model, Sorting) else _model_file(Path(model))
+    if found is None:
+        raise UsageError(f"{model!r} has no model; give a sorting that sort has made, or its folder.")
+    with _opened(recording, reader) as source, followed(callback, progress) as observer:
+        work = functools.partial(groups.apply, found, source.recording, config, observer, reopen=source.reopen, jobs=jobs)
+        facts = {"task": "apply", "model": found.absolute() if isinstance(found, Path) else None}
+        return _run(work, source, facts, folder, overwrite)
+
+
+@speaks_python
+def read_sorting(path: str | Path) -> Sorting:
+    """Read a result folder, the sorting.h5 in one, or a Phy folder of this program as it is curated now.
+
+    Raises InputError where there is none, or it is damaged.
+    """
+    return _read(path)
+
+
+@speaks_python
+def score(
+    sorting: Spikes,
+    truth: Spikes,
+    *,
+    sampling_frequency: float | None = None,
+    tolerance_ms: float = 0.4,
+    exhaustive: bool = False,
+    truth_unit: str | None = None,
+    truth_channel: int | None = None,
+    truth_threshold: float | None = None,
+    **options: Any,
+) -> Comparison:
+    """Compare a sorting with known spikes: accuracy, precision, recall, miss and false alarm of each true unit.
+
+    sorting, truth: a Sorting, a file or folder, or samples by the name of the unit; samples alone need the
+    sampling_frequency. tolerance_ms: largest distance of a match. exhaustive: the truth names every neuron, so that false,
+    redundant and merged units are counted too. truth_unit: only this one. truth_channel: take the spikes on this
+    intracellular channel, above truth_threshold; options say how that file is read.
+
+    Raises UsageError for a wrong argument, InputError where a file cannot be used.
+    """
+    from spikecrsae.score.clock import doubt
+    from spikecrsae.score.metrics import compare
+
+    tested = _read(sorting) if isinstance(sorting, str | Path) else sorting
+    data = tested.data if isinstance(tested, Sorting) else None
+    rate = sampling_frequency if data is None else data.sampling_frequency
+    if rate is None:
+        raise UsageError("samples alone do not say at what rate they count; give --sampling-frequency.")
+    if isinstance(truth, str | Path):
+        reader = ReadOptions(**options) if truth_channel is not None else None
+        known = read_truth(
+            truth,
+            rate,
+            truth_channel=truth_channel,
+            recording=data,
+            threshold=truth_threshold,
+            unit=truth_unit,
+            options=reader,
+        )
+    else:
+        known = _trains(truth, truth_unit)
+    if isinstance(tested, Sorting):  # only the part that was sorted counts
+        first, end = tested.run.get("recording", {}).get("time_range") or (0, tested.data.n_samples)
+        known = {name: samples[(samples >= first) & (samples < end)] for name, samples in known.items()}
+    trains = _trains(tested)
+    comparison = compare(known, trains, rate, tolerance_ms, exhaustive)
+    if doubted := doubt(comparison, known, trains, 0.0 if data is None else data.start_time_s):
+        log.warning("%s", in_python_words(doubted))
+    return comparison
+
+
+@speaks_python
+def simulate(
+    *, preset: str = "tetrode", path: str | Path | None = None, overwrite: bool = False, **settings: Any
+) -> tuple[Recording, Sorting]:
+    """Make a recording whose spikes are known; returns it and its true spikes.
+
+    preset: "tetrode", four channels with coloured noise, or "paper", the simulation of the CRsAE paper. settings: by the
+    names of docs/cli.md, such as duration_s=10.0, n_units=3, seed=1. path: also write both to this HDF5 file.
+
+    Raises UsageError for a wrong setting, OutputError where the file cannot be written.
+    """
+    from spikecrsae.simulate.config import preset_config
+    from spikecrsae.simulate.generate import simulate as generate
+    from spikecrsae.simulate.write import check_place, write_simulation
+
+    config = preset_config(preset, **settings)
+    if path is not None:
+        check_place(Path(path), overwrite)
+    simulation = generate(config)
+    if path is not None:
+        write_simulation(simulation, path, overwrite)
+    return simulation.recording(), Sorting(simulation.truth)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A recording to work on; for run.json and other processes also its files, if it comes from files."""
+
+    recording: Recording
+    paths: tuple[Path, ...] = ()
+    reader: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reopen(self) -> Callable[[], Recording] | None:
+        return functools.partial(open_session, self.paths, **self.reader) if self.paths else None
+
+
+@contextlib.contextmanager
+def _opened(source: Source, reader: dict[str, Any]) -> Iterator[_Opened]:
+    """The recording; what was opened here is closed at the end."""
+    if _is_path(source):
+        paths = tuple(path.absolute() for path in _paths(source))
+        with contextlib.closing(open_session(paths, **reader)) as recording:
+            yield _Opened(recording, paths, reader)
+        return
+    if not isinstance(source, Recording):
+        yield _Opened(read_array(np.asarray(source), ReadOptions(**reader)))
+    elif reader:
+        raise UsageError(f"{', '.join(sorted(reader))}: this recording is open already; give it to open_recording.")
+    else:
+        yield _Opened(source)
+
+
+def _run(
+    work: Callable[[], Outcome], source: _Opened, facts: dict[str, Any], folder: str | Path | None, overwrite: bool
+) -> Sorting:
+    """Call work() and make a Sorting of its Outcome, saved where a folder is given."""
+    if folder is not None:
+        check_folder(folder, overwrite)
+    recorded = recording_facts(source.recording, source.paths, dict(source.reader))
+    began = datetime.now(UTC)
+    outcome = work()
+    outcome = replace(outcome, warnings=tuple(map(in_python_words, outcome.warnings)))
+    for text in outcome.warnings:
+        log.warning("%s", text)
+    sorting = Sorting(outcome.sorting, to_json(facts | record(recorded, outcome, began)), outcome.checkpoint)
+    if folder is not None:
+        sorting.save(folder, overwrite=overwrite)
+    return sorting
+
+
+def _parted(settings: dict[str, Any], sampling_frequency: float | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reading options, and settings of the configuration."""
+    given = settings if sampling_frequency is None else {**settings, "sampling_frequency": sampling_frequency}
+    reader = {name: value for name, value in given.items() if name in _READ_OPTIONS}
+    return reader, {name: value for name, value in given.items() if name not in _READ_OPTIONS}
+
+
+def _read_options(options: dict[str, Any]) -> ReadOptions:
+    if unknown := sorted(set(options) - _READ_OPTIONS):
+        raise UsageError(f"{', '.join(unknown)} is no option of a recording; there are {', '.join(sorted(_READ_OPTIONS))}.")
+    return ReadOptions(**options)
+
+
+def _is_path(source: Source) -> TypeGuard[str | Path | Sequence[str | Path]]:
+    return isinstance(source, str | Path) or (
+        isinstance(source, Sequence) and all(isinstance(p, str | Path) for p in source)
+    )
+
+
+def _paths(path: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:
+    return (Path(path),) if isinstance(path, str | Path) else tuple(map(Path, path))
+
+
+def _model_file(path: Path) -> Path:
+    return path / MODEL if path.is_dir() else path
+
+
+def _read(path: str | Path) -> Sorting:
+    data, run = open_sorting(path)
+    model = Path(path) / MODEL
+    return Sorting(data, run, model if model.is_file() else None)
+
+
+def _trains(
+    spikes: Sorting | Mapping[str, npt.NDArray[np.int64]], unit: str | None = None
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Samples by the name of the unit, of one unit if asked for."""
+    if isinstance(spikes, Sorting):
+        trains = spikes.data.trains()
+    else:
+        trains = {str(name): np.sort(np.asarray(samples, np.int64)) for name, samples in spikes.items()}
+    if unit is None:
+        return trains
+    if unit not in trains:
+        raise UsageError(f"unit {unit!r} does not exist; the units are {', '.join(trains)}.")
+    return {unit: trains[unit]}

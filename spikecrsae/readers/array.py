@@ -1,0 +1,38 @@
+"""Traces in memory, with the same options as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from spikecrsae.data.recording import Recording, check_traces
+from spikecrsae.errors import UsageError
+from spikecrsae.readers.assemble import Found, assemble
+from spikecrsae.readers.options import ReadOptions
+
+_NAME = "array in memory"
+
+
+def read_array(traces: np.ndarray, options: ReadOptions) -> Recording:
+    """A Recording over traces (n_samples, n_channels), in microvolts, or with a gain in stored numbers.
+
+    Raises UsageError where the sampling frequency is not given or an option has no meaning for an array, InputError where the
+    array is transposed or holds no real numbers.
+    """
+    check_traces(traces, _NAME)
+    options.refuse_others(Path(_NAME), "an array")
+    if options.sampling_frequency is None:
+        raise UsageError("an array does not say at what rate it was sampled; give --sampling-frequency.")
+    n_samples, n_channels = traces.shape
+    found = Found(
+        path=Path(_NAME),
+        format="array",
+        read=lambda start, stop: traces[start:stop],
+        n_samples=n_samples,
+        n_channels=n_channels,
+        dtype=traces.dtype,
+        unit="uV",
+        sampling_frequency=None,
+    )
+    return assemble(found, options)
