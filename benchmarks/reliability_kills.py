@@ -57,7 +57,7 @@ def digest(path: Path) -> str:
 
 def content(folder: Path) -> dict[str, object]:
     """All of a result that a second run must give again."""
-    facts = {name: digest(folder / name) for name in ("spikes.csv", "units.csv", "model.pt")}
+    facts = {name: digest(folder / name) for name in ("spikes.csv", "units.csv", "model.safetensors")}
     with h5py.File(folder / "sorting.h5") as file:
         file.visititems(lambda name, item: facts.update({name: _bytes(item)}) if isinstance(item, h5py.Dataset) else None)
     run = json.loads((folder / "run.json").read_text())
@@ -146,7 +146,7 @@ def check(lab: Lab, out: Path, has_old: bool, tally: Tally, where: str) -> None:
         tally.between += 1
         if not all(map(is_whole, places[1:])):
             failed("neither the earlier nor the new result is whole")
-    for name in ("spikes.csv", "units.csv", "model.pt"):
+    for name in ("spikes.csv", "units.csv", "model.safetensors"):
         file = places[2] / name
         if file.exists() and digest(file) != lab.new[name]:
             failed(f"{file.name} of the unfinished run is not whole")
@@ -175,7 +175,7 @@ def trial(lab: Lab, number: int, seed: int, tally: Tally) -> None:
         if process.exitcode == -signal.SIGKILL:
             tally.kills[stage_of(out) if unfinished(out).exists() else wanted] += 1
             check(lab, out, has_old, tally, where)
-    had = any(unfinished(out).glob("resume/*.pt"))
+    had = any(unfinished(out).glob("resume/*.safetensors"))
     errors = lab.root / f"errors{number}"
     if code := finished(*words, "--resume", errors=errors):
         tally.failures.append(f"{where}: --resume ended with {code}: {errors.read_text()}")
@@ -214,7 +214,7 @@ def stop(lab: Lab, number: int, seed: int, seconds: dict, failures: list[str]) -
     if process.exitcode == 0:
         return
     seconds["groups" if grouped else stage].append(took)
-    learned, said = any(unfinished(out).glob("resume/*.pt")), errors.read_text()
+    learned, said = any(unfinished(out).glob("resume/*.safetensors")), errors.read_text()
     hard = "is taken back by the next run" in said
     if process.exitcode != 128 + sent or (not hard and ("To go on" in said) != learned) or "Traceback" in said:
         failures.append(f"stop {number}, {stage}: exit {process.exitcode}, learned {learned}: {said}")

@@ -20,7 +20,7 @@ from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, joined
 from spikecrsae.pipeline import groups
 from spikecrsae.readers.geometry import flatten_positions
-from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import MODEL, prepare_folder, read_sorting, write_result
 from spikecrsae.results.model_file import save_checkpoint
 
 _FIELDS = {f.name: f for stage in fields(Config) for f in fields(getattr(Config(), stage.name))}
@@ -81,7 +81,7 @@ class SpikeCRsAESorter(BaseSorter):
             "warnings": outcome.warnings,
         }
         folder = prepare_folder(sorter_output_folder, overwrite=True)
-        save_checkpoint(outcome.checkpoint, folder / "model.pt")
+        save_checkpoint(outcome.checkpoint, folder / MODEL)
         write_result(folder, outcome.sorting, run)
 
     @classmethod

@@ -145,6 +145,8 @@ def test_errors_are_those_of_the_program(tetrodes, tmp_path):
 def test_the_model_of_a_run_can_be_applied(tetrodes, tmp_path):
     recording = saved([tetrodes[0]], tmp_path / "saved", gain=1.0)
     sorting = ss.run_sorter("spikecrsae", recording, folder=tmp_path / "si", **QUICK)
-    again = groups.apply(tmp_path / "si" / "sorter_output" / "model.pt", recording_from_spikeinterface(recording), CONFIG)
+    again = groups.apply(
+        tmp_path / "si" / "sorter_output" / "model.safetensors", recording_from_spikeinterface(recording), CONFIG
+    )
     assert {u: len(t) for u, t in trains(sorting).items()} == {int(u): len(t) for u, t in again.sorting.trains().items()}
     assert SpikeCRsAESorter.get_sorter_version()

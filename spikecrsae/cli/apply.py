@@ -51,7 +51,7 @@ def apply(
 ) -> int:
     """Find the spikes of known units in RECORDING, without training.
 
-    MODEL is a model.pt, or the result folder that holds it. The recording must have the channels and the sampling
+    MODEL is a model.safetensors, or the result folder that holds it. The recording must have the channels and the sampling
     frequency of the one that was sorted. Several files of one session become one result.
     """
     if len(recordings) > 1 and output is None:
@@ -63,12 +63,12 @@ def apply(
     from spikecrsae.cli.result import show_outcome
     from spikecrsae.pipeline import groups
     from spikecrsae.readers import open_session
-    from spikecrsae.results.folder import default_result_path
+    from spikecrsae.results.folder import MODEL, default_result_path
     from spikecrsae.run.job import run_into_folder
     from spikecrsae.run.record import recording_facts
     from spikecrsae.system.files import reserved
 
-    checkpoint = model / "model.pt" if model.is_dir() else model
+    checkpoint = model / MODEL if model.is_dir() else model
     reopen = functools.partial(open_session, recordings, **reader)
     opened = reopen()
     folder = output or default_result_path(recordings[0])

@@ -26,14 +26,13 @@ from spikecrsae.data.sorting import Sorting
 from spikecrsae.decode.collect import Gather, gathered
 from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
 from spikecrsae.pipeline.distributed import Elsewhere, Reopen
-from spikecrsae.pipeline.learned import Shelf
+from spikecrsae.pipeline.learned import LearnedCache
 from spikecrsae.pipeline.sort import Outcome, apply_to_group, busiest_stretch, sort_group
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
 from spikecrsae.results.components import ComponentWriter
-from spikecrsae.results.model_file import load_checkpoint
-from spikecrsae.results.model_layout import check_groups
+from spikecrsae.results.model_file import check_groups, load_checkpoint
 from spikecrsae.system.logs import collected, repeat
 from spikecrsae.system.processes import Processes, StageCounter, Workers
 from spikecrsae.system.text import counted
@@ -58,7 +57,7 @@ class Group:
     config: Config
     self_test: bool = False
     model: dict[str, Any] | None = None
-    shelf: Shelf | None = None
+    cache: LearnedCache | None = None
 
     @property
     def log_name(self) -> str:
@@ -71,14 +70,14 @@ class Group:
         log.info("channels %s", ", ".join(part.channel_ids))
         if self.model is not None:
             return apply_to_group(self.model, part, self.config, observer, f"of group {self.name}", gather)
-        outcome = sort_group(part, self.config, observer, gather=gather, shelf=self.shelf)
-        return _self_tested(part, outcome, observer, self.shelf) if self.self_test else outcome
+        outcome = sort_group(part, self.config, observer, gather=gather, cache=self.cache)
+        return _self_tested(part, outcome, observer, self.cache) if self.self_test else outcome
 
 
-def _self_tested(recording: Recording, outcome: Outcome, observer: Observer, shelf: Shelf | None) -> Outcome:
+def _self_tested(recording: Recording, outcome: Outcome, observer: Observer, cache: LearnedCache | None) -> Outcome:
     from spikecrsae.pipeline import self_test  # with libraries that take long to load, and that nothing else needs
 
-    return self_test.self_test(recording, outcome, observer, shelf)
+    return self_test.self_test(recording, outcome, observer, cache)
 
 
 @contextmanager
@@ -109,24 +108,24 @@ def sort(
     jobs: int | None = None,
     cluster: Workers | None = None,
     self_test: bool = False,
-    shelf: Shelf | None = None,
+    cache: LearnedCache | None = None,
 ) -> Outcome:
     """sort_group of each group of the recording, as one outcome; of all channels where it has no groups.
 
     reopen: opens the recording in another process, to which it is pickled; without it one group is sorted after the other,
     here. jobs: groups sorted at the same time, None for as many as there are cores; cluster: where they are sorted in place
     of this machine's processes, and the blocks of each are decoded. The result is the same for any. self_test: also
-    self_test.self_test. shelf: for what is learned, each group's on its own, see sort_group. Raises InputError where no
+    self_test.self_test. cache: see sort_group; each group has an entry of its own. Raises InputError where no
     group can be sorted; one that cannot is a warning.
     """
     observer = observer or Observer()
     if not recording.groups and not (cluster and cluster.far):
         gather = Elsewhere(reopen, cluster) if cluster else gathered
-        outcome = sort_group(recording, config, observer, components_path, gather, shelf)
-        return _self_tested(recording, outcome, observer, shelf) if self_test else outcome
+        outcome = sort_group(recording, config, observer, components_path, gather, cache)
+        return _self_tested(recording, outcome, observer, cache) if self_test else outcome
     found = recording.groups or {"": tuple(range(recording.n_channels))}
     groups = [
-        Group(name, channels, config, self_test, shelf=shelf and (shelf.part(str(number)) if name else shelf))
+        Group(name, channels, config, self_test, cache=cache and (cache.part(str(number)) if name else cache))
         for number, (name, channels) in enumerate(found.items())
     ]
     outcome = _run(groups, recording, observer, reopen, jobs, cluster)

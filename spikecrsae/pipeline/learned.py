@@ -1,11 +1,9 @@
-"""What is learned of a recording before its spikes are sought, and its file, from which a run that was stopped goes on."""
+"""What is learned of a recording before its spikes are decoded, and its cache, from which a stopped run goes on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,11 +14,11 @@ from spikecrsae.decode.blocks import Laplace
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.preprocess.preprocessor import Preprocessor
 from spikecrsae.preprocess.survey import Survey
-from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
+from spikecrsae.results.model_file import from_bytes, load_checkpoint, save_checkpoint, to_bytes
 
 
 @dataclass(frozen=True)
-class Model:
+class LearnedModel:
     """What inference needs besides the preprocessor."""
 
     drifting: DriftingSlab
@@ -49,23 +47,28 @@ class Learned:
     survey: Survey
     gaps: np.ndarray
     preprocessor: Preprocessor
-    model: Model
+    model: LearnedModel
     seconds: dict[str, float]
 
-    def to_dict(self) -> dict[str, Any]:
-        """The same as a nest of dicts, lists, text, Python's numbers, and arrays in the order of C."""
-        return _plain(self)
+    def to_bytes(self) -> bytes:
+        """Return the content of a cache file without its key."""
+        return to_bytes(asdict(self))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Learned:
-        """What `to_dict` gave, to the last bit."""
+    def from_bytes(cls, content: bytes) -> Learned:
+        """Return what `to_bytes` was called on, to the last bit, as from a cache file."""
+        return cls.from_dict(from_bytes(content))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Learned:
+        """Build from a nest of the fields' values, as model_file reads it."""
         model, survey = values["model"], values["survey"]
         drifting = model["drifting"]
         return cls(
             survey=Survey(**survey | {"problems": tuple(survey["problems"])}),
             gaps=values["gaps"],
             preprocessor=Preprocessor(**values["preprocessor"]),
-            model=Model(
+            model=LearnedModel(
                 **model
                 | {
                     "drifting": DriftingSlab(**drifting | {"slab": SpikeSlab(**drifting["slab"])}),
@@ -77,39 +80,27 @@ class Learned:
         )
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return np.array(value, order="C")
-    # a number of numpy's and one of Python's have not the same arithmetic beside float32
-    return value.item() if isinstance(value, np.generic) else value
-
-
 @dataclass(frozen=True)
-class Shelf:
-    """A file in `folder` for what is learned of one recording, or of one group of it; the key says of what run it is."""
+class LearnedCache:
+    """A file in `folder` for what is learned of a recording, or of one group of it. key: a hash of all that it depends on."""
 
     folder: Path
     key: str
     name: str = "all"
 
-    def part(self, name: str) -> Shelf:
-        """A file of its own for a part of the work."""
+    def part(self, name: str) -> LearnedCache:
+        """Return the cache for a part of the work, with a file of its own."""
         return replace(self, name=f"{self.name}-{name}")
 
     @property
     def _file(self) -> Path:
-        return self.folder / f"{self.name}.pt"
+        return self.folder / f"{self.name}.safetensors"
 
     def load(self, checksum: str) -> Learned | None:
-        """What lies there; None where there is nothing of this run. Raises OutputError where it was learned from a recording
-        with another checksum (that of Survey)."""
-        # most runs begin with nothing: to see that does not take the seconds in which a checkpoint's library is loaded
+        """Return the stored entry, None if there is none with this key.
+
+        Raises OutputError if it was learned from a recording with another checksum (that of Survey).
+        """
         if not self._file.exists():
             return None
         try:
@@ -127,5 +118,5 @@ class Shelf:
         return learned
 
     def save(self, learned: Learned) -> None:
-        """Put it there. Raises OutputError where that cannot be written."""
-        save_checkpoint({"key": self.key, "learned": learned.to_dict()}, self._file)
+        """Store an entry. Raises OutputError if it cannot be written."""
+        save_checkpoint({"key": self.key, "learned": asdict(learned)}, self._file)

@@ -38,7 +38,7 @@ from spikecrsae.data.intervals import in_any, widened
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, ReadError
-from spikecrsae.pipeline.learned import Shelf
+from spikecrsae.pipeline.learned import LearnedCache
 from spikecrsae.pipeline.sort import Outcome, sort_group
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.progress import Observer
@@ -82,11 +82,11 @@ class Copies:
 
 
 def self_test(
-    recording: Recording, outcome: Outcome, observer: Observer | None = None, shelf: Shelf | None = None
+    recording: Recording, outcome: Outcome, observer: Observer | None = None, cache: LearnedCache | None = None
 ) -> Outcome:
     """The outcome of sorting the recording, with the columns hybrid_recall, hybrid_precision and hybrid_injected per unit.
 
-    Sorts once more; shelf: that of the first sorting, beside which this one puts what it learns. Where the hybrid recording
+    Sorts once more; cache: that of the first sorting; this one has an entry of its own. Where the hybrid recording
     cannot be sorted, the columns are NaN and a warning says why.
     """
     observer, began = observer or Observer(), time.perf_counter()
@@ -99,7 +99,7 @@ def self_test(
     try:
         if len(copies):
             hybrid = with_copies(recording, copies, waveforms, sorting.peak_index)
-            again = sort_group(hybrid, config, stage, shelf=shelf and shelf.part("self-test")).sorting
+            again = sort_group(hybrid, config, stage, cache=cache and cache.part("self-test")).sorting
     except ReadError:
         raise
     except InputError as error:

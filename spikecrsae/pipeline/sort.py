@@ -28,7 +28,7 @@ from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.errors import InputError
 from spikecrsae.pipeline.device import resolve_device
-from spikecrsae.pipeline.learned import Learned, Model, Shelf
+from spikecrsae.pipeline.learned import Learned, LearnedCache, LearnedModel
 from spikecrsae.pipeline.memory import within_limit
 from spikecrsae.preprocess import sanity
 from spikecrsae.preprocess.artefacts import find_artefacts
@@ -38,8 +38,7 @@ from spikecrsae.preprocess.survey import survey as survey_recording
 from spikecrsae.preprocess.whitening import check_filter, fit
 from spikecrsae.progress import Observer
 from spikecrsae.results.components import ComponentWriter
-from spikecrsae.results.model_file import load_checkpoint
-from spikecrsae.results.model_layout import check_model
+from spikecrsae.results.model_file import check_model, load_checkpoint
 from spikecrsae.system.text import counted
 from spikecrsae.system.threads import n_cores
 from spikecrsae.units import ms_to_samples, s_to_samples
@@ -86,12 +85,12 @@ def sort_group(
     observer: Observer | None = None,
     components_path: Path | None = None,
     gather: Gather = gathered,
-    shelf: Shelf | None = None,
+    cache: LearnedCache | None = None,
 ) -> Outcome:
     """Find the units of a recording, all channels as one group, in its time range; their templates and their spikes.
 
     components_path: where to write each unit's separated signal, if anywhere. gather: where its blocks are decoded, with the
-    same result anywhere. shelf: where what is learned is put as soon as it is; what lies there already is not learned again.
+    same result anywhere. cache: stores the learned model; a matching entry skips learning.
     Raises UsageError where values of the configuration exclude each other, InputError where the recording cannot be sorted; one
     without any unit is no error, its sorting is empty.
     """
@@ -113,16 +112,16 @@ def sort_group(
     survey = survey_recording(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     survey = survey.with_remarks(sanity.of_facts(recording))
     clock.lap("check")
-    learned = shelf and shelf.load(survey.checksum)
+    learned = cache and cache.load(survey.checksum)
     if learned is None:
         learned = _learned(recording, config, window, survey, given, rng, device, observer, clock)
-        if shelf is not None:
-            shelf.save(learned)
+        if cache is not None:
+            cache.save(learned)
     else:
         log.info("going on with what was learned before, %d templates", len(learned.model.reported))
         clock.seconds |= learned.seconds
-    # as it comes back from the shelf: a run that was stopped gives the same to the last bit
-    learned = Learned.from_dict(learned.to_dict())
+    # as it is read back from the cache: a run that was stopped gives the same to the last bit
+    learned = Learned.from_bytes(learned.to_bytes())
     used = recording.select(np.flatnonzero(learned.survey.usable))
     view = PreprocessedRecording(used, learned.preprocessor, learned.gaps)
     outcome = _finish(whole, view, learned.survey, learned.model, window.n_times, config, device, observer, clock, gather)
@@ -189,7 +188,7 @@ def apply_to_group(
     dictionary = Dictionary(saved["dictionary"]["atoms"], saved["dictionary"]["scale"])
     # drift belongs to the recording that it was learnt from
     still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), recording.n_samples)
-    learned_model = Model(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
+    learned_model = LearnedModel(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
     device = resolve_device(config.runtime.device)
     return _finish(whole, view, survey, learned_model, slab.templates.shape[2], config, device, observer, clock, gather)
 
@@ -263,7 +262,7 @@ class _TrainingSignal:
         return self.starts[samples // self.length] + samples % self.length
 
 
-def _learn(data: _TrainingSignal, view, window, config, device, observer, clock) -> Model:
+def _learn(data: _TrainingSignal, view, window, config, device, observer, clock) -> LearnedModel:
     """First templates, then the set of units and how they drift, then CRsAE's templates, lambda and sigma."""
     signal = data.signal
     fs, initial, seed = view.sampling_frequency, config.initialise, config.runtime.seed
@@ -287,7 +286,7 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
     if not slab.n_units:
         empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
         still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), view.n_samples)
-        return Model(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
+        return LearnedModel(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
     drifting = fit_drift(signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
     # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
     settings = replace(config.train, annealing=0.0)
@@ -302,7 +301,7 @@ def _learn(data: _TrainingSignal, view, window, config, device, observer, clock)
         sigma=1.0, seed=seed, device=device, observer=observer,
     )  # fmt: skip
     clock.lap("train")
-    return Model(
+    return LearnedModel(
         drifting,
         training.dictionary,
         training.lam,

@@ -13,24 +13,24 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.results.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
 from spikecrsae.results.tables import spikes_csv, units_csv
 from spikecrsae.system.files import is_partial, measured, write_atomic, writing
+from spikecrsae.system.json_values import to_json
 from spikecrsae.system.text import read_text, visible
 
 logger = logging.getLogger(__name__)
 
 SORTING = "sorting.h5"
+MODEL = "model.safetensors"
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = "spikecrsae result"
 MANIFEST_VERSION = 1
 _MOST_MANIFEST_MB = 16
 #: Every name that a run may write into its folder by itself; reserved when the folder is prepared.
-RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", "model.pt", "run.log", "report.html", "components.h5")
+RESULT_FILES = (SORTING, "spikes.csv", "units.csv", "run.json", MODEL, "run.log", "report.html", "components.h5")
 
 
 def default_result_path(recording_path: str | Path) -> Path:
@@ -135,13 +135,13 @@ def write_result(
     model_state: bytes | None = None,
     files: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Write sorting.h5, spikes.csv, units.csv, run.json (and model.pt, and `files`: name -> content), then the manifest.
+    """Write sorting.h5, spikes.csv, units.csv, run.json (and model.safetensors, and `files`: name -> content), then the manifest.
 
     path: a folder from prepare_folder. run: what run.json holds, JSON values, paths and NumPy scalars. Raises OutputError
     where a name is taken by a file that is not the result's own, or the disk is full or not writable.
     """
     path = Path(path)
-    run_text = json.dumps(run, indent=2, ensure_ascii=False, default=_plain) + "\n"
+    run_text = json.dumps(to_json(run), indent=2, ensure_ascii=False) + "\n"
     contents: dict[str, Iterable[bytes]] = {
         SORTING: [sorting_to_hdf5(sorting, run_text)],
         "spikes.csv": spikes_csv(sorting),
@@ -149,7 +149,7 @@ def write_result(
         "run.json": [run_text.encode()],
     }
     if model_state is not None:
-        contents["model.pt"] = [model_state]
+        contents[MODEL] = [model_state]
     contents.update({name: [content] for name, content in (files or {}).items()})
     listed = read_manifest(path)
     foreign = [name for name in contents if name not in listed and is_occupied(path / name)]
@@ -241,7 +241,7 @@ def is_finished(path: str | Path) -> bool:
         manifest = _manifest(Path(path), MANIFEST_FORMAT)
     except OutputError:
         return False
-    return bool(manifest["complete"]) and {"model.pt", "run.log"} <= set(manifest["files"])
+    return bool(manifest["complete"]) and {MODEL, "run.log"} <= set(manifest["files"])
 
 
 def _json(path: Path) -> Any:
@@ -304,12 +304,3 @@ def write_manifest(path: Path, files: Mapping[str, dict | None], complete: bool,
 def is_occupied(path: Path) -> bool:
     """Something is there; a dangling link counts."""
     return path.exists() or path.is_symlink()
-
-
-def _plain(value):
-    """What json does not know: paths as text, NumPy as Python."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no place in run.json")

@@ -1,92 +1,250 @@
-"""What `apply` needs of a sorting: filters, templates, priors. Plain numbers and tensors, so that weights_only=True loads
-it."""
+"""The model file (model.safetensors): what `apply` needs of a sorting, and what --resume needs of a stopped run.
+
+Arrays are tensors under dotted names. Everything else is one JSON text in the header, since several header entries would be
+written in varying order. A file from elsewhere is checked entry by entry: compiled loops do not check indices.
+"""
 
 from __future__ import annotations
 
-import io
-import os
-import sys
-import zipfile
+import json
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
-from spikecrsae.errors import InputError
+from spikecrsae.config import Config, InitialiseConfig, PreprocessConfig
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.preprocess.filters import settling_samples
+from spikecrsae.results.folder import MODEL
+from spikecrsae.system.array_layout import LARGEST, check_array
 from spikecrsae.system.files import refuse_unreadable, write_atomic
+from spikecrsae.units import ms_to_samples
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+#: Name of the JSON text in the header, and the model file of format 1 (a torch archive, which is a zip file).
+_HEADER_ENTRY, _FORMER = "spikecrsae", "model.pt"
+_ZIP = b"PK\x03\x04"
+#: Bytes of the length field at the beginning, and of the largest header that the format allows.
+_LENGTH, _MOST_HEADER = 8, 100_000_000
+
+_PREPROCESS, _INITIALISE = ({f.name: f.metadata for f in fields(stage)} for stage in (PreprocessConfig, InitialiseConfig))
+#: The model of one group of channels. Arrays: kind and sizes for array_layout.check_array (n channels of the recording, c used
+#: ones, k templates, w samples of a template, t taps, s sections). Numbers: least and largest value. Texts: the choices.
+_LAYOUT: dict[str, Any] = {
+    "n_channels": (1, 10**6),
+    "amplitude_unit": str,
+    "sampling_frequency": (1.0, 1e6),
+    "usable": "b:n",
+    "preprocessor": {
+        "sos": "f:s6",
+        "margin": (1, 10**9),
+        "common_reference": list(_PREPROCESS["common_reference"]["choices"]),
+        "noise_level": "f:c",
+        "whitening_matrix": "f:cc",
+        "whitening_filter": "f:ct",
+        "quiet_fraction": (0.0, 1.0),
+        "settling": (0, 10**9),
+    },
+    "slab": {"templates": "f:kcw", "spread": "f:k", "penalty": "f:k", "refractory": (0, 10**4), "n_shifts": (1, 64)},
+    "dictionary": {"atoms": "f:kcw", "scale": "f:k"},
+    "reported": "b:k",
+    "lambda": (0.0, LARGEST),
+    "sigma": (0.0, LARGEST),
+    "config": dict,
+}
+_NAMES = {"c": "channels", "w": "samples of a template", "t": "taps of the whitening filter", "s": "sections of the filter"}
 
 
-def save_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint (nest of dicts and lists of arrays, numbers, text) under a temporary name, then rename. OutputError
-    where the place cannot be written."""
-    write_atomic(path, [_stored({"format_version": FORMAT_VERSION, **checkpoint})])
+def save_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a nest of dicts and lists of arrays, numbers and text to a file, whole or not at all.
 
-
-def _stored(checkpoint: dict[str, Any]) -> bytes:
-    import torch
-
-    file = io.BytesIO()
-    torch.save(_to_tensors(checkpoint), file)
-    return file.getvalue()
+    The same values give the same bytes. Raises OutputError if the file cannot be written.
+    """
+    write_atomic(path, [to_bytes({"format_version": FORMAT_VERSION, **checkpoint})])
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint back, tensors as arrays, tuples as lists. Raises InputError for a missing file, another kind of file
-    or version."""
-    import torch
+    """Read what save_checkpoint wrote; tuples come back as lists.
 
-    refuse_unreadable(path, "the model.pt of a result folder")
+    Raises InputError for a missing or damaged file, another kind of file, or another version.
+    """
+    former = path.with_name(_FORMER)
+    if not path.exists() and former.exists():
+        raise _outdated(former)
+    refuse_unreadable(path, f"the {MODEL} of a result folder")
     try:
-        _refuse_packed(path)
-        loaded = _to_arrays(torch.load(path, map_location="cpu", weights_only=True))
+        with path.open("rb") as file:
+            start = file.read(_LENGTH + 1)
+            if start.startswith(_ZIP):
+                raise _outdated(path)
+            # a large file of another kind is not read to its end
+            if start[_LENGTH:] != b"{" or int.from_bytes(start[:_LENGTH], "little") > _MOST_HEADER:
+                raise ValueError("no header of safetensors")
+            values = from_bytes(start + file.read())
     except OSError as error:
-        raise InputError(f"model {path} cannot be read ({error.strerror}); give the model.pt of a result folder.") from error
-    except Exception as error:  # what the unpickler meets in a foreign file can be anything
-        raise InputError(f"{path} is not a model of this program; give the model.pt of a result folder.") from error
-    found = loaded.get("format_version") if isinstance(loaded, dict) else None
+        raise InputError(f"model {path} cannot be read ({error.strerror}); give the {MODEL} of a result folder.") from error
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a foreign header can raise anything in the parser
+        raise InputError(
+            f"{path} is not a model of this program, or damaged; give the {MODEL} of a result folder."
+        ) from error
+    found = values.get("format_version")
     if type(found) is not int or found != FORMAT_VERSION:
         raise InputError(
             f"{path} has model format {found!r:.40}, this program reads {FORMAT_VERSION}; sort the recording again."
         )
-    return loaded
+    return values
 
 
-def _refuse_packed(path: Path) -> None:
-    """Raise ValueError where a file is not what torch.save writes, a zip archive whose members are stored as they are:
-    packed ones could unpack to any size."""
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members) or sum(
-        member.file_size for member in members
-    ) > os.path.getsize(path):
-        raise ValueError("its members are packed")
+def _outdated(path: Path) -> InputError:
+    return InputError(f"{path} is a model of an earlier version, which is no longer read; sort the recording again.")
 
 
-def _to_tensors(value: Any) -> Any:
-    import torch
+def to_bytes(values: Mapping[str, Any]) -> bytes:
+    """The values as the content of a model file."""
+    arrays: dict[str, np.ndarray] = {}
+    told = json.dumps(_without_arrays(values, "", arrays), default=np.generic.item)
+    return safetensors.numpy.save(arrays, {_HEADER_ENTRY: told})
 
-    if isinstance(value, dict):
-        return {sys.intern(str(k)): _to_tensors(v) for k, v in value.items()}
-    if isinstance(value, str):
-        return sys.intern(value)  # pickle writes a text that it has met before otherwise: the same model, the same bytes
+
+def from_bytes(content: bytes) -> dict[str, Any]:
+    """The values that to_bytes wrote, to the last bit; arrays in C order. Another content can raise any exception."""
+    arrays = safetensors.numpy.load(content)
+    header = json.loads(content[_LENGTH : _LENGTH + int.from_bytes(content[:_LENGTH], "little")])
+    values = _with_arrays(json.loads(header["__metadata__"][_HEADER_ENTRY]), arrays)
+    if arrays or not isinstance(values, dict):
+        raise ValueError("tensors and their names do not match")
+    return values
+
+
+def _without_arrays(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """The value with {"tensor": name} in place of each array; the arrays are put into `arrays`."""
+    if isinstance(value, Mapping):
+        return {key: _without_arrays(item, f"{name}.{key}" if name else key, arrays) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_tensors(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(np.array(value, order="C"))
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _to_arrays(value: Any) -> Any:
-    import torch
-
-    if isinstance(value, dict):
-        return {k: _to_arrays(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_to_arrays(item) for item in value]
-    if not isinstance(value, torch.Tensor):
+        return [_without_arrays(item, f"{name}.{index}", arrays) for index, item in enumerate(value)]
+    if not isinstance(value, np.ndarray):
         return value
-    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-        raise ValueError("a tensor is larger than what is stored of it")
-    return value.numpy()
+    arrays[name] = np.array(value, order="C")
+    return {"tensor": name}
+
+
+def _with_arrays(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if isinstance(value, list):
+        return [_with_arrays(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"tensor"} and isinstance(value["tensor"], str):
+        return np.array(arrays.pop(value["tensor"]))  # writable, and aligned in memory
+    return {key: _with_arrays(item, arrays) for key, item in value.items()}
+
+
+def check_model(saved: Mapping[str, Any], path: Path | str) -> None:
+    """Raise InputError, naming the entry, if the model of one group of channels is not one that a sorting writes.
+
+    That is: an entry missing, unexpected, of another kind or shape; a number not finite, not positive or too large; a filter
+    that does not settle or has too many taps.
+    """
+    try:
+        sizes: dict[str, int] = {}
+        _check({name: value for name, value in saved.items() if name != "format_version"}, _LAYOUT, "", sizes)
+        if sizes["n"] != saved["n_channels"] or sizes["c"] != np.count_nonzero(saved["usable"]):
+            raise ValueError("usable does not fit the channels")
+        if nothing := next((name for letter, name in _NAMES.items() if not sizes[letter]), ""):
+            raise ValueError(f"it has no {nothing}")
+        _check_filters(saved["preprocessor"], saved["sampling_frequency"])
+        _check_units(saved)
+        Config().with_values(saved["config"], origin="config")
+    except (ValueError, TypeError, OverflowError, UsageError) as error:
+        raise _damaged(path, error) from error
+
+
+def check_groups(saved: Mapping[str, Any], path: Path | str) -> None:
+    """As check_model, for the model of several groups: their channels, and each one's own model."""
+    try:
+        n_channels, groups = saved.get("n_channels"), saved["groups"]
+        _check({"n_channels": n_channels, "groups": groups}, {"n_channels": _LAYOUT["n_channels"], "groups": dict}, "", {})
+        if not groups:
+            raise ValueError("groups is empty")
+        for name, group in groups.items():
+            if not isinstance(group, dict):
+                raise ValueError(f"group {name} is no group")
+            _check(group, {"channels": "iu:g", "model": dict}, f"group {name}: ", {})
+            channels = group["channels"]
+            if np.any((channels < 0) | (channels >= n_channels)) or len(np.unique(channels)) != len(channels):
+                raise ValueError(f"group {name} has channels that are none of {n_channels}, or one twice")
+            if group["model"].get("n_channels") != len(channels):
+                raise ValueError(f"group {name} has {len(channels)} channels, its model another number")
+    except ValueError as error:
+        raise _damaged(path, error) from error
+    for name, group in groups.items():
+        check_model(group["model"], f"{path}, group {name},")
+
+
+def _damaged(path: Path | str, error: Exception) -> InputError:
+    return InputError(f"the model {path} is damaged: {error}; give the {MODEL} of a result folder.")
+
+
+def _check_filters(saved: Mapping[str, Any], sampling_frequency: float) -> None:
+    if np.any(saved["sos"][:, 3] != 1):
+        raise ValueError("preprocessor.sos is not normalised")
+    # the poles that another computer finds may differ in the last bit
+    settled = settling_samples(saved["sos"].astype(np.float64)) + 1
+    for name, most in ("margin", settled), ("settling", saved["margin"]):
+        if saved[name] > most:
+            raise ValueError(f"preprocessor.{name} is {saved[name]} samples, the filter settles in {most}")
+    n_taps = saved["whitening_filter"].shape[1]
+    most = ms_to_samples(_PREPROCESS["whitening_ms"]["high"], sampling_frequency) + 1
+    if n_taps > most:
+        raise ValueError(f"preprocessor.whitening_filter has {n_taps} taps, {most} are the most")
+    _check_positive(saved["noise_level"], "preprocessor.noise_level")
+
+
+def _check_units(saved: Mapping[str, Any]) -> None:
+    slab, dictionary = saved["slab"], saved["dictionary"]
+    most = ms_to_samples(_INITIALISE["refractory_ms"]["high"], saved["sampling_frequency"])
+    if slab["refractory"] > most:
+        raise ValueError(f"slab.refractory is {slab['refractory']} samples, {most} are the most")
+    for name in ("spread", "penalty"):
+        _check_positive(slab[name], f"slab.{name}")
+    _check_positive(dictionary["scale"], "dictionary.scale")
+    if not np.allclose(np.linalg.norm(dictionary["atoms"].astype(np.float64), axis=(1, 2)), 1.0, atol=1e-4):
+        raise ValueError("dictionary.atoms are not of unit norm")
+    _check_positive(saved["sigma"], "sigma")
+    # nothing is learned where there are no units
+    if len(slab["templates"]):
+        _check_positive(saved["lambda"], "lambda")
+
+
+def _check_positive(values: Any, where: str) -> None:
+    if np.any(np.asarray(values) <= 0):
+        raise ValueError(f"{where} must be above 0")
+
+
+def _check(saved: Mapping[str, Any], layout: Mapping[str, Any], place: str, sizes: dict[str, int]) -> None:
+    if saved.keys() != layout.keys():
+        wrong = ", ".join(f"{place}{name}" for name in sorted(saved.keys() ^ layout.keys(), key=str))
+        raise ValueError(f"missing or unexpected entries: {wrong}")
+    for name, wanted in layout.items():
+        value, where = saved[name], f"{place}{name}"
+        if isinstance(wanted, str):
+            check_array(value, *wanted.split(":"), where, sizes)
+        elif isinstance(wanted, list):
+            if not isinstance(value, str) or value not in wanted:
+                raise ValueError(f"{where} is {value!r:.40}, none of {', '.join(wanted)}")
+        elif isinstance(wanted, tuple):
+            _check_number(value, *wanted, where)
+        elif not isinstance(value, str if wanted is str else dict):
+            raise ValueError(f"{where} is no {'text' if wanted is str else 'group of entries'}")
+        elif isinstance(wanted, dict):
+            _check(value, wanted, f"{where}.", sizes)
+
+
+def _check_number(value: Any, least: float, most: float, where: str) -> None:
+    whole = isinstance(least, int)
+    if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{where} is {value!r:.40}, no {'whole ' if whole else ''}number of {least} to {most}")

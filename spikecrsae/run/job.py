@@ -18,7 +18,15 @@ from spikecrsae.config import Config
 from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
-from spikecrsae.results.folder import MANIFEST, add_to_manifest, check_folder, is_finished, prepare_folder, write_result
+from spikecrsae.results.folder import (
+    MANIFEST,
+    MODEL,
+    add_to_manifest,
+    check_folder,
+    is_finished,
+    prepare_folder,
+    write_result,
+)
 from spikecrsae.results.placement import put_in_place, settle, unfinished
 from spikecrsae.run import resume
 from spikecrsae.run.record import file_state, names_a_file, read_options, record, recording_facts
@@ -28,7 +36,7 @@ from spikecrsae.system.json_values import to_json
 from spikecrsae.system.logs import logging_to_file
 from spikecrsae.system.threads import n_cores
 
-LOG, MODEL, COMPONENTS = "run.log", "model.pt", "components.h5"
+LOG, COMPONENTS = "run.log", "components.h5"
 
 
 @dataclass(frozen=True)
@@ -174,7 +182,7 @@ def _sorted(job: Job, opened, reopen: Callable, observer: Observer):
     going_on = job.resume and resume.goes_on(job.folder, ties, job.overwrite, observer)
     try:
         return write(
-            functools.partial(work, shelf=resume.shelf_of(anywhere.folder, ties)),
+            functools.partial(work, cache=resume.cache_of(anywhere.folder, ties)),
             prepare=functools.partial(resume.prepare, job.folder, ties, going_on, LOG),
         )
     except BaseException as error:
@@ -263,7 +271,7 @@ def _discarded_on_failure(work: Path) -> Iterator[None]:
     except BaseException as error:
         foreseen = isinstance(error, SpikeCRsAEError) or not isinstance(error, Exception)
         learned = work / resume.FOLDER
-        stays = {LOG, MANIFEST} if not foreseen or any(learned.glob("*.pt")) else set()
+        stays = {LOG, MANIFEST} if not foreseen or any(learned.glob("*.safetensors")) else set()
         with contextlib.suppress(OSError):
             for path in work.iterdir():
                 if path == learned and LOG in stays:

@@ -43,7 +43,7 @@ _LAYOUT: dict[str, Any] = {
         "amplitude_unit": str,
     },
 }
-_LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "matplotlib")
+_LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "safetensors", "matplotlib")
 
 
 def record(facts: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from spikecrsae.system.files import write_atomic, writing
 from spikecrsae.system.json_values import to_json
 
 if TYPE_CHECKING:
-    from spikecrsae.pipeline.learned import Shelf
+    from spikecrsae.pipeline.learned import LearnedCache
 
 #: In an unfinished result: what was learned, and what it is tied to.
 FOLDER, _TIES = "resume", "run.json"
@@ -63,7 +63,7 @@ def ties(request: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, A
 
 def has_learned(folder: Path) -> bool:
     """Whether an unfinished run has left what it has learned, beside the result folder `folder`."""
-    return any((unfinished(folder) / FOLDER).glob("*.pt"))
+    return any((unfinished(folder) / FOLDER).glob("*.safetensors"))
 
 
 def goes_on(folder: Path, now: Mapping[str, Any], overwrite: bool, observer: Observer) -> bool:
@@ -92,11 +92,11 @@ def goes_on(folder: Path, now: Mapping[str, Any], overwrite: bool, observer: Obs
     return not found
 
 
-def shelf_of(folder: Path, now: Mapping[str, Any]) -> Shelf:
-    """The place for what a run with the ties `now` learns, beside the result folder `folder`."""
-    from spikecrsae.pipeline.learned import Shelf  # which loads all that sorts
+def cache_of(folder: Path, now: Mapping[str, Any]) -> LearnedCache:
+    """Return the cache for what a run with the ties `now` learns, in the unfinished folder beside `folder`."""
+    from spikecrsae.pipeline.learned import LearnedCache  # which loads all that sorts
 
-    return Shelf(unfinished(folder) / FOLDER, hashlib.sha256(_text(now)).hexdigest())
+    return LearnedCache(unfinished(folder) / FOLDER, hashlib.sha256(_text(now)).hexdigest())
 
 
 def prepare(folder: Path, now: Mapping[str, Any], going_on: bool, log: str) -> None:

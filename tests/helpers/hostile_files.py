@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
-import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
+from safetensors.numpy import save_file
 
 FS = 20000.0
 
@@ -221,30 +222,59 @@ def npy_that_is_an_archive(path: Path, sentinel: Path) -> None:
 NPY = (npy_with_objects, npy_of_terabytes, npy_that_is_a_pickle, npy_that_is_an_archive)
 
 
-def model_with_a_pickle(path: Path, sentinel: Path) -> None:
-    import torch
-
-    torch.save({"format_version": 1, "x": Boom(sentinel)}, path)
+def _safetensors(header: bytes, content: bytes = b"", length: int | None = None) -> bytes:
+    return (len(header) if length is None else length).to_bytes(8, "little") + header + content
 
 
 def model_that_is_a_pickle(path: Path, sentinel: Path) -> None:
-    path.write_bytes(pickle.dumps({"format_version": 1, "x": Boom(sentinel)}))
+    path.write_bytes(pickle.dumps({"format_version": 2, "x": Boom(sentinel)}))
 
 
-def model_that_is_packed(path: Path, sentinel: Path) -> None:
-    import torch
+def model_that_is_empty(path: Path, sentinel: Path) -> None:
+    path.write_bytes(b"")
 
-    plain = path.with_suffix(".plain")
-    torch.save({"format_version": 1, "x": torch.zeros(2**20)}, plain)
-    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target:
-        for name in source.namelist():
-            target.writestr(name, source.read(name))
+
+def model_of_another_program(path: Path, sentinel: Path) -> None:
+    save_file({"x": np.zeros(3)}, path, {"format": "pt"})
+
+
+def model_with_a_huge_header(path: Path, sentinel: Path) -> None:
+    path.write_bytes(_safetensors(b"{}", length=2**62))
+
+
+def model_with_a_longer_header_than_file(path: Path, sentinel: Path) -> None:
+    path.write_bytes(_safetensors(b'{"__metadata__":{}}', length=10**6))
 
 
 def model_of_terabytes(path: Path, sentinel: Path) -> None:
-    import torch
+    entry = {"dtype": "F64", "shape": [2**40], "data_offsets": [0, 2**43]}
+    path.write_bytes(_safetensors(json.dumps({"x": entry}).encode(), b"\0" * 64))
 
-    torch.save({"format_version": 1, "x": torch.zeros(1).expand(2**40)}, path)
+
+def model_with_tensors_over_each_other(path: Path, sentinel: Path) -> None:
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    path.write_bytes(_safetensors(json.dumps({"x": entry, "y": entry}).encode(), b"\0" * 8))
 
 
-MODELS = (model_with_a_pickle, model_that_is_a_pickle, model_that_is_packed, model_of_terabytes)
+def model_nested_too_deep(path: Path, sentinel: Path) -> None:
+    save_file({"x": np.zeros(3)}, path, {"spikecrsae": "[" * 10**6})
+
+
+def model_with_tensors_that_are_not_there(path: Path, sentinel: Path) -> None:
+    save_file({"x": np.zeros(3)}, path, {"spikecrsae": '{"format_version": 2, "x": {"tensor": "y"}}'})
+
+
+def model_with_more_tensors_than_names(path: Path, sentinel: Path) -> None:
+    save_file({"x": np.zeros(3)}, path, {"spikecrsae": '{"format_version": 2}'})
+
+
+def model_of_numbers_that_numpy_does_not_know(path: Path, sentinel: Path) -> None:
+    entry = {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}
+    path.write_bytes(_safetensors(json.dumps({"x": entry}).encode(), b"\0"))
+
+
+MODELS = (
+    model_that_is_a_pickle, model_that_is_empty, model_of_another_program, model_with_a_huge_header,
+    model_with_a_longer_header_than_file, model_of_terabytes, model_with_tensors_over_each_other, model_nested_too_deep,
+    model_with_tensors_that_are_not_there, model_with_more_tensors_than_names, model_of_numbers_that_numpy_does_not_know,
+)  # fmt: skip

@@ -163,16 +163,16 @@ class _Counting(groups.Observer):
 
 
 def test_apply_takes_the_model_of_several_groups(path, outcome, tmp_path):
-    save_checkpoint(outcome.checkpoint, tmp_path / "model.pt")
+    save_checkpoint(outcome.checkpoint, tmp_path / "model.safetensors")
     recording = open_recording(path)
-    again = groups.apply(tmp_path / "model.pt", recording, CONFIG)
+    again = groups.apply(tmp_path / "model.safetensors", recording, CONFIG)
     np.testing.assert_array_equal(again.sorting.spikes, outcome.sorting.spikes)
     np.testing.assert_array_equal(again.sorting.units["group"], outcome.sorting.units["group"])
     assert again.sorting.channels["groups"].tolist() == [0] * 4 + [1] * 4 + [-1]
     with pytest.raises(InputError, match=r"8 channels.*9"):
-        groups.apply(tmp_path / "model.pt", recording.select(range(8)), CONFIG)
+        groups.apply(tmp_path / "model.safetensors", recording.select(range(8)), CONFIG)
     with pytest.raises(InputError, match="several groups"):
-        apply_to_group(tmp_path / "model.pt", recording, CONFIG)
+        apply_to_group(tmp_path / "model.safetensors", recording, CONFIG)
     recording.close()
 
 

@@ -287,7 +287,7 @@ def test_a_name_that_is_no_utf_8_is_written_readably(short_sort, tmp_path):
 
 def test_a_kill_before_the_manifest_is_closed_leaves_nothing_unlisted(tmp_path):
     folder = prepare_folder(tmp_path / "out.new")
-    for name in ("model.pt", "run.log", "components.h5", "sorting.h5"):
+    for name in ("model.safetensors", "run.log", "components.h5", "sorting.h5"):
         (folder / name).write_bytes(b"half")
     prepare_folder(folder, overwrite=True)
     assert [path.name for path in folder.iterdir()] == ["manifest.json"]

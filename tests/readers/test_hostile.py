@@ -113,15 +113,16 @@ def test_no_array_is_unpickled(tmp_path, write):
 
 
 @pytest.mark.parametrize("write", hostile.MODELS, ids=lambda f: f.__name__)
-def test_no_model_is_unpickled(tmp_path, write):
-    write(tmp_path / "model.pt", tmp_path / "boom")
-    refused(spikecrsae("apply", tmp_path / "model.pt", hostile.traces(tmp_path / "x.h5")), "is not a model of this program")
+def test_no_hostile_model_is_loaded(tmp_path, write):
+    write(tmp_path / "model.safetensors", tmp_path / "boom")
+    run = spikecrsae("apply", tmp_path / "model.safetensors", hostile.traces(tmp_path / "x.h5"))
+    refused(run, "is not a model of this program")
     assert not (tmp_path / "boom").exists()
 
 
 def test_an_honest_model_is_loaded(tmp_path):
-    save_checkpoint({"x": np.arange(5.0), "deep": {"y": np.zeros((2, 0))}, "text": "a"}, tmp_path / "model.pt")
-    loaded = load_checkpoint(tmp_path / "model.pt")
+    save_checkpoint({"x": np.arange(5.0), "deep": {"y": np.zeros((2, 0))}, "text": "a"}, tmp_path / "model.safetensors")
+    loaded = load_checkpoint(tmp_path / "model.safetensors")
     assert np.array_equal(loaded["x"], np.arange(5.0))
     assert loaded["deep"]["y"].shape == (2, 0)
 

@@ -1,16 +1,18 @@
-"""A model.pt is held against what belongs there, entry by entry, before anything is computed with it."""
+"""A model.safetensors is held against what belongs there, entry by entry, before anything is computed with it."""
 
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+import zipfile
 
 import numpy as np
 import pytest
 from helpers.command_line import spikecrsae
 
 from spikecrsae.errors import InputError
-from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
-from spikecrsae.results.model_layout import _LAYOUT, check_groups, check_model
+from spikecrsae.results.model_file import _LAYOUT, check_groups, check_model, load_checkpoint, save_checkpoint
 
 
 def places(layout, above=()):
@@ -26,7 +28,7 @@ PLACES = list(places(_LAYOUT))
 
 @pytest.fixture(scope="module")
 def saved(short_sort):
-    return load_checkpoint(short_sort.folder / "model.pt")
+    return load_checkpoint(short_sort.folder / "model.safetensors")
 
 
 def changed(saved, place, change):
@@ -42,14 +44,14 @@ def changed(saved, place, change):
 
 
 def test_a_model_of_ours_passes(saved):
-    check_model(saved, "model.pt")
+    check_model(saved, "model.safetensors")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
 def test_an_entry_that_is_missing_or_of_another_kind_is_named(saved, place):
     for change in (lambda value: None, lambda value: [value], lambda value: object()):
-        with pytest.raises(InputError, match=rf"model\.pt is damaged: .*{place[-1]}"):
-            check_model(changed(saved, place, change), "model.pt")
+        with pytest.raises(InputError, match=rf"model\.safetensors is damaged: .*{place[-1]}"):
+            check_model(changed(saved, place, change), "model.safetensors")
 
 
 @pytest.mark.parametrize("place", PLACES, ids=".".join)
@@ -75,13 +77,13 @@ def test_arrays_that_do_not_fit_each_other_and_numbers_that_are_none_are_refused
             and np.isfinite(value).all()
         ):
             continue
-        with pytest.raises(InputError, match=r"model\.pt is damaged"):
-            check_model(changed(saved, place, lambda _, value=value: value), "model.pt")
+        with pytest.raises(InputError, match=r"model\.safetensors is damaged"):
+            check_model(changed(saved, place, lambda _, value=value: value), "model.safetensors")
 
 
 def test_numbers_that_would_take_all_memory_are_refused(saved):
     with pytest.raises(InputError, match="n_shifts is 1000000000, no whole number of 1 to 64"):
-        check_model(changed(saved, ("slab", "n_shifts"), lambda _: 10**9), "model.pt")
+        check_model(changed(saved, ("slab", "n_shifts"), lambda _: 10**9), "model.safetensors")
 
 
 def of_kind(kind):
@@ -131,8 +133,10 @@ IMPOSSIBLE = {
 @pytest.mark.parametrize("case", IMPOSSIBLE)
 def test_what_no_sorting_gives_is_named(saved, case):
     place, change, told = IMPOSSIBLE[case]
-    with pytest.raises(InputError, match=rf"model\.pt is damaged: .*{told}.*; give the model\.pt of a result folder"):
-        check_model(changed(saved, place, change), "model.pt")
+    with pytest.raises(
+        InputError, match=rf"model\.safetensors is damaged: .*{told}.*; give the model\.safetensors of a result folder"
+    ):
+        check_model(changed(saved, place, change), "model.safetensors")
 
 
 def test_a_model_without_units_passes_with_a_lambda_of_0(saved):
@@ -140,23 +144,98 @@ def test_a_model_without_units_passes_with_a_lambda_of_0(saved):
         return {name: value[:0] if isinstance(value, np.ndarray) else value for name, value in values.items()}
 
     empty = {"slab": none_of(saved["slab"]), "dictionary": none_of(saved["dictionary"])}
-    check_model(saved | empty | {"reported": saved["reported"][:0], "lambda": 0.0}, "model.pt")
+    check_model(saved | empty | {"reported": saved["reported"][:0], "lambda": 0.0}, "model.safetensors")
 
 
-def test_a_format_version_that_is_no_number_is_refused(saved, tmp_path):
-    save_checkpoint({**saved, "format_version": np.array([1, 1])}, tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"has model format array\(\[1, 1\]\)"):
-        load_checkpoint(tmp_path / "model.pt")
+@pytest.mark.parametrize("version", [np.array([2, 2]), 1, 3, True, None, "2"])
+def test_another_format_version_is_refused(saved, tmp_path, version):
+    save_checkpoint({**saved, "format_version": version}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"has model format .*, this program reads 2; sort the recording again"):
+        load_checkpoint(tmp_path / "model.safetensors")
+
+
+def test_what_is_read_is_what_was_written_to_the_last_bit(tmp_path):
+    rng = np.random.default_rng(0)
+    values = {
+        "arrays": [
+            rng.normal(size=(3, 4)),
+            rng.normal(size=(2, 5)).astype(np.float32).T,
+            np.zeros((0, 2), bool),
+            np.array(2.5),
+        ],
+        "numbers": [0.1, np.float32(0.1), np.int64(7), np.nan, -np.inf, True, None],
+        "tensor": {"a.b": ("text", "\udcff \u00b5"), "tensor": np.arange(3)},
+    }
+    save_checkpoint(values, tmp_path / "a.safetensors")
+    read = load_checkpoint(tmp_path / "a.safetensors")
+    for found, array in zip(read["arrays"], values["arrays"], strict=True):
+        assert found.dtype == array.dtype and found.flags.c_contiguous and found.flags.writeable
+        np.testing.assert_array_equal(found, array)
+    assert repr(read["numbers"]) == repr([0.1, float(np.float32(0.1)), 7, np.nan, -np.inf, True, None])
+    assert read["tensor"]["a.b"] == ["text", "\udcff \u00b5"] and read["tensor"]["tensor"].tolist() == [0, 1, 2]
+
+
+def test_the_same_model_gives_the_same_bytes_in_every_process(saved, tmp_path):
+    save_checkpoint(saved, tmp_path / "here.safetensors")
+    code = (
+        "import sys; from pathlib import Path; from spikecrsae.results.model_file import load_checkpoint, save_checkpoint\n"
+        "save_checkpoint(load_checkpoint(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+        "print(*{'torch', 'pickle'} & set(sys.modules))"
+    )
+    for name in ("one", "two"):
+        words = [sys.executable, "-c", code, tmp_path / "here.safetensors", tmp_path / f"{name}.safetensors"]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert "torch" not in done.stdout
+        assert (tmp_path / f"{name}.safetensors").read_bytes() == (tmp_path / "here.safetensors").read_bytes()
+
+
+def test_a_damaged_file_is_refused_or_differs_in_numbers_alone(saved, tmp_path):
+    """Cut anywhere, or with a byte changed anywhere: InputError, or arrays of the same shapes."""
+    save_checkpoint(saved, tmp_path / "model.safetensors")
+    whole = (tmp_path / "model.safetensors").read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    rng = np.random.default_rng(0)
+    damaged = [whole[:n] for n in (0, 7, 8, 9, header, len(whole) - 1, *rng.integers(len(whole), size=20))]
+    for place in (*range(9), *rng.integers(header, size=300)):
+        damaged.append(whole[:place] + bytes([rng.integers(256)]) + whole[place + 1 :])
+    n_refused = 0
+    for content in damaged:
+        (tmp_path / "model.safetensors").write_bytes(content)
+        try:
+            check_model(load_checkpoint(tmp_path / "model.safetensors"), "model.safetensors")
+        except InputError as error:
+            n_refused += 1
+            assert len(str(error).splitlines()) == 1
+    assert n_refused > 100
+
+
+def test_the_model_of_an_earlier_version_is_to_be_sorted_again(short_sort, tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as former:
+        former.writestr("archive/data.pkl", b"")
+    for model in (tmp_path, tmp_path / "model.pt"):
+        result = CliRunner().invoke(cli, ["apply", str(model), str(short_sort.recording), "-o", str(tmp_path / "out")])
+        assert result.exit_code == InputError.exit_code
+        assert (
+            "model.pt is a model of an earlier version, which is no longer read; sort the recording again." in result.stderr
+        )
+
+
+def test_a_large_file_of_another_kind_is_not_read(tmp_path):
+    with (tmp_path / "recording.dat").open("wb") as file:
+        file.write(b"\x01\x02" * 100)
+        file.truncate(2**42)
+    with pytest.raises(InputError, match="is not a model of this program"):
+        load_checkpoint(tmp_path / "recording.dat")
 
 
 def test_channels_of_groups_must_be_there(saved):
     channels = np.arange(saved["n_channels"])
     honest = {"format_version": 1, "n_channels": len(channels), "groups": {"a": {"channels": channels, "model": saved}}}
-    check_groups(honest, "model.pt")
+    check_groups(honest, "model.safetensors")
     for place, change, told in (
         (("groups", "a", "channels"), lambda c: c + 1, "channels that are none of"),
         (("groups", "a", "channels"), lambda c: c[1:], "its model another number"),
-        (("groups", "a", "model", "slab"), lambda _: None, "group a, is damaged: it lacks.* slab"),
+        (("groups", "a", "model", "slab"), lambda _: None, "group a, is damaged: missing or unexpected entries: slab"),
         (("groups", "a", "model"), lambda _: None, "group a: model"),
         (("groups",), lambda _: [], "groups"),
         (("groups",), lambda _: {}, "groups is empty"),
@@ -164,12 +243,12 @@ def test_channels_of_groups_must_be_there(saved):
         (("n_channels",), lambda _: None, "n_channels is None"),
     ):
         with pytest.raises(InputError, match=told):
-            check_groups(changed(honest, place, change), "model.pt")
+            check_groups(changed(honest, place, change), "model.safetensors")
 
 
 def test_the_command_line_refuses_it(saved, short_sort, tmp_path):
-    save_checkpoint(changed(saved, ("slab", "penalty"), lambda p: p[:0]), tmp_path / "model.pt")
-    words = ["apply", str(tmp_path / "model.pt"), str(short_sort.recording), "-o", str(tmp_path / "out")]
+    save_checkpoint(changed(saved, ("slab", "penalty"), lambda p: p[:0]), tmp_path / "model.safetensors")
+    words = ["apply", str(tmp_path / "model.safetensors"), str(short_sort.recording), "-o", str(tmp_path / "out")]
     result = spikecrsae(*words)
     assert result.exit_code == InputError.exit_code
     assert "slab.penalty has the shape (0,)" in result.stderr

@@ -127,7 +127,7 @@ def test_manifest_lists_every_file_with_size_and_checksum(folder):
     manifest, found = manifest_of(folder), files_of(folder)
     assert manifest["complete"] is True
     assert set(manifest["files"]) == set(found) - {"manifest.json"}
-    assert set(found) == {"sorting.h5", "spikes.csv", "units.csv", "run.json", "model.pt", "manifest.json"}
+    assert set(found) == {"sorting.h5", "spikes.csv", "units.csv", "run.json", "model.safetensors", "manifest.json"}
     for name, entry in manifest["files"].items():
         assert entry == {"size": len(found[name]), "sha256": hashlib.sha256(found[name]).hexdigest()}
 
@@ -169,7 +169,7 @@ def test_overwrite_removes_only_what_the_manifest_lists(folder):
     write_result(folder, make_sorting(1), RUN)
     assert read_sorting(folder).n_units == 1
     assert (folder / "notes.txt").read_bytes() == b"mine"
-    assert "notes.txt" not in manifest_of(folder)["files"] and "model.pt" not in manifest_of(folder)["files"]
+    assert "notes.txt" not in manifest_of(folder)["files"] and "model.safetensors" not in manifest_of(folder)["files"]
 
 
 def test_overwrite_refuses_what_is_no_result(tmp_path, folder):

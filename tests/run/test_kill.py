@@ -42,7 +42,7 @@ def digest(path: Path) -> str:
 def assert_same_result(folder: Path, other: Path) -> None:
     """The same spikes, units, templates, model and record, apart from times and the words of the command."""
     assert is_finished(folder) and changed_files(folder) == []
-    for name in ("spikes.csv", "units.csv", "model.pt"):
+    for name in ("spikes.csv", "units.csv", "model.safetensors"):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
     one, two = read_sorting(folder), read_sorting(other)
     for name in ("spikes", "templates", "templates_whitened", "templates_std", "example", "excluded"):
@@ -83,7 +83,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(lab, tmp_
         assert folder.exists() == overwrite
         if overwrite:
             assert_same_result(folder, lab / "old")
-    assert any(unfinished(folder).glob("resume/*.pt")), "what was learned is there"
+    assert any(unfinished(folder).glob("resume/*.safetensors")), "what was learned is there"
     assert finished(*words, "--resume", errors=tmp_path / "errors") == 0
     said = (tmp_path / "errors").read_text()
     assert "going on with what was learned before" in said and "curate" not in said
@@ -107,7 +107,7 @@ def test_without_resume_it_begins_anew_and_other_samples_are_not_gone_on_with(la
     shutil.copy2(lab / "recording.h5", recording)
     assert finished("sort", recording, "-o", folder, errors=errors) == 0
     assert "going on" not in errors.read_text()
-    for name in ("spikes.csv", "units.csv", "model.pt"):
+    for name in ("spikes.csv", "units.csv", "model.safetensors"):
         assert (folder / name).read_bytes() == (lab / "new" / name).read_bytes(), name
     assert {path.name for path in tmp_path.iterdir()} == {"out", "errors", "recording.h5"}
     assert not list(folder.glob(".*"))
@@ -138,7 +138,7 @@ def test_what_does_not_match_is_refused_and_what_is_finished_stays(lab, tmp_path
     said = errors.read_text()
     assert said.startswith("Error: --resume does not match") and said.count("\n") == 1
     assert "config.runtime.seed 0, now 3" in said and "leave --resume out" in said and "To go on" not in said
-    assert any(unfinished(folder).glob("resume/*.pt")), "a refusal takes nothing away"
+    assert any(unfinished(folder).glob("resume/*.safetensors")), "a refusal takes nothing away"
     assert finished(*words, "--export", "csv") == 0
     when = (folder / "sorting.h5").stat().st_mtime_ns
     assert finished(*words, "--export", "csv", errors=errors) == 0
@@ -155,12 +155,12 @@ def test_groups_go_on_each_on_its_own(lab, tmp_path):
     folder, errors = tmp_path / "out", tmp_path / "errors"
     words = ["sort", lab / "recording.h5", "--groups", "0-1,2-3", "--jobs", 1, "--verbose", "-o"]
     process = start(*words, folder)
-    first, end = unfinished(folder) / "resume" / "all-0.pt", time.monotonic() + 60
+    first, end = unfinished(folder) / "resume" / "all-0.safetensors", time.monotonic() + 60
     while not first.exists() and time.monotonic() < end:
         time.sleep(0.002)
     process.kill()
     process.join()
-    assert [path.name for path in first.parent.glob("*.pt")] == ["all-0.pt"]
+    assert [path.name for path in first.parent.glob("*.safetensors")] == ["all-0.safetensors"]
     assert finished(*words, folder, "--resume", errors=errors) == 0
     log = (folder / "run.log").read_text()
     assert "group 0: channels" in log and log.count("group 1: {'decision'") > 0
@@ -210,7 +210,7 @@ def _replace(folder: Path) -> None:
     settle(folder)
     work = prepare_folder(unfinished(folder), overwrite=True)
     (work / "resume").mkdir(exist_ok=True)
-    (work / "resume" / "all.pt").write_bytes(b"learned")
+    (work / "resume" / "all.safetensors").write_bytes(b"learned")
     write_result(work, make_sorting(1), RUN, model_state=b"new model", files={"run.log": b"new"})
     put_in_place(folder, without=("resume",))
 
