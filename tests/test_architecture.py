@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -125,3 +126,19 @@ def test_help_loads_nothing_heavy():
     heavy = {"torch", "neo", "matplotlib", "h5py", "numpy", "scipy", "sklearn", "numba", "rich"}
     assert "click" in loaded
     assert not heavy & set(loaded)
+
+
+@pytest.mark.parametrize("command", ["sort", "apply", "batch"])
+def test_a_run_on_the_cpu_needs_neither_torch_nor_matplotlib(short_sort, tmp_path, command):
+    """Their import fails, in helper processes too."""
+    for name in ("torch", "matplotlib"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} is imported')\n")
+    words = [*([short_sort.folder] if command == "apply" else []), short_sort.recording, "-o", tmp_path / "out"]
+    run = subprocess.run(
+        [sys.executable, "-m", "spikecrsae", command, *map(str, words), "--device", "cpu", "--quiet"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr + run.stdout
+    assert len(list((tmp_path / "out").rglob("spikes.csv"))) == 1

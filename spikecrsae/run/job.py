@@ -229,14 +229,13 @@ def run_into_folder(
     components: bool = False,
     prepare: Callable[[], None] | None = None,
 ):
-    """Call run(components_path) and write its Outcome, the pictures and the records into `folder`; returns the Outcome.
+    """Call run(components_path) and write its Outcome, the page and the records into `folder`; returns the Outcome.
 
     recorded: recording_facts. facts: what the caller adds to run.json. prepare: makes unfinished(folder), if not as usual.
     The caller has reserved the folder. Raises OutputError where it cannot be used. The result is made beside the folder, in
     unfinished(folder), and takes its name at the end: a run that ends early leaves an earlier result as it was, and nothing
     else but what it has learned; after an internal error also run.log, with the traceback.
     """
-    from spikecrsae.report.figures import png_files
     from spikecrsae.report.html import report_html
     from spikecrsae.results.model_file import save_checkpoint
 
@@ -256,7 +255,7 @@ def run_into_folder(
             page = report_html(outcome.sorting, told).encode()
             # before the manifest is closed, so that a run that is killed in between leaves nothing unlisted
             save_checkpoint(outcome.checkpoint, work / MODEL)
-            write_result(work, outcome.sorting, told, files={"report.html": page, **png_files(outcome.sorting)})
+            write_result(work, outcome.sorting, told, files={"report.html": page})
             observer.finish(str(folder))
         add_to_manifest(work, [MODEL, LOG, *([COMPONENTS] if components else [])])
         put_in_place(folder, without=(resume.FOLDER,))

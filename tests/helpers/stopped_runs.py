@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 _LOADED = [
-    "spikecrsae.cli.main", "spikecrsae.run.job", "spikecrsae.pipeline.groups", "spikecrsae.exports.export", "spikecrsae.report.figures",
-    "spikecrsae.report.html", "torch", "isosplit6", "sklearn.decomposition",
+    "spikecrsae.cli.main", "spikecrsae.run.job", "spikecrsae.pipeline.groups", "spikecrsae.exports.export",
+    "spikecrsae.report.html", "isosplit6", "sklearn.decomposition",
 ]  # fmt: skip
 #: The first run of a machine compiles for a while.
 PATIENCE_S = 300
