@@ -213,7 +213,7 @@ def test_the_model_of_an_earlier_version_is_to_be_sorted_again(short_sort, tmp_p
     with zipfile.ZipFile(tmp_path / "model.pt", "w") as former:
         former.writestr("archive/data.pkl", b"")
     for model in (tmp_path, tmp_path / "model.pt"):
-        result = CliRunner().invoke(cli, ["apply", str(model), str(short_sort.recording), "-o", str(tmp_path / "out")])
+        result = spikecrsae("apply", str(model), str(short_sort.recording), "-o", str(tmp_path / "out"))
         assert result.exit_code == InputError.exit_code
         assert (
             "model.pt is a model of an earlier version, which is no longer read; sort the recording again." in result.stderr
