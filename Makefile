@@ -1,4 +1,4 @@
-# make demo   sorts a small tetrode recording and scores it
+# make demo   sorts a small tetrode recording, scores it and makes its figures
 # make test   runs the tests
 # make docs   builds the documentation as pages for a browser
 # All build .venv on first use; afterwards nothing is installed again until the project file or the pins change.
@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),-
 .PHONY: help demo test docs lint hashes clean
 
 help:
-	@echo "make demo    sort the sample recording into demo-output/ and score it"
+	@echo "make demo    sort the sample recording into demo-output/, score it and make its figures"
 	@echo "make test    run the tests"
 	@echo "make docs    build the documentation into site/"
 	@echo "make lint    check style"
@@ -28,8 +28,8 @@ demo: $(VENV)/.installed
 	$(BIN)/spikecrsae sort sample_data/tetrode.h5 -o demo-output --overwrite
 	$(BIN)/spikecrsae score demo-output --truth sample_data/tetrode.h5 --exhaustive
 	@echo
-	@echo "Spikes and units: demo-output/spikes.csv, demo-output/units.csv"
-	@echo "Pictures:"; ls demo-output/*.png
+	@echo "Spikes and units: demo-output/spikes.csv, demo-output/units.csv; figures: demo-output/figures/. Open this first:"
+	@$(BIN)/spikecrsae report demo-output --truth sample_data/tetrode.h5 --figures demo-output/figures --overwrite --quiet
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)

@@ -1,4 +1,4 @@
-"""spikecrsae report: the page with the pictures of a result."""
+"""spikecrsae report: the page with the pictures of a result, and the pictures as files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from spikecrsae.cli.options import Command, json_option, option, quiet_option, t
 from spikecrsae.errors import OutputError, UsageError
 
 _REPORT = "report.html"
+_FORMATS = ("png", "svg", "pdf")
 
 
 @click.command(cls=Command, short_help="The page with pictures of a sorting.")
@@ -22,7 +23,17 @@ _REPORT = "report.html"
     metavar="FILE",
     help="Where the page goes, a name in .html; into the result folder otherwise.",
 )
-@option("--overwrite", is_flag=True, help="Replace FILE where it exists.")
+@option("--overwrite", is_flag=True, help="Replace FILE, and figures in DIR, where they exist.")
+@option(
+    "--figures", type=click.Path(path_type=Path), metavar="DIR", help="Also write the pictures as files, into this folder."
+)
+@option(
+    "--figure-format",
+    "kinds",
+    type=click.Choice(_FORMATS),
+    multiple=True,
+    help="Format of the files in DIR: png, svg or pdf; may be given several times. png unless given.",
+)
 @option("--truth", type=click.Path(path_type=Path), metavar="FILE", help="Known spikes, or a recording that holds them.")
 @tolerance_option
 @json_option
@@ -33,6 +44,8 @@ def report(
     sorting: Path,
     output: Path | None,
     overwrite: bool,
+    figures: Path | None,
+    kinds: tuple[str, ...],
     truth: Path | None,
     tolerance_ms: float,
     as_json: bool,
@@ -41,19 +54,44 @@ def report(
     """Write the page with the pictures of SORTING, a result folder, its sorting.h5, or a folder curated in Phy.
 
     The page is one file and needs no network: recording, units, pairs, training, decisions, and with --truth the scores and
-    the trade-off curves.
+    the trade-off curves. With --figures the same pictures are written as files, too.
     """
+    if kinds and figures is None:
+        raise UsageError("--figure-format says how the files of --figures are written, which is not given; leave it out.")
     from spikecrsae.report.html import report_html
+    from spikecrsae.results.added_files import write_added
     from spikecrsae.run.curated import open_sorting
 
     found, run = open_sorting(sorting)
     target = _target(sorting, output, overwrite)
-    page = report_html(found, run, _truth(found, truth, tolerance_ms) if truth else None).encode()
+    known = _truth(found, truth, tolerance_ms) if truth else None
+    drawn = _figures(found, run, known, kinds or _FORMATS[:1], narrator) if figures else {}
+    page = report_html(found, run, known).encode()
+    written = write_added(figures, drawn, result=sorting, overwrite=overwrite) if figures else []
     _write(target, page)
+    if figures:
+        narrator.say(f"wrote {len(written)} figures into {figures}")
     if as_json:
-        console.print_json({"sorting": sorting, "report": target, "bytes": len(page), "n_units": found.n_units})
+        document = {"sorting": sorting, "report": target, "bytes": len(page), "n_units": found.n_units}
+        console.print_json(document | {"figures": written} if figures else document)
     else:
         console.say(target)
+
+
+def _figures(sorting, run: dict, truth, kinds: tuple[str, ...], narrator: console.Narrator) -> dict[str, bytes]:
+    """Every figure of a sorting in these formats, by file name."""
+    from spikecrsae.report.figures import figure_file, result_figures
+    from spikecrsae.report.pictures import tradeoff_pictures
+
+    tradeoffs = tradeoff_pictures(truth.curves, truth.comparison, sorting) if truth else {}
+    drawings = result_figures(sorting, run, tradeoffs)
+    narrator.start("figures", len(drawings))
+    files = {}
+    for name, drawing in drawings.items():
+        files |= {f"{name}.{kind}": figure_file(drawing, kind, name) for kind in kinds}
+        narrator.advance()
+    narrator.finish()
+    return files
 
 
 def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from spikecrsae.cli.options import (
     tolerance_option,
     verbose_option,
 )
-from spikecrsae.errors import InputError, OutputError, UsageError
+from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.text import cell_text
 
 _CURVE = "tradeoff.csv"
@@ -94,7 +92,7 @@ def score(
     doubted = doubt(comparison, known, sorted_.trains, 0.0 if sorted_.sorting is None else sorted_.sorting.start_time_s)
     folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
     curves = _curves(comparison, known, sorted_)
-    written = _write_curves(folder, curves, comparison) if folder and curves else []
+    written = _write_curves(folder, curves, comparison, sorted_.sorting) if folder and curves else []
     if as_json:
         console.print_json(
             {
@@ -178,35 +176,22 @@ def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
     return "give -o, the folder it goes to." if curves else "no unit matches the truth."
 
 
-def _write_curves(folder: Path, curves: dict, comparison) -> list[Path]:
-    """tradeoff.csv with all curves, and a picture of each; into a manifest where the folder has one."""
-    from spikecrsae.report.figures import plot_tradeoff
-    from spikecrsae.results.folder import MANIFEST, add_to_manifest, is_listed
-    from spikecrsae.system.files import write_atomic
+def _write_curves(folder: Path, curves: dict, comparison, sorting) -> list[Path]:
+    """Write tradeoff.csv with all curves and a figure of each, listed in the manifest if the folder is a result."""
+    from spikecrsae.report.figures import figure_file, tradeoff_figures
+    from spikecrsae.report.pictures import tradeoff_pictures
+    from spikecrsae.results.added_files import write_added
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["truth", "unit", "threshold", "miss", "false_alarm"])
-    contents = {}
-    rows = {row.truth: row for row in comparison.best_rows}
+    units = {row.truth: row.test for row in comparison.best_rows}
     for name, curve in curves.items():
         points = zip(curve.threshold, curve.miss, curve.false_alarm, strict=True)
-        writer.writerows([cell_text(name), rows[name].test, f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points)
-        picture = io.BytesIO()
-        title = f"truth {name}, unit {rows[name].test}"
-        plot_tradeoff(curve, picture, operating_point=(rows[name].miss, rows[name].false_alarm), title=title)
-        suffix = "" if len(curves) == 1 else "_" + re.sub(r"[^\w.-]", "-", name)
-        contents[f"tradeoff{suffix}.png"] = picture.getvalue()
-    contents = {_CURVE: table.getvalue().encode(), **contents}
-
-    foreign = [name for name in contents if os.path.lexists(folder / name) and not is_listed(folder / name)]
-    if foreign:
-        raise OutputError(f"{folder} holds {', '.join(foreign)}, which is not overwritten; choose another folder with -o.")
-    for name, content in contents.items():
-        write_atomic(folder / name, [content])
-    if (folder / MANIFEST).is_file():
-        add_to_manifest(folder, contents)
-    return [folder / name for name in contents]
+        writer.writerows([cell_text(name), units[name], f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points)
+    figures = tradeoff_figures(tradeoff_pictures(curves, comparison, sorting))
+    contents = {f"{name}.png": figure_file(drawing, "png", name) for name, drawing in figures.items()}
+    return write_added(folder, {_CURVE: table.getvalue().encode(), **contents}, result=folder)
 
 
 def _show(comparison) -> None:

@@ -22,7 +22,7 @@ from spikecrsae.report.pictures import (
     cross_correlogram_picture,
     similarity_picture,
     traces_picture,
-    tradeoff_picture,
+    tradeoff_pictures,
     training_pictures,
 )
 from spikecrsae.report.svg import Picture, escape
@@ -43,9 +43,6 @@ from spikecrsae.report.tables import (
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names, unit_pictures, value_of
 from spikecrsae.score import Comparison, Tradeoff
 from spikecrsae.system.text import counted
-
-#: Spikes that are drawn over time: per unit, and of all units together.
-MOST_POINTS, MOST_POINTS_IN_ALL = 2000, 40_000
 
 
 @dataclass(frozen=True)
@@ -165,9 +162,7 @@ def _signal(sorting: Sorting) -> str:
 def _units(sorting: Sorting, run: Mapping) -> str:
     if not sorting.n_units:
         return '<p class="none">No unit was found.</p>'
-    most = min(MOST_POINTS, MOST_POINTS_IN_ALL // sorting.n_units)
-    prior = ((run.get("config") or {}).get("infer") or {}).get("prior")
-    units = "".join(_unit(sorting, index, most, prior == "spike-slab") for index in range(sorting.n_units))
+    units = "".join(_unit(sorting, index, run) for index in range(sorting.n_units))
     return unit_table(sorting) + _chooser(sorting) + units
 
 
@@ -187,9 +182,9 @@ def _chooser(sorting: Sorting) -> str:
     )
 
 
-def _unit(sorting: Sorting, index: int, most_points: int, shrunk: bool) -> str:
+def _unit(sorting: Sorting, index: int, run: Mapping) -> str:
     unit, label = int(sorting.unit_ids[index]), label_of(sorting, index)
-    pictures = unit_pictures(sorting, index, most_points, shrunk)
+    pictures = unit_pictures(sorting, index, run)
     figures = "".join(_figure(picture, "template" if picture.title == "Template" else "") for picture in pictures)
     return (
         f'<article class="unit {color_class(index)}" id="unit-{unit}" data-unit="{unit}" data-label="{escape(label)}" tabindex="-1">'
@@ -246,16 +241,7 @@ def _curation(sorting: Sorting) -> str:
 
 
 def _truth(sorting: Sorting, truth: Truth) -> str:
-    rows = {str(unit): row for row, unit in enumerate(sorting.unit_ids)}
-    found = {row.truth: row for row in truth.comparison.best_rows}
-    figures = "".join(
-        _figure(
-            tradeoff_picture(
-                curve, name, found[name].test, rows[found[name].test], found[name].miss, found[name].false_alarm
-            )
-        )
-        for name, curve in truth.curves.items()
-    )
+    figures = "".join(map(_figure, tradeoff_pictures(truth.curves, truth.comparison, sorting).values()))
     tolerance = 1000 * truth.comparison.tolerance / truth.comparison.sampling_frequency
     intro = f"Known spikes from {truth.source}; each truth unit with the unit that agrees best; spikes match within {tolerance:.2g} ms."
     none = "" if figures else '<p class="none">No unit matches the truth.</p>'

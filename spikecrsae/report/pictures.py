@@ -10,7 +10,7 @@ from spikecrsae.data.sorting import Sorting
 from spikecrsae.report.correlograms import correlograms, template_similarity
 from spikecrsae.report.svg import Drawing, Panel, Picture, axes, round_length, span_of, with_minus
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
-from spikecrsae.score import Tradeoff
+from spikecrsae.score import Comparison, Tradeoff, UnitScore
 from spikecrsae.system.text import counted
 from spikecrsae.units import ms_to_samples
 
@@ -63,7 +63,7 @@ def traces_picture(sorting: Sorting) -> Picture | None:
         "from templates and amplitudes"
     )
     label = f"Traces of {counted(traces.shape[1], 'channel')} with {counted(len(spikes), 'spike')} and their reconstruction"
-    return Picture("Signal, spikes and reconstruction", drawing.render(label), note, wide=True)
+    return Picture("Signal, spikes and reconstruction", drawing, label, note, wide=True)
 
 
 def _raster(panel: Panel, sorting: Sorting, spikes: np.ndarray, firing: list[int]) -> None:
@@ -132,7 +132,7 @@ def cross_correlogram_picture(sorting: Sorting) -> Picture | None:
         f"{left_out}spikes of the row's unit after those of the column's, lag in ms; each panel from 0 to its own maximum; dashed: "
         "independent units of these rates; on the diagonal, auto-correlograms"
     )
-    return Picture("Cross-correlograms", drawing.render(f"Cross-correlograms of {len(rows)} units"), note, wide=True)
+    return Picture("Cross-correlograms", drawing, f"Cross-correlograms of {len(rows)} units", note, wide=True)
 
 
 def similarity_picture(sorting: Sorting) -> Picture | None:
@@ -159,7 +159,7 @@ def similarity_picture(sorting: Sorting) -> Picture | None:
             drawing.close()
     left_out = f"the {n} largest of {sorting.n_units} units; " if n < sorting.n_units else ""
     note = f"{left_out}cosine of two templates over all channels, at the lag where it is largest"
-    return Picture("Similarity of templates", drawing.render(f"Template similarity of {n} units"), note, wide=not numbers)
+    return Picture("Similarity of templates", drawing, f"Template similarity of {n} units", note, wide=not numbers)
 
 
 def training_pictures(model: Mapping[str, np.ndarray]) -> list[Picture]:
@@ -184,13 +184,23 @@ def training_pictures(model: Mapping[str, np.ndarray]) -> list[Picture]:
             panel.points(epochs, values, "dots large")
             drawing.close()
         panel.x_axis("epoch", at=epochs[:: -(-len(epochs) // 10)])
-        pictures.append(Picture(title, drawing.render(f"{title} per epoch"), note))
+        pictures.append(Picture(title, drawing, f"{title} per epoch", note))
     return pictures
 
 
-def tradeoff_picture(curve: Tradeoff, truth: str, unit: str, row: int, miss: float, false_alarm: float) -> Picture:
-    """Misses against false alarms while the unit's threshold rises, and the sorting as it stands, fractions; as Fig. 10 of the
-    paper. row: of the unit in the unit table."""
+def tradeoff_pictures(curves: Mapping[str, Tradeoff], comparison: Comparison, sorting: Sorting) -> dict[str, Picture]:
+    """Draw the trade-off curve of each truth unit against its best match in the sorting."""
+    rows = {str(unit): row for row, unit in enumerate(sorting.unit_ids)}
+    found = {row.truth: row for row in comparison.best_rows}
+    return {name: _tradeoff_picture(curve, found[name], rows[found[name].test]) for name, curve in curves.items()}
+
+
+def _tradeoff_picture(curve: Tradeoff, found: UnitScore, row: int) -> Picture:
+    """Draw misses against false alarms while the unit's threshold rises, with the sorting as it stands; as Fig. 10 of the paper.
+
+    found: the best match. row: of the unit in the unit table.
+    """
+    truth, unit, miss, false_alarm = found.truth, found.test, found.miss, found.false_alarm
     right = float(np.clip(115 * max([*curve.false_alarm, false_alarm]), 5, 102))
     # the corner is what matters
     top = float(np.clip(max(300 * miss, 10.0), 10, 102))
@@ -205,4 +215,4 @@ def tradeoff_picture(curve: Tradeoff, truth: str, unit: str, row: int, miss: flo
     panel.points([100 * false_alarm], [100 * miss], "here")
     panel.x_axis("false alarms (% of the unit's spikes)")
     note = f"large dot: this sorting, {100 * miss:.1f} % missed, {100 * false_alarm:.1f} % false; along the curve the threshold rises"
-    return Picture(f"Truth {truth}, unit {unit}", drawing.render(f"Misses against false alarms, truth {truth}"), note)
+    return Picture(f"Truth {truth}, unit {unit}", drawing, f"Misses against false alarms, truth {truth}", note)

@@ -1,7 +1,7 @@
-"""Primitives of the inline pictures of report.html: a drawing, panels with axes in it, and what is drawn in a panel.
+"""Drawings: panels with axes, what is drawn in a panel, and the primitives that this makes: paths, rectangles, text, groups.
 
-Nothing here knows of spikes. Colours and strokes are CSS classes (page.css), so that light and dark differ in the style sheet
-alone; text that comes from outside passes through `escape`.
+Nothing here knows of spikes. Colours and strokes are CSS classes (page.css). The page shows a drawing as inline SVG; figures.py
+makes files of the same primitives. Text from outside passes through `escape`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,54 +69,136 @@ def span_of(*values: np.ndarray, room: float = 0.05, least: tuple[float, float] 
 
 
 @dataclass(frozen=True)
+class Path:
+    """Lines in the path language of SVG, of which M, L, H, V, h, v and z are used."""
+
+    data: str
+    classes: str
+
+    def svg(self, look: str) -> str:
+        return f'<path {look} d="{self.data}"/>'
+
+
+@dataclass(frozen=True)
+class Rect:
+    """A rectangle; opacity: of its fill, 1 if None."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    classes: str
+    opacity: float | None
+
+    def svg(self, look: str) -> str:
+        shade = "" if self.opacity is None else f' fill-opacity="{self.opacity:.2f}"'
+        size = f'width="{self.width:.1f}" height="{self.height:.1f}"'
+        return f'<rect x="{self.x:.1f}" y="{self.y:.1f}" {size} {look}{shade}/>'
+
+
+@dataclass(frozen=True)
+class Text:
+    """Text at (x, y); classes t-left, t-middle, t-right say which part of it; turn: it reads upwards."""
+
+    x: float
+    y: float
+    text: str
+    classes: str
+    turn: bool
+
+    def svg(self, look: str) -> str:
+        rotate = f' transform="rotate(-90 {self.x:.1f} {self.y:.1f})"' if self.turn else ""
+        return f'<text x="{self.x:.1f}" y="{self.y:.1f}"{look and " " + look}{rotate}>{escape(self.text)}</text>'
+
+
+@dataclass(frozen=True)
+class Group:
+    """The beginning of a group, whose class gives its shapes their colour; shift: (x, y) by which they are moved."""
+
+    classes: str
+    title: str = ""
+    shift: tuple[float, float] | None = None
+
+    def svg(self, look: str) -> str:
+        moved = f' transform="translate({self.shift[0]:g} {self.shift[1]:g})"' if self.shift else ""
+        return f"<g{look and ' ' + look}{moved}>" + (f"<title>{escape(self.title)}</title>" if self.title else "")
+
+
+@dataclass(frozen=True)
+class GroupEnd:
+    """The end of a group."""
+
+    classes: str = ""
+
+    def svg(self, look: str) -> str:
+        return "</g>"
+
+
+Primitive = Path | Rect | Text | Group | GroupEnd
+
+
+@dataclass(frozen=True)
 class Picture:
-    """A finished drawing with its title and what there is to say about it, both as plain text. wide: it wants a row of its own,
-    and is scrolled rather than made unreadable."""
+    """A finished drawing with its title, a label for those who do not see it, and a note, all plain text. wide: it needs a row of
+    its own, and is scrolled rather than made unreadable."""
 
     title: str
-    svg: str
+    drawing: Drawing
+    label: str
     note: str = ""
     wide: bool = False
 
+    @property
+    def svg(self) -> str:
+        return self.drawing.render(self.label)
+
+
+def _class_of(part: Primitive) -> str:
+    return f'class="{part.classes}"' if part.classes else ""
+
 
 class Drawing:
-    """One <svg>, width x height in its own units, which are pixels where there is room for them."""
+    """A list of primitives on an area of width x height, in pixels where there is room for them."""
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
-        self.parts: list[str] = []
+        self.parts: list[Primitive] = []
 
-    def add(self, part: str) -> None:
+    def add(self, part: Primitive) -> None:
         self.parts.append(part)
 
     def text(self, x: float, y: float, text, classes: str = "", turn: bool = False) -> None:
-        """Text at (x, y); classes t-left, t-middle, t-right say which part of it; turn: it reads upwards."""
-        rotate = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turn else ""
-        named = f' class="{classes}"' if classes else ""
-        self.add(f'<text x="{x:.1f}" y="{y:.1f}"{named}{rotate}>{escape(text)}</text>')
+        """Add a Text."""
+        self.add(Text(float(x), float(y), str(text), classes, turn))
 
     def rect(self, x: float, y: float, width: float, height: float, classes: str, opacity: float | None = None) -> None:
-        shade = "" if opacity is None else f' fill-opacity="{opacity:.2f}"'
-        self.add(f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" class="{classes}"{shade}/>')
+        """Add a Rect."""
+        self.add(Rect(float(x), float(y), float(width), float(height), classes, opacity))
 
     def open(self, classes: str, title: str = "") -> None:
         """Begin a group; a title is what a pointer at rest is told."""
-        self.add(f'<g class="{classes}">' + (f"<title>{escape(title)}</title>" if title else ""))
+        self.add(Group(classes, title))
 
     def close(self) -> None:
-        self.add("</g>")
+        """End a group."""
+        self.add(GroupEnd())
+
+    def place(self, other: Drawing, x: float, y: float, classes: str = "") -> None:
+        """Add all of another drawing as a group, with its upper left corner at (x, y)."""
+        self.parts += [Group(classes, shift=(x, y)), *other.parts, GroupEnd()]
 
     def panel(self, left: float, top: float, width: float, height: float, x, y) -> Panel:
         """A panel whose inside is this rectangle, with data from x = (low, high) and y = (low, high)."""
         return Panel(self, left, top, width, height, x, y)
 
-    def render(self, label: str, classes: str = "") -> str:
-        """The <svg>, with a label for those who do not see it."""
+    def render(self, label: str, look: Callable[[Primitive], str] = _class_of) -> str:
+        """The <svg>, with a label for those who do not see it. look: gives the attributes of each primitive, its class if not
+        told otherwise."""
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {self.height:g}" width="{self.width:g}" '
             f'height="{self.height:g}" role="img" aria-label="{escape(label)}"'
         )
-        return head + (f' class="{classes}">' if classes else ">") + "".join(self.parts) + "</svg>"
+        return head + ">" + "".join(part.svg(look(part)) for part in self.parts) + "</svg>"
 
 
 class Panel:
@@ -215,7 +297,7 @@ class Panel:
 
     def _path(self, path: str, classes: str) -> None:
         if path:
-            self.drawing.add(f'<path class="{classes}" d="{path}"/>')
+            self.drawing.add(Path(path, classes))
 
 
 def axes(width: float, height: float, x, y, margins: tuple[float, float, float, float] = MARGINS) -> tuple[Drawing, Panel]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ MOST_CHANNELS = 16
 CORRELOGRAM_MS, CORRELOGRAM_BIN_MS = 50, 1.0
 INTERVALS_MS, INTERVAL_BIN_MS = 50, 0.5
 AMPLITUDE_BINS = 60
+#: Spikes that are drawn over time: per unit, and of all units together.
+MOST_POINTS, MOST_POINTS_IN_ALL = 2000, 40_000
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,10 @@ class AmplitudeModel:
         return self.size + (reported - self.size) / weight
 
 
-def unit_pictures(sorting: Sorting, index: int, most_points: int, shrunk: bool = False) -> list[Picture]:
-    """All pictures of the unit in row `index` of the unit table; of its amplitudes at most `most_points` are drawn over time.
-    shrunk: see AmplitudeModel."""
+def unit_pictures(sorting: Sorting, index: int, run: Mapping) -> list[Picture]:
+    """Draw all pictures of the unit in row `index` of the unit table; run: what run.json holds, for the prior."""
+    most_points = min(MOST_POINTS, MOST_POINTS_IN_ALL // sorting.n_units)
+    shrunk = ((run.get("config") or {}).get("infer") or {}).get("prior") == "spike-slab"
     spikes = sorting.spikes[sorting.spikes["unit"] == sorting.unit_ids[index]]
     model = AmplitudeModel.of(sorting, index, shrunk)
     found = model.found(spikes["amplitude"])
@@ -111,7 +115,7 @@ def template_picture(sorting: Sorting, index: int) -> Picture:
             _time_axis(panel, column, n_columns)
     count = f"{len(shown)} of {len(template)} channels, those where it is largest; " if len(shown) < len(template) else ""
     note = f"{count}band: one standard deviation of the waveforms; 0 ms: largest deflection"
-    return Picture("Template", drawing.render(f"Template of unit {sorting.unit_ids[index]} on {len(shown)} channels"), note)
+    return Picture("Template", drawing, f"Template of unit {sorting.unit_ids[index]} on {len(shown)} channels", note)
 
 
 def _time_axis(panel: Panel, column: int, n_columns: int) -> None:
@@ -135,7 +139,7 @@ def auto_correlogram_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
     panel.level(len(samples) / sorting.duration_s, "rule")
     panel.x_axis("lag (ms)")
     note = f"{counts.sum() // 2:,} pairs; shaded: {REFRACTORY_MS:g} ms; dashed: the unit's mean rate"
-    return Picture("Auto-correlogram", drawing.render("Auto-correlogram, rate against lag"), note)
+    return Picture("Auto-correlogram", drawing, "Auto-correlogram, rate against lag", note)
 
 
 def interval_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
@@ -155,7 +159,7 @@ def interval_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
     part = f" ({100 * violations / total:.2g} %)" if total else ""
     rest = f"; {total - counts.sum():,} last longer than is drawn" if total else ""
     note = f"{violations:,} of {total:,} intervals{part} are shorter than {REFRACTORY_MS:g} ms{rest}"
-    return Picture("Intervals between spikes", drawing.render("Histogram of the intervals between spikes"), note)
+    return Picture("Intervals between spikes", drawing, "Histogram of the intervals between spikes", note)
 
 
 def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: Sorting, threshold: float, most: int) -> Picture:
@@ -176,7 +180,7 @@ def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: Sorting, 
     panel.x_axis("time (s)")
     said = [f"{len(drawn):,} of {n:,} spikes, drawn at random" if len(drawn) < n else f"{n:,} spikes"]
     said += ["dashed: threshold"] * bool(np.isfinite(threshold)) + ["grey: left out"] * bool(len(sorting.excluded))
-    return Picture("Amplitude over time", drawing.render("Amplitude of each spike against time"), "; ".join(said))
+    return Picture("Amplitude over time", drawing, "Amplitude of each spike against time", "; ".join(said))
 
 
 def threshold_picture(found: np.ndarray, sorting: Sorting, model: AmplitudeModel) -> Picture:
@@ -211,7 +215,7 @@ def threshold_picture(found: np.ndarray, sorting: Sorting, model: AmplitudeModel
         np.isfinite(threshold)
     )
     return Picture(
-        "Threshold", drawing.render("Distributions of spike amplitudes and of noise, with the threshold"), "; ".join(said)
+        "Threshold", drawing, "Distributions of spike amplitudes and of noise, with the threshold", "; ".join(said)
     )
 
 

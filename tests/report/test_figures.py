@@ -1,175 +1,224 @@
-"""Figures: what is drawn is the data, for any number of units and channels, and the file is a PNG of the drawing."""
+"""Figures as files: they show what the page shows, in the looks of page.css, in every format."""
+
+from __future__ import annotations
 
 import io
-import struct
+import json
+import re
 import sys
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
+from helpers.command_line import refused, spikecrsae
+from helpers.sortings import RUN, make_full_sorting, make_truth
+from matplotlib.image import imread
 
-from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
-from spikecrsae.report.figures import (
-    PALETTE,
-    _round_length,
-    plot_templates,
-    plot_traces,
-    plot_tradeoff,
-    plot_training,
-    png_files,
-    unit_colors,
-)
-from spikecrsae.results.folder import read_sorting
-from spikecrsae.score import Tradeoff
+from spikecrsae.cli.report import _FORMATS
+from spikecrsae.report.figures import FORMATS, figure_file, result_figures, sheet, tradeoff_figures
+from spikecrsae.report.html import report_html
+from spikecrsae.report.pictures import tradeoff_pictures
+from spikecrsae.report.svg import Drawing, Path, Picture, Rect
+from spikecrsae.results.folder import prepare_folder, write_result
 
-FS = 10000.0
+NOTHING = np.zeros((1, 0, 0), np.float32)
+COLOR = re.compile("#[0-9a-f]{6}")
 
 
-def make_sorting(n_units, n_channels, n_times=20, seed=0):
-    rng = np.random.default_rng(seed)
-    unit_ids = np.arange(n_units, dtype=np.int32)
-    spikes = np.zeros(6 * n_units, SPIKE_DTYPE)
-    spikes["sample"] = np.sort(rng.choice(np.arange(100, 900), len(spikes), replace=False))
-    spikes["unit"] = np.tile(unit_ids, 6)
-    templates = rng.normal(0, 30, (n_units, n_channels, n_times)).astype(np.float32)
-    return Sorting(
-        spikes,
-        unit_ids,
-        FS,
-        1000,
-        n_channels,
-        "uV",
-        templates=templates,
-        templates_std=np.ones_like(templates),
-        peak_index=np.full(n_units, 8),
-        channels={"ids": np.array([f"tet{c}" for c in range(n_channels)])},
-        start_time_s=2.0,
-    )
+def all_figures(sorting) -> dict[str, Drawing]:
+    truth = make_truth(sorting) if len(sorting.spikes) else None
+    tradeoffs = tradeoff_pictures(truth.curves, truth.comparison, sorting) if truth else {}
+    return result_figures(sorting, RUN, tradeoffs)
 
 
-def png_size(data: bytes) -> tuple[int, int]:
-    assert data[:8] == b"\x89PNG\r\n\x1a\n" and data.endswith(b"IEND\xaeB`\x82")
-    return struct.unpack(">II", data[16:24])
+def pixels(drawing: Drawing) -> np.ndarray:
+    """The PNG of a drawing as (height, width, 3) of 0 to 255, twice as large as the drawing."""
+    return np.round(255 * imread(io.BytesIO(figure_file(drawing, "png", "x")))[:, :, :3]).astype(int)
 
 
-def wave_lines(axes, n):
-    return [line for line in axes.lines if len(line.get_xdata()) == n]
+def hexed(color: np.ndarray) -> str:
+    return "#" + "".join(f"{value:02x}" for value in color)
 
 
-@pytest.mark.parametrize(("n_units", "n_channels"), [(1, 1), (2, 4), (5, 4), (17, 2), (2, 16)])
-def test_templates_are_drawn_at_scale(tmp_path, n_units, n_channels):
-    sorting = make_sorting(n_units, n_channels)
-    figure = plot_templates(sorting, tmp_path / "t.png")
-    panels = [axes for axes in figure.axes if axes.axison]
-    assert len(panels) == n_units
-    for unit, axes in enumerate(panels):
-        lines = wave_lines(axes, 20)
-        assert len(lines) == len(axes.collections) == n_channels, "a curve and a band per channel"
-        for channel, line in enumerate(lines):
-            drawn, template = line.get_ydata(), sorting.templates[unit, channel]
-            np.testing.assert_allclose(drawn - drawn.mean(), template - template.mean(), atol=1e-3)
-            assert line.get_xdata()[8] == 0.0 and line.get_xdata()[9] == pytest.approx(0.1), "ms from the peak"
-        bottoms = [line.get_ydata().min() for line in lines]
-        tops = [line.get_ydata().max() for line in lines]
-        assert all(low > high for low, high in zip(bottoms, tops[1:], strict=False)), "channels do not touch"
-        assert [label.get_text() for label in axes.get_yticklabels()] == [f"tet{c}" for c in range(n_channels)]
-        texts = [axes.get_title("left"), axes.get_title("right"), *(t.get_text() for t in axes.texts)]
-        assert texts[:2] == [f"unit {unit}", "6 spikes, 60 Hz"] and texts[2].endswith("µV")
-    assert png_size((tmp_path / "t.png").read_bytes()) == tuple(np.floor(figure.bbox.size).astype(int))
+# ---- which figures there are
 
 
-def test_no_units():
-    figure = plot_templates(make_sorting(0, 4), io.BytesIO())
-    assert [text.get_text() for text in figure.texts] == ["No units were found."]
-    figure = plot_traces(np.zeros((50, 4)), 0, make_sorting(0, 4), io.BytesIO())
-    assert figure.axes[0].get_title("left") == "0 spikes of 0 units"
+def test_a_sorting_has_the_figures_of_its_page():
+    names = set(all_figures(make_full_sorting(3, 4)))
+    truths = {"tradeoff_n0", "tradeoff_n1", "tradeoff_n2"}
+    assert names == truths | {
+        "traces", "cross_correlograms", "similarity", "training", "templates", "unit_0", "unit_1", "unit_2",
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize(("n_units", "n_channels"), [(1, 1), (3, 4), (9, 16)])
-def test_traces_show_signal_spikes_and_reconstruction(n_units, n_channels):
-    sorting = make_sorting(n_units, n_channels)
-    rng = np.random.default_rng(1)
-    traces, reconstruction = rng.normal(0, 20, (600, n_channels)), np.zeros((600, n_channels))
-    reconstruction[200:220] = 50.0
-    file = io.BytesIO()
-    figure = plot_traces(traces, 300, sorting, file, reconstruction)
-    assert png_size(file.getvalue())[0] == 1300
-    raster, signal = figure.axes
-    inside = sorting.spikes[(sorting.spikes["sample"] >= 300) & (sorting.spikes["sample"] < 900)]
-    marks = np.sort(np.concatenate([[path.vertices[0, 0] for path in c.get_paths()] for c in raster.collections]))
-    np.testing.assert_allclose(marks, 2.0 + inside["sample"] / FS, err_msg="seconds of the recording's own clock")
-    assert len(raster.collections) == len(np.unique(inside["unit"]))
-    curves = wave_lines(signal, 600)
-    assert len(curves) == n_channels * (2 + n_units), "signal, reconstruction, and the coloured part of each unit"
-    levels = signal.get_yticks()
-    for channel in range(n_channels):
-        np.testing.assert_allclose(curves[channel].get_ydata() - levels[channel], traces[:, channel])
-    colored = next(c for c in curves if to_hex(c.get_color()).upper() == PALETTE[0]).get_ydata()
-    begins = sorting.spike_samples(0) - 8 - 300
-    expected = np.unique((begins[:, None] + np.arange(20)).ravel())
-    expected = expected[(expected >= 0) & (expected < 600)]
-    drawn = np.flatnonzero(~np.isnan(colored))
-    np.testing.assert_array_equal(drawn, expected, err_msg="coloured where the template lies, and only there")
-    assert [text.get_text() for text in raster.get_legend().get_texts()] == ["reconstruction"]
+@pytest.mark.parametrize(
+    ("sorting", "missing"),
+    [
+        (make_full_sorting(0, 4, model={}), {"cross_correlograms", "similarity", "training", "templates"}),
+        (make_full_sorting(1, 1), {"cross_correlograms", "similarity"}),
+        (make_full_sorting(14, 2), set()),
+        (make_full_sorting(2, 1, templates=NOTHING[:0], templates_std=NOTHING[:0], example=NOTHING[0]), {"similarity", "templates", "traces"}),
+        (make_full_sorting(2, 2, example=NOTHING[0]), {"traces"}),
+    ],
+    ids=["no-units", "one-unit", "many-units", "no-templates", "no-example"],
+)  # fmt: skip
+def test_what_a_sorting_does_not_hold_is_left_out(sorting, missing):
+    figures = result_figures(sorting, RUN)
+    assert {"traces", "cross_correlograms", "similarity", "training", "templates"} - set(figures) == missing
+    assert sum(name.startswith("unit_") for name in figures) == sorting.n_units
+    for name, drawing in figures.items():
+        ElementTree.fromstring(figure_file(drawing, "svg", name))
 
 
-def test_a_unit_has_one_colour_everywhere():
-    sorting = make_sorting(3, 2)
-    colors = unit_colors(sorting.unit_ids)
-    assert len(set(colors.values())) == 3
-    panels = plot_templates(sorting, io.BytesIO()).axes
-    assert [wave_lines(axes, 20)[0].get_color() for axes in panels] == list(colors.values())
-    raster = plot_traces(np.ones((1000, 2)), 0, sorting, io.BytesIO()).axes[0]
-    assert [to_hex(c.get_color()[0]).upper() for c in raster.collections] == list(colors.values())
-    history = {"lambda_history": np.ones((4, 3))}
-    lines = plot_training(history, io.BytesIO(), sorting.unit_ids).axes[1].lines
-    assert [line.get_color() for line in lines] == list(colors.values())
+def test_a_figure_holds_the_paths_of_the_page():
+    sorting = make_full_sorting(3, 4)
+    page = set(re.findall(r' d="([^"]*)"', report_html(sorting, RUN, make_truth(sorting))))
+    figures = [figure_file(drawing, "svg", name).decode() for name, drawing in all_figures(sorting).items()]
+    assert page == {path for text in figures for path in re.findall(r' d="([^"]*)"', text)}
 
 
-def test_tradeoff_is_in_per_cent_with_the_operating_point(tmp_path):
-    curve = Tradeoff(np.array([10.0, 20.0]), np.array([0.05, 0.5]), np.array([0.2, 0.0]))
-    figure = plot_tradeoff(curve, tmp_path / "c.png", operating_point=(0.05, 0.2), title="unit 3")
-    axes = figure.axes[0]
-    line, point = axes.lines
-    np.testing.assert_allclose(line.get_xydata(), [[20, 5], [0, 50]])
-    np.testing.assert_allclose(point.get_xydata(), [[20, 5]])
-    assert "5.0 % missed, 20.0 % false" in axes.get_legend().get_texts()[0].get_text()
-    assert axes.get_title("left") == "unit 3" and "%" in axes.get_xlabel() and "%" in axes.get_ylabel()
-    assert axes.get_ylim()[1] == pytest.approx(15) and axes.get_xlim()[1] > 20
-    png_size((tmp_path / "c.png").read_bytes())
-    empty = Tradeoff(np.zeros(0), np.zeros(0), np.zeros(0))
-    assert len(plot_tradeoff(empty, io.BytesIO()).axes[0].lines) == 1
+def test_the_names_of_truths_do_not_leave_the_folder():
+    sorting = make_full_sorting(2, 2)
+    truth = make_truth(sorting)
+    pictures = tradeoff_pictures(truth.curves, truth.comparison, sorting)
+    odd = dict(zip(("../x y", "b"), pictures.values(), strict=True))
+    assert list(tradeoff_figures(odd)) == ["tradeoff_..-x-y", "tradeoff_b"]
+    assert list(tradeoff_figures({"../x": pictures["n0"]})) == ["tradeoff"]
 
 
-def test_training_draws_each_history():
-    model = {"objective_history": np.array([5.0, 3.0, 2.5]), "lambda_history": np.ones((3, 10)) * np.arange(10)}
-    figure = plot_training(model, io.BytesIO())
-    assert [len(axes.lines) for axes in figure.axes] == [1, 10, 0]
-    np.testing.assert_allclose(figure.axes[0].lines[0].get_xydata(), [[1, 5], [2, 3], [3, 2.5]])
-    assert [text.get_text() for text in figure.axes[2].texts] == ["not recorded"]
-    single = plot_training({"sigma_history": np.array([1.0])}, io.BytesIO()).axes[2]
-    assert [tick for tick in single.get_xticks() if 0.5 <= tick <= 1.5] == [1.0], "epochs are whole numbers"
+def test_a_sheet_has_every_picture_with_its_title_and_note():
+    small, large = Drawing(100, 50), Drawing(200, 80)
+    small.rect(0, 0, 1, 1, "cell")
+    large.rect(5, 6, 1, 1, "heat")
+    whole = sheet([[Picture("a", small, "")], [Picture("b", small, ""), Picture("c", large, "", "word " * 20)]])
+    root = ElementTree.fromstring(figure_file(whole, "svg", "label"))
+    assert root.get("aria-label") == "label" and float(root.get("width")) > 300 and float(root.get("height")) > 130
+    texts = [text.text for text in root.iter() if text.tag.endswith("text")]
+    assert texts[:3] == ["a", "b", "c"] and " ".join(texts[3:]) == ("word " * 20).strip() and len(texts) > 5
+    moved = [group.get("transform") for group in root.iter() if group.tag.endswith("}g")]
+    assert len(set(moved)) == 3
 
 
-def test_pictures_are_reproducible_and_leave_no_state():
-    files = [io.BytesIO(), io.BytesIO()]
-    for file in files:
-        plot_templates(make_sorting(2, 4), file)
-    assert files[0].getvalue() == files[1].getvalue()
+# ---- looks
+
+
+@pytest.mark.parametrize("sorting", [make_full_sorting(3, 4), make_full_sorting(14, 2), make_full_sorting(1, 16)])
+def test_every_shape_has_a_colour_and_no_look_is_left_open(sorting):
+    for name, drawing in all_figures(sorting).items():
+        text = figure_file(drawing, "svg", name).decode()
+        assert "var(" not in text and "class=" not in text
+        for element in ElementTree.fromstring(text).iter():
+            kind = element.tag.rpartition("}")[2]
+            if kind in ("path", "rect"):
+                painted = [element.get(name, "none") for name in ("stroke", "fill")]
+                assert any(COLOR.fullmatch(color) for color in painted), element.attrib
+            elif kind == "text":
+                assert COLOR.fullmatch(element.get("fill")) and element.get("font-size") == "11px"
+
+
+def test_a_unit_has_the_colour_that_it_has_on_the_page():
+    figures = all_figures(make_full_sorting(3, 4))
+    for name, color in (("unit_0", "#0072b2"), ("unit_1", "#d55e00"), ("unit_2", "#009e73")):
+        bands = re.findall(r'<path fill="(#\w+)"[^>]*opacity="0.22"', figure_file(figures[name], "svg", name).decode())
+        assert bands == [color] * 4, "the bands of the template on four channels"
+
+
+def test_png_shows_each_kind_of_primitive_in_its_place():
+    drawing = Drawing(100, 60)
+    inner = Drawing(50, 50)
+    inner.rect(10, 10, 10, 10, "cell")
+    inner.add(Path("M30.0 20.0h0", "here"))
+    inner.open("u1")
+    inner.add(Path("M5.0 45.0V40.0H25.0V45.0z", "bars"))
+    inner.close()
+    inner.add(Path("M0.0 2.0H50.0", "axis"))
+    drawing.place(inner, 40, 5)
+    drawing.text(10, 40, "$x$", "t-left strong")
+    image = pixels(drawing)
+    assert image.shape == (120, 200, 3)
+    at = lambda x, y: hexed(image[2 * y, 2 * x])  # noqa: E731
+    assert at(55, 20) == "#f1f3f6" and at(48, 20) == "#ffffff", "a rectangle, moved by its group"
+    assert at(70, 25) == at(67, 25) == "#1b1f24" and at(76, 25) == "#ffffff", "a dot of 9 pixels"
+    assert at(50, 47) == "#d55e00" and at(50, 51) == "#ffffff", "a bar in the unit's colour"
+    assert (image[13:15, 90:170] < 200).all(axis=2).any(axis=0).all(), "a line"
+    written = np.argwhere((image[:, :60] < 150).all(axis=2))
+    assert len(written) > 30 and written.min(axis=0)[1] >= 18 and written.max(axis=0)[0] <= 86, "text, no formula"
+
+
+def test_opacity_and_dashes_are_those_of_the_style_sheet():
+    drawing = Drawing(100, 40)
+    drawing.rect(0, 0, 50, 20, "heat", 0.5)
+    drawing.add(Path("M0.0 30.0H100.0", "rule"))
+    image = pixels(drawing)
+    np.testing.assert_allclose(image[10, 10], (255 + np.array([0x6C, 0xB8, 0xEC])) / 2, atol=1)
+    dark = (image[59:62].min(axis=(0, 2)) < 200).astype(int)
+    assert np.sum(np.diff(dark) == 1) == pytest.approx(100 / 7, abs=1.5), "4 on, 3 off"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_same_sorting_gives_the_same_bytes_whatever_matplotlib_was_told(kind):
+    drawing = all_figures(make_full_sorting(2, 4))["unit_0"]
+    content = figure_file(drawing, kind, "x")
+    assert content.startswith({"png": b"\x89PNG\r\n\x1a\n", "svg": b"<svg ", "pdf": b"%PDF-"}[kind])
+    with matplotlib.rc_context({"font.size": 20.0, "lines.linewidth": 5.0, "savefig.dpi": 40.0}):
+        assert figure_file(drawing, kind, "x") == content
+        assert matplotlib.rcParams["font.size"] == 20.0
     if "matplotlib.pyplot" in sys.modules:
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 
-def test_a_result_has_the_same_pictures_whatever_matplotlib_was_told(short_sort):
-    sorting = read_sorting(short_sort.folder)
-    pictures = png_files(sorting)
-    assert pictures["templates.png"] == (short_sort.folder / "templates.png").read_bytes()
-    with matplotlib.rc_context({"font.size": 20.0, "lines.linewidth": 5.0, "savefig.dpi": 40.0}):
-        assert png_files(sorting) == pictures
-        assert matplotlib.rcParams["font.size"] == 20.0
+def test_letters_that_the_font_lacks_are_no_warning():
+    drawing = Drawing(50, 50)
+    drawing.text(0, 10, "\u4e2d\U0001f9e0", "t-left")
+    drawing.add(Rect(0, 0, 1, 1, "cell", None))
+    for kind in FORMATS:
+        assert figure_file(drawing, kind, "x")
 
 
-@pytest.mark.parametrize(("length", "rounded"), [(1.0, 1), (4.99, 2), (73, 50), (0.03, 0.02), (0.0, 1), (float("nan"), 1)])
-def test_scale_bars_have_round_lengths(length, rounded):
-    assert _round_length(length) == pytest.approx(rounded)
+# ---- the command
+
+
+@pytest.fixture
+def result(tmp_path):
+    return write_result(prepare_folder(tmp_path / "one.sorted"), make_full_sorting(1, 2), RUN)
+
+
+def test_report_writes_figures_into_the_result_and_its_manifest(result):
+    assert _FORMATS == FORMATS
+    for _ in range(2):
+        run = spikecrsae("report", result, "--figures", result / "figures", "--figure-format", "svg")
+        assert run.exit_code == 0, run.stderr
+        assert run.stdout.strip() == str(result / "report.html")
+        assert f"wrote 4 figures into {result / 'figures'}" in run.stderr
+    names = {"traces.svg", "training.svg", "templates.svg", "unit_0.svg"}
+    assert {path.name for path in (result / "figures").iterdir()} == names
+    assert {f"figures/{name}" for name in names} <= set(json.loads((result / "manifest.json").read_text())["files"])
+
+
+def test_report_writes_figures_in_several_formats_elsewhere(result, tmp_path):
+    words = ("report", result, "--truth", result / "spikes.csv", "--figures", tmp_path / "out", "--json")
+    run = spikecrsae(*words, "--figure-format", "pdf", "--figure-format", "svg")
+    assert run.exit_code == 0, run.stderr
+    names = {
+        f"{name}.{kind}" for name in ("traces", "training", "templates", "unit_0", "tradeoff") for kind in ("pdf", "svg")
+    }
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert sorted(json.loads(run.stdout)["figures"]) == sorted(str(tmp_path / "out" / name) for name in names)
+    assert not any("traces" in name for name in json.loads((result / "manifest.json").read_text())["files"])
+    run = spikecrsae("report", result, "--figures", tmp_path / "png")
+    assert {path.suffix for path in (tmp_path / "png").iterdir()} == {".png"}
+
+
+def test_figures_take_the_place_of_nothing_else(result, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "traces.svg").write_text("mine")
+    words = ("report", result, "--figures", tmp_path / "out", "--figure-format", "svg")
+    refused(spikecrsae(*words), "holds traces.svg, which is not overwritten", code=6)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["traces.svg"]
+    assert (tmp_path / "out" / "traces.svg").read_text() == "mine" and not (result / "report.html").exists()
+    assert spikecrsae(*words, "--overwrite").exit_code == 0
+    assert (tmp_path / "out" / "traces.svg").read_text().startswith("<svg")
+    refused(spikecrsae("report", result, "--figure-format", "svg"), "--figure-format says how", code=2)
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    refused(spikecrsae("report", result, "--figures", tmp_path / "link"), "is a symbolic link", code=6)

@@ -22,7 +22,8 @@ from spikecrsae.cli.main import cli
 from spikecrsae.errors import OutputError
 from spikecrsae.exports.export import FORMATS, default_place, export
 from spikecrsae.progress import Observer
-from spikecrsae.report.figures import plot_templates, plot_traces
+from spikecrsae.report.figures import FORMATS as FIGURE_FORMATS
+from spikecrsae.report.figures import figure_file, result_figures
 from spikecrsae.report.html import Truth, report_html
 from spikecrsae.results.components import ComponentWriter
 from spikecrsae.results.folder import prepare_folder
@@ -237,10 +238,10 @@ def test_nothing_from_a_file_becomes_an_element_of_the_report():
 def test_pictures_of_channels_with_formulas_in_their_names():
     sorting = made_by_hand.make_sorting()
     sorting.channels["ids"] = np.array([EVIL, "$\\frac{$", "$x$" * 10_000, "\x1b"])
-    for draw in (lambda f: plot_templates(sorting, f), lambda f: plot_traces(np.zeros((100, 4), np.float32), 0, sorting, f)):
-        file = io.BytesIO()
-        draw(file)
-        assert file.getvalue().startswith(b"\x89PNG")
+    sorting = replace(sorting, example=np.zeros((100, 4), np.float32))
+    for name, drawing in result_figures(sorting, {}).items():
+        for kind, begin in zip(FIGURE_FORMATS, (b"\x89PNG", b"<svg", b"%PDF"), strict=True):
+            assert figure_file(drawing, kind, name).startswith(begin)
 
 
 def test_the_log_of_a_run_has_no_forged_lines(tmp_path):
