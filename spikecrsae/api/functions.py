@@ -20,9 +20,8 @@ from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import UsageError
 from spikecrsae.readers import ReadOptions, open_session, read_array, read_truth
-from spikecrsae.results.folder import check_folder
-from spikecrsae.run.curated import open_sorting
-from spikecrsae.run.job import MODEL
+from spikecrsae.results.folder import MODEL, check_folder
+from spikecrsae.run.curated import is_sorting, open_sorting
 from spikecrsae.run.record import record, recording_facts
 from spikecrsae.system.json_values import to_json
 
@@ -163,22 +162,19 @@ def score(
     from spikecrsae.score.clock import doubt
     from spikecrsae.score.metrics import compare
 
-    tested = _read(sorting) if isinstance(sorting, str | Path) else sorting
+    tested = _found(sorting, sampling_frequency)
     data = tested.data if isinstance(tested, Sorting) else None
     rate = sampling_frequency if data is None else data.sampling_frequency
     if rate is None:
         raise UsageError("samples alone do not say at what rate they count; give --sampling-frequency.")
+    reader = _read_options(options)
+    if truth_channel is None and (reader.given() or truth_threshold is not None):
+        raise UsageError("truth_threshold and options say how --truth-channel is read, which is not given; leave them out.")
     if isinstance(truth, str | Path):
-        reader = ReadOptions(**options) if truth_channel is not None else None
         known = read_truth(
-            truth,
-            rate,
-            truth_channel=truth_channel,
-            recording=data,
-            threshold=truth_threshold,
-            unit=truth_unit,
-            options=reader,
-        )
+            truth, rate, truth_channel=truth_channel, recording=data, threshold=truth_threshold, unit=truth_unit,
+            options=None if truth_channel is None else reader,
+        )  # fmt: skip
     else:
         known = _trains(truth, truth_unit)
     if isinstance(tested, Sorting):  # only the part that was sorted counts
@@ -293,6 +289,17 @@ def _read(path: str | Path) -> Sorting:
     data, run = open_sorting(path)
     model = Path(path) / MODEL
     return Sorting(data, run, model if model.is_file() else None)
+
+
+def _found(spikes: Spikes, sampling_frequency: float | None) -> Sorting | Mapping[str, npt.NDArray[np.int64]]:
+    """What was given, or what is in the file or folder: a sorting of this program, or spikes in another form."""
+    if not isinstance(spikes, str | Path):
+        return spikes
+    if is_sorting(spikes) or not Path(spikes).exists():
+        return _read(spikes)
+    if sampling_frequency is None:
+        raise UsageError(f"{spikes} does not say at what rate its samples count; give --sampling-frequency.")
+    return read_truth(spikes, sampling_frequency)
 
 
 def _trains(

@@ -119,14 +119,14 @@ class Sorting:
         Raises OutputError where the folder exists, unless it is an earlier result and overwrite is True.
         """
         from spikecrsae.report.html import report_html
-        from spikecrsae.results.folder import prepare_folder, write_result
+        from spikecrsae.results.folder import MODEL, prepare_folder, write_result
         from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 
         model = load_checkpoint(self.model) if isinstance(self.model, Path) else self.model
         page = report_html(self.data, self.run).encode()
         path = prepare_folder(folder, overwrite)
         if model is not None:
-            save_checkpoint(model, path / "model.pt")
+            save_checkpoint(model, path / MODEL)
         return write_result(path, self.data, self.run, files={"report.html": page})
 
 

@@ -137,10 +137,9 @@ class _Sorted:
     def read(cls, path: Path, reader: dict) -> _Sorted:
         """A result of ours, a Phy folder of ours as it is curated now, or spike times in a form that read_truth knows."""
         from spikecrsae.readers import read_truth
-        from spikecrsae.readers.phy_names import is_phy_folder
-        from spikecrsae.run.curated import open_sorting
+        from spikecrsae.run.curated import is_sorting, open_sorting
 
-        if is_phy_folder(path) or (path / "sorting.h5").is_file() or path.name == "sorting.h5":
+        if is_sorting(path):
             sorting, run = open_sorting(path)
             return cls(sorting.trains(), sorting.sampling_frequency, sorting, run.get("recording", {}).get("time_range"))
         if not path.exists():

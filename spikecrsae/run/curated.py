@@ -15,7 +15,7 @@ from spikecrsae.data.waveforms import peak_channels
 from spikecrsae.decode.quality import Evidence, unit_columns
 from spikecrsae.errors import InputError
 from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL, check_clusters, is_phy_folder
-from spikecrsae.results.folder import read_run, read_sorting, run_of
+from spikecrsae.results.folder import SORTING, read_run, read_sorting, run_of
 from spikecrsae.results.sorting_h5 import sorting_from_hdf5
 from spikecrsae.system.safe_hdf5 import load_npy
 from spikecrsae.system.text import read_text
@@ -29,6 +29,12 @@ _MOST_TABLE_MB = 16
 _NO_GROUP = ("unsorted", "", "None", "nan")
 #: Facts about single units in Sorting.model.
 _OF_UNITS = ("spread", "penalty", "whitened_norm")
+
+
+def is_sorting(path: str | Path) -> bool:
+    """Whether there is what open_sorting takes."""
+    path = Path(path)
+    return is_phy_folder(path) or (path / SORTING).is_file() or path.name == SORTING
 
 
 def open_sorting(path: str | Path) -> tuple[Sorting, dict]:

@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import SAMPLE
+from helpers.recordings import SAMPLE
 
 import spikecrsae
 from spikecrsae.errors import InputError, OutputError, UsageError
@@ -122,8 +122,20 @@ def test_score_takes_sortings_files_and_samples():
         spikecrsae.score(sorting(), truth, truth_unit="9")
     with pytest.raises(UsageError, match="give sampling_frequency="):
         spikecrsae.score(mine, truth)
-    with pytest.raises(UsageError, match="segment: says how truth_channel= is read"):
+    with pytest.raises(UsageError, match="options say how truth_channel= is read"):
         spikecrsae.score(sorting(), truth, segment=1)
+
+
+def test_spikes_of_another_program_need_a_rate(tmp_path):
+    _, truth = simulated()
+    table = "unit,sample\n" + "".join(f"{spike['unit']},{spike['sample']}\n" for spike in truth.data.spikes)
+    (tmp_path / "other.csv").write_text(table)
+    other = spikecrsae.score(tmp_path / "other.csv", truth, sampling_frequency=FS)
+    assert other.mean("accuracy") == 1.0
+    with pytest.raises(UsageError, match=r"other\.csv does not say at what rate"):
+        spikecrsae.score(tmp_path / "other.csv", truth)
+    with pytest.raises(InputError, match="missing does not exist"):
+        spikecrsae.score(tmp_path / "missing", truth)
 
 
 def test_only_known_spikes_in_the_sorted_part_count():
