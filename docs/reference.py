@@ -1,11 +1,18 @@
-"""A hook of mkdocs: the page reference.md, every command's own help, written anew whenever the site is built."""
+"""A hook of mkdocs: pages that are made when the site is built, every command's own help and the pages of the root folder."""
 
 from __future__ import annotations
+
+import re
+from pathlib import Path
 
 import click
 from mkdocs.structure.files import File, Files
 
 from spikecrsae.cli.main import cli
+
+
+#: Pages of the root folder, which the site shows under these names.
+ROOT_PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
 
 def page() -> str:
@@ -24,11 +31,18 @@ def _block(text: str) -> str:
 def on_files(files: Files, config) -> Files:
     """Called by mkdocs when it has collected the pages."""
     files.append(File.generated(config, "reference.md", content=page()))
+    for name, shown in ROOT_PAGES.items():
+        text = (Path(config.config_file_path).parent / name).read_text(encoding="utf-8")
+        text = re.sub(r"\]\((\w+\.md)", lambda link: f"]({ROOT_PAGES[link[1]]}", text.replace("](docs/", "](./"))
+        files.append(File.generated(config, shown, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, **_) -> str:
-    """Tables write `a\\|b` for a bar within code, as GitHub reads it; Python's Markdown would show the backslash."""
+    """Tables write `a\\|b` for a bar within code, as GitHub reads it; Python's Markdown would show the backslash. Links to pages
+    of the root folder lead to where the site shows them."""
+    for name, shown in ROOT_PAGES.items():
+        markdown = markdown.replace(f"../{name}", shown)
     return "\n".join(_unescaped(line) if line.startswith("|") else line for line in markdown.split("\n"))
 
 

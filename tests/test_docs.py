@@ -76,7 +76,7 @@ def test_every_exit_code_is_documented():
     assert {int(code) for code in rows("Exit codes")} == codes
 
 
-PAGES = sorted([ROOT / "README.md", ROOT / "sample_data" / "README.md", *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "sample_data" / "README.md", *(ROOT / "docs").rglob("*.md")])
 
 
 def anchors(page: Path) -> set[str]:

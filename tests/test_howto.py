@@ -23,7 +23,8 @@ from helpers.recordings import SAMPLE, cut_recording
 ROOT = Path(__file__).parents[1]
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / name for name in ("install.md", "tutorial.md", "contributing.md", "spikeinterface.md")),
+    ROOT / "CONTRIBUTING.md",
+    *(ROOT / "docs" / name for name in ("install.md", "tutorial.md", "spikeinterface.md")),
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
 )
 SHELL = ("", "sh")
