@@ -14,13 +14,13 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs lint hashes clean
+.PHONY: help demo test docs check hashes clean
 
 help:
 	@echo "make demo    sort the sample recording into demo-output/, score it and make its figures"
 	@echo "make test    run the tests"
 	@echo "make docs    build the documentation into site/"
-	@echo "make lint    check style"
+	@echo "make check   check style and types"
 	@echo "make hashes  write requirements-hashed.txt anew, after a change of constraints.txt"
 	@echo "make clean   remove the environment and what the commands above wrote"
 
@@ -38,9 +38,10 @@ docs: $(VENV)/.docs-installed
 	$(BIN)/mkdocs build --strict --clean
 	@echo "Open site/index.html, or with its search: $(BIN)/python -m http.server -d site"
 
-lint: $(VENV)/.lint-installed
+check: $(VENV)/.check-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 hashes: $(BIN)/python
 	$(BIN)/python .ci/hashes.py
@@ -62,10 +63,10 @@ $(VENV)/.docs-installed: $(VENV)/.installed
 	$(INSTALL) -e '.[docs]'
 	@touch $@
 
-$(VENV)/.lint-installed: constraints.txt | $(BIN)/python
-	$(INSTALL) ruff
+$(VENV)/.check-installed: $(VENV)/.installed
+	$(INSTALL) ruff mypy
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-output site build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) demo-output site build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -10,7 +10,6 @@ from mkdocs.structure.files import File, Files
 
 from spikecrsae.cli.main import cli
 
-
 #: Pages of the root folder, which the site shows under these names.
 ROOT_PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 

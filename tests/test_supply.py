@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 #: Its builds have one version and several hashes; docs/install.md says how it is checked.
@@ -39,6 +42,28 @@ def test_the_image_runs_as_nobody_special_with_its_caches_where_it_may_write():
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
     assert users and users[-1] not in ("root", "0")
     settings = dict(re.findall(r"(\w+)=(\S+)", " ".join(line for line in lines if line.startswith(("ENV", " ")))))
-    for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TRITON_CACHE_DIR", "HOME"):
+    for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "HOME"):
         assert settings[name].startswith("/tmp"), name
     assert settings["PYTHONDONTWRITEBYTECODE"] == "1"
+
+
+def test_the_version_is_the_same_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f'version: "{version}"' in (ROOT / "CITATION.cff").read_text().splitlines()
+    assert re.search(rf"^## \[{re.escape(version)}\] - ", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_the_citation_has_what_its_format_demands():
+    yaml = pytest.importorskip("yaml")
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    for reference in citation["references"]:
+        assert {"type", "title", "authors"} <= reference.keys()
+        assert all({"family-names", "given-names"} <= author.keys() for author in reference["authors"])
+
+
+def test_what_is_checked_has_a_pin():
+    assert {"ruff", "mypy"} <= pins((ROOT / "constraints.txt").read_text()).keys()
+    makefile = (ROOT / "Makefile").read_text()
+    for command in ("ruff check .", "ruff format --check .", "mypy"):
+        assert f"$(BIN)/{command}\n" in makefile

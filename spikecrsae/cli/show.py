@@ -10,6 +10,7 @@ import click
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, option, verbose_option
 from spikecrsae.errors import UsageError
+from spikecrsae.system.json_values import to_json
 from spikecrsae.system.text import counted
 
 #: Units of the quality columns that have one; {unit} is the recording's.
@@ -117,7 +118,7 @@ def _show_columns(sorting, row: int) -> None:
     """Every column of the unit table, a line each."""
     click.echo(f"unit {sorting.unit_ids[row]}, {counted(len(sorting.spike_samples(sorting.unit_ids[row])), 'spike')}")
     for name, values in sorting.units.items():
-        value = console.plain(values[row])
+        value = to_json(values[row])
         text = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
         unit = _MEASURED_IN.get(name, "").format(unit=sorting.amplitude_unit)
         console.say(f"  {name:<22} {text:>10} {unit}".rstrip())
