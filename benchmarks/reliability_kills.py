@@ -29,8 +29,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.results.folder import is_finished
-from spikecrsae.results.placement import changed_files, unfinished
+from spikecrsae.results.folder import ResultFolder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.stopped_runs import finished, start
@@ -105,9 +104,9 @@ class Lab:
 
 
 def stage_of(out: Path) -> str:
-    """The stage that the run which fills unfinished(out) has come to."""
+    """The stage that the run into `out` has come to."""
     try:
-        log = (unfinished(out) / "run.log").read_text(errors="replace")
+        log = (ResultFolder(out).unfinished / "run.log").read_text(errors="replace")
     except OSError:
         return "start"
     begun = [line.split()[-2] for line in log.splitlines() if line.endswith(" starts")]
@@ -123,7 +122,7 @@ def wait_for(process, out: Path, stage: str, delay: float) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    return is_finished(folder) and not changed_files(folder)
+    return ResultFolder(folder).is_finished() and not ResultFolder(folder).changed_files()
 
 
 def check(lab: Lab, out: Path, has_old: bool, tally: Tally, where: str) -> None:
@@ -134,7 +133,7 @@ def check(lab: Lab, out: Path, has_old: bool, tally: Tally, where: str) -> None:
 
     if digest(lab.recording) != lab.checksum:
         failed("the recording has changed")
-    places = [out, out.with_name(f".{out.name}.replaced"), unfinished(out)]
+    places = [out, out.with_name(f".{out.name}.replaced"), ResultFolder(out).unfinished]
     if out.exists():
         if not is_whole(out):
             failed("a result under the final name is not whole")
@@ -173,9 +172,9 @@ def trial(lab: Lab, number: int, seed: int, tally: Tally) -> None:
         process.kill()
         process.join()
         if process.exitcode == -signal.SIGKILL:
-            tally.kills[stage_of(out) if unfinished(out).exists() else wanted] += 1
+            tally.kills[stage_of(out) if ResultFolder(out).unfinished.exists() else wanted] += 1
             check(lab, out, has_old, tally, where)
-    had = any(unfinished(out).glob("resume/*.safetensors"))
+    had = any(ResultFolder(out).unfinished.glob("resume/*.safetensors"))
     errors = lab.root / f"errors{number}"
     if code := finished(*words, "--resume", errors=errors):
         tally.failures.append(f"{where}: --resume ended with {code}: {errors.read_text()}")
@@ -202,7 +201,7 @@ def stop(lab: Lab, number: int, seed: int, seconds: dict, failures: list[str]) -
     errors = lab.root / f"stop{number}.txt"
     process = start("sort", lab.recording, "-o", out, *(["--groups", "0,1,2,3"] if grouped else []), errors=errors)
     wait_for(process, out, "check" if not grouped else "start", 0)
-    while grouped and process.is_alive() and not unfinished(out).exists():
+    while grouped and process.is_alive() and not ResultFolder(out).unfinished.exists():
         time.sleep(0.002)
     wait_for(process, out, "start" if grouped else stage, rng.uniform(0, 4 if grouped else lab.lengths.get(stage, 0.3)))
     if not process.is_alive():
@@ -214,7 +213,7 @@ def stop(lab: Lab, number: int, seed: int, seconds: dict, failures: list[str]) -
     if process.exitcode == 0:
         return
     seconds["groups" if grouped else stage].append(took)
-    learned, said = any(unfinished(out).glob("resume/*.safetensors")), errors.read_text()
+    learned, said = any(ResultFolder(out).unfinished.glob("resume/*.safetensors")), errors.read_text()
     hard = "is taken back by the next run" in said
     if process.exitcode != 128 + sent or (not hard and ("To go on" in said) != learned) or "Traceback" in said:
         failures.append(f"stop {number}, {stage}: exit {process.exitcode}, learned {learned}: {said}")

@@ -32,6 +32,7 @@ from spikecrsae.progress import Observer
 from spikecrsae.run.batch import run_jobs
 from spikecrsae.run.job import Job
 from spikecrsae.simulate import preset_config, simulate, write_simulation
+from spikecrsae.system.processes import Processes
 
 FS, BLOCK_S = 30_000.0, 60.0
 #: What is promised: peak of resident memory of a long sort; how much slower the last hour may be than the first; growth of memory
@@ -187,14 +188,12 @@ def sort_batch(folder: Path, n: int, early: int, jobs: int) -> dict[str, dict]:
     shared: set[str] = set()
     try:
         todo = [Job((path,), folder / f"{path.stem}.sorted") for path in small_recordings(folder, n)]
-        events, states, done = run_jobs(todo, jobs), {}, 0
-        for event in events:
-            if event.result is not None:
-                done += 1
-                if event.result.state != "sorted":
-                    raise RuntimeError(f"{event.result.recording}: {event.result.error}")
-                if done in (early, n):
-                    states["early" if done == early else "last"] = _state(temporary, shared)
+        states: dict[str, dict] = {}
+        for done, (_, result) in enumerate(run_jobs(todo, Processes(jobs)), start=1):
+            if result.state != "sorted":
+                raise RuntimeError(f"{result.recording}: {result.error}")
+            if done in (early, n):
+                states["early" if done == early else "last"] = _state(temporary, shared)
         states["closed"] = _state(temporary, shared)
     finally:
         tempfile.tempdir = before

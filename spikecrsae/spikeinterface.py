@@ -18,10 +18,9 @@ from spikeinterface.sorters.sorterlist import sorter_dict, sorter_full_list
 
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, joined
-from spikecrsae.pipeline import groups
 from spikecrsae.readers.geometry import flatten_positions
-from spikecrsae.results.folder import MODEL, prepare_folder, read_sorting, write_result
-from spikecrsae.results.model_file import save_checkpoint
+from spikecrsae.results.folder import read_sorting
+from spikecrsae.run.job import Job, run_job
 
 _FIELDS = {f.name: f for stage in fields(Config) for f in fields(getattr(Config(), stage.name))}
 
@@ -68,21 +67,20 @@ class SpikeCRsAESorter(BaseSorter):
 
     @classmethod
     def _run_from_folder(cls, sorter_output_folder: Path, params: dict[str, Any], verbose: bool) -> None:
-        reopen = functools.partial(_reopened, sorter_output_folder.parent, params["by_group"])
-        recording = reopen()
-        outcome = groups.sort(recording, _config(params), reopen=reopen, jobs=params["jobs"])
-        run = {
-            "spikecrsae": cls.get_sorter_version(),
-            "recording": {"path": recording.source, "format": recording.format, "checksum": outcome.input_checksum},
-            "config": outcome.config.to_dict(),
-            "seed": outcome.config.runtime.seed,
-            "device": outcome.device,
-            "stage_seconds": outcome.stage_seconds,
-            "warnings": outcome.warnings,
-        }
-        folder = prepare_folder(sorter_output_folder, overwrite=True)
-        save_checkpoint(outcome.checkpoint, folder / MODEL)
-        write_result(folder, outcome.sorting, run)
+        folder = sorter_output_folder.parent
+        stored = next(folder.glob("spikeinterface_recording.*"), folder)
+        opener = functools.partial(_reopened, folder, params["by_group"])
+        run_job(
+            Job(
+                (stored,),
+                sorter_output_folder,
+                _config(params),
+                opener=opener,
+                jobs=params["jobs"],
+                overwrite=True,
+                keep_learned=False,
+            )
+        )
 
     @classmethod
     def _get_result_from_folder(cls, sorter_output_folder: Path) -> NumpySorting:

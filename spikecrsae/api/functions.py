@@ -20,9 +20,9 @@ from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import UsageError
 from spikecrsae.readers import ReadOptions, open_session, read_array, read_truth
-from spikecrsae.results.folder import MODEL, check_folder
+from spikecrsae.results.folder import MODEL, ResultFolder
 from spikecrsae.run.curated import is_sorting, open_sorting
-from spikecrsae.run.record import record, recording_facts
+from spikecrsae.run.record import model_facts, record, recording_facts
 from spikecrsae.system.json_values import to_json
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ def apply(
         raise UsageError(f"{model!r} has no model; give a sorting that sort has made, or its folder.")
     with _opened(recording, reader) as source, followed(callback, progress) as observer:
         work = functools.partial(groups.apply, found, source.recording, config, observer, reopen=source.reopen, jobs=jobs)
-        facts = {"task": "apply", "model": found.absolute() if isinstance(found, Path) else None}
+        options = {"estimate_errors": False, "save_components": False, "exports": []}
+        facts = {"task": "apply", "options": options, "model": model_facts(found) if isinstance(found, Path) else None}
         return _run(work, source, facts, folder, overwrite)
 
 
@@ -245,14 +246,14 @@ def _run(
 ) -> Sorting:
     """Call work() and make a Sorting of its Outcome, saved where a folder is given."""
     if folder is not None:
-        check_folder(folder, overwrite)
-    recorded = recording_facts(source.recording, source.paths, dict(source.reader))
+        ResultFolder(folder).check(overwrite)
+    facts = facts | {"recording": recording_facts(source.recording, source.paths, dict(source.reader))}
     began = datetime.now(UTC)
     outcome = work()
     outcome = replace(outcome, warnings=tuple(map(in_python_words, outcome.warnings)))
     for text in outcome.warnings:
         log.warning("%s", text)
-    sorting = Sorting(outcome.sorting, to_json(facts | record(recorded, outcome, began)), outcome.checkpoint)
+    sorting = Sorting(outcome.sorting, to_json(record(facts, outcome, began)), outcome.checkpoint)
     if folder is not None:
         sorting.save(folder, overwrite=overwrite)
     return sorting

@@ -119,15 +119,17 @@ class Sorting:
         Raises OutputError where the folder exists, unless it is an earlier result and overwrite is True.
         """
         from spikecrsae.report.html import report_html
-        from spikecrsae.results.folder import MODEL, prepare_folder, write_result
+        from spikecrsae.results.folder import MODEL, REPORT, ResultFolder
         from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 
         model = load_checkpoint(self.model) if isinstance(self.model, Path) else self.model
         page = report_html(self.data, self.run).encode()
-        path = prepare_folder(folder, overwrite)
-        if model is not None:
-            save_checkpoint(model, path / MODEL)
-        return write_result(path, self.data, self.run, files={"report.html": page})
+        result = ResultFolder(folder)
+        with result.lock(), result.replacing(overwrite) as work:
+            if model is not None:
+                save_checkpoint(model, work.path / MODEL)
+            work.write(self.data, self.run, files={REPORT: page})
+        return result.path
 
 
 def _table(columns: dict[str, np.ndarray], index: str | None = None) -> Any:

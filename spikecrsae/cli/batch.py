@@ -4,55 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from spikecrsae.cli import console, signals
-from spikecrsae.cli.options import (
-    SORT_FIELDS,
-    Command,
-    Name,
-    config_options,
-    json_option,
-    option,
-    quiet_option,
-    reader_options,
-    scheduler_option,
-    sort_options,
-    verbose_option,
-)
+from spikecrsae.cli.options import SORT_FIELDS, Command, Name, config_options, job_options, narrated, option, reader_options
 from spikecrsae.config import Config
 from spikecrsae.errors import EXIT_BATCH_FAILED, add_remedy
 from spikecrsae.system.text import counted
 
-#: Seconds that a batch has, when it is asked to stop, for its processes and its summary.
-STOP_S = 15.0
+#: Seconds that a batch has when it is asked to stop, and each of its processes for tidying up; the next run removes what a
+#: process leaves that takes longer.
+STOP_S, GRACE_S = 15.0, 1.5
 
 
 @click.command(cls=Command, short_help="Sort many recordings.")
 @click.argument("recordings", nargs=-1, required=True, metavar="RECORDING...")
 @option("-o", "--output", type=Name(), metavar="FOLDER", required=True, help="Where the results go, a folder each.")
 @option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Recordings sorted at once.")
-@scheduler_option
-@option("--resume", is_flag=True, help="Keep finished results that were made alike, go on with the rest.")
-@option("--overwrite", is_flag=True, help="Replace existing results, and of their folders only what their manifest lists.")
-@sort_options
+@option("--resume", is_flag=True, help="Keep finished results with the same settings, go on with the rest.")
+@job_options("overwrite", "save_components", "estimate_errors", "exports", "scheduler")
 @config_options(SORT_FIELDS)
 @reader_options
-@json_option
-@quiet_option
-@verbose_option
-@console.narrated
+@narrated
 def batch(
     recordings: tuple[str, ...],
     output: Path,
     jobs: int,
-    scheduler: str | None,
     resume: bool,
-    overwrite: bool,
-    choices: dict[str, bool],
+    choices: dict[str, Any],
     config: Config,
     reader: dict,
     as_json: bool,
@@ -63,55 +45,66 @@ def batch(
     RECORDING is a file or a quoted pattern such as 'data/*.nwb'. One that fails does not stop the others. batch.csv and
     batch.json in the folder say what became of each.
     """
-    from spikecrsae.run.batch import Result, find_recordings, plan_jobs, result_names, run_jobs
-    from spikecrsae.run.batch.result import make_folder, write_summary
+    from spikecrsae.run import batch as run
     from spikecrsae.run.job import Job
-    from spikecrsae.run.resume import how_to_go_on
+    from spikecrsae.run.resume import resume_command
+    from spikecrsae.system.dask import Cluster
     from spikecrsae.system.files import reserved
+    from spikecrsae.system.processes import Processes
 
-    found = find_recordings(recordings)
+    scheduler = choices["scheduler"]
+    found = run.find_recordings(recordings)
     wanted = [
-        Job((path,), output / name, config, reader, overwrite=overwrite, **choices)
-        for path, name in zip(found, result_names(found), strict=True)
+        Job((path,), output / name, config, reader, **choices)
+        for path, name in zip(found, run.result_names(found), strict=True)
     ]
-    make_folder(output)
+    run.make_folder(output)
     signals.be_patient(STOP_S)
     with reserved(output / "batch"):
-        todo, kept = plan_jobs(wanted, resume=resume)
-        results = {job.folder: Result.of(job) for job in wanted} | {job.folder: Result.kept(job) for job in kept}
+        todo, kept = run.plan_jobs(wanted, resume=resume)
+        results = {job.folder: run.Result(job.recording, job.folder) for job in wanted}
+        results |= {job.folder: run.Result.kept(job) for job in kept}
         if kept:
             narrator.say(f"{len(kept)} of {len(wanted)} recordings are sorted already")
-        events = run_jobs(todo, jobs, scheduler)
         try:
-            for result in _watched(events, todo, narrator):
+            for result in _watched(todo, Cluster(scheduler) if scheduler else Processes(jobs, GRACE_S), narrator):
                 results[result.folder] = result
         except (KeyboardInterrupt, signals.Terminated) as error:
-            add_remedy(error, how_to_go_on([word for word in sys.argv if word != "--resume"], "what is finished stays"))
+            command = [word for word in sys.argv if word != "--resume"]
+            add_remedy(error, resume_command(command, "what is finished stays"))
             raise
         finally:
-            write_summary(output, results.values(), {"jobs": jobs, "scheduler": scheduler, "config": config.to_dict()})
+            facts = {"jobs": jobs, "scheduler": scheduler, "config": config.to_dict()}
+            run.write_summary(output, results.values(), facts)
             _show(list(results.values()), output, as_json)
     n_failed = sum(result.state == "failed" for result in results.values())
     narrator.say(f"{len(results) - n_failed} of {len(results)} recordings are sorted; {output / 'batch.csv'} lists them")
     return EXIT_BATCH_FAILED if n_failed else 0
 
 
-def _watched(events: Iterator, todo: list, narrator: console.Narrator) -> Iterator:
-    """The results as they come, with a line for each and, on a terminal, what is at work."""
-    at_work: dict[int, str] = {}
-    n_done = 0
-    # closed here, so that an interruption stops the jobs before anything else is done
-    with contextlib.closing(events), contextlib.closing(console.Board(narrator)) as board:
-        for event in events:
-            name = todo[event.index].folder.name
-            if event.result is None:
-                at_work[event.index] = f"{name}: {event.stage}" if event.stage else name
-            else:
-                n_done += 1
-                at_work.pop(event.index, None)
-                narrator.say(f"  [{n_done}/{len(todo)}] {name:<20} {_outcome(event.result)}")
-                yield event.result
-            board.show(list(at_work.values()))
+def _watched(todo: list, workers, narrator: console.Narrator):
+    """Yield the results as they come, with a line for each and, on a terminal, the stages that are at work."""
+    from spikecrsae.run.batch import run_jobs
+
+    stages: dict[int, str] = {}
+    ended: set[int] = set()
+
+    def show(index: int, stage: str, has_ended: bool) -> None:
+        if index not in ended:
+            stages[index] = f"{todo[index].folder.name}: {stage}"
+            board.show(list(stages.values()))
+
+    # the results are closed first, so that an interruption stops the jobs before anything else is done
+    with (
+        contextlib.closing(console.Board(narrator)) as board,
+        contextlib.closing(run_jobs(todo, workers, show)) as results,
+    ):
+        for index, result in results:
+            ended.add(index)
+            stages.pop(index, None)
+            narrator.say(f"  [{len(ended)}/{len(todo)}] {result.folder.name:<20} {_outcome(result)}")
+            board.show(list(stages.values()))
+            yield result
 
 
 def _outcome(result) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import EXPORT_FORMATS, Command, json_option, option, quiet_option, reader_options, verbose_option
+from spikecrsae.cli.options import EXPORT_FORMATS, Command, narrated, option, reader_options
 from spikecrsae.system.text import counted
 
 
@@ -27,10 +27,7 @@ from spikecrsae.system.text import counted
 )
 @option("--overwrite", is_flag=True, help="Replace what is there, unless it was worked on since.")
 @reader_options
-@json_option
-@quiet_option
-@verbose_option
-@console.narrated
+@narrated
 def export(
     sorting: Path,
     kind: str,

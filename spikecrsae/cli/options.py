@@ -12,6 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from spikecrsae.cli import console
 from spikecrsae.config import Config, load_config
 
 #: Configuration fields that are options of `sort`; the others are reached through --config.
@@ -115,14 +116,7 @@ output_option = option("-o", "--output", type=Name(), metavar="FOLDER", help="Wh
 overwrite_option = option(
     "--overwrite", is_flag=True, help="Replace an existing result, and of its folder only what its manifest lists."
 )
-jobs_option = option(
-    "--jobs", type=click.IntRange(1), metavar="N", help="Groups of channels at the same time; as many as cores unless given."
-)
-scheduler_option = option(
-    "--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs."
-)
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-quiet_option = option("--quiet", is_flag=True, help="No narration on standard error, errors only.")
 verbose_option = option("--verbose", is_flag=True, help="More narration; the full traceback of an internal error.")
 
 
@@ -171,29 +165,52 @@ def reader_options(function: Callable) -> Callable:
     )
 
 
-def sort_options(function: Callable) -> Callable:
-    """What can be asked of a sorting besides its configuration; the command receives it as the dict `choices`, fields of a
-    Job."""
+#: What can be asked of a job besides its configuration: options by the fields of run.job.Job that they set.
+_JOB_OPTIONS = {
+    "overwrite": overwrite_option,
+    "resume": option("--resume", is_flag=True, help="Go on where the same run was stopped."),
+    "save_components": option(
+        "--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large)."
+    ),
+    "estimate_errors": option(
+        "--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time."
+    ),
+    "exports": option(
+        "--export",
+        "exports",
+        type=click.Choice(EXPORT_FORMATS),
+        multiple=True,
+        help="Also write this format into the result, as the command export does. May be given several times.",
+    ),
+    "jobs": option(
+        "--jobs",
+        type=click.IntRange(1),
+        metavar="N",
+        help="Groups of channels at the same time; as many as cores unless given.",
+    ),
+    "scheduler": option(
+        "--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs."
+    ),
+}
 
-    @functools.wraps(function)
-    def command(**values):
-        names = ("save_components", "estimate_errors", "exports")
-        return function(choices={name: values.pop(name) for name in names}, **values)
 
-    return _stack(
-        command,
-        option("--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large)."),
-        option(
-            "--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time."
-        ),
-        option(
-            "--export",
-            "exports",
-            type=click.Choice(EXPORT_FORMATS),
-            multiple=True,
-            help="Also write this format into the result, as the command export does. May be given several times.",
-        ),
-    )
+def job_options(*names: str) -> Callable:
+    """Options for these fields of a Job; the command receives them as the dict `choices`."""
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def command(**values):
+            return function(choices={name: values.pop(name) for name in names}, **values)
+
+        return _stack(command, *(_JOB_OPTIONS[name] for name in names))
+
+    return decorate
+
+
+def narrated(function: Callable) -> Callable:
+    """Options for what is printed; the command receives `as_json`, and a Narrator as `narrator`."""
+    quiet = option("--quiet", is_flag=True, help="No narration on standard error, errors only.")
+    return _stack(console.narrated(function), json_option, quiet, verbose_option)
 
 
 def config_options(names: tuple[str, ...], file: bool = True) -> Callable:

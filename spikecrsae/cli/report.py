@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import Command, json_option, option, quiet_option, tolerance_option, verbose_option
+from spikecrsae.cli.options import Command, narrated, option, tolerance_option
 from spikecrsae.errors import OutputError, UsageError
 
 _REPORT = "report.html"
@@ -36,10 +36,7 @@ _FORMATS = ("png", "svg", "pdf")
 )
 @option("--truth", type=click.Path(path_type=Path), metavar="FILE", help="Known spikes, or a recording that holds them.")
 @tolerance_option
-@json_option
-@quiet_option
-@verbose_option
-@console.narrated
+@narrated
 def report(
     sorting: Path,
     output: Path | None,
@@ -59,7 +56,7 @@ def report(
     if kinds and figures is None:
         raise UsageError("--figure-format says how the files of --figures are written, which is not given; leave it out.")
     from spikecrsae.report.html import report_html
-    from spikecrsae.results.added_files import write_added
+    from spikecrsae.results.folder import ResultFolder
     from spikecrsae.run.curated import open_sorting
 
     found, run = open_sorting(sorting)
@@ -67,7 +64,7 @@ def report(
     known = _truth(found, truth, tolerance_ms) if truth else None
     drawn = _figures(found, run, known, kinds or _FORMATS[:1], narrator) if figures else {}
     page = report_html(found, run, known).encode()
-    written = write_added(figures, drawn, result=sorting, overwrite=overwrite) if figures else []
+    written = ResultFolder(sorting).write_extra(figures, drawn, overwrite) if figures else []
     _write(target, page)
     if figures:
         narrator.say(f"wrote {len(written)} figures into {figures}")
@@ -98,7 +95,7 @@ def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
     """Where the page goes. Raises UsageError where that is not said or no name of a page, OutputError where a file of other origin is there."""
     from spikecrsae.exports.export import place_of_exports
     from spikecrsae.readers.phy_names import is_phy_folder
-    from spikecrsae.results.folder import is_listed
+    from spikecrsae.results.folder import ResultFolder
 
     if output is None and is_phy_folder(sorting):
         output = place_of_exports(sorting) / _REPORT
@@ -106,7 +103,7 @@ def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
         if not sorting.is_dir():
             raise UsageError(f"{sorting} is no result folder, which the page could go to; give its place with -o.")
         target = sorting / _REPORT
-        if target.exists() and not is_listed(target):
+        if target.exists() and not ResultFolder(sorting).lists(_REPORT):
             raise OutputError(f"{target} is not of this result and is not overwritten; choose another place with -o.")
         return target
     if output.is_dir():
@@ -130,9 +127,9 @@ def _truth(sorting, path: Path, tolerance_ms: float):
 
 
 def _write(target: Path, page: bytes) -> None:
-    from spikecrsae.results.folder import SORTING, add_to_manifest
+    from spikecrsae.results.folder import SORTING, ResultFolder
     from spikecrsae.system.files import write_atomic
 
     write_atomic(target, [page])
     if target.name == _REPORT and target.with_name(SORTING).is_file():
-        add_to_manifest(target.parent, [target.name])
+        ResultFolder(target.parent).add([target.name])

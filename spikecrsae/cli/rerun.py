@@ -7,16 +7,7 @@ from pathlib import Path
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import (
-    Command,
-    Name,
-    json_option,
-    option,
-    output_option,
-    overwrite_option,
-    quiet_option,
-    verbose_option,
-)
+from spikecrsae.cli.options import Command, Name, narrated, option, output_option, overwrite_option
 from spikecrsae.errors import EXIT_DIFFERENT
 
 
@@ -27,10 +18,7 @@ from spikecrsae.errors import EXIT_DIFFERENT
 @option(
     "--recording", type=Name(), multiple=True, metavar="FILE", help="Where it lies now, if moved; each file of a session."
 )
-@json_option
-@quiet_option
-@verbose_option
-@console.narrated
+@narrated
 def rerun(
     run_json: Path,
     output: Path | None,
@@ -39,7 +27,7 @@ def rerun(
     as_json: bool,
     narrator: console.Narrator,
 ) -> int:
-    """Sort once more what RUN.JSON records: the same recording, reading options, settings and seed.
+    """Repeat the run that RUN.JSON records: the same recording, reading options, settings, seed and model.
 
     RUN.JSON is the run.json of a result, or the result folder. The new result is a folder beside it, <folder>.rerun, or the
     one given by -o. A recording that has changed is refused.
@@ -59,8 +47,8 @@ def rerun(
     outcome = run_job(job, narrator)
     identical = spikes_digest(outcome.sorting) == record.values.get("spikes_sha256")
     code = show_outcome(outcome, folder, as_json, narrator, identical_spikes=identical)
-    if record.device_differs(outcome.device):
-        narrator.say(f"Warning: the first run was on {record.values.get('device')}, this one on {outcome.device}.")
+    if outcome.device != record.values["device"]:
+        narrator.say(f"Warning: the first run was on {record.values['device']}, this one on {outcome.device}.")
     if identical:
         narrator.say("spikes.csv is identical to the first run's.")
         return code

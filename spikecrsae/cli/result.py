@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import click
+
 from spikecrsae.cli import console
 from spikecrsae.errors import EXIT_NO_UNITS
 from spikecrsae.system.text import counted
@@ -25,6 +27,16 @@ _SHOWN = {
 }
 #: Widths of a unit's picture, the widest that the terminal has room for is taken.
 _PICTURE_WIDTHS = (16, 12, 8)
+
+
+def result_folder(recordings: tuple[Path, ...], output: Path | None) -> Path:
+    """Return where the result of recordings goes: `output`, else beside the one recording. Raises click.UsageError where
+    there are several and no output."""
+    from spikecrsae.results.folder import default_result_path
+
+    if len(recordings) > 1 and output is None:
+        raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
+    return output or default_result_path(recordings[0])
 
 
 def show_outcome(

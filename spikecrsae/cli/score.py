@@ -11,17 +11,7 @@ from typing import Any
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import (
-    Command,
-    Name,
-    json_option,
-    option,
-    output_option,
-    quiet_option,
-    reader_options,
-    tolerance_option,
-    verbose_option,
-)
+from spikecrsae.cli.options import Command, Name, narrated, option, output_option, reader_options, tolerance_option
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.text import cell_text
 
@@ -48,10 +38,7 @@ _CURVE = "tradeoff.csv"
 @option("--exhaustive", is_flag=True, help="The truth names every neuron: also count false, redundant and merged units.")
 @output_option
 @reader_options
-@json_option
-@quiet_option
-@verbose_option
-@console.narrated
+@narrated
 def score(
     sorting: Path,
     truth: Path,
@@ -179,7 +166,7 @@ def _write_curves(folder: Path, curves: dict, comparison, sorting) -> list[Path]
     """Write tradeoff.csv with all curves and a figure of each, listed in the manifest if the folder is a result."""
     from spikecrsae.report.figures import figure_file, tradeoff_figures
     from spikecrsae.report.pictures import tradeoff_pictures
-    from spikecrsae.results.added_files import write_added
+    from spikecrsae.results.folder import ResultFolder
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -190,7 +177,7 @@ def _write_curves(folder: Path, curves: dict, comparison, sorting) -> list[Path]
         writer.writerows([cell_text(name), units[name], f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points)
     figures = tradeoff_figures(tradeoff_pictures(curves, comparison, sorting))
     contents = {f"{name}.png": figure_file(drawing, "png", name) for name, drawing in figures.items()}
-    return write_added(folder, {_CURVE: table.getvalue().encode(), **contents}, result=folder)
+    return ResultFolder(folder).write_extra(folder, {_CURVE: table.getvalue().encode(), **contents})
 
 
 def _show(comparison) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import Command, Name, json_option, option, quiet_option, verbose_option
+from spikecrsae.cli.options import Command, Name, narrated, option
 from spikecrsae.system.text import counted
 
 
@@ -59,10 +59,7 @@ def _field_options(function):
 )
 @option("--overwrite", is_flag=True, help="Replace OUT where it is an earlier simulation.")
 @_field_options
-@json_option
-@quiet_option
-@verbose_option
-@console.narrated
+@narrated
 def simulate(out: Path, preset: str, overwrite: bool, as_json: bool, narrator: console.Narrator, **values) -> None:
     """Write a simulated recording with its true spikes to OUT, an HDF5 file.
 

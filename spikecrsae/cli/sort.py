@@ -13,16 +13,11 @@ from spikecrsae.cli.options import (
     Command,
     Name,
     config_options,
-    jobs_option,
-    json_option,
+    job_options,
+    narrated,
     option,
     output_option,
-    overwrite_option,
-    quiet_option,
     reader_options,
-    scheduler_option,
-    sort_options,
-    verbose_option,
 )
 from spikecrsae.config import Config
 
@@ -30,26 +25,15 @@ from spikecrsae.config import Config
 @click.command(cls=Command, short_help="Find the units and spikes of a recording: the main job.")
 @click.argument("recordings", type=Name(), nargs=-1, metavar="RECORDING...")
 @output_option
-@overwrite_option
-@option("--resume", is_flag=True, help="Go on where the same run was stopped.")
-@sort_options
-@jobs_option
-@scheduler_option
+@job_options("overwrite", "resume", "save_components", "estimate_errors", "exports", "jobs", "scheduler")
 @config_options(SORT_FIELDS)
 @option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @reader_options
-@json_option
-@quiet_option
-@verbose_option
-@console.narrated
+@narrated
 def sort(
     recordings: tuple[Path, ...],
     output: Path | None,
-    overwrite: bool,
-    resume: bool,
     choices: dict[str, Any],
-    jobs: int | None,
-    scheduler: str | None,
     config: Config,
     dump_config: bool,
     reader: dict,
@@ -66,15 +50,9 @@ def sort(
         return 0
     if not recordings:
         raise click.UsageError("Missing argument 'RECORDING'.", click.get_current_context())
-    if len(recordings) > 1 and output is None:
-        raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
 
-    from spikecrsae.cli.result import show_outcome
-    from spikecrsae.results.folder import default_result_path
+    from spikecrsae.cli.result import result_folder, show_outcome
     from spikecrsae.run.job import Job, run_job
 
-    folder = output or default_result_path(recordings[0])
-    job = Job(
-        recordings, folder, config, reader, jobs=jobs, scheduler=scheduler, overwrite=overwrite, resume=resume, **choices
-    )
-    return show_outcome(run_job(job, narrator), folder, as_json, narrator)
+    job = Job(recordings, result_folder(recordings, output), config, reader, **choices)
+    return show_outcome(run_job(job, narrator), job.folder, as_json, narrator)

@@ -18,6 +18,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.data.waveforms import Signal, used_channels
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError
+from spikecrsae.exports.folder import ExportFolder
 from spikecrsae.exports.klusters import klusters_files
 from spikecrsae.exports.mat import mat_file
 from spikecrsae.exports.neo import neo_file
@@ -27,8 +28,8 @@ from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.readers import open_session
 from spikecrsae.readers.phy_names import is_phy_folder
-from spikecrsae.results.folder import MANIFEST, SORTING, add_to_manifest, refuse_link
-from spikecrsae.results.placement import check_export, write_export
+from spikecrsae.results.folder import SORTING, ResultFolder
+from spikecrsae.results.output_folder import MANIFEST, refuse_link
 from spikecrsae.results.tables import spikes_csv, units_csv
 from spikecrsae.system.files import write_atomic
 from spikecrsae.system.safe_hdf5 import open_hdf5, rehearsed, whole
@@ -84,7 +85,7 @@ def check_place(place: str | Path, kind: str, overwrite: bool = False) -> None:
     """Whether the format may be written to `place`, without touching anything; raises OutputError or UsageError if not."""
     place, suffix = Path(place), Path(FORMATS[kind].name).suffix
     if FORMATS[kind].is_folder:
-        check_export(place, overwrite)
+        ExportFolder(place).check(overwrite)
         return
     if place.suffix.lower() != suffix:
         raise UsageError(f"{place} must end in {suffix}, which is how {kind} files are known; change the name after -o.")
@@ -139,12 +140,12 @@ def export(
     elif _lacks(kind, run):
         logger.warning("without the recording: %s", _lacks(kind, run))
     if FORMATS[kind].is_folder:
-        return write_export(place, _files(sorting, run, kind, place, recording), overwrite)
+        return ExportFolder(place).write(_files(sorting, run, kind, place, recording), overwrite)
     if recording is not None and place.exists() and place.samefile(recording.source):
         raise OutputError(f"{place} is the recording, which is not overwritten; choose another name with -o.")
     write_atomic(place, [_file(sorting, run, kind, recording)])
     if all((place.parent / name).is_file() for name in (SORTING, MANIFEST)):
-        add_to_manifest(place.parent, [place.name])
+        ResultFolder(place.parent).add([place.name])
     return place
 
 

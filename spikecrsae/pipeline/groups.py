@@ -31,10 +31,9 @@ from spikecrsae.pipeline.sort import Outcome, apply_to_group, busiest_stretch, s
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
-from spikecrsae.results.components import ComponentWriter
 from spikecrsae.results.model_file import check_groups, load_checkpoint
 from spikecrsae.system.logs import collected, repeat
-from spikecrsae.system.processes import Processes, StageCounter, Workers
+from spikecrsae.system.processes import OnStage, Processes, StageReporter, Workers
 from spikecrsae.system.text import counted
 from spikecrsae.system.threads import n_cores
 from spikecrsae.units import s_to_samples
@@ -69,7 +68,8 @@ class Group:
         part = recording.select(self.channels)
         log.info("channels %s", ", ".join(part.channel_ids))
         if self.model is not None:
-            return apply_to_group(self.model, part, self.config, observer, f"of group {self.name}", gather)
+            name = f"of group {self.name}" if self.name else "that is applied"
+            return apply_to_group(self.model, part, self.config, observer, name, gather)
         outcome = sort_group(part, self.config, observer, gather=gather, cache=self.cache)
         return _self_tested(part, outcome, observer, self.cache) if self.self_test else outcome
 
@@ -102,7 +102,6 @@ def sort(
     recording: Recording,
     config: Config,
     observer: Observer | None = None,
-    components_path: Path | None = None,
     *,
     reopen: Reopen | None = None,
     jobs: int | None = None,
@@ -119,19 +118,16 @@ def sort(
     group can be sorted; one that cannot is a warning.
     """
     observer = observer or Observer()
-    if not recording.groups and not (cluster and cluster.far):
+    if not recording.groups and not (cluster and cluster.is_remote):
         gather = Elsewhere(reopen, cluster) if cluster else gathered
-        outcome = sort_group(recording, config, observer, components_path, gather, cache)
+        outcome = sort_group(recording, config, observer, gather, cache)
         return _self_tested(recording, outcome, observer, cache) if self_test else outcome
     found = recording.groups or {"": tuple(range(recording.n_channels))}
     groups = [
         Group(name, channels, config, self_test, cache=cache and (cache.part(str(number)) if name else cache))
         for number, (name, channels) in enumerate(found.items())
     ]
-    outcome = _run(groups, recording, observer, reopen, jobs, cluster)
-    if components_path is not None:
-        ComponentWriter(outcome.sorting).write(components_path, observer)
-    return outcome
+    return _run(groups, recording, observer, reopen, jobs, cluster)
 
 
 def apply(
@@ -149,32 +145,43 @@ def apply(
     model: a model file, or what load_checkpoint reads.
     """
     observer, saved = observer or Observer(), load_checkpoint(model) if isinstance(model, Path) else model
-    model_path = str(model) if isinstance(model, Path) else "of this sorting"
-    if "groups" not in saved:
-        return apply_to_group(saved, recording, config, observer, model_path)
-    check_groups(saved, model_path)
-    if saved["n_channels"] != recording.n_channels:
-        raise InputError(
-            f"{recording.source} has {recording.n_channels} channels, the model {model_path} {saved['n_channels']}; they must agree. "
-            "Choose channels with --channels."
-        )
-    groups = [
-        Group(name, tuple(group["channels"].tolist()), config, model=group["model"])
-        for name, group in saved["groups"].items()
-    ]
+    name = str(model) if isinstance(model, Path) else "of this sorting"
+    found = _groups_of_model(saved, name, recording)
+    if not found and not (cluster and cluster.is_remote):
+        gather = Elsewhere(reopen, cluster) if cluster else gathered
+        return apply_to_group(saved, recording, config, observer, name, gather)
+    groups = [Group(name, channels, config, model=saved["groups"][name]["model"]) for name, channels in found.items()]
+    groups = groups or [Group("", tuple(range(recording.n_channels)), config, model=saved)]
     return _run(groups, recording, observer, reopen, jobs, cluster)
 
 
-def input_checksum(recording: Recording, config: Config, observer: Observer | None = None) -> str:
-    """The input_checksum that the outcome of `sort` has, by reading the recording once for each group and sorting nothing.
+def _groups_of_model(saved: dict[str, Any], name: str, recording: Recording) -> dict[str, tuple[int, ...]]:
+    """Return the channels of each group of a model, none where it is of all channels together. Raises InputError where it is
+    damaged or does not fit the recording."""
+    if "groups" not in saved:
+        return {}
+    check_groups(saved, name)
+    if saved["n_channels"] != recording.n_channels:
+        raise InputError(
+            f"{recording.source} has {recording.n_channels} channels, the model {name} {saved['n_channels']}; they must agree. "
+            "Choose channels with --channels."
+        )
+    return {name: tuple(group["channels"].tolist()) for name, group in saved["groups"].items()}
 
-    Raises InputError where no channel can be used.
-    """
+
+def input_checksum(
+    recording: Recording, config: Config, observer: Observer | None = None, model_path: Path | None = None
+) -> str:
+    """Return the input_checksum that the outcome of `sort` has, or of `apply` with a model, by reading the recording once for
+    each group. Raises InputError where no channel can be used."""
+    groups = (
+        recording.groups if model_path is None else _groups_of_model(load_checkpoint(model_path), str(model_path), recording)
+    )
     chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
     gaps = gaps_from_the_start(config.preprocess.exclude_s, recording)
     whole = tuple(range(recording.n_channels))
     found: list[str | InputError] = []
-    for channels in recording.groups.values() or [whole]:
+    for channels in groups.values() or [whole]:
         try:
             part = recording.select(channels).in_range()
             found.append(survey(part, chunk_size, observer or Observer(), gaps).checksum)
@@ -185,7 +192,7 @@ def input_checksum(recording: Recording, config: Config, observer: Observer | No
     known = [checksum for checksum in found if isinstance(checksum, str)]
     if not known:
         raise found[0]
-    return _together(known) if recording.groups else known[0]
+    return _together(known) if groups else known[0]
 
 
 def _together(checksums: Iterable[str]) -> str:
@@ -204,16 +211,15 @@ def _run(
     stages = [_STAGES + group.self_test if group.model is None else _STAGES_OF_APPLY for group in groups]
     observer.start("groups", sum(stages))
     workers = cluster or _processes(groups, reopen, jobs)
+
+    def count(number: int, stage: str, has_ended: bool) -> None:
+        if has_ended:
+            observer.advance()
+
     if workers is None:
-        results = [_tried(group, recording, StageCounter(observer.advance)) for group in groups]
+        results = [_tried(group, recording, StageReporter(functools.partial(count, 0))) for group in groups]
     else:
-        gather = Elsewhere(reopen, cluster) if cluster else gathered
-        found = dict(workers.each(_reopened, (reopen, gather), groups, observer.advance))
-        for result in (found[number] for number in range(len(groups))):
-            if isinstance(result, Exception):
-                raise result
-            repeat(result[1])
-        results = [found[number][0] for number in range(len(groups))]
+        results = _run_elsewhere(groups, workers, reopen, Elsewhere(reopen, cluster) if cluster else gathered, count)
     for result in results:
         # what is wrong with a group's signal concerns it alone; what is wrong with the disk does not
         alone = groups[0].name and isinstance(result, InputError) and not isinstance(result, ReadError)
@@ -225,6 +231,22 @@ def _run(
     outcome = merged(recording, outcomes) if groups[0].name else results[0]
     observer.finish(f"{counted(len(groups), 'group')}, {counted(outcome.sorting.n_units, 'unit')}")
     return outcome
+
+
+def _run_elsewhere(
+    groups: list[Group], workers: Workers, reopen: Reopen | None, gather: Gather, on_stage: OnStage
+) -> list[Outcome | Exception]:
+    """Return the groups' outcomes, or why they cannot be sorted. Raises what ends a worker."""
+    found = {}
+    with contextlib.closing(workers.each(_reopened, (reopen, gather), groups, on_stage)) as results:
+        for number, result in results:
+            if isinstance(result, Exception):
+                raise result
+            found[number] = result
+    in_order = [found[number] for number in range(len(groups))]
+    for _, records in in_order:
+        repeat(records)
+    return [result for result, _ in in_order]
 
 
 def _processes(groups: list[Group], reopen: Reopen | None, jobs: int | None) -> Workers | None:

@@ -37,7 +37,6 @@ from spikecrsae.preprocess.survey import Survey
 from spikecrsae.preprocess.survey import survey as survey_recording
 from spikecrsae.preprocess.whitening import check_filter, fit
 from spikecrsae.progress import Observer
-from spikecrsae.results.components import ComponentWriter
 from spikecrsae.results.model_file import check_model, load_checkpoint
 from spikecrsae.system.text import counted
 from spikecrsae.system.threads import n_cores
@@ -83,14 +82,13 @@ def sort_group(
     recording: Recording,
     config: Config,
     observer: Observer | None = None,
-    components_path: Path | None = None,
     gather: Gather = gathered,
     cache: LearnedCache | None = None,
 ) -> Outcome:
     """Find the units of a recording, all channels as one group, in its time range; their templates and their spikes.
 
-    components_path: where to write each unit's separated signal, if anywhere. gather: where its blocks are decoded, with the
-    same result anywhere. cache: stores the learned model; a matching entry skips learning.
+    gather: where its blocks are decoded, with the same result anywhere. cache: stores the learned model; a matching entry
+    skips learning.
     Raises UsageError where values of the configuration exclude each other, InputError where the recording cannot be sorted; one
     without any unit is no error, its sorting is empty.
     """
@@ -124,11 +122,7 @@ def sort_group(
     learned = Learned.from_bytes(learned.to_bytes())
     used = recording.select(np.flatnonzero(learned.survey.usable))
     view = PreprocessedRecording(used, learned.preprocessor, learned.gaps)
-    outcome = _finish(whole, view, learned.survey, learned.model, window.n_times, config, device, observer, clock, gather)
-    if components_path is not None:
-        ComponentWriter(outcome.sorting).write(components_path, observer)
-        clock.lap("components")
-    return outcome
+    return _finish(whole, view, learned.survey, learned.model, window.n_times, config, device, observer, clock, gather)
 
 
 @_one_thread_for_matrices

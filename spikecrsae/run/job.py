@@ -1,59 +1,54 @@
-"""One recording, sorted into a result folder: what `sort`, `batch` and `rerun` share."""
+"""One recording and its result folder: what `sort`, `apply`, `batch`, `rerun` and the SpikeInterface sorter have in common."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import hashlib
 import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikecrsae.config import Config
-from spikecrsae.errors import OutputError, SpikeCRsAEError, add_remedy
+from spikecrsae.data.recording import Recording
+from spikecrsae.errors import OutputError, add_remedy
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
-from spikecrsae.results.folder import (
-    MANIFEST,
-    MODEL,
-    add_to_manifest,
-    check_folder,
-    is_finished,
-    prepare_folder,
-    write_result,
-)
-from spikecrsae.results.placement import put_in_place, settle, unfinished
+from spikecrsae.results.folder import COMPONENTS, LOG, MODEL, REPORT, RESUME, ResultFolder
 from spikecrsae.run import resume
-from spikecrsae.run.record import file_state, names_a_file, read_options, record, recording_facts
+from spikecrsae.run.record import file_state, model_facts, names_a_file, read_options, record, recording_facts
 from spikecrsae.system.dask import Cluster
-from spikecrsae.system.files import reserved, writing
+from spikecrsae.system.files import write_atomic, writing
 from spikecrsae.system.json_values import to_json
 from spikecrsae.system.logs import logging_to_file
-from spikecrsae.system.threads import n_cores
 
-LOG, COMPONENTS = "run.log", "components.h5"
+if TYPE_CHECKING:
+    from spikecrsae.pipeline.sort import Outcome
 
 
 @dataclass(frozen=True)
 class Job:
-    """A recording to sort, how, and the folder for the result.
+    """A recording, what is to be done with it, and the folder for the result.
 
-    recordings: its file, or those of one session in order. reader: fields of ReadOptions. exports: further formats that the
-    result is written in (export.FORMATS). jobs: groups of channels sorted at the same time, None for as many as there are
-    cores. scheduler: of a Dask cluster over which groups and blocks are spread. overwrite: replace an earlier result.
-    resume: go on where an earlier run of the same job was stopped. stays: keep what was learned for that, where this run is
-    stopped. command: the words that asked for it, for run.json.
+    recordings: its file, or those of one session in order. reader: fields of ReadOptions. task: sort, or apply, which finds the
+    units of `model` (a model file, or the result folder that holds it). opener: opens the recording in place of the readers; it
+    is pickled where several processes work. exports: further formats that the result is written in (export.FORMATS). jobs:
+    groups of channels at the same time, None for as many as there are cores. scheduler: of a Dask cluster over which groups and
+    blocks are spread. overwrite: replace an earlier result. resume: continue where an earlier run of the same job was stopped.
+    keep_learned: keep for that what was learned if this run is stopped. command: the words that asked for it, for run.json.
     """
 
     recordings: tuple[Path, ...]
     folder: Path
     config: Config = field(default_factory=Config)
     reader: dict[str, Any] = field(default_factory=dict)
+    task: str = "sort"
+    model: Path | None = None
+    opener: Callable[[], Recording] | None = None
     estimate_errors: bool = False
     save_components: bool = False
     exports: tuple[str, ...] = ()
@@ -61,7 +56,7 @@ class Job:
     scheduler: str | None = None
     overwrite: bool = False
     resume: bool = False
-    stays: bool = True
+    keep_learned: bool = True
     command: tuple[str, ...] = field(default_factory=lambda: tuple(word for word in sys.argv if word != "--resume"))
 
     @property
@@ -70,7 +65,7 @@ class Job:
         return self.recordings[0]
 
     @property
-    def choices(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """What was asked for besides the configuration, as JSON values."""
         return {
             "estimate_errors": self.estimate_errors,
@@ -78,8 +73,12 @@ class Job:
             "exports": list(self.exports),
         }
 
+    def open(self) -> Recording:
+        """Open the recording. Raises InputError or UsageError as the readers do."""
+        return self.opener() if self.opener else open_session(self.recordings, **self.reader)
+
     def with_full_paths(self) -> Job:
-        """The same job, which means the same files in any working folder."""
+        """Return the same job, which means the same files in any working folder."""
         reader = {
             name: os.path.abspath(value) if isinstance(value, Path) or names_a_file(name, value) else value
             for name, value in self.reader.items()
@@ -88,64 +87,78 @@ class Job:
             self,
             recordings=tuple(path.absolute() for path in self.recordings),
             folder=self.folder.absolute(),
+            model=self.model and self.model.absolute(),
             reader=reader,
         )
 
     @property
+    def model_file(self) -> Path:
+        """The file of the model that is applied."""
+        model = (self.model or Path()).absolute()
+        return model / MODEL if model.is_dir() else model
+
+    @property
     def request(self) -> dict[str, Any]:
-        """What decides about the result, as run.json records it: how it is to be made, and of which files."""
-        return {
-            "task": "sort",
+        """What decides about the result, as run.json records it. Raises InputError where the model cannot be read."""
+        request: dict[str, Any] = {
+            "task": self.task,
             "spikecrsae": version("spikecrsae"),
             "config": self.config.to_dict(),
-            "options": self.choices,
+            "options": self.options,
             "recording": {
                 "paths": [os.path.abspath(path) for path in self.recordings],
                 "read_options": read_options(self.recordings, self.reader),
                 **file_state(self.recordings),
             },
         }
+        if self.task == "apply":
+            # the other settings are those of the model
+            chosen = {
+                "preprocess": ("exclude_s", "find_artefacts"),
+                "infer": ("chunk_s",),
+                "runtime": ("seed", "device", "memory_limit"),
+            }
+            request["config"] = {s: {name: request["config"][s][name] for name in names} for s, names in chosen.items()}
+            request["model"] = model_facts(self.model_file)
+        return request
 
 
-def run_job(job: Job, observer: Observer | None = None):
-    """Sort a recording into its folder; returns the pipeline's Outcome, of a result that was there already without its
-    checkpoint.
+def run_job(job: Job, observer: Observer | None = None) -> Outcome:
+    """Do a job and write its result folder. The outcome of a result that was finished before has no checkpoint.
 
-    Raises UsageError, InputError or OutputError where the options, the recording or the folder cannot be used, or job.resume
-    does not match what is there; then nothing new is left behind, but what was learned, for job.resume.
+    Raises UsageError, InputError or OutputError where the options, the recording, the model or the folder cannot be used, or
+    job.resume does not match what is there; then nothing new is left behind, except what was learned, for job.resume.
     """
-    observer = observer or Observer()
-    reopen = functools.partial(open_session, job.recordings, **job.reader)
-    with contextlib.closing(reopen()) as opened, reserved(job.folder):
-        settle(job.folder)
-        outcome = _found(job, observer) if job.resume else None
+    observer, folder = observer or Observer(), ResultFolder(job.folder)
+    with contextlib.closing(job.open()) as recording, folder.lock():
+        outcome = _finished_outcome(job, folder, observer) if job.resume else None
         if outcome is None:
             _check_exports(job)
-            outcome = _sorted(job, opened, reopen, observer)
+            outcome = _run(job, folder, recording, observer)
         try:
-            _export(job, reopen, observer)
+            _export(job, observer)
         except BaseException as error:
-            add_remedy(error, resume.how_to_go_on(job.command, "the result is whole"))
+            add_remedy(error, resume.resume_command(job.command, "the result is whole"))
             raise
     return outcome
 
 
-def _found(job: Job, observer: Observer):
-    """The Outcome of an earlier run of this job that is finished; None where the folder has none, or another one may be
+def _finished_outcome(job: Job, folder: ResultFolder, observer: Observer) -> Outcome | None:
+    """Return the outcome of an earlier run of this job that is finished; None where there is none, or another one may be
     replaced. Raises OutputError where it may not."""
     from spikecrsae.pipeline.sort import Outcome
     from spikecrsae.results.folder import read_run, read_sorting
 
-    if not is_finished(job.folder):
+    if not folder.is_finished():
         return None
     if differences := resume.differences_to_result(job.folder, job.request):
         if job.overwrite:
             return None
         raise OutputError(
-            f"--resume does not match: the result in {job.folder} is finished and was made otherwise ({differences}); give "
+            f"--resume does not match: the result in {job.folder} is finished and differs ({differences}); give "
             "--overwrite to replace it, or another name with -o."
         )
-    observer.say(f"{job.folder} is finished already, nothing is sorted again")
+    observer.say(f"{job.folder} is finished already, nothing is computed again")
     run = read_run(job.folder)
     return Outcome(
         sorting=read_sorting(job.folder),
@@ -158,41 +171,72 @@ def _found(job: Job, observer: Observer):
     )
 
 
-def _sorted(job: Job, opened, reopen: Callable, observer: Observer):
-    """The Outcome of sorting the opened recording, written into the job's folder."""
-    from spikecrsae.pipeline import groups
-
-    for note in opened.notes:
+def _run(job: Job, folder: ResultFolder, recording: Recording, observer: Observer) -> Outcome:
+    """Compute the outcome and make the result folder of it."""
+    for note in recording.notes:
         observer.say(f"Note: {note}")
-    recorded = recording_facts(opened, job.recordings, job.reader)
-    facts = {"task": "sort", "command": job.command, "options": job.choices}
-    anywhere = job.with_full_paths()
-    work = functools.partial(
-        groups.sort, opened, job.config, observer, reopen=functools.partial(open_session, anywhere.recordings, **anywhere.reader),
-        jobs=job.jobs or n_cores(), cluster=job.scheduler and Cluster(job.scheduler), self_test=job.estimate_errors,
-    )  # fmt: skip
-    write = functools.partial(
-        run_into_folder, recorded=recorded, folder=job.folder, overwrite=job.overwrite, observer=observer, facts=facts,
-        components=job.save_components,
-    )  # fmt: skip
-    check_folder(job.folder, job.overwrite)
-    if not job.stays:
-        return write(work)
-    ties = resume.ties(job.request, recorded)
-    going_on = job.resume and resume.goes_on(job.folder, ties, job.overwrite, observer)
+    folder.check(job.overwrite)
+    request, recorded = job.request, recording_facts(recording, job.recordings, job.reader)
+    facts = {"command": job.command, "recording": recorded}
+    facts |= {name: request[name] for name in ("task", "options", "model") if name in request}
+    fingerprint = resume.fingerprint(request, recorded) if job.keep_learned else ""
+    continues = job.resume and resume.can_continue(folder, fingerprint, job.overwrite, observer)
     try:
-        return write(
-            functools.partial(work, cache=resume.cache_of(anywhere.folder, ties)),
-            prepare=functools.partial(resume.prepare, job.folder, ties, going_on, LOG),
-        )
+        with folder.replacing(job.overwrite, keep=(LOG, RESUME) if continues else ()) as work:
+            return _fill(job, work, recording, facts, fingerprint, observer)
     except BaseException as error:
-        if resume.has_learned(job.folder):
-            add_remedy(error, resume.how_to_go_on(job.command, "what was learned is kept"))
+        if fingerprint and folder.has_learned():
+            add_remedy(error, resume.resume_command(job.command, "what was learned is kept"))
         raise
 
 
+def _fill(
+    job: Job, work: ResultFolder, recording: Recording, facts: dict[str, Any], fingerprint: str, observer: Observer
+) -> Outcome:
+    """Compute the outcome and write it, its page and its records into the unfinished folder `work`."""
+    from spikecrsae.report.html import report_html
+    from spikecrsae.results.components import ComponentWriter
+    from spikecrsae.results.model_file import save_checkpoint
+
+    with contextlib.ExitStack() as stack:
+        with writing(work.path):
+            stack.enter_context(logging_to_file(work.path / LOG))
+        began = datetime.now(UTC)
+        outcome = _compute(job, recording, work.path / RESUME, fingerprint, observer)
+        if job.save_components:
+            ComponentWriter(outcome.sorting).write(work.path / COMPONENTS, observer)
+        observer.start("write")
+        told = to_json(record(facts, outcome, began))
+        page = report_html(outcome.sorting, told).encode()
+        # before the manifest is closed, so that a run that is killed in between leaves nothing unlisted
+        save_checkpoint(outcome.checkpoint, work.path / MODEL)
+        work.write(outcome.sorting, told, files={REPORT: page})
+        observer.finish(str(job.folder))
+    work.add([MODEL, LOG, *([COMPONENTS] if job.save_components else [])])
+    return outcome
+
+
+def _compute(job: Job, recording: Recording, learned: Path, fingerprint: str, observer: Observer) -> Outcome:
+    """Sort or apply; what is learned goes into the folder `learned` where there is a fingerprint for it."""
+    from spikecrsae.pipeline import groups
+    from spikecrsae.pipeline.learned import LearnedCache
+
+    cache = None
+    if fingerprint:
+        write_atomic(learned / resume.FINGERPRINT, [fingerprint.encode()])
+        cache = LearnedCache(learned.absolute(), hashlib.sha256(fingerprint.encode()).hexdigest())
+    workers: dict[str, Any] = {
+        "reopen": job.with_full_paths().open,
+        "jobs": job.jobs,
+        "cluster": Cluster(job.scheduler) if job.scheduler else None,
+    }
+    if job.task == "apply":
+        return groups.apply(job.model_file, recording, job.config, observer, **workers)
+    return groups.sort(recording, job.config, observer, self_test=job.estimate_errors, cache=cache, **workers)
+
+
 def _check_exports(job: Job) -> None:
-    """Before a run: whether its result could be written in the formats asked for. Raises OutputError as export does."""
+    """Raise OutputError, before a run, where its result could not be written in the formats asked for."""
     if not job.exports:
         return
     from spikecrsae.exports.export import FORMATS, check_place
@@ -201,9 +245,8 @@ def _check_exports(job: Job) -> None:
         check_place(job.folder / FORMATS[kind].name, kind, job.overwrite)
 
 
-def _export(job: Job, reopen: Callable, observer: Observer) -> None:
-    """Write the finished result in further formats into its folder, all or those that are missing; reopen() gives the
-    recording."""
+def _export(job: Job, observer: Observer) -> None:
+    """Write the finished result in further formats into its folder: all, or (without overwrite) those that are missing."""
     if not job.exports:
         return
     from spikecrsae.exports.export import default_place, export
@@ -214,70 +257,6 @@ def _export(job: Job, reopen: Callable, observer: Observer) -> None:
         if place.exists() and not job.overwrite:
             continue
         observer.start("export")
-        with contextlib.closing(reopen()) as opened:
-            export(*open_sorting(job.folder), kind, place, opened, job.overwrite)
+        with contextlib.closing(job.open()) as recording:
+            export(*open_sorting(job.folder), kind, place, recording, job.overwrite)
         observer.finish(str(place))
-
-
-def run_into_folder(
-    run: Callable[[Path | None], Any],
-    recorded: dict[str, Any],
-    folder: Path,
-    overwrite: bool,
-    observer: Observer,
-    facts: dict[str, Any],
-    components: bool = False,
-    prepare: Callable[[], None] | None = None,
-):
-    """Call run(components_path) and write its Outcome, the page and the records into `folder`; returns the Outcome.
-
-    recorded: recording_facts. facts: what the caller adds to run.json. prepare: makes unfinished(folder), if not as usual.
-    The caller has reserved the folder. Raises OutputError where it cannot be used. The result is made beside the folder, in
-    unfinished(folder), and takes its name at the end: a run that ends early leaves an earlier result as it was, and nothing
-    else but what it has learned; after an internal error also run.log, with the traceback.
-    """
-    from spikecrsae.report.html import report_html
-    from spikecrsae.results.model_file import save_checkpoint
-
-    settle(folder)
-    check_folder(folder, overwrite)
-    work = unfinished(folder)
-    check_folder(work, overwrite=True)
-    with _discarded_on_failure(work):
-        prepare() if prepare else prepare_folder(work, overwrite=True)
-        with contextlib.ExitStack() as stack:
-            with writing(work / LOG):
-                stack.enter_context(logging_to_file(work / LOG))
-            began = datetime.now(UTC)
-            outcome = run(work / COMPONENTS if components else None)
-            observer.start("write")
-            told = to_json(facts | record(recorded, outcome, began))
-            page = report_html(outcome.sorting, told).encode()
-            # before the manifest is closed, so that a run that is killed in between leaves nothing unlisted
-            save_checkpoint(outcome.checkpoint, work / MODEL)
-            write_result(work, outcome.sorting, told, files={"report.html": page})
-            observer.finish(str(folder))
-        add_to_manifest(work, [MODEL, LOG, *([COMPONENTS] if components else [])])
-        put_in_place(folder, without=(resume.FOLDER,))
-    return outcome
-
-
-@contextlib.contextmanager
-def _discarded_on_failure(work: Path) -> Iterator[None]:
-    """Take back what the run has put into the folder when it does not end well, but what it has learned."""
-    try:
-        yield
-    except BaseException as error:
-        foreseen = isinstance(error, SpikeCRsAEError) or not isinstance(error, Exception)
-        learned = work / resume.FOLDER
-        stays = {LOG, MANIFEST} if not foreseen or any(learned.glob("*.safetensors")) else set()
-        with contextlib.suppress(OSError):
-            for path in work.iterdir():
-                if path == learned and LOG in stays:
-                    continue
-                if path.is_dir():
-                    shutil.rmtree(path)
-                elif path.name not in stays:
-                    path.unlink()
-            work.rmdir()
-        raise

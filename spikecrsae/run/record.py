@@ -1,4 +1,4 @@
-"""What run.json says of a run: the recording, how it was read, and with what it was sorted."""
+"""The content of run.json: the recording, how it was read, and with what it was sorted."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from spikecrsae.config import Config
 from spikecrsae.data.intervals import seconds
 from spikecrsae.errors import UsageError
 from spikecrsae.readers.options import ReadOptions, with_side_file
+from spikecrsae.results.model_file import load_checkpoint
+from spikecrsae.system.files import measured
 from spikecrsae.system.json_values import to_json
 
-#: What every run.json of `sort` holds at least, with its type.
+#: What every run.json holds at least, with its type; that of `apply` also names the model.
 _LAYOUT: dict[str, Any] = {
     "task": str,
     "config": dict,
@@ -43,17 +45,19 @@ _LAYOUT: dict[str, Any] = {
         "amplitude_unit": str,
     },
 }
+_MODEL_LAYOUT = {"model": {"path": str, "sha256": str}}
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "safetensors", "matplotlib")
 
 
 def record(facts: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:
-    """What every run.json holds; facts: those of the recording, see recording_facts."""
+    """Return what run.json holds. facts: what is known before the run: task, command, options, and `recording`, see
+    recording_facts."""
     sorting = outcome.sorting
-    return {
+    return facts | {
         "spikecrsae": version("spikecrsae"),
         "began": began.isoformat(timespec="seconds"),
         "seconds": (datetime.now(UTC) - began).total_seconds(),
-        "recording": facts | {"checksum": outcome.input_checksum},
+        "recording": facts["recording"] | {"checksum": outcome.input_checksum},
         "config": outcome.config.to_dict(),
         "seed": outcome.config.runtime.seed,
         "device": outcome.device,
@@ -66,7 +70,7 @@ def record(facts: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:
 
 
 def recording_facts(recording, paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
-    """What run.json says about a recording: where it is, how it was read, and what was read of it. paths: its files, if any."""
+    """Describe a recording for run.json: where it is, how it was read, and what was read of it. paths: its files, if any."""
     return {
         "path": os.path.abspath(paths[0]) if paths else str(recording.source),
         "paths": [os.path.abspath(path) for path in paths],
@@ -88,12 +92,22 @@ def recording_facts(recording, paths: Sequence[Path], reader: dict[str, Any]) ->
     }
 
 
+def model_facts(file: Path) -> dict[str, str]:
+    """Describe the file of a model for run.json. Raises InputError where it is none."""
+    load_checkpoint(file)
+    return {"path": str(file.absolute()), "sha256": measured(file)["sha256"]}
+
+
 def check_record(values: Any) -> None:
-    """Raise ValueError, naming the entry, where what a run.json of `sort` holds is incomplete or was changed so that the run
-    cannot be understood."""
+    """Raise ValueError, naming the entry, where a run.json is incomplete or was changed so that the run cannot be
+    understood."""
     from spikecrsae.exports.export import FORMATS
 
     _check(values, _LAYOUT, "it")
+    if values["task"] not in ("sort", "apply"):
+        raise ValueError(f"task is {values['task']!r:.60}, must be sort or apply")
+    if values["task"] == "apply":
+        _check(values, _MODEL_LAYOUT, "it")
     recording, exports = values["recording"], values["options"]["exports"]
     if not recording["paths"] or not all(isinstance(path, str) and path for path in recording["paths"]):
         raise ValueError(f"recording.paths is {recording['paths']!r:.60}, must be names of files")
@@ -125,7 +139,7 @@ def _check(values: Any, layout: Mapping[str, Any], place: str) -> None:
 
 
 def read_options(paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
-    """The options with which a recording is opened, as JSON values; files with their full path. Those of the side file are
+    """Return the options with which a recording is opened, as JSON values; files with their full path. Those of the side file are
     included where the recording is one file; each file of a session has its own."""
     options = ReadOptions(**reader)
     if len(paths) == 1:
@@ -135,12 +149,12 @@ def read_options(paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any
 
 
 def names_a_file(option: str, value: Any) -> bool:
-    """Whether the value of an option is the name of a file; --groups takes a list of channels as well."""
+    """Tell whether the value of an option is the name of a file; --groups takes a list of channels as well."""
     return option == "probe" or (option == "groups" and os.path.isfile(value))
 
 
 def file_state(paths: Sequence[Path]) -> dict[str, int]:
-    """Size and time of the last change of files, or of all files in folders: cheap to compare."""
+    """Return size and time of the last change of files, or of all files in folders: cheap to compare."""
     files = [file for path in map(Path, paths) for file in (path, *(path.rglob("*") if path.is_dir() else ()))]
     states = [file.stat() for file in files if file.is_file()]
     return {
@@ -150,7 +164,7 @@ def file_state(paths: Sequence[Path]) -> dict[str, int]:
 
 
 def spikes_digest(sorting) -> str:
-    """SHA-256 of the sorting's spikes.csv."""
+    """Return the SHA-256 of the sorting's spikes.csv."""
     from spikecrsae.results.tables import spikes_csv
 
     digest = hashlib.sha256()
@@ -160,7 +174,7 @@ def spikes_digest(sorting) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of everything that has a part in the numbers."""
+    """Return the versions of everything that has a part in the numbers."""
     versions = {"python": platform.python_version(), "platform": platform.platform()}
     for name in _LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from typing import Any
 
 from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError, described
 from spikecrsae.system.logs import task_of_its_own
-from spikecrsae.system.processes import StageCounter, T, Work
+from spikecrsae.system.processes import OnStage, Results, StageReporter, T, Work
 
 _CONNECT_S = 15
 #: One task at a time works in a process, however many threads its worker has: each uses all cores of its own accord.
@@ -25,7 +25,7 @@ _depth: ContextVar[int] = ContextVar("depth", default=0)
 
 @dataclass(frozen=True)
 class Cluster:
-    """The cluster whose scheduler is at `address` (tcp://host:port); workers.Workers.
+    """The cluster whose scheduler is at `address` (tcp://host:port); see processes.Workers.
 
     Tasks may hand out tasks of their own: while one waits for these, its worker is free for them. A task whose worker dies
     begins again on another one, as often as the scheduler allows (3 times unless configured). Files must have the same paths
@@ -35,26 +35,25 @@ class Cluster:
     address: str
 
     @property
-    def far(self) -> bool:
+    def is_remote(self) -> bool:
         """False in a task, which is on a worker already."""
         return not _depth.get()
 
-    def each(
-        self, work: Work[T], common: Any, items: Sequence[Any], stage_ended: Callable[[], None] | None = None
-    ) -> Iterator[tuple[int, T | Exception]]:
-        """As workers.Workers says; what Dask itself reports (workers that died again and again, a lost scheduler) is such an
-        Exception too. Raises UsageError where dask.distributed is not installed or no scheduler answers."""
+    def each(self, work: Work[T], common: Any, items: Sequence[Any], on_stage: OnStage | None = None) -> Results[T]:
+        """See Workers. What Dask itself reports (workers that died again and again, a lost scheduler) is such an Exception too.
+        Raises UsageError where dask.distributed is not installed or no scheduler answers."""
         with self._client() as client:
             from distributed import as_completed
 
-            topic = stage_ended and f"spikecrsae-{uuid.uuid4().hex}"
+            topic = on_stage and f"spikecrsae-{uuid.uuid4().hex}"
             if topic:
-                client.subscribe_topic(topic, lambda event: stage_ended())
+                client.subscribe_topic(topic, lambda event: on_stage(*event[1]))
             # a task, not scattered data: where the worker that holds it dies, another one gets it again
             shared = client.submit(_same, common, pure=False)
             submit = functools.partial(client.submit, _task, work, shared, pure=False, priority=_depth.get())
             futures = {
-                submit(item, version("spikecrsae"), _depth.get() + 1, topic): number for number, item in enumerate(items)
+                submit(item, version("spikecrsae"), _depth.get() + 1, topic, number): number
+                for number, item in enumerate(items)
             }
             try:
                 for future in as_completed(list(futures), loop=client.loop):
@@ -101,20 +100,23 @@ def _same(common: Any) -> Any:
     return common
 
 
-def _task(work: Work[T], common: Any, item: Any, program: str, depth: int, topic: str | None) -> T | Exception:
-    """What runs on a worker."""
+def _task(work: Work[T], common: Any, item: Any, program: str, depth: int, topic: str | None, number: int) -> T | Exception:
+    """Run on a worker: one task, whose stages go to the topic."""
     if program != version("spikecrsae"):
         return InputError(
             f"the worker has spikecrsae {version('spikecrsae')}, the caller {program}; install the same on both."
         )
     from distributed import get_worker
 
+    def tell(stage: str, has_ended: bool) -> None:
+        if topic:
+            get_worker().log_event(topic, [number, stage, has_ended])
+
     _one_thread_for_matrices()
-    tell = functools.partial(get_worker().log_event, topic, None) if topic else lambda: None
     token = _depth.set(depth)
     try:
         with _turn, task_of_its_own():
-            return work(common, item, StageCounter(tell))
+            return work(common, item, StageReporter(tell))
     except Exception as error:
         return error
     finally:

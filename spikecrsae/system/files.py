@@ -117,7 +117,7 @@ def reserved(path: str | Path) -> Iterator[None]:
     path = Path(path)
     path = path.parent.resolve() / path.name
     if fcntl is None or not path.parent.is_dir():
-        yield  # without a place for a lock there is none for a result either, which check_folder says
+        yield  # without a place for a lock there is none for a result either, which OutputFolder.check says
         return
     if not path.name:
         raise OutputError(f"{path} is the root of the file system, which can be no result; name a folder with -o.")

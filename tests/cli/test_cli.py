@@ -17,10 +17,10 @@ import h5py
 import numpy as np
 import pytest
 from helpers.command_line import spikecrsae, start_command
+from helpers.sortings import write_result
 
 from spikecrsae.config import Config
-from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
-from spikecrsae.results.placement import unfinished
+from spikecrsae.results.folder import ResultFolder, read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 
@@ -39,8 +39,7 @@ def recording(simulation, tmp_path_factory) -> Path:
 @pytest.fixture
 def perfect(simulation, tmp_path) -> Path:
     """A result folder whose sorting is the truth."""
-    folder = prepare_folder(tmp_path / "perfect")
-    return write_result(folder, simulation.truth, {"spikecrsae": "test"})
+    return write_result(tmp_path / "perfect", simulation.truth, {"spikecrsae": "test"})
 
 
 # ---- help, version, usage
@@ -245,7 +244,7 @@ def test_score_against_an_intracellular_channel(tmp_path):
     with h5py.File(cell, "w") as file:
         traces = file.create_dataset("traces", data=made.intracellular[:, None])
         traces.attrs.update(sampling_frequency=made.sampling_frequency, units="mV")
-    folder = write_result(prepare_folder(tmp_path / "one"), made.truth, {})
+    folder = write_result(tmp_path / "one", made.truth, {})
     result = spikecrsae("score", folder, "--truth", cell, "--truth-channel", 0, "--json")
     assert result.exit_code == 0, result.stderr
     (row,) = json.loads(result.stdout)["one_to_one"]
@@ -392,7 +391,7 @@ def test_an_internal_error_leaves_its_traceback_in_the_log(recording, tmp_path, 
     folder = tmp_path / "broken"
     result = spikecrsae("sort", recording, "-o", folder)
     assert result.exit_code == 1
-    log = unfinished(folder) / "run.log"
+    log = ResultFolder(folder).unfinished / "run.log"
     assert str(log) in result.stderr and result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr
     assert "ValueError: broken" in log.read_text()
@@ -404,10 +403,10 @@ def test_a_stopped_sort_leaves_nothing(recording, tmp_path, signal_number, code)
     folder = tmp_path / "stopped"
     process = start_command("sort", recording, "-o", folder, "--max-training-s", 8, "--epochs", 1000)
     deadline = time.monotonic() + 30
-    while not (unfinished(folder) / "run.log").exists() and time.monotonic() < deadline:
+    while not (ResultFolder(folder).unfinished / "run.log").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal_number)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert not folder.exists() and not unfinished(folder).exists()
+    assert not folder.exists() and not ResultFolder(folder).unfinished.exists()

@@ -12,9 +12,10 @@ import click
 import numpy as np
 import pytest
 from helpers.command_line import spikecrsae
+from helpers.sortings import write_result
 
 from spikecrsae.cli import console, sketch
-from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.results.sorting_h5 import sorting_from_hdf5
 from spikecrsae.simulate import preset_config, simulate
 
@@ -129,7 +130,7 @@ def test_the_decisions_about_a_unit_are_shown_under_the_name_that_it_had(short_s
         {"decision": "split", "units": [11, 30], "statistic": 5.25, "level": 3.0, "reason": "two modes"},
         {"decision": "death", "units": [31], "statistic": None, "level": None},
     )
-    folder = write_result(prepare_folder(tmp_path / "decided"), replace(sorting, curation=rows), {})
+    folder = write_result(tmp_path / "decided", replace(sorting, curation=rows), {})
     text = show(folder, "--unit", 0).stdout
     assert "where it is unit 11" in text
     (line,) = [line for line in text.splitlines() if line.startswith(" split")]
@@ -152,7 +153,7 @@ def test_show_of_what_is_no_sorting_is_3(tmp_path):
 def test_a_sorting_without_units_is_shown(tmp_path):
     made = simulate(preset_config("tetrode", n_units=1, n_bursting=0, duration_s=2.0)).truth
     sorting = type(made)(made.spikes[:0], made.unit_ids[:0], 20000.0, made.n_samples, 4, "uV")
-    folder = write_result(prepare_folder(tmp_path / "none"), sorting, {})
+    folder = write_result(tmp_path / "none", sorting, {})
     result = show(folder)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "0 spikes of 0 units in 2.0 s\n"
@@ -160,7 +161,7 @@ def test_a_sorting_without_units_is_shown(tmp_path):
 
 def test_a_sorting_with_a_foreign_unit_table_is_shown(tmp_path):
     made = simulate(preset_config("tetrode", n_units=2, n_bursting=0, duration_s=4.0)).truth
-    folder = write_result(prepare_folder(tmp_path / "truth"), made, {})
+    folder = write_result(tmp_path / "truth", made, {})
     assert sorting_from_hdf5(folder / "sorting.h5")[0].n_units == 2
     assert show(folder).exit_code == 0
     assert show(folder, "--unit", 1).exit_code == 0

@@ -13,7 +13,7 @@ from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.exports.export import default_place, export
 from spikecrsae.readers import open_recording
 from spikecrsae.report.html import Truth
-from spikecrsae.results.folder import prepare_folder, write_result
+from spikecrsae.results.folder import ResultFolder
 from spikecrsae.run.curated import open_sorting
 from spikecrsae.score import best_match_curves, compare
 
@@ -35,6 +35,14 @@ RUN = {
 }
 #: Text that would be run or would break the page if it were written into HTML as it is.
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&\x00\udcff"
+
+
+def write_result(path: Path, sorting: Sorting, run: dict, files: dict[str, bytes] | None = None) -> Path:
+    """Write a whole result folder of these parts, as a run does; returns its path."""
+    result = ResultFolder(path)
+    with result.lock(), result.replacing() as work:
+        work.write(sorting, run, files)
+    return result.path
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,7 @@ def write_sorted(folder: Path, sorting: Sorting | None = None, **choices) -> Mad
         file["traces"] = stored
         file["traces"].attrs.update({"sampling_frequency": FS, "units": "uV", "gain": 0.5, "start_time_s": START_S})
     run = {"spikecrsae": "test", "recording": {"path": str(path), "format": "HDF5", "checksum": "0f"}}
-    result = write_result(prepare_folder(folder / "recording.h5.sorted"), sorting, run)
+    result = write_result(folder / "recording.h5.sorted", sorting, run)
     return MadeResult(path, stored, sorting, result)
 
 

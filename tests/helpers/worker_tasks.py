@@ -10,5 +10,6 @@ def work(common: str, item: str, observer) -> str:
         os._exit(9)
     if item == "fail":
         raise ValueError(common)
+    observer.start("count")
     observer.finish()
     return os.environ["SPIKECRSAE_CORES"]

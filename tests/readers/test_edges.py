@@ -17,7 +17,7 @@ from helpers.command_line import spikecrsae, start_command
 from spikecrsae.cli.main import cli
 from spikecrsae.cli.signals import answered, asked_to_end, repeat
 from spikecrsae.errors import OutputError, UsageError
-from spikecrsae.results.folder import prepare_folder
+from spikecrsae.results.folder import ResultFolder
 from spikecrsae.system.files import reserved
 from spikecrsae.system.threads import n_cores
 
@@ -286,10 +286,10 @@ def test_a_name_that_is_no_utf_8_is_written_readably(short_sort, tmp_path):
 
 
 def test_a_kill_before_the_manifest_is_closed_leaves_nothing_unlisted(tmp_path):
-    folder = prepare_folder(tmp_path / "out.new")
+    folder = ResultFolder(tmp_path / "out.new").prepare()
     for name in ("model.safetensors", "run.log", "components.h5", "sorting.h5"):
         (folder / name).write_bytes(b"half")
-    prepare_folder(folder, overwrite=True)
+    ResultFolder(folder).prepare(overwrite=True)
     assert [path.name for path in folder.iterdir()] == ["manifest.json"]
 
 

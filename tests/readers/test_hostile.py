@@ -19,7 +19,7 @@ from spikecrsae.config import load_config
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError
 from spikecrsae.readers import open_recording, read_truth
 from spikecrsae.readers.geometry import read_probe
-from spikecrsae.results.folder import prepare_folder, read_sorting
+from spikecrsae.results.folder import ResultFolder, read_sorting
 from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 from spikecrsae.run.batch import find_recordings
 from spikecrsae.run.curated import read_curated
@@ -187,7 +187,7 @@ def test_tables_and_records_that_would_choke_a_parser(tmp_path):
         Record.read(tmp_path)
     (made.folder / "manifest.json").write_text("[" * 200_000)
     with pytest.raises(OutputError, match=r"manifest\.json"):
-        prepare_folder(made.folder, overwrite=True)
+        ResultFolder(made.folder).prepare(overwrite=True)
 
 
 def test_an_xml_that_grows_is_refused(tmp_path):

@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 import pytest
 from helpers.command_line import refused, spikecrsae
-from helpers.sortings import RUN, make_full_sorting, make_truth
+from helpers.sortings import RUN, make_full_sorting, make_truth, write_result
 from matplotlib.image import imread
 
 from spikecrsae.cli.report import _FORMATS
@@ -20,7 +20,6 @@ from spikecrsae.report.figures import FORMATS, figure_file, result_figures, shee
 from spikecrsae.report.html import report_html
 from spikecrsae.report.pictures import tradeoff_pictures
 from spikecrsae.report.svg import Drawing, Path, Picture, Rect
-from spikecrsae.results.folder import prepare_folder, write_result
 
 NOTHING = np.zeros((1, 0, 0), np.float32)
 COLOR = re.compile("#[0-9a-f]{6}")
@@ -181,7 +180,7 @@ def test_letters_that_the_font_lacks_are_no_warning():
 
 @pytest.fixture
 def result(tmp_path):
-    return write_result(prepare_folder(tmp_path / "one.sorted"), make_full_sorting(1, 2), RUN)
+    return write_result(tmp_path / "one.sorted", make_full_sorting(1, 2), RUN)
 
 
 def test_report_writes_figures_into_the_result_and_its_manifest(result):

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from helpers.command_line import spikecrsae
-from helpers.sortings import FS, HOSTILE, RUN, make_full_sorting, make_sorting, make_truth
+from helpers.sortings import FS, HOSTILE, RUN, make_full_sorting, make_sorting, make_truth, write_result
 from spikeinterface.core import NumpySorting
 from spikeinterface.postprocessing import compute_correlograms
 
@@ -23,7 +23,7 @@ from spikecrsae.report.html import Truth, report_html
 from spikecrsae.report.svg import Drawing, axes, escape, tick_labels, ticks, with_minus
 from spikecrsae.report.tables import UNKNOWN, number, percent
 from spikecrsae.report.unit_pictures import AmplitudeModel, amplitude_picture, template_picture
-from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import best_match_curves, compare
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -301,7 +301,7 @@ def test_twelve_units_take_less_than_3_mb():
 
 @pytest.fixture
 def result(tmp_path) -> Path:
-    return write_result(prepare_folder(tmp_path / "one.sorted"), make_full_sorting(), RUN)
+    return write_result(tmp_path / "one.sorted", make_full_sorting(), RUN)
 
 
 def test_the_example_survives_the_result_folder(result):

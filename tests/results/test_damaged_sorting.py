@@ -6,11 +6,11 @@ import h5py
 import numpy as np
 import pytest
 from helpers.command_line import spikecrsae
-from helpers.sortings import make_sorting, write_sorted
+from helpers.sortings import make_sorting, write_result, write_sorted
 
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError
-from spikecrsae.results.folder import MANIFEST, prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import MANIFEST, read_sorting
 
 
 def with_one(value):
@@ -120,7 +120,7 @@ def test_every_command_refuses_it_in_one_line(made, file, words):
 def test_a_sorting_without_templates_is_exported_where_none_are_needed(made, tmp_path, kind):
     whole = made.sorting
     bare = Sorting(whole.spikes, whole.unit_ids, whole.sampling_frequency, whole.n_samples, 4, "uV")
-    folder = write_result(prepare_folder(tmp_path / "bare"), bare, {"recording": {"path": str(made.recording)}})
+    folder = write_result(tmp_path / "bare", bare, {"recording": {"path": str(made.recording)}})
     result = spikecrsae("export", folder, "--to", kind)
     if kind == "csv":
         assert result.exit_code == 0, result.stderr

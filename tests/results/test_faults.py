@@ -20,7 +20,7 @@ from spikecrsae.cli.console import Narrator
 from spikecrsae.config import Config
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.readers import hdf5, open_recording
-from spikecrsae.results.placement import changed_files, unfinished
+from spikecrsae.results.folder import ResultFolder
 
 
 @pytest.fixture(scope="module")
@@ -90,12 +90,12 @@ def test_a_sort_over_an_earlier_result_whatever_change_fails(short_sort, quick, 
             continue  # what failed was the removal of a lock
         refused(result, "cannot be written", code=6)
         replaced = folder.with_name(".out.replaced")
-        assert changed_files(folder if folder.exists() else replaced) == []
+        assert ResultFolder(folder if folder.exists() else replaced).changed_files() == []
         assert any((place / "notes.txt").exists() for place in (folder, replaced))
         shutil.rmtree(folder.parent)
         shutil.copytree(short_sort.folder, folder)
         (folder / "notes.txt").write_text("mine")
-    assert (folder / "notes.txt").read_text() == "mine" and not unfinished(folder).exists()
+    assert (folder / "notes.txt").read_text() == "mine" and not ResultFolder(folder).unfinished.exists()
 
 
 @pytest.mark.parametrize("kind", ["csv", "mat"])
@@ -256,12 +256,12 @@ def test_a_recording_that_fails_while_it_is_sorted(short_sort, failing_reader, m
     words = ["sort", recording, "-o", folder, "--overwrite"]
     refused(spikecrsae(*words), SAID[fault], *(["To go on (what was learned is kept)"] if stage == "infer" else []), code=3)
     assert files_of(folder) == before
-    assert unfinished(folder).exists() == (stage == "infer")
+    assert ResultFolder(folder).unfinished.exists() == (stage == "infer")
     if stage == "infer" and fault == "a read error":
         monkeypatch.undo()
         assert spikecrsae(*words, "--resume").exit_code == 0
         assert (folder / "spikes.csv").read_bytes() == before["spikes.csv"]
-        assert "going on" in (folder / "run.log").read_text() and not unfinished(folder).exists()
+        assert "going on" in (folder / "run.log").read_text() and not ResultFolder(folder).unfinished.exists()
 
 
 def test_a_read_error_in_one_group_is_no_warning(short_sort, failing_reader, tmp_path):

@@ -21,13 +21,13 @@ from helpers.command_line import refused, spikecrsae
 from spikecrsae.cli.main import cli
 from spikecrsae.errors import OutputError
 from spikecrsae.exports.export import FORMATS, default_place, export
+from spikecrsae.exports.folder import ExportFolder
 from spikecrsae.progress import Observer
 from spikecrsae.report.figures import FORMATS as FIGURE_FORMATS
 from spikecrsae.report.figures import figure_file, result_figures
 from spikecrsae.report.html import Truth, report_html
 from spikecrsae.results.components import ComponentWriter
-from spikecrsae.results.folder import prepare_folder
-from spikecrsae.results.placement import write_export
+from spikecrsae.results.folder import ResultFolder
 from spikecrsae.results.tables import units_csv
 from spikecrsae.run.batch import result_names
 from spikecrsae.run.curated import open_sorting
@@ -79,7 +79,7 @@ def test_links_in_an_earlier_result_are_replaced_and_not_followed(tmp_path):
     manifest = json.loads((made.folder / "manifest.json").read_text())
     manifest["files"] |= dict.fromkeys(["run.log", "components.h5"])
     (made.folder / "manifest.json").write_text(json.dumps(manifest))
-    prepare_folder(made.folder, overwrite=True)
+    ResultFolder(made.folder).prepare(overwrite=True)
     assert [path.name for path in made.folder.iterdir()] == ["manifest.json"]
     unharmed(before)
 
@@ -88,14 +88,14 @@ def test_links_in_an_earlier_result_are_replaced_and_not_followed(tmp_path):
 def test_the_manifest_of_an_export_never_leads_outside(tmp_path, name):
     """With the right checksum, as somebody has who knows the file that is to be removed."""
     before = sentinels(tmp_path / "precious")
-    write_export(tmp_path / "csv", {"a.csv": [b"a"]})
+    ExportFolder(tmp_path / "csv").write({"a.csv": [b"a"]})
     (tmp_path / "csv" / "inside").symlink_to(tmp_path / "precious")
     entry = {"size": len(b"precious x.npy"), "sha256": hashlib.sha256(b"precious x.npy").hexdigest()}
     manifest = json.loads((tmp_path / "csv" / "manifest.json").read_text())
     manifest["files"][str(tmp_path / "precious" / "x.npy") if name == "absolute" else name] = entry
     (tmp_path / "csv" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(OutputError):
-        write_export(tmp_path / "csv", {"a.csv": [b"b"]}, overwrite=True)
+        ExportFolder(tmp_path / "csv").write({"a.csv": [b"b"]}, overwrite=True)
     unharmed(before)
 
 

@@ -17,16 +17,8 @@ from helpers.sortings import FS, RUN, START_S, files_of
 
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError, OutputError
-from spikecrsae.results import folder as results
-from spikecrsae.results.folder import (
-    add_to_manifest,
-    default_result_path,
-    prepare_folder,
-    read_run,
-    read_sorting,
-    write_atomic,
-    write_result,
-)
+from spikecrsae.results.folder import ResultFolder, default_result_path, read_run, read_sorting
+from spikecrsae.system.files import write_atomic
 
 
 def make_sorting(n_units=2) -> Sorting:
@@ -69,8 +61,7 @@ def manifest_of(folder):
 @pytest.fixture
 def folder(tmp_path):
     """A finished result."""
-    path = prepare_folder(tmp_path / "rec.h5.sorted")
-    return write_result(path, make_sorting(), RUN, model_state=b"weights")
+    return ResultFolder(tmp_path / "rec.h5.sorted").write(make_sorting(), RUN, files={"model.safetensors": b"weights"})
 
 
 def test_default_path_keeps_the_ending(tmp_path, monkeypatch):
@@ -84,7 +75,7 @@ def test_default_path_keeps_the_ending(tmp_path, monkeypatch):
 def test_round_trip(tmp_path, n_units):
     sorting = make_sorting(n_units)
     run = RUN | {"rates": np.arange(2), "level": np.float32(0.5), "input": Path("a.h5")}
-    path = write_result(prepare_folder(tmp_path / "out"), sorting, run)
+    path = ResultFolder(tmp_path / "out").write(sorting, run)
     assert_same(read_sorting(path), sorting)
     assert_same(read_sorting(path / "sorting.h5"), sorting)
     assert read_run(path) == json.loads((path / "run.json").read_text(encoding="utf-8"))
@@ -119,7 +110,7 @@ def test_tables_as_text(folder):
 
 
 def test_the_same_sorting_gives_the_same_bytes(tmp_path):
-    first, second = (files_of(write_result(prepare_folder(tmp_path / n), make_sorting(), RUN)) for n in "ab")
+    first, second = (files_of(ResultFolder(tmp_path / n).write(make_sorting(), RUN)) for n in "ab")
     assert first == second
 
 
@@ -137,20 +128,20 @@ def test_add_to_manifest(folder, tmp_path):
     (folder / "phy" / "params.py").write_bytes(b"x = 1\n")
     (folder / "phy" / "sub" / "t.npy").write_bytes(b"12")
     (folder / "run.log").write_bytes(b"done\n")
-    add_to_manifest(folder, ["phy", folder / "run.log"])
+    ResultFolder(folder).add(["phy", folder / "run.log"])
     files = manifest_of(folder)["files"]
     assert files["phy/sub/t.npy"]["size"] == 2 and files["run.log"]["sha256"] == hashlib.sha256(b"done\n").hexdigest()
     assert "phy/params.py" in files and "sorting.h5" in files
     (tmp_path / "elsewhere").write_bytes(b"")
     for wrong in ("missing.png", tmp_path / "elsewhere", "../elsewhere"):
         with pytest.raises(OutputError, match="no file inside"):
-            add_to_manifest(folder, [wrong])
+            ResultFolder(folder).add([wrong])
 
 
 def test_nothing_is_overwritten_without_being_asked(folder):
     before = files_of(folder)
     with pytest.raises(OutputError, match="--overwrite") as error:
-        prepare_folder(folder)
+        ResultFolder(folder).prepare()
     assert error.value.exit_code == 6
     assert files_of(folder) == before
 
@@ -160,13 +151,13 @@ def test_overwrite_removes_only_what_the_manifest_lists(folder):
     (folder / "figures" / "a.png").write_bytes(b"a")
     (folder / "phy").mkdir()
     (folder / "phy" / "params.py").write_bytes(b"p")
-    add_to_manifest(folder, ["figures", "phy"])
+    ResultFolder(folder).add(["figures", "phy"])
     (folder / "notes.txt").write_bytes(b"mine")
     (folder / "phy" / "my_labels.tsv").write_bytes(b"mine too")
-    prepare_folder(folder, overwrite=True)
+    ResultFolder(folder).prepare(overwrite=True)
     assert set(files_of(folder)) == {"notes.txt", "phy/my_labels.tsv", "manifest.json"}
     assert not (folder / "figures").exists()
-    write_result(folder, make_sorting(1), RUN)
+    ResultFolder(folder).write(make_sorting(1), RUN)
     assert read_sorting(folder).n_units == 1
     assert (folder / "notes.txt").read_bytes() == b"mine"
     assert "notes.txt" not in manifest_of(folder)["files"] and "model.safetensors" not in manifest_of(folder)["files"]
@@ -175,20 +166,20 @@ def test_overwrite_removes_only_what_the_manifest_lists(folder):
 def test_overwrite_refuses_what_is_no_result(tmp_path, folder):
     other = tmp_path / "photos"
     other.mkdir()
-    prepare_folder(other, overwrite=True)  # empty: nothing can be lost
+    ResultFolder(other).prepare(overwrite=True)  # empty: nothing can be lost
     (other / "manifest.json").unlink()
     (other / "cat.jpg").write_bytes(b"cat")
     with pytest.raises(OutputError, match=r"no manifest\.json"):
-        prepare_folder(other, overwrite=True)
+        ResultFolder(other).prepare(overwrite=True)
     (other / "manifest.json").write_text('{"name": "a web app"}')
     with pytest.raises(OutputError, match="cannot be read"):
-        prepare_folder(other, overwrite=True)
+        ResultFolder(other).prepare(overwrite=True)
     assert set(files_of(other)) == {"cat.jpg", "manifest.json"}
     # A file of the user's under a name that this run would need.
     (folder / "report.html").write_bytes(b"mine")
     before = files_of(folder)
     with pytest.raises(OutputError, match=r"report\.html"):
-        prepare_folder(folder, overwrite=True)
+        ResultFolder(folder).prepare(overwrite=True)
     assert files_of(folder) == before
 
 
@@ -201,51 +192,51 @@ def test_a_manifest_never_leads_the_removal_outside(folder, tmp_path, name):
     manifest["files"][str(precious) if name == "absolute" else name] = {"size": 1, "sha256": "0"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(OutputError, match="outside the result"):
-        prepare_folder(folder, overwrite=True)
+        ResultFolder(folder).prepare(overwrite=True)
     assert precious.read_bytes() == b"years of work" and (folder / "sorting.h5").exists()
 
 
 def test_a_crashed_run_can_be_replaced(tmp_path):
-    path = prepare_folder(tmp_path / "out")
+    path = ResultFolder(tmp_path / "out").prepare()
     (path / "run.log").write_bytes(b"started\n")
     (path / "sorting.h5").write_bytes(b"half")
     assert manifest_of(path)["complete"] is False
-    prepare_folder(path, overwrite=True)
+    ResultFolder(path).prepare(overwrite=True)
     assert set(files_of(path)) == {"manifest.json"}
 
 
 def test_a_log_that_grows_during_the_run_is_listed(tmp_path):
-    path = prepare_folder(tmp_path / "out")
+    path = ResultFolder(tmp_path / "out").prepare()
     (path / "run.log").write_bytes(b"started\n")
-    write_result(path, make_sorting(), RUN, files={"figures/a.png": b"png"})
+    ResultFolder(path).write(make_sorting(), RUN, files={"figures/a.png": b"png"})
     assert {"run.log", "figures/a.png"} <= set(manifest_of(path)["files"])
     assert "report.html" not in manifest_of(path)["files"]
 
 
-def test_write_result_spares_foreign_files(tmp_path):
-    path = prepare_folder(tmp_path / "out")
+def test_foreign_files_are_spared(tmp_path):
+    path = ResultFolder(tmp_path / "out").prepare()
     (path / "extra.csv").write_bytes(b"mine")
     with pytest.raises(OutputError, match=r"extra\.csv"):
-        write_result(path, make_sorting(), RUN, files={"extra.csv": b"ours"})
+        ResultFolder(path).write(make_sorting(), RUN, files={"extra.csv": b"ours"})
     assert set(files_of(path)) == {"extra.csv", "manifest.json"} and (path / "extra.csv").read_bytes() == b"mine"
 
 
 def test_places_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"x")
     with pytest.raises(OutputError, match="is a file"):
-        prepare_folder(tmp_path / "file", overwrite=True)
+        ResultFolder(tmp_path / "file").prepare(overwrite=True)
     with pytest.raises(OutputError, match="does not exist"):
-        prepare_folder(tmp_path / "no" / "out")
+        ResultFolder(tmp_path / "no" / "out").prepare()
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     with pytest.raises(OutputError, match="symbolic link"):
-        prepare_folder(tmp_path / "dangling")
+        ResultFolder(tmp_path / "dangling").prepare()
 
     def refuse(self, *args, **kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(OutputError, match="no permission"):
-        prepare_folder(tmp_path / "out")
+        ResultFolder(tmp_path / "out").prepare()
 
 
 def test_full_disk_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypatch):
@@ -255,7 +246,7 @@ def test_full_disk_leaves_the_old_file_and_no_partial_one(tmp_path, monkeypatch)
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(results.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="disk is full"):
         write_atomic(target, [b"new content"])
     assert files_of(tmp_path) == {"a.bin": b"abc"}
@@ -300,4 +291,4 @@ def test_a_column_name_that_hdf5_would_split_is_refused(tmp_path):
     sorting = make_sorting(1)
     sorting.units["rate 1/s"] = np.zeros(1)
     with pytest.raises(InputError, match="rename"):
-        write_result(prepare_folder(tmp_path / "out"), sorting, RUN)
+        ResultFolder(tmp_path / "out").write(sorting, RUN)

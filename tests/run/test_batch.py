@@ -19,11 +19,10 @@ from helpers.command_line import group_is_alive, spikecrsae
 from helpers.recordings import cut_recording
 
 from spikecrsae.errors import InputError
-from spikecrsae.results.folder import prepare_folder
-from spikecrsae.results.placement import unfinished
-from spikecrsae.run.batch import find_recordings, result_names, run_jobs
-from spikecrsae.run.batch.result import Result, make_folder, write_summary
+from spikecrsae.results.folder import ResultFolder
+from spikecrsae.run.batch import Result, find_recordings, make_folder, result_names, run_jobs, write_summary
 from spikecrsae.run.job import Job
+from spikecrsae.system.processes import Processes
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +80,7 @@ def test_a_batch_over_existing_results_is_refused_before_it_begins(batch, day):
 def test_resume_keeps_what_was_made_alike_and_only_that(batch, day, tmp_path):
     out = shutil.copytree(batch[1], tmp_path / "out")
     shutil.rmtree(out / "right_tetrode")
-    prepare_folder(out / "right_tetrode")  # what a killed run leaves
+    ResultFolder(out / "right_tetrode").prepare()  # what a killed run leaves
     good = [day / file for file in NAMES.values()]
     result = spikecrsae("batch", *good, "-o", out, "--seed", 3, "--resume", "--json")
     assert result.exit_code == 0, result.stderr
@@ -92,7 +91,7 @@ def test_resume_keeps_what_was_made_alike_and_only_that(batch, day, tmp_path):
     assert (out / "right_tetrode" / "spikes.csv").read_bytes() == (batch[1] / "right_tetrode" / "spikes.csv").read_bytes()
 
     other = spikecrsae("batch", *good, "-o", out, "--seed", 4, "--resume")
-    assert other.exit_code == 6 and "made otherwise" in other.stderr
+    assert other.exit_code == 6 and "other settings" in other.stderr
     elsewhere = shutil.copy(day / "left" / "tetrode.h5", tmp_path / "left_tetrode.h5")
     moved = spikecrsae("batch", elsewhere, "-o", out, "--seed", 3, "--resume")
     assert moved.exit_code == 6, "another recording of the same name is no reason to keep the result"
@@ -117,7 +116,7 @@ def test_a_batch_that_ended_between_its_two_summaries_goes_on(tmp_path, monkeypa
         written.append(path)
         path.write_bytes(b"".join(content))
 
-    monkeypatch.setattr("spikecrsae.run.batch.result.write_atomic", ends_after_one)
+    monkeypatch.setattr("spikecrsae.run.batch.write_atomic", ends_after_one)
     with pytest.raises(KeyboardInterrupt):
         write_summary(tmp_path, [], {"jobs": 1})
     make_folder(tmp_path)
@@ -142,36 +141,43 @@ def test_a_pattern_that_finds_nothing_and_a_file_that_is_not_there(tmp_path):
 def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
     """The other one is sorted by a new process; closing the batch then takes back what that has begun."""
     jobs = [Job((day / file,), tmp_path / name) for name, file in NAMES.items()]
-    killed, failed = None, None
-    with closing(run_jobs(jobs, 1)) as events:
-        for event in events:
-            if event.stage and killed is None:
-                killed = event.index
-                (worker,) = multiprocessing.active_children()
-                os.kill(worker.pid, signal.SIGKILL)
-            elif event.result:
-                failed = event
-            elif event.stage == "noise" and event.index != killed:
-                break
-        assert unfinished(jobs[1 - killed].folder).exists()
-    assert failed.index == killed and failed.result.state == "failed"
-    assert "SIGKILL" in failed.result.error and "memory" in failed.result.error
+    killed, ended = [], {}
+
+    def interfere(index: int, stage: str, has_ended: bool) -> None:
+        if not killed:
+            killed.append(index)
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid, signal.SIGKILL)
+        elif index != killed[0] and stage == "noise":
+            assert ResultFolder(jobs[index].folder).unfinished.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), closing(run_jobs(jobs, Processes(1, grace_s=60), interfere)) as results:
+        for index, result in results:
+            ended[index] = result
+    assert list(ended) == killed and ended[killed[0]].state == "failed"
+    assert "SIGKILL" in ended[killed[0]].error and "memory" in ended[killed[0]].error
     assert not multiprocessing.active_children()
-    assert not jobs[1 - killed].folder.exists()
+    other = ResultFolder(jobs[1 - killed[0]].folder)
+    assert not other.path.exists() and not other.unfinished.exists()
 
 
 def test_a_process_that_is_told_to_stop_again_and_again_stops_once(day, tmp_path, capfd):
     """The terminal and the batch may both tell it; what comes while it tidies up, or ends, is no error."""
     job = Job((day / NAMES["left_tetrode"],), tmp_path / "left_tetrode")
-    with closing(run_jobs([job], 1)) as events:
-        next(event for event in events if event.stage)
+
+    def terminate(index: int, stage: str, has_ended: bool) -> None:
         (worker,) = multiprocessing.active_children()
         while worker.is_alive():
             worker.terminate()
             time.sleep(0.001)
         assert worker.exitcode == 128 + signal.SIGTERM
+
+    with closing(run_jobs([job], Processes(1), terminate)) as results:
+        ((_, result),) = results
+    assert result.state == "failed" and "exit code 143" in result.error
     assert capfd.readouterr().err == ""
-    assert not unfinished(job.folder).exists()
+    assert not ResultFolder(job.folder).unfinished.exists()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +221,7 @@ def test_patterns_find_recordings_and_nothing_else(tmp_path):
     for name in ("b.nwb", "a.nwb", "a.nwb.toml", "deep/er/c.nwb", "odd[1].nwb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    prepare_folder(tmp_path / "a.nwb.sorted")
+    ResultFolder(tmp_path / "a.nwb.sorted").prepare()
     names = lambda *words: [path.name for path in find_recordings([str(tmp_path / word) for word in words])]  # noqa: E731
     assert names("*") == ["a.nwb", "b.nwb", "deep", "odd[1].nwb"]
     assert names("*.nwb", "b.nwb", "../" + tmp_path.name + "/a.nwb") == ["a.nwb", "b.nwb", "odd[1].nwb"]

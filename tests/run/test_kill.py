@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.recordings import cut_recording
-from helpers.sortings import RUN, files_of, make_sorting, modifies
+from helpers.sortings import RUN, files_of, make_sorting, modifies, write_result
 from helpers.stopped_runs import finished, start, wait_for_stage
 
-from spikecrsae.results import placement as folders
-from spikecrsae.results.folder import is_finished, prepare_folder, read_sorting, write_result
-from spikecrsae.results.placement import changed_files, put_in_place, settle, unfinished, write_export
+from spikecrsae.exports.folder import ExportFolder
+from spikecrsae.results.folder import ResultFolder, read_sorting
 
 OLD = ("--seed", "5", "--detection-threshold", "6")
 
@@ -41,7 +40,7 @@ def digest(path: Path) -> str:
 
 def assert_same_result(folder: Path, other: Path) -> None:
     """The same spikes, units, templates, model and record, apart from times and the words of the command."""
-    assert is_finished(folder) and changed_files(folder) == []
+    assert ResultFolder(folder).is_finished() and ResultFolder(folder).changed_files() == []
     for name in ("spikes.csv", "units.csv", "model.safetensors"):
         assert (folder / name).read_bytes() == (other / name).read_bytes(), name
     one, two = read_sorting(folder), read_sorting(other)
@@ -83,7 +82,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(lab, tmp_
         assert folder.exists() == overwrite
         if overwrite:
             assert_same_result(folder, lab / "old")
-    assert any(unfinished(folder).glob("resume/*.safetensors")), "what was learned is there"
+    assert any(ResultFolder(folder).unfinished.glob("resume/*.safetensors")), "what was learned is there"
     assert finished(*words, "--resume", errors=tmp_path / "errors") == 0
     said = (tmp_path / "errors").read_text()
     assert "going on with what was learned before" in said and "curate" not in said
@@ -97,7 +96,7 @@ def test_without_resume_it_begins_anew_and_other_samples_are_not_gone_on_with(la
     recording, folder, errors = tmp_path / "recording.h5", tmp_path / "out", tmp_path / "errors"
     shutil.copy2(lab / "recording.h5", recording)
     kill_at(start("sort", recording, "-o", folder, *OLD), folder, "infer")
-    (unfinished(folder) / ".spikes.csv.partial").write_bytes(b"half a file")
+    (ResultFolder(folder).unfinished / ".spikes.csv.partial").write_bytes(b"half a file")
     times, content = recording.stat(), bytearray(recording.read_bytes())
     content[len(content) // 2] ^= 1
     recording.write_bytes(content)
@@ -127,7 +126,7 @@ def test_a_stopped_run_says_how_to_go_on(lab, tmp_path, number, code):
     assert said.startswith(("Interrupted.", "Terminated."))
     assert said.endswith(f"spikecrsae sort {lab / 'recording.h5'} -o '{folder}' --save-components --resume")
     assert not folder.exists()
-    assert {path.name for path in unfinished(folder).iterdir()} == {"manifest.json", "run.log", "resume"}
+    assert {path.name for path in ResultFolder(folder).unfinished.iterdir()} == {"manifest.json", "run.log", "resume"}
 
 
 def test_what_does_not_match_is_refused_and_what_is_finished_stays(lab, tmp_path):
@@ -138,7 +137,7 @@ def test_what_does_not_match_is_refused_and_what_is_finished_stays(lab, tmp_path
     said = errors.read_text()
     assert said.startswith("Error: --resume does not match") and said.count("\n") == 1
     assert "config.runtime.seed 0, now 3" in said and "leave --resume out" in said and "To go on" not in said
-    assert any(unfinished(folder).glob("resume/*.safetensors")), "a refusal takes nothing away"
+    assert any(ResultFolder(folder).unfinished.glob("resume/*.safetensors")), "a refusal takes nothing away"
     assert finished(*words, "--export", "csv") == 0
     when = (folder / "sorting.h5").stat().st_mtime_ns
     assert finished(*words, "--export", "csv", errors=errors) == 0
@@ -155,7 +154,7 @@ def test_groups_go_on_each_on_its_own(lab, tmp_path):
     folder, errors = tmp_path / "out", tmp_path / "errors"
     words = ["sort", lab / "recording.h5", "--groups", "0-1,2-3", "--jobs", 1, "--verbose", "-o"]
     process = start(*words, folder)
-    first, end = unfinished(folder) / "resume" / "all-0.safetensors", time.monotonic() + 60
+    first, end = ResultFolder(folder).unfinished / "resume" / "all-0.safetensors", time.monotonic() + 60
     while not first.exists() and time.monotonic() < end:
         time.sleep(0.002)
     process.kill()
@@ -207,25 +206,24 @@ def killed_at(step: int, work, *arguments) -> int:
 
 def _replace(folder: Path) -> None:
     """What a run does with its result, in a folder that may hold an earlier one."""
-    settle(folder)
-    work = prepare_folder(unfinished(folder), overwrite=True)
-    (work / "resume").mkdir(exist_ok=True)
-    (work / "resume" / "all.safetensors").write_bytes(b"learned")
-    write_result(work, make_sorting(1), RUN, model_state=b"new model", files={"run.log": b"new"})
-    put_in_place(folder, without=("resume",))
+    result = ResultFolder(folder)
+    with result.lock(), result.replacing(overwrite=True, keep=("resume",)) as work:
+        result.learned.mkdir(exist_ok=True)
+        (result.learned / "all.safetensors").write_bytes(b"learned")
+        work.write(make_sorting(1), RUN, files={"model.safetensors": b"new model", "run.log": b"new"})
 
 
 def _export(folder: Path) -> None:
-    write_export(folder, {"a.npy": [b"new a"], "b.npy": [b"new b"]}, overwrite=True)
+    ExportFolder(folder).write({"a.npy": [b"new a"], "b.npy": [b"new b"]}, overwrite=True)
 
 
 def _earlier(place: Path, work) -> Path:
     """An earlier result or export with files of other origin beside its own and below them."""
     folder = place / "out"
     if work is _replace:
-        write_result(prepare_folder(folder), make_sorting(), RUN, model_state=b"old", files={"run.log": b"old"})
+        write_result(folder, make_sorting(), RUN, files={"model.safetensors": b"old", "run.log": b"old"})
     else:
-        write_export(folder, {"a.npy": [b"old a"], "c.npy": [b"old c"]})
+        ExportFolder(folder).write({"a.npy": [b"old a"], "c.npy": [b"old c"]})
     (folder / "phy" / ".cache").mkdir(parents=True)
     (folder / "phy" / ".cache" / "x").write_bytes(b"x")
     (folder / "notes.txt").write_bytes(b"mine")
@@ -242,7 +240,7 @@ def own(files: dict[str, bytes]) -> dict[str, bytes]:
 @pytest.mark.parametrize(("work", "has_earlier"), [(_replace, True), (_replace, False), (_export, True)])
 def test_whatever_step_it_is_killed_at(tmp_path, work, has_earlier):
     """The earlier folder or the new one is whole, files of other origin are there, and the next run puts everything right."""
-    kind = folders.MANIFEST_FORMAT if work is _replace else folders.EXPORT_FORMAT
+    kind = ResultFolder if work is _replace else ExportFolder
     (tmp_path / "undisturbed").mkdir()
     old = files_of(_earlier(tmp_path / "undisturbed", work)) if has_earlier else {}
     work(tmp_path / "undisturbed" / "out")
@@ -255,10 +253,10 @@ def test_whatever_step_it_is_killed_at(tmp_path, work, has_earlier):
             _earlier(place, work)
         code = killed_at(step, work, folder)
         if folder.exists():
-            assert changed_files(folder, kind) == []
+            assert kind(folder).changed_files() == []
             assert own(files_of(folder)) in (own(old), own(new))
         elif has_earlier:
-            assert files_of(replaced) == old and changed_files(unfinished(folder), kind) == []
+            assert files_of(replaced) == old and kind(kind(folder).unfinished).changed_files() == []
         there = files_of(folder) | (files_of(replaced) if replaced.exists() else {})
         assert not has_earlier or FOREIGN.items() <= there.items()
         if code == 0:

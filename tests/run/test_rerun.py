@@ -165,11 +165,27 @@ def test_resume_over_a_result_whose_record_lacks_something_is_6(copied):
     assert "recording.groups is missing" in result.stderr and "--overwrite" in result.stderr
 
 
-def test_only_sort_can_be_repeated(copied):
+def test_a_run_of_apply_is_repeated_with_the_same_model(copied, tmp_path):
+    recording, model = copied
+    assert spikecrsae("apply", model, recording, "-o", tmp_path / "first", "--exclude-s", "1-2", "--quiet").exit_code == 0
+    result = spikecrsae("rerun", tmp_path / "first")
+    assert result.exit_code == 0, result.stderr
+    first, again = ((tmp_path / name / "spikes.csv").read_bytes() for name in ("first", "first.rerun"))
+    assert again == first != (model / "spikes.csv").read_bytes()
+    with (model / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    result = spikecrsae("rerun", tmp_path / "first", "-o", tmp_path / "again")
+    assert result.exit_code == 3 and "model.safetensors has the SHA-256" in result.stderr
+    change(tmp_path / "first", lambda record: record.pop("model"))
+    result = spikecrsae("rerun", tmp_path / "first", "-o", tmp_path / "again")
+    assert result.exit_code == 3 and "model is missing" in result.stderr
+
+
+def test_other_tasks_cannot_be_repeated(copied):
     folder = copied[1]
-    change(folder, lambda record: record.update(task="apply"))
+    change(folder, lambda record: record.update(task="dance"))
     result = spikecrsae("rerun", folder)
-    assert result.exit_code == 3 and "apply" in result.stderr
+    assert result.exit_code == 3 and "dance" in result.stderr
 
 
 # ---- the configuration as TOML

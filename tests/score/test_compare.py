@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 from helpers.command_line import spikecrsae
+from helpers.sortings import write_result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spikecrsae.results.folder import prepare_folder, read_sorting, write_result
+from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare as compare_trains
 from spikecrsae.simulate import preset_config, simulate
 
@@ -70,7 +71,7 @@ def pair(tmp_path_factory):
     spikes = np.sort(np.concatenate([kept, moved[moved["sample"] < truth.n_samples]]), order="sample")
     other = type(truth)(spikes, truth.unit_ids, FS, truth.n_samples, 4, "uV")
     root = tmp_path_factory.mktemp("pair")
-    return [write_result(prepare_folder(root / name), sorting, {}) for name, sorting in (("a", truth), ("b", other))]
+    return [write_result(root / name, sorting, {}) for name, sorting in (("a", truth), ("b", other))]
 
 
 def test_matches_and_units_of_one_side_only(pair):
@@ -115,7 +116,7 @@ def test_what_is_not_there_is_3(pair):
 def test_a_result_without_units_agrees_with_nothing(pair, tmp_path):
     sorting = read_sorting(pair[0])
     empty = type(sorting)(sorting.spikes[:0], sorting.unit_ids[:0], FS, sorting.n_samples, 4, "uV")
-    folder = write_result(prepare_folder(tmp_path / "none"), empty, {})
+    folder = write_result(tmp_path / "none", empty, {})
     for words in ((pair[0], folder), (folder, pair[0]), (folder, folder)):
         result = compare(*words)
         assert result.exit_code == 0, result.stderr
@@ -127,7 +128,7 @@ def test_many_units_are_shown_in_pieces_that_fit(tmp_path, monkeypatch):
     spikes = truth.spikes.copy()
     spikes["unit"] = np.arange(len(spikes)) % 40
     many = type(truth)(spikes, np.arange(40, dtype=np.int32), truth.sampling_frequency, truth.n_samples, 1, "uV")
-    folder = write_result(prepare_folder(tmp_path / "many"), many, {})
+    folder = write_result(tmp_path / "many", many, {})
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("NO_COLOR", "1")

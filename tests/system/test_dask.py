@@ -23,6 +23,7 @@ from spikecrsae.pipeline.distributed import BLOCKS_AT_ONCE
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_recording
+from spikecrsae.results.model_file import save_checkpoint
 from spikecrsae.simulate import preset_config, simulate
 
 pytest.importorskip("distributed", reason="dask.distributed is not installed")
@@ -31,17 +32,17 @@ CONFIG = Config().with_values(
     {"initialise": {"units": 1}, "train": {"epochs": 2, "max_training_s": 5.0}, "runtime": {"device": "cpu"}}
 )
 
-#: The sort of its command line on a cluster of two workers over loopback, of which one is killed while blocks are decoded.
+#: Commands on a cluster of two workers over loopback; during the first, one worker is killed while blocks are decoded.
 SCRIPT = """
 import json, os, signal, subprocess, sys, time
 
 from distributed import LocalCluster
 
 
-def run(words, cluster):
-    sort = subprocess.Popen([sys.executable, "-m", "spikecrsae", *words, "--scheduler", cluster.scheduler_address])
-    most, killed = 0, False
-    while sort.poll() is None:
+def run(words, cluster, killed):
+    command = subprocess.Popen([sys.executable, "-m", "spikecrsae", *words, "--scheduler", cluster.scheduler_address])
+    most = 0
+    while command.poll() is None:
         time.sleep(0.01)
         work = [task for task in list(cluster.scheduler.tasks.values()) if task.key.startswith("_task")]
         most = max(most, len(work))
@@ -50,7 +51,7 @@ def run(words, cluster):
         if busy and not killed:
             os.kill(cluster.workers[busy[0].name].pid, signal.SIGKILL)
             killed = True
-    return {"code": sort.returncode, "tasks": most, "killed": killed}
+    return {"code": command.returncode, "tasks": most, "killed": killed}
 
 
 if __name__ == "__main__":
@@ -58,7 +59,7 @@ if __name__ == "__main__":
     listen = dict.fromkeys(("dashboard_address", "worker_dashboard_address"), "127.0.0.1:0")
     only = {"host": "127.0.0.1", "scheduler_kwargs": {"dashboard": False}, **listen}
     with LocalCluster(n_workers=2, threads_per_worker=1, **only) as cluster:
-        print(json.dumps(run(sys.argv[1:], cluster)))
+        print(json.dumps([run(words, cluster, number > 0) for number, words in enumerate(json.loads(sys.argv[1]))]))
 """
 
 
@@ -77,19 +78,23 @@ def recording(tmp_path_factory) -> Path:
 
 
 def test_a_cluster_gives_what_one_machine_gives(recording, tmp_path):
-    """Two groups, the blocks of each in two pieces, and a worker that dies meanwhile."""
+    """Two groups, the blocks of each in two pieces, and a worker that dies meanwhile; then their model on the same recording."""
     script, there, here = tmp_path / "cluster.py", tmp_path / "there", tmp_path / "here"
+    again = tmp_path / "again"
     script.write_text(SCRIPT)
     # a relative path: the workers run in another folder
-    words = ["sort", recording.name, "-o", str(there), *SETTINGS]
-    command = [sys.executable, str(script), *words]
+    words = [["sort", recording.name, "-o", str(there), *SETTINGS], ["apply", str(there), recording.name, "-o", str(again)]]
+    command = [sys.executable, str(script), json.dumps(words)]
     process = subprocess.run(command, capture_output=True, text=True, timeout=400, cwd=recording.parent)
     assert process.returncode == 0, process.stderr
     happened = json.loads(process.stdout.splitlines()[-1])
-    assert happened["code"] == 0, process.stderr
-    assert happened["killed"] and happened["tasks"] >= 4, "the blocks were not handed out"
+    assert [run["code"] for run in happened] == [0, 0], process.stderr
+    assert happened[0]["killed"] and all(run["tasks"] >= 4 for run in happened), "the blocks were not handed out"
     result = spikecrsae("sort", recording, "-o", here, *SETTINGS, "--jobs", 1)
     assert result.exit_code == 0, result.stderr
+    result = spikecrsae("apply", here, recording, "-o", tmp_path / "applied", "--jobs", 1)
+    assert result.exit_code == 0, result.stderr
+    assert (again / "spikes.csv").read_bytes() == (tmp_path / "applied" / "spikes.csv").read_bytes()
     for name in ("spikes.csv", "units.csv"):
         assert (there / name).read_bytes() == (here / name).read_bytes(), name
     expected, found = stored_values(here), stored_values(there)
@@ -103,19 +108,26 @@ def test_a_cluster_gives_what_one_machine_gives(recording, tmp_path):
 class Backwards:
     """Workers that take the last piece first; everything is pickled on the way, as to another process."""
 
-    far = True
+    is_remote = True
 
-    def each(self, work, common, items, stage_ended=None):
+    def each(self, work, common, items, on_stage=None):
         for number, item in reversed(list(enumerate(items))):
             work_, common_, item_ = pickle.loads(pickle.dumps((work, common, item)))
             yield number, pickle.loads(pickle.dumps(work_(common_, item_, Observer())))
 
 
-def test_pieces_in_any_order_of_a_recording_without_groups(recording):
+def test_pieces_in_any_order_of_a_recording_without_groups(recording, tmp_path):
     reopen = functools.partial(open_recording, recording, groups="all")
     with contextlib.closing(reopen()) as opened:
-        here = sort_group(opened, CONFIG).sorting
+        outcome = sort_group(opened, CONFIG)
+        here = outcome.sorting
         there = groups.sort(opened, CONFIG, reopen=reopen, cluster=Backwards()).sorting
+        save_checkpoint(outcome.checkpoint, tmp_path / "model.safetensors")
+        applied = groups.apply(tmp_path / "model.safetensors", opened, CONFIG).sorting
+        applied_there = groups.apply(
+            tmp_path / "model.safetensors", opened, CONFIG, reopen=reopen, cluster=Backwards()
+        ).sorting
+    np.testing.assert_array_equal(applied_there.spikes, applied.spikes)
     np.testing.assert_array_equal(there.spikes, here.spikes)
     np.testing.assert_array_equal(there.templates, here.templates)
     for name, column in here.units.items():
