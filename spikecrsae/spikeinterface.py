@@ -67,20 +67,9 @@ class SpikeCRsAESorter(BaseSorter):
 
     @classmethod
     def _run_from_folder(cls, sorter_output_folder: Path, params: dict[str, Any], verbose: bool) -> None:
-        folder = sorter_output_folder.parent
-        stored = next(folder.glob("spikeinterface_recording.*"), folder)
-        opener = functools.partial(_reopened, folder, params["by_group"])
-        run_job(
-            Job(
-                (stored,),
-                sorter_output_folder,
-                _config(params),
-                opener=opener,
-                jobs=params["jobs"],
-                overwrite=True,
-                keep_learned=False,
-            )
-        )
+        opener = functools.partial(_reopened, sorter_output_folder.parent, params["by_group"])
+        options = {"jobs": params["jobs"], "overwrite": True, "keep_learned": False}
+        run_job(Job((), sorter_output_folder, _config(params), opener=opener, **options))
 
     @classmethod
     def _get_result_from_folder(cls, sorter_output_folder: Path) -> NumpySorting:

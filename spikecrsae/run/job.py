@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 class Job:
     """A recording, what is to be done with it, and the folder for the result.
 
-    recordings: its file, or those of one session in order. reader: fields of ReadOptions. task: sort, or apply, which finds the
-    units of `model` (a model file, or the result folder that holds it). opener: opens the recording in place of the readers; it
-    is pickled where several processes work. exports: further formats that the result is written in (export.FORMATS). jobs:
-    groups of channels at the same time, None for as many as there are cores. scheduler: of a Dask cluster over which groups and
-    blocks are spread. overwrite: replace an earlier result. resume: continue where an earlier run of the same job was stopped.
-    keep_learned: keep for that what was learned if this run is stopped. command: the words that asked for it, for run.json.
+    recordings: its file, or those of one session in order; none with an opener. reader: fields of ReadOptions. task: sort, or
+    apply, which finds the units of `model` (a model file, or the result folder that holds it). opener: opens the recording in
+    place of the readers; it is pickled where several processes work. exports: further formats that the result is written in
+    (export.FORMATS). jobs: groups of channels at the same time, None for as many as there are cores. scheduler: of a Dask
+    cluster over which groups and blocks are spread. overwrite: replace an earlier result. resume: continue where an earlier run
+    of the same job was stopped. keep_learned: keep for that what was learned if this run is stopped. command: the words that
+    asked for it, for run.json.
     """
 
     recordings: tuple[Path, ...]
