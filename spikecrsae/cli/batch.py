@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,11 @@ from spikecrsae.cli.options import SORT_FIELDS, Command, Name, config_options, j
 from spikecrsae.config import Config
 from spikecrsae.errors import EXIT_BATCH_FAILED, add_remedy
 from spikecrsae.system.text import counted
+
+if TYPE_CHECKING:
+    from spikecrsae.run.batch import Result
+    from spikecrsae.run.job import Job
+    from spikecrsae.system.processes import Workers
 
 #: Seconds that a batch has when it is asked to stop, and each of its processes for tidying up; the next run removes what a
 #: process leaves that takes longer.
@@ -82,7 +88,7 @@ def batch(
     return EXIT_BATCH_FAILED if n_failed else 0
 
 
-def _watched(todo: list, workers, narrator: console.Narrator):
+def _watched(todo: list[Job], workers: Workers, narrator: console.Narrator) -> Iterator[Result]:
     """Yield the results as they come, with a line for each and, on a terminal, the stages that are at work."""
     from spikecrsae.run.batch import run_jobs
 
@@ -107,13 +113,13 @@ def _watched(todo: list, workers, narrator: console.Narrator):
             yield result
 
 
-def _outcome(result) -> str:
+def _outcome(result: Result) -> str:
     if result.state == "failed":
         return f"failed: {result.error}"
-    return f"{counted(result.n_units, 'unit')}, {counted(result.n_spikes, 'spike')}, {result.seconds:.1f} s"
+    return f"{counted(result.n_units or 0, 'unit')}, {counted(result.n_spikes or 0, 'spike')}, {result.seconds:.1f} s"
 
 
-def _show(results: list, output: Path, as_json: bool) -> None:
+def _show(results: list[Result], output: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
     if as_json:

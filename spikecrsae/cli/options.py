@@ -199,7 +199,7 @@ def job_options(*names: str) -> Callable:
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
-        def command(**values):
+        def command(**values: Any) -> Any:
             return function(choices={name: values.pop(name) for name in names}, **values)
 
         return _stack(command, *(_JOB_OPTIONS[name] for name in names))

@@ -11,15 +11,20 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikecrsae.config import Config
 from spikecrsae.data.intervals import seconds
+from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import UsageError
 from spikecrsae.readers.options import ReadOptions, with_side_file
 from spikecrsae.results.model_file import load_checkpoint
 from spikecrsae.system.files import measured
 from spikecrsae.system.json_values import to_json
+
+if TYPE_CHECKING:
+    from spikecrsae.pipeline.sort import Outcome
 
 #: What every run.json holds at least, with its type; that of `apply` also names the model.
 _LAYOUT: dict[str, Any] = {
@@ -49,7 +54,7 @@ _MODEL_LAYOUT = {"model": {"path": str, "sha256": str}}
 _LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "safetensors", "matplotlib")
 
 
-def record(facts: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:
+def record(facts: dict[str, Any], outcome: Outcome, began: datetime) -> dict[str, Any]:
     """Return what run.json holds. facts: what is known before the run: task, command, options, and `recording`, see
     recording_facts."""
     sorting = outcome.sorting
@@ -69,7 +74,7 @@ def record(facts: dict[str, Any], outcome, began: datetime) -> dict[str, Any]:
     }
 
 
-def recording_facts(recording, paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
+def recording_facts(recording: Recording, paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any]:
     """Describe a recording for run.json: where it is, how it was read, and what was read of it. paths: its files, if any."""
     return {
         "path": os.path.abspath(paths[0]) if paths else str(recording.source),
@@ -144,7 +149,9 @@ def read_options(paths: Sequence[Path], reader: dict[str, Any]) -> dict[str, Any
     options = ReadOptions(**reader)
     if len(paths) == 1:
         options = with_side_file(Path(paths[0]), options)
-    given = {name: os.path.abspath(value) if names_a_file(name, value) else value for name, value in options.given().items()}
+    given = {
+        name: os.path.abspath(str(value)) if names_a_file(name, value) else value for name, value in options.given().items()
+    }
     return to_json(given)
 
 
@@ -163,7 +170,7 @@ def file_state(paths: Sequence[Path]) -> dict[str, int]:
     }
 
 
-def spikes_digest(sorting) -> str:
+def spikes_digest(sorting: Sorting) -> str:
     """Return the SHA-256 of the sorting's spikes.csv."""
     from spikecrsae.results.tables import spikes_csv
 

@@ -45,8 +45,8 @@ class Cluster:
         with self._client() as client:
             from distributed import as_completed
 
-            topic = on_stage and f"spikecrsae-{uuid.uuid4().hex}"
-            if topic:
+            topic = f"spikecrsae-{uuid.uuid4().hex}" if on_stage else None
+            if on_stage is not None:
                 client.subscribe_topic(topic, lambda event: on_stage(*event[1]))
             # a task, not scattered data: where the worker that holds it dies, another one gets it again
             shared = client.submit(_same, common, pure=False)
@@ -83,7 +83,7 @@ class Cluster:
             client.close()
 
 
-def _connect(address: str):
+def _connect(address: str) -> Any:
     try:
         from distributed import Client
     except ImportError as error:
@@ -131,7 +131,7 @@ def _one_thread_for_matrices() -> None:
     threadpool_limits(limits=1, user_api="blas")
 
 
-def _result(future) -> Any:
+def _result(future: Any) -> Any:
     if future.status == "finished":
         return future.result()
     error = future.exception() if future.status == "error" else RuntimeError(f"the task was {future.status}")
