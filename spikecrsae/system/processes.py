@@ -36,10 +36,14 @@ class StageReporter(Observer):
 
     def __init__(self, tell: Callable[[str, bool], None]) -> None:
         self._tell = tell
+        self._begin("")
 
     def start(self, stage: str, total: int | None = None) -> None:
-        self._stage, self._total, self._done, self._told = stage, total, 0, time.monotonic()
+        self._begin(stage, total)
         self._tell(stage, False)
+
+    def _begin(self, stage: str, total: int | None = None) -> None:
+        self._stage, self._total, self._done, self._told = stage, total, 0, time.monotonic()
 
     def advance(self, n: int = 1) -> None:
         self._done += n

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers import sortings
-from helpers.sortings import FS, RUN, START_S, files_of
+from helpers.sortings import FS, RUN, START_S, files_of, write_result
 
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError, OutputError
@@ -61,7 +61,7 @@ def manifest_of(folder):
 @pytest.fixture
 def folder(tmp_path):
     """A finished result."""
-    return ResultFolder(tmp_path / "rec.h5.sorted").write(make_sorting(), RUN, files={"model.safetensors": b"weights"})
+    return write_result(tmp_path / "rec.h5.sorted", make_sorting(), RUN, files={"model.safetensors": b"weights"})
 
 
 def test_default_path_keeps_the_ending(tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ def test_default_path_keeps_the_ending(tmp_path, monkeypatch):
 def test_round_trip(tmp_path, n_units):
     sorting = make_sorting(n_units)
     run = RUN | {"rates": np.arange(2), "level": np.float32(0.5), "input": Path("a.h5")}
-    path = ResultFolder(tmp_path / "out").write(sorting, run)
+    path = write_result(tmp_path / "out", sorting, run)
     assert_same(read_sorting(path), sorting)
     assert_same(read_sorting(path / "sorting.h5"), sorting)
     assert read_run(path) == json.loads((path / "run.json").read_text(encoding="utf-8"))
@@ -110,7 +110,7 @@ def test_tables_as_text(folder):
 
 
 def test_the_same_sorting_gives_the_same_bytes(tmp_path):
-    first, second = (files_of(ResultFolder(tmp_path / n).write(make_sorting(), RUN)) for n in "ab")
+    first, second = (files_of(write_result(tmp_path / n, make_sorting(), RUN)) for n in "ab")
     assert first == second
 
 
@@ -291,4 +291,4 @@ def test_a_column_name_that_hdf5_would_split_is_refused(tmp_path):
     sorting = make_sorting(1)
     sorting.units["rate 1/s"] = np.zeros(1)
     with pytest.raises(InputError, match="rename"):
-        ResultFolder(tmp_path / "out").write(sorting, RUN)
+        write_result(tmp_path / "out", sorting, RUN)

@@ -12,6 +12,7 @@ from helpers.command_line import spikecrsae
 from helpers.stopped_runs import finished, start, wait_for_stage
 
 from spikecrsae.results.folder import ResultFolder
+from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +56,8 @@ def test_resume_refuses_a_result_that_was_made_otherwise(applied, short_sort, tm
     if change == "setting":
         words = ["--exclude-s", "1-2"]
     elif change == "model":
-        # the same content under other bytes
-        model = shutil.copy(short_sort.folder / "model.safetensors", tmp_path)
-        with open(model, "ab") as file:
-            file.write(b" ")
+        saved, model = load_checkpoint(short_sort.folder / "model.safetensors"), tmp_path / "model.safetensors"
+        save_checkpoint(saved | {"sigma": saved["sigma"] * 1.5}, model)
     task = ["sort"] if change == "task" else ["apply", model]
     result = spikecrsae(*task, short_sort.recording, "-o", folder, "--export", "csv", "--resume", *words)
     assert result.exit_code == 6 and "--resume does not match" in result.stderr

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikecrsae.config import Config, load_config
+from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 
 
 def test_a_rerun_of_raw_binary_needs_nothing_but_the_record(tmp_path):
@@ -172,8 +173,8 @@ def test_a_run_of_apply_is_repeated_with_the_same_model(copied, tmp_path):
     assert result.exit_code == 0, result.stderr
     first, again = ((tmp_path / name / "spikes.csv").read_bytes() for name in ("first", "first.rerun"))
     assert again == first != (model / "spikes.csv").read_bytes()
-    with (model / "model.safetensors").open("ab") as file:
-        file.write(b" ")
+    saved = load_checkpoint(model / "model.safetensors")
+    save_checkpoint(saved | {"sigma": saved["sigma"] * 1.5}, model / "model.safetensors")
     result = spikecrsae("rerun", tmp_path / "first", "-o", tmp_path / "again")
     assert result.exit_code == 3 and "model.safetensors has the SHA-256" in result.stderr
     change(tmp_path / "first", lambda record: record.pop("model"))
