@@ -98,13 +98,9 @@ def sheet(columns: Iterable[Sequence[Picture]]) -> Drawing:
 def figure_file(drawing: Drawing, kind: str, label: str) -> bytes:
     """Return the content of a file of a kind of FORMATS; the same drawing gives the same bytes. label: for SVG, what it shows."""
     if kind == "svg":
-        looks = _Looks()
-        return drawing.render(label, lambda part: _attributes(looks.of(part))).encode()
+        look = lambda part, group: " ".join(f'{name}="{value}"' for name, value in _look(part, group).items())  # noqa: E731
+        return drawing.render(label, look).encode()
     return _by_matplotlib(drawing, kind)
-
-
-def _attributes(look: Mapping[str, str]) -> str:
-    return " ".join(f'{name}="{value}"' for name, value in look.items())
 
 
 @functools.cache
@@ -124,38 +120,18 @@ def _style_sheet() -> tuple[dict[str, str], dict[str, str], list[tuple[str, froz
     return colors, groups, rules
 
 
-class _Looks:
-    """Gives the primitives of a drawing, one after the other, their looks; knows the groups that they are in."""
-
-    def __init__(self) -> None:
-        self._groups: list[tuple[str, float, float]] = [("soft", 0.0, 0.0)]
-
-    @property
-    def shift(self) -> tuple[float, float]:
-        """(x, y) by which the groups that are open move their shapes."""
-        return self._groups[-1][1:]
-
-    def of(self, part: svg.Primitive) -> dict[str, str]:
-        """Return the properties of a primitive under their names in SVG; none for a group."""
-        colors, groups, rules = _style_sheet()
-        color, x, y = self._groups[-1]
-        if isinstance(part, svg.Group):
-            dx, dy = part.shift or (0.0, 0.0)
-            self._groups.append((groups.get(part.classes, color), x + dx, y + dy))
-            return {}
-        if isinstance(part, svg.GroupEnd):
-            self._groups.pop()
-            return {}
-        element, classes = type(part).__name__.lower(), set(part.classes.split())
-        look = {"font-family": _FONTS} if element == "text" else {}
-        for wanted, of_classes, properties in rules:
-            if wanted in ("", element) and of_classes <= classes:
-                look |= properties
-        own = {"c": color}
-        return {
-            name: re.sub(r"var\(--(\w+)\)", lambda found: colors[own.get(found[1], found[1])], value)
-            for name, value in look.items()
-        }
+def _look(part: svg.Primitive, group: str) -> dict[str, str]:
+    """Return the properties of a primitive in a group of this class, under their names in SVG; none for a group."""
+    if isinstance(part, svg.Group):
+        return {}
+    colors, groups, rules = _style_sheet()
+    own = colors | {"c": colors[groups.get(group, "soft")]}
+    element, classes = type(part).__name__.lower(), set(part.classes.split())
+    look = {"font-family": _FONTS} if element == "text" else {}
+    for wanted, of_classes, properties in rules:
+        if wanted in ("", element) and of_classes <= classes:
+            look |= properties
+    return {name: re.sub(r"var\(--(\w+)\)", lambda found: own[found[1]], value) for name, value in look.items()}
 
 
 def _by_matplotlib(drawing: Drawing, kind: str) -> bytes:
@@ -173,68 +149,72 @@ def _by_matplotlib(drawing: Drawing, kind: str) -> bytes:
         FigureCanvasAgg(figure)
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, drawing.width), ylim=(drawing.height, 0))
         axes.set_axis_off()
-        looks = _Looks()
         for part in drawing.parts:
-            look = looks.of(part)
-            if isinstance(part, svg.Text):
-                _draw_text(axes, part, look, *looks.shift)
-            elif look:
-                _draw_shape(axes, part, look, *looks.shift)
+            _draw(axes, part, "", axes.transData)
         # no version and no time inside, so that the same drawing gives the same bytes
         without = {"Software": None} if kind == "png" else {"CreationDate": None}
         figure.savefig(file, format=kind, dpi=_PER_INCH * _ZOOM, metadata=without)
     return file.getvalue()
 
 
-def _draw_text(axes, part: svg.Text, look: Mapping[str, str], x: float, y: float) -> None:
+def _draw(axes, part: svg.Primitive, group: str, place) -> None:
+    """Draw a primitive, or all of a group; place: the transform of its coordinates to those of the figure."""
+    from matplotlib.transforms import Affine2D
+
+    if isinstance(part, svg.Group):
+        moved = Affine2D().translate(*part.shift) + place if part.shift else place
+        for inner in part.parts:
+            _draw(axes, inner, part.classes or group, moved)
+    elif isinstance(part, svg.Text):
+        _draw_text(axes, part, _look(part, group), place)
+    else:
+        _draw_shape(axes, part, _look(part, group), place)
+
+
+def _draw_text(axes, part: svg.Text, look: Mapping[str, str], place) -> None:
     across = {"middle": "center", "end": "right"}.get(look.get("text-anchor", ""), "left")
     axes.text(
-        part.x + x, part.y + y, visible(part.text)[:_LONGEST], color=look["fill"], fontsize=_pixels(look["font-size"]) * _POINTS, ha=across,
-        va="baseline", fontweight=int(look.get("font-weight", 400)), rotation=90 if part.turn else 0, rotation_mode="anchor",
-        parse_math=False,
+        part.x, part.y, visible(part.text)[:_LONGEST], transform=place, color=look["fill"], va="baseline", ha=across,
+        fontsize=_POINTS * float(look["font-size"].removesuffix("px")), fontweight=int(look.get("font-weight", 400)),
+        rotation=90 if part.turn else 0, rotation_mode="anchor", parse_math=False,
     )  # fmt: skip
 
 
-def _draw_shape(axes, part: svg.Path | svg.Rect, look: Mapping[str, str], x: float, y: float) -> None:
+def _draw_shape(axes, part: svg.Path | svg.Rect, look: Mapping[str, str], place) -> None:
     from matplotlib.patches import PathPatch
 
-    width = _pixels(look.get("stroke-width", "1"))
+    width = float(look.get("stroke-width", 1))
     dashes = [float(length) / width for length in look.get("stroke-dasharray", "").split()]
-    ends = look.get("stroke-linecap", "butt")
-    shade = part.opacity if isinstance(part, svg.Rect) and part.opacity is not None else 1.0
-    axes.add_artist(
-        PathPatch(
-            _outline(part, x, y), facecolor=look.get("fill", "none"), edgecolor=look.get("stroke", "none"),
-            linewidth=width * _POINTS, linestyle=(0, dashes) if dashes else "solid", alpha=shade * float(look.get("opacity", 1)),
-            capstyle=ends, joinstyle=look.get("stroke-linejoin", "miter"), clip_on=False,
-            snap=False if ends == "round" else None,  # a dot is no whole number of pixels long
-        )
+    ends, opacity = look.get("stroke-linecap", "butt"), float(look.get("opacity", 1))
+    if isinstance(part, svg.Rect):
+        data = f"M{part.x} {part.y}h{part.width}v{part.height}h{-part.width}z"
+        opacity *= 1.0 if part.opacity is None else part.opacity
+    else:
+        data = part.data
+    patch = PathPatch(
+        _outline(data), facecolor=look.get("fill", "none"), edgecolor=look.get("stroke", "none"), alpha=opacity, clip_on=False,
+        linewidth=width * _POINTS, linestyle=(0, dashes) if dashes else "solid", capstyle=ends,
+        joinstyle=look.get("stroke-linejoin", "miter"), snap=False if ends == "round" else None,  # a dot is no whole pixel
     )  # fmt: skip
+    patch.set_transform(place)
+    axes.add_artist(patch)
 
 
-def _pixels(length: str) -> float:
-    return float(length.removesuffix("px"))
-
-
-def _outline(part: svg.Path | svg.Rect, x: float, y: float):
-    """The shape, moved by (x, y), as a path of matplotlib."""
+def _outline(data: str):
+    """The path language of svg.Path as a path of matplotlib."""
     from matplotlib.path import Path as Outline
 
-    data = f"M{part.x} {part.y}h{part.width}v{part.height}h{-part.width}z" if isinstance(part, svg.Rect) else part.data
     codes = {"M": Outline.MOVETO, "z": Outline.CLOSEPOLY}
-    points, kinds, at, begin = [], [], (x, y), (x, y)
+    points, kinds, x, y = [], [], 0.0, 0.0
     for command, numbers in re.findall(r"([MLHVhvz])([^MLHVhvz]*)", data):
         values = [float(number) for number in numbers.split()]
         if command in "ML":
-            at = (values[0] + x, values[1] + y)
-            begin = at if command == "M" else begin
-        elif command == "z":
-            at = begin
+            x, y = values
         elif command in "Hh":
             # a stroke of no length, which is a dot, is not drawn by every backend
-            at = (values[0] + x if command == "H" else at[0] + (values[0] or 0.01), at[1])
-        else:
-            at = (at[0], values[0] + y if command == "V" else at[1] + values[0])
-        points.append(at)
+            x = values[0] if command == "H" else x + (values[0] or 0.01)
+        elif command in "Vv":
+            y = values[0] if command == "V" else y + values[0]
+        points.append((x, y))
         kinds.append(codes.get(command, Outline.LINETO))
     return Outline(points, kinds)

@@ -70,9 +70,8 @@ def _raster(panel: Panel, sorting: Sorting, spikes: np.ndarray, firing: list[int
     """One row of marks per firing unit."""
     for place, row in enumerate(firing):
         samples = spikes["sample"][spikes["unit"] == sorting.unit_ids[row]]
-        panel.drawing.open(color_class(row))
-        panel.marks(sorting.start_time_s + samples / sorting.sampling_frequency, place + 0.9, place + 0.15, "mark")
-        panel.drawing.close()
+        with panel.drawing.group(color_class(row)):
+            panel.marks(sorting.start_time_s + samples / sorting.sampling_frequency, place + 0.9, place + 0.15, "mark")
         panel.drawing.text(panel.left - 8, panel.down(place + 0.5) + 3.5, f"unit {sorting.unit_ids[row]}", "t-right")
 
 
@@ -84,10 +83,9 @@ def _colour_spikes(panel: Panel, sorting: Sorting, spikes, times: np.ndarray, li
         inside = (mine - sorting.peak_index[row] - sorting.example_start)[:, None] + np.arange(n_times)
         covered = np.zeros(len(times), bool)
         covered[inside[(inside >= 0) & (inside < len(times))]] = True
-        panel.drawing.open(color_class(row))
-        for wave in lifted.T:
-            panel.line(times, np.where(covered, wave, np.nan), "line")
-        panel.drawing.close()
+        with panel.drawing.group(color_class(row)):
+            for wave in lifted.T:
+                panel.line(times, np.where(covered, wave, np.nan), "line")
 
 
 def cross_correlogram_picture(sorting: Sorting) -> Picture | None:
@@ -114,14 +112,13 @@ def cross_correlogram_picture(sorting: Sorting) -> Picture | None:
                 64 + j * cell, 6 + i * 0.75 * cell, cell - 8, 0.75 * cell - 8, (edges[0], edges[-1]), (0, top)
             )
             a, b = sorting.unit_ids[rows[i]], sorting.unit_ids[rows[j]]
-            drawing.open(
+            with drawing.group(
                 color_class(int(rows[i])) if i == j else "pair", f"unit {a} after unit {b}: {counts[i, j].sum():,} pairs"
-            )
-            drawing.rect(panel.left, panel.top, panel.width, panel.height, "cell")
-            panel.bars(edges, counts[i, j], "bars")
-            panel.upright(0.0, "grid")
-            panel.level(chance, "rule")
-            drawing.close()
+            ):
+                drawing.rect(panel.left, panel.top, panel.width, panel.height, "cell")
+                panel.bars(edges, counts[i, j], "bars")
+                panel.upright(0.0, "grid")
+                panel.level(chance, "rule")
             if j == 0:
                 drawing.text(58, panel.top + panel.height / 2 + 3.5, f"unit {a}", "t-right")
             if i == len(rows) - 1:
@@ -149,14 +146,13 @@ def similarity_picture(sorting: Sorting) -> Picture | None:
         drawing.text(64 + (i + 0.5) * cell, 6 + n * cell + 16, a if n > 8 else f"unit {a}", "t-middle")
         for j in range(n):
             value = float(np.clip(similarity[i, j], 0, 1))
-            drawing.open("pair", f"units {a} and {sorting.unit_ids[j]}: {similarity[i, j]:.3f}")
-            x, y = 64 + j * cell, 6 + i * cell
-            drawing.rect(x, y, cell - 2, cell - 2, "cell")
-            drawing.rect(x, y, cell - 2, cell - 2, "heat", value)
-            if numbers:
-                text = with_minus(f"{similarity[i, j]:.2f}")
-                drawing.text(x + cell / 2 - 1, y + cell / 2 + 3, text, "t-middle label")
-            drawing.close()
+            with drawing.group("pair", f"units {a} and {sorting.unit_ids[j]}: {similarity[i, j]:.3f}"):
+                x, y = 64 + j * cell, 6 + i * cell
+                drawing.rect(x, y, cell - 2, cell - 2, "cell")
+                drawing.rect(x, y, cell - 2, cell - 2, "heat", value)
+                if numbers:
+                    text = with_minus(f"{similarity[i, j]:.2f}")
+                    drawing.text(x + cell / 2 - 1, y + cell / 2 + 3, text, "t-middle label")
     left_out = f"the {n} largest of {sorting.n_units} units; " if n < sorting.n_units else ""
     note = f"{left_out}cosine of two templates over all channels, at the lag where it is largest"
     return Picture("Similarity of templates", drawing, f"Template similarity of {n} units", note, wide=not numbers)
@@ -179,10 +175,9 @@ def training_pictures(model: Mapping[str, np.ndarray]) -> list[Picture]:
         drawing, panel = axes(380, 220, (0.5, len(history) + 0.5), span_of(history, room=0.08), (12, 14, 40, 84))
         panel.y_axis(label, away=72)
         for row, values in enumerate(history.reshape(len(history), -1).T):
-            drawing.open(color_class(row))
-            panel.line(epochs, values, "line")
-            panel.points(epochs, values, "dots large")
-            drawing.close()
+            with drawing.group(color_class(row)):
+                panel.line(epochs, values, "line")
+                panel.points(epochs, values, "dots large")
         panel.x_axis("epoch", at=epochs[:: -(-len(epochs) // 10)])
         pictures.append(Picture(title, drawing, f"{title} per epoch", note))
     return pictures
@@ -207,11 +202,10 @@ def _tradeoff_picture(curve: Tradeoff, found: UnitScore, row: int) -> Picture:
     # zero lies a little inside, so that a curve along an axis is seen whole
     drawing, panel = axes(380, 300, (-0.02 * right, right), (-0.02 * top, top))
     panel.y_axis("misses (% of the true spikes)")
-    drawing.open(color_class(row))
-    kept = 100 * curve.miss <= top
-    panel.line(100 * curve.false_alarm, np.where(kept, 100 * curve.miss, np.nan), "line")
-    panel.points(100 * curve.false_alarm[kept], 100 * curve.miss[kept], "dots")
-    drawing.close()
+    with drawing.group(color_class(row)):
+        kept = 100 * curve.miss <= top
+        panel.line(100 * curve.false_alarm, np.where(kept, 100 * curve.miss, np.nan), "line")
+        panel.points(100 * curve.false_alarm[kept], 100 * curve.miss[kept], "dots")
     panel.points([100 * false_alarm], [100 * miss], "here")
     panel.x_axis("false alarms (% of the unit's spikes)")
     note = f"large dot: this sorting, {100 * miss:.1f} % missed, {100 * false_alarm:.1f} % false; along the curve the threshold rises"

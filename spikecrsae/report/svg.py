@@ -9,8 +9,10 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -68,19 +70,14 @@ def span_of(*values: np.ndarray, room: float = 0.05, least: tuple[float, float] 
     return (low if least and low == least[0] else low - extra), high + extra
 
 
-@dataclass(frozen=True)
-class Path:
+class Path(NamedTuple):
     """Lines in the path language of SVG, of which M, L, H, V, h, v and z are used."""
 
     data: str
     classes: str
 
-    def svg(self, look: str) -> str:
-        return f'<path {look} d="{self.data}"/>'
 
-
-@dataclass(frozen=True)
-class Rect:
+class Rect(NamedTuple):
     """A rectangle; opacity: of its fill, 1 if None."""
 
     x: float
@@ -90,14 +87,8 @@ class Rect:
     classes: str
     opacity: float | None
 
-    def svg(self, look: str) -> str:
-        shade = "" if self.opacity is None else f' fill-opacity="{self.opacity:.2f}"'
-        size = f'width="{self.width:.1f}" height="{self.height:.1f}"'
-        return f'<rect x="{self.x:.1f}" y="{self.y:.1f}" {size} {look}{shade}/>'
 
-
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """Text at (x, y); classes t-left, t-middle, t-right say which part of it; turn: it reads upwards."""
 
     x: float
@@ -106,35 +97,42 @@ class Text:
     classes: str
     turn: bool
 
-    def svg(self, look: str) -> str:
-        rotate = f' transform="rotate(-90 {self.x:.1f} {self.y:.1f})"' if self.turn else ""
-        return f'<text x="{self.x:.1f}" y="{self.y:.1f}"{look and " " + look}{rotate}>{escape(self.text)}</text>'
 
-
-@dataclass(frozen=True)
-class Group:
-    """The beginning of a group, whose class gives its shapes their colour; shift: (x, y) by which they are moved."""
+class Group(NamedTuple):
+    """Primitives together. classes: give them their colour; title: shown at a resting pointer; shift: (x, y) that moves them."""
 
     classes: str
-    title: str = ""
+    title: str
+    parts: list[Primitive]
     shift: tuple[float, float] | None = None
 
-    def svg(self, look: str) -> str:
-        moved = f' transform="translate({self.shift[0]:g} {self.shift[1]:g})"' if self.shift else ""
-        return f"<g{look and ' ' + look}{moved}>" + (f"<title>{escape(self.title)}</title>" if self.title else "")
+
+Primitive = Path | Rect | Text | Group
+#: The attributes of a primitive, given the classes of the innermost group around it that has some.
+Look = Callable[[Primitive, str], str]
 
 
-@dataclass(frozen=True)
-class GroupEnd:
-    """The end of a group."""
-
-    classes: str = ""
-
-    def svg(self, look: str) -> str:
-        return "</g>"
+def class_of(part: Primitive, group: str) -> str:
+    """The look that leaves colours and strokes to a style sheet."""
+    return f'class="{part.classes}"' if part.classes else ""
 
 
-Primitive = Path | Rect | Text | Group | GroupEnd
+def markup(part: Primitive, look: Look, group: str = "") -> str:
+    """A primitive as SVG."""
+    attributes = " " + found if (found := look(part, group)) else ""
+    match part:
+        case Path(data):
+            return f'<path{attributes} d="{data}"/>'
+        case Rect(x, y, width, height, _, opacity):
+            shade = "" if opacity is None else f' fill-opacity="{opacity:.2f}"'
+            return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"{attributes}{shade}/>'
+        case Text(x, y, text, _, turn):
+            rotate = f' transform="rotate(-90 {x:.1f} {y:.1f})"' if turn else ""
+            return f'<text x="{x:.1f}" y="{y:.1f}"{attributes}{rotate}>{escape(text)}</text>'
+        case Group(classes, title, parts, shift):
+            moved = f' transform="translate({shift[0]:g} {shift[1]:g})"' if shift else ""
+            told = f"<title>{escape(title)}</title>" if title else ""
+            return f"<g{attributes}{moved}>{told}{''.join(markup(p, look, classes or group) for p in parts)}</g>"
 
 
 @dataclass(frozen=True)
@@ -153,19 +151,16 @@ class Picture:
         return self.drawing.render(self.label)
 
 
-def _class_of(part: Primitive) -> str:
-    return f'class="{part.classes}"' if part.classes else ""
-
-
 class Drawing:
     """A list of primitives on an area of width x height, in pixels where there is room for them."""
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
         self.parts: list[Primitive] = []
+        self._open = [self.parts]
 
     def add(self, part: Primitive) -> None:
-        self.parts.append(part)
+        self._open[-1].append(part)
 
     def text(self, x: float, y: float, text, classes: str = "", turn: bool = False) -> None:
         """Add a Text."""
@@ -175,30 +170,30 @@ class Drawing:
         """Add a Rect."""
         self.add(Rect(float(x), float(y), float(width), float(height), classes, opacity))
 
-    def open(self, classes: str, title: str = "") -> None:
-        """Begin a group; a title is what a pointer at rest is told."""
-        self.add(Group(classes, title))
-
-    def close(self) -> None:
-        """End a group."""
-        self.add(GroupEnd())
+    @contextmanager
+    def group(self, classes: str, title: str = "") -> Iterator[None]:
+        """What is added meanwhile is added to a Group."""
+        parts: list[Primitive] = []
+        self.add(Group(classes, title, parts))
+        self._open.append(parts)
+        yield
+        self._open.pop()
 
     def place(self, other: Drawing, x: float, y: float, classes: str = "") -> None:
         """Add all of another drawing as a group, with its upper left corner at (x, y)."""
-        self.parts += [Group(classes, shift=(x, y)), *other.parts, GroupEnd()]
+        self.add(Group(classes, "", other.parts, (x, y)))
 
     def panel(self, left: float, top: float, width: float, height: float, x, y) -> Panel:
         """A panel whose inside is this rectangle, with data from x = (low, high) and y = (low, high)."""
         return Panel(self, left, top, width, height, x, y)
 
-    def render(self, label: str, look: Callable[[Primitive], str] = _class_of) -> str:
-        """The <svg>, with a label for those who do not see it. look: gives the attributes of each primitive, its class if not
-        told otherwise."""
+    def render(self, label: str, look: Look = class_of) -> str:
+        """The <svg>, with a label for those who do not see it."""
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {self.height:g}" width="{self.width:g}" '
-            f'height="{self.height:g}" role="img" aria-label="{escape(label)}"'
+            f'height="{self.height:g}" role="img" aria-label="{escape(label)}">'
         )
-        return head + ">" + "".join(part.svg(look(part)) for part in self.parts) + "</svg>"
+        return head + "".join(markup(part, look) for part in self.parts) + "</svg>"
 
 
 class Panel:

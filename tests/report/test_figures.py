@@ -128,9 +128,8 @@ def test_png_shows_each_kind_of_primitive_in_its_place():
     inner = Drawing(50, 50)
     inner.rect(10, 10, 10, 10, "cell")
     inner.add(Path("M30.0 20.0h0", "here"))
-    inner.open("u1")
-    inner.add(Path("M5.0 45.0V40.0H25.0V45.0z", "bars"))
-    inner.close()
+    with inner.group("u1"):
+        inner.add(Path("M5.0 45.0V40.0H25.0V45.0z", "bars"))
     inner.add(Path("M0.0 2.0H50.0", "axis"))
     drawing.place(inner, 40, 5)
     drawing.text(10, 40, "$x$", "t-left strong")
