@@ -151,9 +151,9 @@ def _fuzz(name: str, options: argparse.Namespace) -> int:
 
     with atheris.instrument_imports(include=OURS):
         from helpers import fuzz_targets
-    from spikecrsae.system import rehearsal
+    from spikecrsae.system import safe_hdf5
 
-    rehearsal.MOST_CPU_S = 1  # a file over which it ends is refused, as it should be
+    safe_hdf5.MOST_CPU_S = 1  # a file over which it ends is refused, as it should be
     target = fuzz_targets.targets()[name]
     if target.neo:
         _see_into(importlib.import_module(f"neo.rawio.{target.neo}"))

@@ -32,7 +32,7 @@ from spikecrsae.results.folder import SORTING, ResultFolder
 from spikecrsae.results.output_folder import MANIFEST, refuse_link
 from spikecrsae.results.tables import spikes_csv, units_csv
 from spikecrsae.system.files import write_atomic
-from spikecrsae.system.safe_hdf5 import open_hdf5, rehearsed, whole
+from spikecrsae.system.safe_hdf5 import open_hdf5, read_guarded, whole
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +199,7 @@ def _session_start(recording: Recording | None) -> datetime | None:
     """When the session began, where an NWB recording says it."""
     if recording is None or recording.format != "NWB":
         return None
-    text = rehearsed(recording.source, lambda: _stored_start(recording.source))
+    text = read_guarded(recording.source, lambda: _stored_start(recording.source))
     try:
         return datetime.fromisoformat(text)
     except ValueError:

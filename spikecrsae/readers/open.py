@@ -21,7 +21,7 @@ from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.options import ReadOptions, side_file, with_side_file
 from spikecrsae.system.files import refuse_unreadable
-from spikecrsae.system.safe_hdf5 import open_hdf5, rehearsed
+from spikecrsae.system.safe_hdf5 import open_hdf5, read_guarded
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def _read(path: Path, options: ReadOptions) -> Recording:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty.")
     if h5py.is_hdf5(path):
-        return rehearsed(path, lambda: _read_hdf5_family(path, options))
+        return read_guarded(path, lambda: _read_hdf5_family(path, options))
     suffix = path.suffix.lower()
     if suffix in _HDF5_SUFFIXES:
         raise InputError(f"{path} ends in {suffix} but its content is not HDF5; it is damaged or has the wrong ending.")

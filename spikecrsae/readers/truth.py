@@ -22,7 +22,7 @@ from spikecrsae.readers.open import open_recording
 from spikecrsae.readers.options import ReadOptions
 from spikecrsae.readers.phy_names import ORIGINAL, check_clusters
 from spikecrsae.system.files import refuse_unreadable
-from spikecrsae.system.safe_hdf5 import load_npy, open_hdf5, rehearsed, whole
+from spikecrsae.system.safe_hdf5 import load_npy, open_hdf5, read_guarded, whole
 from spikecrsae.system.text import counted, read_text
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def read_truth(
             trains = _from_channel(clock, truth_channel, threshold, options)
         else:
             read = functools.partial(_reader_of(path), clock)
-            trains = rehearsed(path, read) if any(map(_is_hdf5, (path, path / "sorting.h5", path / ORIGINAL))) else read()
+            trains = read_guarded(path, read) if any(map(_is_hdf5, (path, path / "sorting.h5", path / ORIGINAL))) else read()
     except SpikeCRsAEError:
         raise
     # the libraries below raise anything on files that are damaged

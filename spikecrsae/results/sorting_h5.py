@@ -13,7 +13,7 @@ import numpy as np
 from spikecrsae.data.sorting import LARGEST_UNIT, SPIKE_DTYPE, Sorting
 from spikecrsae.errors import InputError
 from spikecrsae.system.array_layout import check_array, check_range
-from spikecrsae.system.safe_hdf5 import attribute, open_hdf5, rehearsed, whole
+from spikecrsae.system.safe_hdf5 import attribute, open_hdf5, read_guarded, whole
 
 FORMAT_VERSION = 1
 _ATTRIBUTES = ("sampling_frequency", "n_samples", "n_channels", "amplitude_unit", "start_time_s")
@@ -92,7 +92,7 @@ def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
     Raises InputError where the file is no sorting.h5, its format_version is unknown, or it is damaged.
     """
     try:
-        return rehearsed(Path(path), lambda: _open_and_read(Path(path)))
+        return read_guarded(Path(path), lambda: _open_and_read(Path(path)))
     except InputError as error:
         raise InputError(f"{path} cannot be read as a sorting: {error}") from error
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, IndexError, OverflowError) as error:

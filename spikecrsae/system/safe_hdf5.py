@@ -2,13 +2,23 @@
 worth.
 
 HDF5 files are walked once when they are opened; what points to other files is refused there, before anything follows it. Sizes
-that a file declares are compared with the bytes that it holds.
+that a file declares are compared with the bytes that it holds. A child process reads first, because libhdf5 crashes on some
+damaged files and never returns from others, and Python can catch neither.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import faulthandler
+import logging
 import math
 import os
+import select
+import signal
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +27,6 @@ import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError
-from spikecrsae.system.rehearsal import failure_of, step
 
 #: A table or array that is read whole may be so large in any case, and otherwise so many times as large as what is stored of it.
 _SMALL, _EXPANSION = 64 * 2**20, 50
@@ -30,20 +39,77 @@ _MOST_DEPTH = 100
 #: Texts of a table are read so many at a time: one text may stand in the file once and be named by every row.
 _TEXTS_AT_ONCE = 64
 _MB = 2**20
+#: Processor time that the child may take to read a file: at 0.25 ms for each group or dataset, 240,000 of them.
+MOST_CPU_S = 60
+#: The child may wait for a lock that another thread held at the fork. After this time the file is read without its answer.
+MOST_WAIT_S = 600
+_PR_SET_PDEATHSIG = 1
 _Read = TypeVar("_Read")
+_in_child = False
 
 
-def rehearsed(path: Path, read: Callable[[], _Read]) -> _Read:
-    """What `read` makes of an HDF5 file, once a copy of this process has come through it: libhdf5 crashes on some damaged
-    files, and never returns from others.
+def read_guarded(path: Path, read: Callable[[], _Read]) -> _Read:
+    """Return read(), which opens the HDF5 file at `path`, after a child process has done the same and come to an end.
 
-    Raises InputError where the copy did not come through.
+    No child is made within a child, in another thread than the first, or elsewhere than on Linux.
+    Raises InputError where the child crashed, or took more than MOST_CPU_S.
     """
-    if failure := failure_of(read):
-        raise InputError(
-            f"{path}: the library that reads it {failure}; the file is damaged, copy it again from where it was recorded."
-        )
+    if not _in_child and sys.platform == "linux" and threading.current_thread() is threading.main_thread():
+        _check_in_child(path, read)
     return read()
+
+
+def _check_in_child(path: Path, read: Callable[[], object]) -> None:
+    """Raise InputError where `read` does not return or raise in a child process."""
+    answer, told = os.pipe()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads: the child uses none of them
+            child = os.fork()
+    except OSError:  # no room for another process
+        os.close(answer)
+        os.close(told)
+        return
+    if child == 0:
+        _read_in_child(read, told)
+    os.close(told)
+    try:
+        if select.select([answer], [], [], MOST_WAIT_S)[0] and not os.read(answer, 1):
+            raise InputError(
+                f"{path}: the HDF5 library crashes on it or does not finish reading it; the file is damaged, copy it again from "
+                "where it was recorded."
+            )
+    finally:
+        os.close(answer)
+        with contextlib.suppress(OSError):  # where the parent's parent ignores children, the system has waited for it
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _read_in_child(read: Callable[[], object], told: int) -> None:
+    """Read in silence, write one byte to `told`, and end this process."""
+    import resource
+
+    global _in_child
+    try:
+        _in_child = True
+        logging.disable()  # the log file of the run is open here too
+        faulthandler.disable()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        # the child holds the locks of the run, which shall not outlive a run that is killed
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        with contextlib.suppress(ValueError):  # where the limit is lower already
+            resource.setrlimit(resource.RLIMIT_CPU, (MOST_CPU_S, MOST_CPU_S))
+        silence = os.open(os.devnull, os.O_RDWR)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        with contextlib.suppress(BaseException):
+            read()
+        os.write(told, b".")
+    finally:
+        os._exit(0)
 
 
 def open_hdf5(path: Path) -> h5py.File:
@@ -78,7 +144,6 @@ def items_of(file: h5py.File) -> Iterator[h5py.Group | h5py.Dataset]:
     waiting = [("/", 0)]
     path = file.filename
     while waiting:
-        step()
         name, depth = waiting.pop()
         try:
             item = file[name]
@@ -122,7 +187,6 @@ def _refuse_elsewhere(dataset: h5py.Dataset, path: Path) -> None:
 
 def whole(dataset: h5py.Dataset) -> Any:
     """All of a dataset, an array or a scalar. Raises InputError where it declares far more than the file holds."""
-    step()
     _check_size(dataset, _SMALL, _EXPANSION)
     if dataset.dtype.hasobject and dataset.shape:
         return _texts(dataset)
@@ -156,7 +220,6 @@ def _texts(dataset: h5py.Dataset) -> np.ndarray:
     """A table with texts of any length, which together cannot be longer than the file."""
     most, pieces = os.path.getsize(dataset.file.filename), []
     for start in range(0, dataset.shape[0], _TEXTS_AT_ONCE):
-        step()
         pieces.append(dataset[start : start + _TEXTS_AT_ONCE])
         rows = (row if isinstance(row, tuple) else (row,) for row in pieces[-1].reshape(-1).tolist())
         most -= sum(len(value) for row in rows for value in row if isinstance(value, bytes | str))

@@ -18,11 +18,11 @@ from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import SpikeCRsAEError, UsageError
 from spikecrsae.readers import ReadOptions, parse_channels
 from spikecrsae.readers.options import parse_groups
-from spikecrsae.system import rehearsal
+from spikecrsae.system import safe_hdf5
 
 CORPUS = Path(__file__).parents[1] / "fuzz_corpus"
 TARGETS = targets()
-#: A read of a few kilobytes that takes longer has run away.
+#: Processor time. A read of a few kilobytes that takes more has run away.
 LIMIT_S = 5.0
 #: Examples of every property, drawn alike each time.
 steady = settings(
@@ -32,16 +32,16 @@ steady = settings(
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds_and_findings_end_well(name, tmp_path, monkeypatch):
-    """Each kept input, each sound one, and each of these cut anywhere, is read or refused, and soon."""
-    monkeypatch.setattr(rehearsal, "MOST_CPU_S", 1)
+    """Each kept input, each sound one, and each of these cut anywhere, is read or refused, without much work."""
+    monkeypatch.setattr(safe_hdf5, "MOST_CPU_S", 1)
     target = TARGETS[name]
     target.prepare(clean(tmp_path / "work"))
     kept = [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
     cuts = [seed[: len(seed) * part // 7] for seed in target.seeds for part in range(1, 7)]
     for data in (*kept, *target.seeds, *cuts):
-        began = time.monotonic()
+        began = time.process_time()
         target.run(data, tmp_path / "work")
-        assert time.monotonic() - began < LIMIT_S
+        assert time.process_time() - began < LIMIT_S
 
 
 def test_the_seeds_are_sound(tmp_path):
@@ -142,9 +142,9 @@ def test_an_intan_header_of_random_numbers(tmp_path, word, place, length):
     content = bytearray(path.read_bytes())
     content[place : place + 4] = struct.pack("<I", word)
     path.write_bytes(content[:length])
-    began = time.monotonic()
+    began = time.process_time()
     try:
         look(path)
     except SpikeCRsAEError as error:
         assert str(path) in str(error) and "\n" not in str(error)
-    assert time.monotonic() - began < LIMIT_S
+    assert time.process_time() - began < LIMIT_S
