@@ -71,12 +71,13 @@ def _noise(recording) -> tuple[list[float] | None, list[str]]:
     from dataclasses import replace
 
     from spikecrsae.config import PreprocessConfig
-    from spikecrsae.preprocess import glance, sanity
+    from spikecrsae.preprocess import sanity
+    from spikecrsae.preprocess.noise import noise_level
     from spikecrsae.units import s_to_samples
 
     first = replace(recording, n_samples=min(recording.n_samples, s_to_samples(_LOOK_S, recording.sampling_frequency)))
     try:
-        level = glance.noise_level(first, PreprocessConfig())
+        level = noise_level(first, PreprocessConfig())
         return level.tolist(), list(sanity.of_noise(first, level))
     except InputError as error:
         return None, [f"noise level unknown: {error}"]

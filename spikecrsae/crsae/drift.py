@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import special
 
 from spikecrsae.crsae.slab_em import learned_spread
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.detect.windows import windows_at
-from spikecrsae.system.distributions import chi2_isf
 
 #: Templates are sums of Legendre polynomials of time up to this degree; a unit needs SPIKES_PER_TERM spikes for each.
 DEGREE, SPIKES_PER_TERM = 4, 20
@@ -84,7 +84,7 @@ def fit_drift(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.
         # gain and jitter make some directions vary more than noise does
         left_over = windows.reshape(len(mine), -1) @ right.T - orthonormal @ (coefficients @ right.T)
         more = np.maximum(left_over.var(axis=0) - 1, 0)
-        kept = size**2 > bound**2 + more * chi2_isf(STEADY_LEVEL, n_terms - 1)
+        kept = size**2 > bound**2 + more * special.chdtri(n_terms - 1, STEADY_LEVEL)
         if not kept.any():
             continue
         coefficients[1:] = (left[:, kept] * size[kept]) @ right[kept]

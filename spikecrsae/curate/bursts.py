@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
 
 from spikecrsae.curate.satellites import SATELLITE_FRACTION
-from spikecrsae.system.distributions import binom_sf, poisson_cdf
 
 #: Within this time of a neuron's first spike the later spikes of its burst come.
 BURST_MS = 20.0
@@ -39,9 +39,9 @@ def burst_p_value(leading: np.ndarray, following: np.ndarray, burst: int, n_samp
     close = int(_neighbours(following, leading, -refractory, refractory).sum())
     return float(
         max(
-            binom_sf(n_after - 1, n, chance),
-            binom_sf(n_after - 1, n_after + n_before, 0.5),
-            poisson_cdf(close, (after.sum() + before.sum()) * refractory / burst),
+            special.bdtrc(n_after - 1, n, chance),
+            special.bdtrc(n_after - 1, n_after + n_before, 0.5),
+            special.pdtr(close, (after.sum() + before.sum()) * refractory / burst),
         )
     )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.system.distributions import poisson_sf
 
 #: A unit of which more spikes than this part come at fixed lags from those of stronger units, beyond chance, is no neuron.
 SATELLITE_FRACTION = 0.75
@@ -38,7 +38,7 @@ def find_satellites(model: SpikeSlab, spikes: Spikes, n_samples: int) -> tuple[n
             pairs, lags = _lags(mine, theirs, int(edges[-1]))
             counts = np.histogram(lags, edges)[0]
             expected = len(mine) * len(theirs) * (edges[1] - edges[0]) / n_samples
-            above = poisson_sf(counts - 1, expected) < LAG_LEVEL / (len(counts) * len(hosts))
+            above = special.gammainc(counts, expected) < LAG_LEVEL / (len(counts) * len(hosts))
             locked[pairs[above[np.clip(np.searchsorted(edges, lags, "right") - 1, 0, len(counts) - 1)]]] = True
             chance += above.sum() * expected / max(len(mine), 1)
         if len(mine):

@@ -4,9 +4,9 @@ misses that the model implies. No ground truth enters."""
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.system.distributions import norm_cdf, norm_isf
 
 #: Nominal chance that a unit loses one of its own spikes to each test for outliers; decoded misfits have longer tails than
 #: normal ones, which makes it some 0.3.
@@ -30,7 +30,7 @@ def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_nois
     root = np.cbrt(misfit)
     for unit in np.unique(spikes.unit):
         mine = np.flatnonzero(spikes.unit == unit)
-        bound = norm_isf(OUTLIER_LEVEL / len(mine))
+        bound = -special.ndtri(OUTLIER_LEVEL / len(mine))
         usual, upper = np.percentile(root[mine], [50, 84])
         least = 0.0 if misfit_of_noise is None else misfit_of_noise[unit]
         outlying[mine] = root[mine] > usual + bound * max(upper - usual, least)
@@ -65,6 +65,6 @@ def error_rates(spikes: Spikes, model: SpikeSlab) -> tuple[np.ndarray, np.ndarra
     found = np.bincount(spikes.unit, minlength=model.n_units)
     elsewhere = np.bincount(spikes.rival[rivalled], weights=chances[1, rivalled], minlength=model.n_units)
     deviation = np.sqrt(model.spread**2 + 1 / np.maximum(model.energy, 1e-9))
-    below = norm_cdf((thresholds(model) - 1) / deviation)
+    below = special.ndtr((thresholds(model) - 1) / deviation)
     true = own / np.maximum(1 - below, 1e-3) + elsewhere
     return 1 - own / np.maximum(found, 1), np.where(true > 0, 1 - own / np.maximum(true, 1e-9), 0.0)

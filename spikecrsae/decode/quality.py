@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import special
 from scipy.ndimage import gaussian_filter1d
 
 from spikecrsae.data.intervals import NONE
 from spikecrsae.detect.clustering import principal_components
-from spikecrsae.system.distributions import chi2_isf, chi2_ppf, chi2_sf, gamma_sf
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 #: Two spikes of one neuron are at least this far apart.
@@ -161,7 +161,7 @@ def refractory_violations(
     pairs = int((np.searchsorted(samples, samples + refractory, "right") - np.arange(1, n + 1)).sum())
     known = n > 1 and window > 0 and refractory > dead_time
     tail = (1 - CONFIDENCE) / 2
-    bounds = (chi2_ppf(tail, 2 * pairs) / 2 if pairs else 0.0, chi2_isf(tail, 2 * pairs + 2) / 2)
+    bounds = (special.gammaincinv(pairs, tail) if pairs else 0.0, special.gammainccinv(pairs + 1, tail))
 
     def contamination(violations: float) -> float:
         seen = violations * (n_samples - 2 * n * dead_time) / (n**2 * (refractory - dead_time))
@@ -205,7 +205,7 @@ def _locking(seconds: np.ndarray, segment: np.ndarray, frequency: float) -> tupl
         return 0.0, 1.0
     phase = 2 * np.pi * frequency * seconds
     strength = np.bincount(segment, np.cos(phase)) ** 2 + np.bincount(segment, np.sin(phase)) ** 2
-    by_chance = gamma_sf((strength / np.maximum(counts, 1))[several].sum(), several.sum())
+    by_chance = special.gammaincc(several.sum(), (strength / np.maximum(counts, 1))[several].sum())
     return float((strength - counts).sum() / (counts * (counts - 1)).sum()), float(by_chance)
 
 
@@ -280,7 +280,7 @@ def mahalanobis_measures(own: np.ndarray, other: np.ndarray) -> tuple[float, flo
     if np.linalg.matrix_rank(covariance, hermitian=True) < n_features:
         return np.nan, np.nan
     squared = np.sort((away * np.linalg.solve(covariance, away.T).T).sum(axis=1))
-    return float(squared[n - 1]), float(chi2_sf(squared, n_features).sum() / len(own))
+    return float(squared[n - 1]), float(special.chdtrc(n_features, squared).sum() / len(own))
 
 
 def waveform_fill(templates: np.ndarray, templates_std: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-
-from spikecrsae.system.distributions import binom_cdf, norm_ppf
+from scipy import special
 
 #: Level of the test for two modes.
 MODE_LEVEL = 1e-2
@@ -14,7 +13,7 @@ SHAPE_VARIATION = 0.1
 #: A variance counts as larger than expected above this factor.
 VARIANCE_MARGIN = 1.3
 #: Quartiles of the standard normal distribution are so far apart.
-_QUARTILES_APART = 2 * norm_ppf(0.75)
+_QUARTILES_APART = 2 * special.ndtri(0.75)
 
 
 def nuisance_directions(template: np.ndarray) -> np.ndarray:
@@ -84,4 +83,4 @@ def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> floa
     counts = np.searchsorted(pooled, starts + width) - np.searchsorted(pooled, starts)
     left, right = np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
     rim = np.minimum(left, right)
-    return float(min(1.0, len(starts) * binom_cdf(counts, counts + rim, 0.5).min()))
+    return float(min(1.0, len(starts) * special.bdtr(counts, counts + rim, 0.5).min()))

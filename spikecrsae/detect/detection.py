@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from spikecrsae.csc.operator import energy_in_span
 from spikecrsae.system.compiled import compiled
-from spikecrsae.system.distributions import chi2_isf, norm_sf
 from spikecrsae.system.threads import in_threads
 
 
@@ -51,7 +51,7 @@ class SpikeSubspace:
     def detect(self, whitened: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
         Gaussian exceeds `threshold` standard deviations either way."""
-        level = chi2_isf(2 * norm_sf(threshold), len(self.shapes) * whitened.shape[1])
+        level = special.chdtri(len(self.shapes) * whitened.shape[1], 2 * special.ndtr(-threshold))
         return _peaks(self.statistic(whitened), level, dead_time)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
 from scipy.ndimage import median_filter
 
 from spikecrsae.preprocess import noise
-from spikecrsae.system.distributions import gamma_isf
 
 #: Chance of finding a line in a recording that has none.
 LEVEL = 1e-3
@@ -41,7 +41,7 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
     power = noise.power([block for block, _ in whole], [mask * window for _, mask in whole], length)
     usual = np.stack([median_filter(channel, SURROUND_HZ, mode="nearest") for channel in power])
     ratio = power / np.maximum(usual, np.finfo(float).tiny)
-    bound = gamma_isf(LEVEL / ratio.size, n) / gamma_isf(0.5, n)
+    bound = special.gammainccinv(n, LEVEL / ratio.size) / special.gammainccinv(n, 0.5)
     found = (ratio > bound).any(axis=0)
     step = sampling_frequency / length
     lines = []

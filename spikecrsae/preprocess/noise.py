@@ -6,8 +6,11 @@ import numpy as np
 import scipy.fft
 
 from spikecrsae.config import PreprocessConfig
-from spikecrsae.data.recording import Recording
+from spikecrsae.data.intervals import NONE
+from spikecrsae.data.recording import Recording, refuse_impossible
 from spikecrsae.errors import InputError
+from spikecrsae.preprocess.filters import design_filter
+from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.system.compiled import compiled
 from spikecrsae.system.threads import in_each
 from spikecrsae.units import ms_to_samples
@@ -16,6 +19,18 @@ from spikecrsae.units import ms_to_samples
 LEAST_NOISE = 1e-12
 #: The first guess of the noise level takes one of so many samples.
 SPARSE = 8
+
+
+def noise_level(recording: Recording, config: PreprocessConfig) -> np.ndarray:
+    """Compute the noise level per channel (n_channels,) of a whole short recording, high-passed, in its unit.
+
+    Raises InputError where a sample is no voltage, the filter's edges do not fit the sampling frequency, or a channel has no
+    noise.
+    """
+    n_samples = recording.n_samples
+    refuse_impossible(recording, recording.raw(0, n_samples), 0)
+    high = filtered(recording, NONE, 0, n_samples, *design_filter(config, recording.sampling_frequency), "none")
+    return quiet_samples([high], [np.ones(n_samples, np.bool_)], config, recording)[1]
 
 
 def quiet_samples(
