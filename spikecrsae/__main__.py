@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from types import FrameType
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -14,7 +15,7 @@ def main() -> None:
     """Run the command line; Ctrl-C while it is being loaded ends it as it does later."""
     came = []
 
-    def interrupt(number: int, frame) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:
         came.append(number)
         raise _Interrupted
 

@@ -217,14 +217,14 @@ def load_config(path: str | Path, base: Config | None = None) -> Config:
     return (base or Config()).with_values(values, origin=str(path))
 
 
-def _check(option: Field, value: Any, name: str) -> Any:
+def _check(option: Field[Any], value: Any, name: str) -> Any:
     """The value in its option's type, or UsageError with the rule it breaks."""
     rule = option.metadata
     if value is None or (isinstance(value, str) and value == "auto" and option.default is None):
         if option.default is None:
             return None
         raise UsageError(f"{name} needs a value.")
-    kind = rule["kind"] or type(option.default)
+    kind: type = rule["kind"] or type(option.default)
     value = _in_kind(value, kind)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UsageError(f"{name} = {value!r} must be of type {kind.__name__}.")
@@ -252,7 +252,7 @@ def _in_kind(value: Any, kind: type) -> Any:
         return math.inf
 
 
-def _most(option: Field, kind: type) -> float | None:
+def _most(option: Field[Any], kind: type) -> Any:
     """Upper bound of a number: its own, else the default; None for what is no number."""
     if option.metadata["high"] is not None or kind not in (int, float):
         return option.metadata["high"]

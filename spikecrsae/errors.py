@@ -60,7 +60,7 @@ def add_remedy(error: BaseException, remedy: str) -> None:
 
 def remedy_of(error: BaseException) -> str:
     """What `add_remedy` has added, empty where nothing was."""
-    return error.__dict__.get("remedy", "")
+    return str(error.__dict__.get("remedy", ""))
 
 
 def described(error: BaseException) -> tuple[str, int]:

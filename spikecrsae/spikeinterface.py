@@ -99,6 +99,10 @@ def _reopened(folder: Path, by_group: bool) -> Recording:
     return recording if by_group else replace(recording, channel_groups=None)
 
 
+def _traces(recording: BaseRecording, segment: int, start: int, stop: int) -> np.ndarray:
+    return recording.get_traces(segment_index=segment, start_frame=start, end_frame=stop)
+
+
 def recording_from_spikeinterface(recording: BaseRecording) -> Recording:
     """A recording of SpikeInterface as one of ours, read lazily as it is stored: gains and offsets (else ADC), positions,
     groups of channels where the property `group` has several values, segments one after the other as parts."""
@@ -108,7 +112,7 @@ def recording_from_spikeinterface(recording: BaseRecording) -> Recording:
     positions, note = flatten_positions(recording.get_channel_locations() if recording.has_probe() else None)
     names = recording.get_property("group")
     grouped = names is not None and len(set(names.tolist())) > 1
-    shared = {
+    shared: dict[str, Any] = {
         "sampling_frequency": float(recording.get_sampling_frequency()),
         "channels": tuple(range(n)),
         "channel_ids": tuple(str(name) for name in recording.get_channel_ids()),
@@ -124,7 +128,7 @@ def recording_from_spikeinterface(recording: BaseRecording) -> Recording:
     }
     segments = [
         Recording(
-            read_raw=lambda start, stop, k=k: recording.get_traces(segment_index=k, start_frame=start, end_frame=stop),
+            read_raw=functools.partial(_traces, recording, k),
             n_samples=int(recording.get_num_samples(k)),
             start_time_s=float(recording.get_start_time(k)),
             **shared,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, option, tolerance_option, verbose_option
 from spikecrsae.system.text import counted
+
+if TYPE_CHECKING:
+    from spikecrsae.score.metrics import Comparison
 
 _SHOWN_FROM = 0.005
 
@@ -44,7 +48,7 @@ def compare(
         _show(comparison)
 
 
-def _document(comparison) -> dict:
+def _document(comparison: Comparison) -> dict:
     values = comparison.to_dict()
     rows = [
         {"a": row.truth, "b": row.test, "n_a": row.n_truth, "n_b": row.n_test, "matched": row.tp, "agreement": row.accuracy}
@@ -63,15 +67,15 @@ def _document(comparison) -> dict:
     }
 
 
-def _only_in_a(comparison) -> list[str]:
+def _only_in_a(comparison: Comparison) -> list[str]:
     return [name for name in comparison.truth_names if name not in comparison.one_to_one]
 
 
-def _only_in_b(comparison) -> list[str]:
+def _only_in_b(comparison: Comparison) -> list[str]:
     return [name for name in comparison.test_names if name not in comparison.one_to_one.values()]
 
 
-def _show(comparison) -> None:
+def _show(comparison: Comparison) -> None:
     """The agreement of every pair, the matches, and who has none."""
     names, scores = comparison.test_names, comparison.agreement
     # as many columns at a time as the terminal has room for
@@ -85,10 +89,12 @@ def _show(comparison) -> None:
         if rows:
             title = "Agreement (A down, B across)"
             console.print_table(["A \\ B", *(names[j] for j in columns)], rows, title if first == 0 else "")
-    rows = [[r.truth, r.n_truth, r.test, r.n_test, r.tp, f"{r.accuracy:.3f}"] for r in comparison.rows if r.test is not None]
-    if rows:
-        console.print_table(["unit of A", "spikes", "unit of B", "spikes", "matched", "agreement"], rows, "Matches")
+    matches = [
+        [r.truth, r.n_truth, r.test, r.n_test, r.tp, f"{r.accuracy:.3f}"] for r in comparison.rows if r.test is not None
+    ]
+    if matches:
+        console.print_table(["unit of A", "spikes", "unit of B", "spikes", "matched", "agreement"], matches, "Matches")
     only_a, only_b = _only_in_a(comparison), _only_in_b(comparison)
-    click.echo(f"{counted(len(rows), 'unit')} {'matches' if len(rows) == 1 else 'match'} (agreement of at least 0.5)")
+    click.echo(f"{counted(len(matches), 'unit')} {'matches' if len(matches) == 1 else 'match'} (agreement of at least 0.5)")
     console.say(f"only in A: {len(only_a)}{' (' + ', '.join(only_a) + ')' if only_a else ''}")
     console.say(f"only in B: {len(only_b)}{' (' + ', '.join(only_b) + ')' if only_b else ''}")

@@ -10,7 +10,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,11 @@ from spikecrsae.progress import Observer
 from spikecrsae.system.json_values import to_json
 from spikecrsae.system.logs import LOGS, STAGES, attached
 from spikecrsae.system.text import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
 
 _LOG_EVERY_S = 5.0
 
@@ -33,7 +38,7 @@ class Narrator(Observer):
         self.console = Console(stderr=True, highlight=False)
         self._quiet = quiet
         self.live = self.console.is_terminal and not self.console.is_dumb_terminal and not quiet
-        self._bar = None
+        self._bar: Progress | None = None
 
     def start(self, stage: str, total: int | None = None) -> None:
         signals.repeat()
@@ -96,7 +101,7 @@ class Board:
             self._live.stop()
 
 
-def _progress_bar(console):
+def _progress_bar(console: Console) -> Progress:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (
@@ -121,7 +126,7 @@ def _course(done: int, total: int | None, seconds: float) -> str:
 class _StderrHandler(logging.Handler):
     """Log records as lines on the narrator's console, which keeps a running bar whole; the stages show themselves."""
 
-    def __init__(self, console, level: int) -> None:
+    def __init__(self, console: Console, level: int) -> None:
         super().__init__(level)
         self._console = console
 
@@ -136,7 +141,7 @@ def narrated(function: Callable) -> Callable:
     """Turn --quiet and --verbose into a Narrator, handed to the command as `narrator`, and into log lines on stderr."""
 
     @functools.wraps(function)
-    def command(*, quiet: bool = False, verbose: bool = False, **values):
+    def command(*, quiet: bool = False, verbose: bool = False, **values: Any) -> Any:
         level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING
         with (
             contextlib.closing(Narrator(quiet)) as narrator,
@@ -184,7 +189,7 @@ def fits(columns: list[str], rows: list[list[Any]]) -> bool:
     return _natural_width(console, table) <= console.width
 
 
-def _natural_width(console, table) -> int:
+def _natural_width(console: Console, table: Table) -> int:
     """What a table takes where there is no limit."""
     return console.measure(table, options=console.options.update(width=100_000)).maximum
 
@@ -194,7 +199,7 @@ def width() -> int:
     return _stdout_console().width
 
 
-def _stdout_console():
+def _stdout_console() -> Console:
     from rich.console import Console
 
     console = Console(highlight=False)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, json_option, reader_options, verbose_option
 from spikecrsae.errors import InputError
+
+if TYPE_CHECKING:
+    from spikecrsae.data.recording import Recording
 
 _LOOK_S = 5.0
 
@@ -37,7 +40,7 @@ def info(recording: Path, reader: dict, as_json: bool, narrator: console.Narrato
         console.say(f"{label:<20} {text}")
 
 
-def _facts(recording) -> dict[str, Any]:
+def _facts(recording: Recording) -> dict[str, Any]:
     from spikecrsae.data.intervals import seconds
     from spikecrsae.preprocess import sanity
 
@@ -66,7 +69,7 @@ def _facts(recording) -> dict[str, Any]:
     }
 
 
-def _noise(recording) -> tuple[list[float] | None, list[str]]:
+def _noise(recording: Recording) -> tuple[list[float] | None, list[str]]:
     """Noise level per channel of the first seconds after the default high-pass, or why there is none; what is odd about it."""
     from dataclasses import replace
 

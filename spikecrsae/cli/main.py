@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import click
 
@@ -29,10 +30,10 @@ from spikecrsae.system.text import visible
 class Commands(click.Group):
     """The group. A command returns its exit code; whatever it raises leaves here as one line and an exit code."""
 
-    def main(self, *arguments, standalone_mode: bool = True, **extra) -> int | None:
+    def main(self, *arguments: Any, standalone_mode: bool = True, **extra: Any) -> Any:
         """As click does it, but for Ctrl-C before a command has begun, which is 130 and not 1 there."""
         try:
-            code = super().main(*arguments, standalone_mode=False, **extra)
+            code = super().main(*arguments, standalone_mode=False, **extra)  # type: ignore[call-overload]
             if not standalone_mode:
                 return code
         except click.ClickException as error:
@@ -46,13 +47,13 @@ class Commands(click.Group):
             code = _report(error)
         sys.exit(code)
 
-    def make_context(self, *arguments, **extra) -> click.Context:
+    def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
         try:
             return super().make_context(*arguments, **extra)
         except click.UsageError as error:
             raise _told(error) from error
 
-    def invoke(self, ctx: click.Context):
+    def invoke(self, ctx: click.Context) -> None:
         with signals.answered():
             try:
                 code = super().invoke(ctx)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -52,7 +53,7 @@ READER_NAMES = (
 class Option(click.Option):
     """An option that stands under a heading of its own on the help page."""
 
-    def __init__(self, *args, section: str = "Options", **kwargs) -> None:
+    def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.section = section
 
@@ -95,7 +96,7 @@ class Name(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         if not str(value).strip():
             self.fail("the name is empty; give a file or folder, or . for the current one.", param, ctx)
-        return super().convert(value, param, ctx)
+        return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
 class Tolerance(click.FloatRange):
@@ -141,7 +142,7 @@ def reader_options(function: Callable) -> Callable:
     add = functools.partial(option, section="Reading the recording")
 
     @functools.wraps(function)
-    def command(**values):
+    def command(**values: Any) -> Any:
         given = {name: values.pop(name) for name in READER_NAMES}
         return function(reader={name: value for name, value in given.items() if value is not None}, **values)
 
@@ -221,7 +222,7 @@ def config_options(names: tuple[str, ...], file: bool = True) -> Callable:
 
     def decorate(function: Callable) -> Callable:
         @functools.wraps(function)
-        def command(*, config_file=None, **values):
+        def command(*, config_file: Path | None = None, **values: Any) -> Any:
             config = load_config(config_file) if config_file else Config()
             given: dict[str, dict[str, Any]] = {}
             source = click.get_current_context().get_parameter_source
@@ -255,13 +256,14 @@ def _field_option(name: str) -> Callable:
     word = "--" + field_name.replace("_", "-")
     first_word, *rest = rule["help"].split(" ", 1)
     meaning = rule["help"] if first_word.endswith(":") else " ".join([first_word.capitalize(), *rest])
-    shared = {"help": meaning + ".", "section": stage.capitalize()}
+    shared: dict[str, Any] = {"help": meaning + ".", "section": stage.capitalize()}
     if kind is bool:
         switch = f"{word}/--no-{word.removeprefix('--')}"
         return option(switch, field_name, default=field.default, show_default=True, **shared)
     if kind is str and not rule["choices"]:
         shared["help"] += " May be given several times."
         return option(word, field_name, multiple=True, metavar="LIST", callback=lambda _, __, v: ",".join(v), **shared)
+    value_type: click.ParamType
     if rule["choices"]:
         value_type, metavar = click.Choice(rule["choices"]), None
     else:

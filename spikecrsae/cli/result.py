@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from spikecrsae.cli import console
 from spikecrsae.errors import EXIT_NO_UNITS
 from spikecrsae.system.text import counted
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from spikecrsae.data.sorting import Sorting
+    from spikecrsae.pipeline.sort import Outcome
 
 #: Columns of the unit table that are shown, with their headings; units.csv has them all.
 _SHOWN = {
@@ -40,7 +46,7 @@ def result_folder(recordings: tuple[Path, ...], output: Path | None) -> Path:
 
 
 def show_outcome(
-    outcome,
+    outcome: Outcome,
     folder: Path,
     as_json: bool,
     narrator: console.Narrator,
@@ -70,7 +76,7 @@ def show_outcome(
     return EXIT_NO_UNITS
 
 
-def print_units(sorting) -> None:
+def print_units(sorting: Sorting) -> None:
     """The table of units, with a picture of each template on its peak channel where there is room for it."""
     from spikecrsae.cli import sketch
 
@@ -85,18 +91,18 @@ def print_units(sorting) -> None:
     console.print_table(headings, rows)
 
 
-def _cell(sorting, name: str, row: int):
+def _cell(sorting: Sorting, name: str, row: int) -> Any:
     """A unit's value; for its channel the recording's name of that, which a choice of channels does not change."""
     value, ids = sorting.units[name][row], sorting.channels.get("ids")
     return ids[value] if name == "peak_channel" and ids is not None and len(ids) == sorting.n_channels else value
 
 
-def _on_peak_channels(sorting) -> list:
+def _on_peak_channels(sorting: Sorting) -> list[np.ndarray]:
     """The template of each unit on the channel where it is largest, (n_times,)."""
     return [template[abs(template).max(axis=1).argmax()] for template in sorting.templates]
 
 
-def _document(outcome, folder: Path) -> dict[str, Any]:
+def _document(outcome: Outcome, folder: Path) -> dict[str, Any]:
     return {
         "result": folder,
         **sorting_document(outcome.sorting),
@@ -106,7 +112,7 @@ def _document(outcome, folder: Path) -> dict[str, Any]:
     }
 
 
-def sorting_document(sorting) -> dict[str, Any]:
+def sorting_document(sorting: Sorting) -> dict[str, Any]:
     """What is to be said of a sorting as JSON: its size, what was left out, and every unit with all its columns."""
     from spikecrsae.data.intervals import seconds
 
@@ -120,7 +126,7 @@ def sorting_document(sorting) -> dict[str, Any]:
     }
 
 
-def unit_document(sorting, row: int) -> dict[str, Any]:
+def unit_document(sorting: Sorting, row: int) -> dict[str, Any]:
     """One unit, by its row of the unit table."""
     columns = {name: values[row] for name, values in sorting.units.items() if name != "unit"}
     return {"unit": sorting.unit_ids[row], **columns}

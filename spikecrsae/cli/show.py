@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from spikecrsae.cli.options import Command, Name, json_option, option, verbose_o
 from spikecrsae.errors import UsageError
 from spikecrsae.system.json_values import to_json
 from spikecrsae.system.text import counted
+
+if TYPE_CHECKING:
+    from spikecrsae.data.sorting import Sorting
 
 #: Units of the quality columns that have one; {unit} is the recording's.
 _MEASURED_IN = {
@@ -54,7 +57,7 @@ def show(sorting: Path, unit: int | None, as_json: bool, narrator: console.Narra
         click.echo(f"{counted(len(stored.spikes), 'spike')} of {counted(stored.n_units, 'unit')} in {stored.sorted_s:.1f} s")
 
 
-def _row(sorting, unit: int, path: Path) -> int:
+def _row(sorting: Sorting, unit: int, path: Path) -> int:
     """Place of a unit in the unit table; UsageError where it has none."""
     ids = sorting.unit_ids.tolist()
     if unit not in ids:
@@ -62,7 +65,7 @@ def _row(sorting, unit: int, path: Path) -> int:
     return ids.index(unit)
 
 
-def _decisions(sorting, row: int) -> list[dict[str, Any]]:
+def _decisions(sorting: Sorting, row: int) -> list[dict[str, Any]]:
     """The curation's decisions in which a unit had a part, under the name that it had there."""
     if "curation_id" not in sorting.units:
         return []
@@ -70,7 +73,7 @@ def _decisions(sorting, row: int) -> list[dict[str, Any]]:
     return [decision for decision in sorting.curation if name in decision["units"]]
 
 
-def _intervals(sorting, row: int):
+def _intervals(sorting: Sorting, row: int) -> Any:
     """Counts of a unit's inter-spike intervals in _ISI_BINS bins up to _ISI_MS, (n_bins,), and of all of them."""
     import numpy as np
 
@@ -78,7 +81,7 @@ def _intervals(sorting, row: int):
     return np.histogram(intervals, _ISI_BINS, (0, _ISI_MS))[0], len(intervals)
 
 
-def _document(sorting, row: int) -> dict[str, Any]:
+def _document(sorting: Sorting, row: int) -> dict[str, Any]:
     from spikecrsae.cli.result import unit_document
 
     return {
@@ -91,7 +94,7 @@ def _document(sorting, row: int) -> dict[str, Any]:
     }
 
 
-def _show_unit(sorting, row: int) -> None:
+def _show_unit(sorting: Sorting, row: int) -> None:
     from spikecrsae.cli import sketch
 
     fine = sketch.can_show()
@@ -114,7 +117,7 @@ def _show_unit(sorting, row: int) -> None:
 _DECISION = ("decision", "units", "statistic", "level")
 
 
-def _show_columns(sorting, row: int) -> None:
+def _show_columns(sorting: Sorting, row: int) -> None:
     """Every column of the unit table, a line each."""
     click.echo(f"unit {sorting.unit_ids[row]}, {counted(len(sorting.spike_samples(sorting.unit_ids[row])), 'spike')}")
     for name, values in sorting.units.items():
@@ -124,7 +127,7 @@ def _show_columns(sorting, row: int) -> None:
         console.say(f"  {name:<22} {text:>10} {unit}".rstrip())
 
 
-def _show_template(sorting, row: int, fine: bool) -> None:
+def _show_template(sorting: Sorting, row: int, fine: bool) -> None:
     """The template on every channel, all to the same scale, as many side by side as the terminal has room for."""
     from spikecrsae.cli import sketch
 
@@ -146,7 +149,7 @@ def _show_template(sorting, row: int, fine: bool) -> None:
             click.echo("  ".join(line).rstrip())
 
 
-def _show_intervals(sorting, row: int, fine: bool) -> None:
+def _show_intervals(sorting: Sorting, row: int, fine: bool) -> None:
     from spikecrsae.cli import sketch
 
     counts, n = _intervals(sorting, row)

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 
 from spikecrsae.errors import add_remedy, remedy_of
 
@@ -20,7 +21,7 @@ class Terminated(BaseException):
     """SIGTERM."""
 
 
-_ENDS = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
+_ENDS: dict[int, type[BaseException]] = {signal.SIGINT: Interrupted, signal.SIGTERM: Terminated}
 #: Signals that have come during this command.
 _arrived: list[int] = []
 #: Seconds that a command has to end in order; then it ends as by SIGKILL, of which the next run takes care too.
@@ -46,13 +47,13 @@ def answered() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _drop(dropped) -> None:
+def _drop(dropped: sys.UnraisableHookArgs) -> None:
     """Say nothing of a signal's exception that Python drops; `repeat` raises it again."""
     if not issubclass(dropped.exc_type, tuple(_ENDS.values())):
         sys.__unraisablehook__(dropped)
 
 
-def _arrive(number: int, frame) -> None:
+def _arrive(number: int, frame: FrameType | None) -> None:
     _arrived.append(number)
     raise _ENDS[number]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,7 +18,7 @@ class NumberList(click.ParamType):
 
     name = "list"
 
-    def convert(self, value, param, ctx) -> tuple[float, ...]:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
         try:
             return tuple(float(part) for part in value.split(","))
         except ValueError:
@@ -46,7 +47,7 @@ _FIELDS = (
 )
 
 
-def _field_options(function):
+def _field_options(function: Callable) -> Callable:
     for name, kind, meaning in reversed(_FIELDS):
         function = option("--" + name.replace("_", "-"), name, type=kind, help=meaning, section="The simulation")(function)
     return function

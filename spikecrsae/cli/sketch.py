@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 import numpy as np
 
@@ -19,7 +20,7 @@ _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 _HALVES = " '.:"
 
 
-def can_show(stream=None) -> bool:
+def can_show(stream: TextIO | None = None) -> bool:
     """Whether a stream (standard output) can encode block and braille characters."""
     encoding = getattr(stream or sys.stdout, "encoding", None) or "ascii"
     try:

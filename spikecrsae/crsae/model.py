@@ -66,8 +66,8 @@ class CRsAE(nn.Module):
     @torch.no_grad()
     def normalise(self) -> torch.Tensor:
         """Bring every atom back to unit norm; returns the norms taken away, (n_units,)."""
-        norms = self.atoms.flatten(1).norm(dim=1).clamp(min=torch.finfo(self.atoms.dtype).tiny)
-        self.atoms /= norms[:, None, None]
+        norms: torch.Tensor = self.atoms.flatten(1).norm(dim=1).clamp(min=torch.finfo(self.atoms.dtype).tiny)
+        self.atoms.div_(norms[:, None, None])
         return norms
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +26,7 @@ def first_model(templates: np.ndarray, refractory: int) -> SpikeSlab:
     return SpikeSlab(np.asarray(templates), np.full(n_units, FIRST_SPREAD), np.full(n_units, FIRST_PENALTY), refractory)
 
 
-def keep(model: SpikeSlab, units) -> SpikeSlab:
+def keep(model: SpikeSlab, units: Sequence[int] | np.ndarray) -> SpikeSlab:
     """The model with only these units (indices or mask)."""
     return replace(model, templates=model.templates[units], spread=model.spread[units], penalty=model.penalty[units])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,11 @@ from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.progress import Observer
+
+if TYPE_CHECKING:
+    import torch
+
+    from spikecrsae.crsae.model import CRsAE
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +141,9 @@ class _State:
         return moved < tolerance
 
 
-def _em(windows, dictionary, scale, config, device, observer) -> _State:
+def _em(
+    windows: np.ndarray, dictionary: Dictionary, scale: np.ndarray, config: TrainConfig, device: str, observer: Observer
+) -> _State:
     """Closed-form EM: sparse codes, then templates, sigma and lambda for these codes."""
     state = _State.start(windows, dictionary, config)
     excess, every = _first_excess(state.lam, scale, config), 1
@@ -150,7 +158,7 @@ def _em(windows, dictionary, scale, config, device, observer) -> _State:
     return state
 
 
-def _em_epoch(windows, state, excess, config, device) -> tuple[bool, int]:
+def _em_epoch(windows: np.ndarray, state: _State, excess: float, config: TrainConfig, device: str) -> tuple[bool, int]:
     """One epoch on these windows; whether templates and lambda have settled, and the fewest codes that any unit has."""
     n_windows, n_channels, n_samples = windows.shape
     n_units, _, n_times = state.atoms.shape
@@ -175,7 +183,15 @@ def _first_excess(lam: float, scale: np.ndarray, config: TrainConfig) -> float:
     return max(1.0, config.annealing * float(np.median(scale)) / lam)
 
 
-def _encode(windows, atoms, lam, sigma, config, device, start=None) -> np.ndarray:
+def _encode(
+    windows: np.ndarray,
+    atoms: np.ndarray,
+    lam: float,
+    sigma: float,
+    config: TrainConfig,
+    device: str,
+    start: np.ndarray | None = None,
+) -> np.ndarray:
     """E-step: codes (n_windows, n_units, n_positions) float32 by the configured solver.
 
     start: codes of a warm start; left aside where they are of other windows.
@@ -218,7 +234,7 @@ def _events(codes: np.ndarray, n_times: int) -> SparseCode:
     return SparseCode.build(unit, window * n_samples + position, codes[window, unit, position], codes.shape[1], n_positions)
 
 
-def _objective(joined, events, state, mean_l1, n_windows) -> float:
+def _objective(joined: np.ndarray, events: SparseCode, state: _State, mean_l1: float, n_windows: int) -> float:
     """Minus Eq. 20 per window, up to a constant: data term, penalty, and the prior of lambda."""
     residual = joined.copy()
     subtract(residual, state.atoms, events.unit, events.sample, events.amplitude)
@@ -229,7 +245,7 @@ def _objective(joined, events, state, mean_l1, n_windows) -> float:
     return data + state.lam * (mean_l1 + prior.n_units * prior.delta) - weight * np.log(state.lam)
 
 
-def _normalised(templates, events, old) -> tuple[np.ndarray, np.ndarray]:
+def _normalised(templates: np.ndarray, events: SparseCode, old: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Unit-norm atoms and the signed norms taken away; Hx stays as it is when the codes are multiplied by them.
 
     A template and its codes may change sign together (two-sided codes): the sign is the one with a positive sum of codes.
@@ -243,7 +259,7 @@ def _normalised(templates, events, old) -> tuple[np.ndarray, np.ndarray]:
     return atoms.astype(np.float32), signed
 
 
-def _quiet_sigma(joined, events, n_times, sigma) -> float:
+def _quiet_sigma(joined: np.ndarray, events: SparseCode, n_times: int, sigma: float) -> float:
     """Robust noise level of the samples that no event covers, all channels; sigma as it was where they are too few."""
     edges = np.zeros(joined.shape[1] + 1, np.int64)
     np.add.at(edges, events.sample, 1)
@@ -276,7 +292,16 @@ def _scales(codes: np.ndarray, bias: float, before: np.ndarray, n_times: int) ->
     return scale
 
 
-def _unrolled(windows, dictionary, scale, config, device, observer, rng, rotate) -> _State:
+def _unrolled(
+    windows: np.ndarray,
+    dictionary: Dictionary,
+    scale: np.ndarray,
+    config: TrainConfig,
+    device: str,
+    observer: Observer,
+    rng: np.random.Generator,
+    rotate: bool,
+) -> _State:
     """Algorithm 4: per mini-batch one Adam step on Eq. 27 for the atoms and one on Eq. 28 for lambda.
 
     Both steps fall over the epochs by half a cosine, to nothing.
@@ -314,7 +339,7 @@ def _unrolled(windows, dictionary, scale, config, device, observer, rng, rotate)
     return state
 
 
-def _step(model, adams, batch, prior) -> float:
+def _step(model: CRsAE, adams: list[torch.optim.Adam], batch: torch.Tensor, prior: LambdaPrior) -> float:
     """One update of atoms and lambda through the encoder; returns the objective per window before it.
 
     The batch is cut so that the activations of T iterations fit, and the gradients are added up.

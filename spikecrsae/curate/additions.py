@@ -34,7 +34,7 @@ def add_units(state: Candidates, residual: np.ndarray, decoded: SpikeSlab) -> No
     windows = windows_at(rest, at_most(starts, 20000, state.seed), window.n_times)
     labels, refocus = divide(windows, SMALLEST_CLUSTER, state.seed), False
     templates = templates_from_labels(windows, labels, SMALLEST_CLUSTER)
-    everywhere = state.rest_of_whole(decoded) if len(templates) else None
+    everywhere = state.rest_of_whole(decoded) if len(templates) else np.zeros((0, 0), np.float32)
     for template in templates:
         trial = first_model(template[None], state.model.refractory)
         found = trial.decode(everywhere)

@@ -4,7 +4,9 @@ stay, and the decisions."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -70,7 +72,9 @@ class Candidates:
         n_times = self.window.n_times
         known = self.in_whole(self.spikes.sample) if len(self.spikes) else self.spikes.sample
         # what was looked at before is not held beside what comes
-        self.signal = self.spectra = self._rest = None
+        for name in ("signal", "spectra"):
+            vars(self).pop(name, None)
+        self._rest = None
         active = np.zeros(self.whole.shape[1], bool)
         active[self.events] = True
 
@@ -168,7 +172,7 @@ class Candidates:
         same = abs(len(self.starts(unit)) - count) <= _CHANGED * count
         return next_id >= 0 and same and (alone or next_id == self.next_id)
 
-    def decide(self, decision: str, units, statistic: float, level: float, **more) -> None:
+    def decide(self, decision: str, units: Iterable[int | np.integer], statistic: float, level: float, **more: Any) -> None:
         """Keep a decision; units are indices of the model, and are named by their ids."""
         named = [self.ids[u] for u in units]
         row = {"decision": decision, "units": named, "statistic": float(statistic), "level": float(level), **more}

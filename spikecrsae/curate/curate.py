@@ -22,6 +22,7 @@ from spikecrsae.curate.satellites import SATELLITE_FRACTION, find_satellites
 from spikecrsae.curate.splits import split_units
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
+from spikecrsae.progress import Observer
 
 MAX_ROUNDS = 10
 
@@ -56,7 +57,7 @@ def curate(
     burst: int,
     fixed_number: bool,
     seed: int,
-    observer,
+    observer: Observer,
 ) -> Curated:
     """Alternate EM and decisions on signal (n_channels, n_samples), whitened, from first templates
     (n_units, n_channels, n_times), until the set is stable. events: first samples of the windows that hold something; members:

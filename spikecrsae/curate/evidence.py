@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +72,7 @@ class Excerpt:
         known = log_posterior(self.signal, model, self.known) / self.share
         return known - self._log_posterior(keep(model, others), model.view(self.signal).of(others))
 
-    def log_posteriors(self, model: SpikeSlab, subsets) -> list[float]:
+    def log_posteriors(self, model: SpikeSlab, subsets: Sequence[np.ndarray]) -> list[float]:
         """Of the spikes that each subset of the model's units (indices or mask) finds here, scaled to all the spikes that the
         excerpt stands for."""
         view = model.view(self.signal)

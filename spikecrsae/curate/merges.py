@@ -30,7 +30,8 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray], burst: int) -> boo
         nuisance = nuisance_directions(pooled)[1:]
         flat = [without(part.reshape(len(part), -1), nuisance) for part in (first, second)]
         times = [state.in_whole(state.spikes.sample[state.looked_at(unit)]) for unit in (a, b)]
-        two, p, variance = are_two(*_at_equal_time(flat, times), state.seed)
+        sooner, later = _at_equal_time(flat, times)
+        two, p, variance = are_two(sooner, later, state.seed)
         smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
         if not two:
             # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
@@ -82,8 +83,8 @@ def _burst_p_value(state: Candidates, a: int, b: int, similarity: float, burst: 
     if similarity < SAME_SHAPE:
         return 1.0
     weak, strong = sorted((a, b), key=lambda u: state.model.energy[u])
-    times = (np.sort(state.in_whole(state.starts(unit))) for unit in (strong, weak))
-    return burst_p_value(*times, burst, state.whole.shape[1])
+    leading, following = (np.sort(state.in_whole(state.starts(unit))) for unit in (strong, weak))
+    return burst_p_value(leading, following, burst, state.whole.shape[1])
 
 
 def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> float:

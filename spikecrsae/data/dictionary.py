@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,21 +41,21 @@ class Dictionary:
 
     @property
     def n_units(self) -> int:
-        return self.atoms.shape[0]
+        return int(self.atoms.shape[0])
 
     @property
     def n_channels(self) -> int:
-        return self.atoms.shape[1]
+        return int(self.atoms.shape[1])
 
     @property
     def n_times(self) -> int:
-        return self.atoms.shape[2]
+        return int(self.atoms.shape[2])
 
     @property
     def templates(self) -> np.ndarray:
         """Templates at full scale, (n_units, n_channels, n_times), float32."""
-        return (self.atoms * self.scale[:, None, None]).astype(np.float32)
+        return np.asarray(self.atoms * self.scale[:, None, None], np.float32)
 
-    def select(self, units) -> Dictionary:
+    def select(self, units: Sequence[int] | np.ndarray) -> Dictionary:
         """The units with these indices (or this mask), in order."""
         return Dictionary(self.atoms[units], self.scale[units])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -71,9 +72,12 @@ def common(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.concatenate([NONE, *(within(second, start, stop) for start, stop in first)])
 
 
-def seconds(intervals: np.ndarray, sampling_frequency: float, start_time_s: float) -> list[list[float]]:
+def seconds(
+    intervals: np.ndarray | Sequence[tuple[int, int]], sampling_frequency: float, start_time_s: float
+) -> list[list[float]]:
     """[start, stop] in s on the recording's clock, for each of the intervals (n, 2)."""
-    return (np.asarray(intervals) / sampling_frequency + start_time_s).tolist()
+    found: list[list[float]] = (np.asarray(intervals) / sampling_frequency + start_time_s).tolist()
+    return found
 
 
 def inside(intervals: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -86,7 +90,7 @@ def inside(intervals: np.ndarray, start: int, stop: int) -> np.ndarray:
 
 def within(intervals: np.ndarray, start: int, stop: int) -> np.ndarray:
     """The parts (n, 2) of the intervals that lie between start and stop."""
-    return np.clip(intervals[(intervals[:, 0] < stop) & (intervals[:, 1] > start)], start, stop)
+    return np.asarray(np.clip(intervals[(intervals[:, 0] < stop) & (intervals[:, 1] > start)], start, stop))
 
 
 def in_any(intervals: np.ndarray, samples: np.ndarray) -> np.ndarray:
@@ -95,7 +99,7 @@ def in_any(intervals: np.ndarray, samples: np.ndarray) -> np.ndarray:
     return np.searchsorted(intervals[:, 1], samples, "right") < before
 
 
-def widened(intervals: np.ndarray, reach: int, n_samples: int) -> np.ndarray:
+def widened(intervals: np.ndarray | Iterable[tuple[int, int]], reach: int, n_samples: int) -> np.ndarray:
     """Intervals (n, 2), ascending and apart, that cover the given ones (any order) and `reach` samples on both sides."""
     wide = sorted((max(0, int(a) - reach), min(n_samples, int(b) + reach)) for a, b in intervals)
     joined: list[list[int]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -241,7 +242,7 @@ def refuse_impossible(recording: Recording, raw: np.ndarray, start: int) -> None
 
 def _scaled(size: np.ndarray | float, gain: np.ndarray, offset: np.ndarray) -> np.ndarray:
     """The largest magnitude that samples of this one can have in the recording's unit."""
-    return size * gain + offset
+    return np.asarray(size * gain + offset)
 
 
 def _one_if_shared(values: np.ndarray) -> np.ndarray:
@@ -318,7 +319,7 @@ def check_traces(traces: np.ndarray, name: str) -> None:
 
 
 def recording_from_array(
-    traces: np.ndarray, sampling_frequency: float, *, amplitude_unit: str = "uV", name: str = "array", **facts
+    traces: np.ndarray, sampling_frequency: float, *, amplitude_unit: str = "uV", name: str = "array", **facts: Any
 ) -> Recording:
     """A Recording over an array (n_samples, n_channels) in memory; `facts` are further Recording fields.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +47,7 @@ class Sorting:
     peak_index: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     channels: dict[str, np.ndarray] = field(default_factory=dict)
     model: dict[str, np.ndarray] = field(default_factory=dict)
-    curation: tuple[dict, ...] = ()
+    curation: tuple[dict[str, Any], ...] = ()
     start_time_s: float = 0.0
     excluded: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     files: dict[str, np.ndarray] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class Sorting:
 
     def spike_samples(self, unit_id: int) -> np.ndarray:
         """Samples (int64) of one unit's spikes, ascending."""
-        return self.spikes["sample"][self.spikes["unit"] == unit_id]
+        return np.asarray(self.spikes["sample"][self.spikes["unit"] == unit_id])
 
     def times_s(self, samples: np.ndarray) -> np.ndarray:
         """Times of samples in seconds on the recording's own clock."""
@@ -115,7 +117,7 @@ class Sorting:
         spikes["sample"] += first
         outside = [(a, b) for a, b in ((0, first), (end, recording.n_samples)) if a < b]
         excluded = widened([*outside, *(self.excluded + first)], 0, recording.n_samples)
-        facts = {"n_samples": recording.n_samples, "start_time_s": recording.start_time_s}
+        facts: dict[str, Any] = {"n_samples": recording.n_samples, "start_time_s": recording.start_time_s}
         return replace(
             self, spikes=spikes, excluded=excluded, files=files, example_start=self.example_start + first, **facts
         )
@@ -126,7 +128,7 @@ class Sorting:
         row = np.searchsorted(firsts, samples, "right") - 1
         return row, (samples - firsts[row]) / self.sampling_frequency + self.files["start_time_s"][row]
 
-    def reconstruction(self, start: int, stop: int, unit_ids=None) -> np.ndarray:
+    def reconstruction(self, start: int, stop: int, unit_ids: Collection[int] | None = None) -> np.ndarray:
         """What the spikes of all (or some) units say the high-passed traces are, sum h_c * x_c, (stop - start, n_channels)."""
         n_times = self.templates.shape[2]
         signal = np.zeros((stop - start + 2 * n_times, self.n_channels), np.float32)

@@ -31,7 +31,9 @@ class SparseCode:
             raise InputError("the events of a SparseCode must be sorted by sample.")
 
     @classmethod
-    def build(cls, unit, sample, amplitude, n_units: int, n_positions: int) -> SparseCode:
+    def build(
+        cls, unit: np.ndarray, sample: np.ndarray, amplitude: np.ndarray, n_units: int, n_positions: int
+    ) -> SparseCode:
         """From events in any order; sorted by sample, then unit."""
         unit, sample = np.asarray(unit, np.int32), np.asarray(sample, np.int64)
         order = np.lexsort((unit, sample))

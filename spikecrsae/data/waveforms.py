@@ -96,6 +96,6 @@ def features(sorting: Sorting, signal: Signal) -> np.ndarray:
     components = np.linalg.eigh(products)[1][:, : -N_COMPONENTS - 1 : -1]
     components = components * np.where(mean @ components < 0, -1, 1)
     found = np.zeros((len(sorting.spikes), N_COMPONENTS, len(used_channels(sorting))), np.float32)
-    for rows, windows in waveforms(sorting, signal):
-        found[rows] = np.einsum("stc,tk->skc", windows, components)
+    for spikes, windows in waveforms(sorting, signal):
+        found[spikes] = np.einsum("stc,tk->skc", windows, components)
     return found

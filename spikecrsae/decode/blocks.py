@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -165,8 +165,8 @@ class Decoding:
         return max(1, self.view.n_samples // self._size)
 
     def chunks(
-        self, blocks: range, chunk_size: int, observer: Observer, finish: Callable[[DecodedChunk], T] = lambda chunk: chunk
-    ) -> Iterator[T]:
+        self, blocks: range, chunk_size: int, observer: Observer, finish: Callable[[DecodedChunk], Any] = lambda chunk: chunk
+    ) -> Iterator[Any]:
         """What `finish` makes of these blocks, in order; as many are worked on at once as chunk_size samples hold, one at
         least."""
         at_once = max(1, chunk_size // self._size)
@@ -203,7 +203,12 @@ class Decoding:
             ends = [number * self._size for number in wanted]
             traces = self.view.both_of([(end - look * reach, min(end + _MARGIN * reach, n_samples)) for end in ends])
 
-            def seam(part: slice, look=look, ends=ends, traces=traces) -> int | None:
+            def seam(
+                part: slice,
+                look: int = look,
+                ends: list[int] = ends,
+                traces: list[tuple[np.ndarray, np.ndarray]] = traces,
+            ) -> int | None:
                 signal = np.ascontiguousarray(traces[part.start][1].T)
                 samples = self.model.at(ends[part.start]).decode(signal).sample
                 return _seam(samples, self.model.reach, _UNSURE * reach, look * reach)

@@ -120,7 +120,7 @@ def _sd_ratios(evidence: Evidence) -> np.ndarray:
             mean = np.abs(windows.mean(axis=0))
             time, channel = np.unravel_index(mean.argmax(), mean.shape)
             values[unit] = sd_ratio(
-                samples, windows[:, time, channel], evidence.noise_level[channel], evidence.sampling_frequency
+                samples, windows[:, time, channel], float(evidence.noise_level[channel]), evidence.sampling_frequency
             )
     return values
 

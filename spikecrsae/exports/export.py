@@ -180,7 +180,7 @@ def _signal(sorting: Sorting, run: dict, recording: Recording) -> Signal:
     """The recording with the high-pass filter and the common reference that it was sorted with."""
     config = Config().with_values(run.get("config", {}), origin="run.json").preprocess
     sos, margin = design_filter(config, recording.sampling_frequency)
-    used = recording.select(used_channels(sorting))
+    used = recording.select(used_channels(sorting).tolist())
 
     def highpassed(start: int, stop: int) -> np.ndarray:
         return filtered(used, sorting.excluded, start, stop, sos, margin, config.common_reference)

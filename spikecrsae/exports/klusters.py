@@ -47,7 +47,7 @@ def klusters_files(sorting: Sorting, base: str, signal: Signal | None) -> dict[s
         clusters = spikes["unit"] + FIRST_CLUSTER
         files[f"{base}.clu.{number}"] = [_lines([len(np.unique(clusters)), *clusters])]
         files[f"{base}.res.{number}"] = [_lines(spikes["sample"])]
-        if components is not None:
+        if signal is not None and components is not None:
             files[f"{base}.fet.{number}"] = [_features(components[mine][:, :, channels], spikes["sample"])]
             files[f"{base}.spk.{number}"] = _waveforms(sorting, signal, mine, channels, step)
     return files

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
@@ -13,6 +14,12 @@ import numpy as np
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.data.waveforms import centred, channel_groups, peak_channels, used_channels
 from spikecrsae.errors import UsageError
+
+if TYPE_CHECKING:
+    from hdmf.common import VectorData
+    from pynwb import NWBFile
+    from pynwb.ecephys import ElectrodeGroup
+    from pynwb.misc import Units
 
 #: NWB wants to know when the session began. Where the recording does not say, this stands for "not known".
 UNKNOWN_START = datetime(1970, 1, 1, tzinfo=UTC)
@@ -51,7 +58,7 @@ def _identifier(sorting: Sorting, provenance: str) -> str:
     return hashlib.blake2b(checksum.encode() + sorting.spikes.tobytes(), digest_size=16).hexdigest()
 
 
-def _add_electrodes(file, sorting: Sorting) -> list:
+def _add_electrodes(file: NWBFile, sorting: Sorting) -> list:
     """One electrode per channel; returns the electrode group of each."""
     device = file.create_device(name="recording", description="the device is not known to the sorter")
     number = channel_groups(sorting)
@@ -83,7 +90,7 @@ def _add_electrodes(file, sorting: Sorting) -> list:
     return [group_of[group] for group in number]
 
 
-def _units(file, sorting: Sorting, groups: list):
+def _units(file: NWBFile, sorting: Sorting, groups: list[ElectrodeGroup]) -> Units:
     """The Units table, column by column: pynwb's own way, row by row, cannot write one without units."""
     from hdmf.common import DynamicTableRegion, VectorData
     from pynwb.misc import Units
@@ -123,7 +130,7 @@ def _units(file, sorting: Sorting, groups: list):
     )
 
 
-def _ragged(column, counts: np.ndarray) -> list:
+def _ragged(column: VectorData, counts: np.ndarray) -> list[VectorData]:
     """A column with `counts` (n_units,) entries for each unit, and its index."""
     from hdmf.common import VectorIndex
 

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -124,7 +125,9 @@ def _local_channels(sorting: Sorting, used: np.ndarray, n: int) -> np.ndarray:
     return local
 
 
-def _flat_file(sorting: Sorting, signal: Signal | None, used: np.ndarray, folder: Path):
+def _flat_file(
+    sorting: Sorting, signal: Signal | None, used: np.ndarray, folder: Path
+) -> tuple[dict[str, Any], Iterator[bytes] | None]:
     """What params.py says about the traces with channel_map, and the pieces of recording.dat where it has to be written."""
     if signal is None:
         columns = {"dat_path": [], "n_channels_dat": sorting.n_channels, "dtype": "int16"}

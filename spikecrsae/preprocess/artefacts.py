@@ -141,7 +141,7 @@ def _unchanged(raw: np.ndarray, width: int) -> np.ndarray:
     changes = np.zeros(raw.size, bool)
     np.not_equal(flat[n_channels:], flat[:-n_channels], out=changes[:-n_channels])
     # the last sample's change is into the next bin
-    return ~changes.reshape(-1, width * n_channels)[:, :-n_channels].any(axis=1)
+    return np.logical_not(changes.reshape(-1, width * n_channels)[:, :-n_channels].any(axis=1))
 
 
 def _chance_level(statistic: np.ndarray, n_bins: int) -> float:

@@ -48,7 +48,7 @@ def _steady_state(sos: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _cascade(values, sos, state, step):
+def _cascade(values: np.ndarray, sos: np.ndarray, state: np.ndarray, step: int) -> None:
     """Filter values (n_samples, n_channels) in place, from the first to the last (step 1) or back (step -1). state (n_sections,
     2, n_channels): of the sections in transposed direct form II."""
     n_samples, n_channels = values.shape
@@ -84,7 +84,7 @@ def whiten(traces: np.ndarray, taps: np.ndarray, matrix: np.ndarray) -> np.ndarr
 
 
 @compiled
-def _whiten(signal, taps, matrix, result, first, end):
+def _whiten(signal: np.ndarray, taps: np.ndarray, matrix: np.ndarray, result: np.ndarray, first: int, end: int) -> None:
     """Samples first to end of `whiten`'s result (n_out, n_samples), from signal (n_channels, n_taps - 1 + end - first)."""
     n_channels, n_taps = taps.shape
     predicted = np.empty((n_channels, TILE), np.float32)

@@ -50,8 +50,8 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
         part = (here.sum(axis=1) / power.sum(axis=1)).max()
         centre = np.average(np.arange(first, end), weights=here.sum(axis=0))
         lines.append((centre * step, (end - first) * step, part))
-    lines = np.array(lines).reshape(-1, 3)
-    return lines if lines[:, 2].sum() > LEAST_PART else lines[:0]
+    table = np.array(lines).reshape(-1, 3)
+    return table if table[:, 2].sum() > LEAST_PART else table[:0]
 
 
 def strongest(lines: np.ndarray) -> tuple[np.ndarray, str]:

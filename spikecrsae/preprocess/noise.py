@@ -57,7 +57,7 @@ def quiet_samples(
 
 
 @compiled
-def _quiet(block, kept, bound, margin):
+def _quiet(block: np.ndarray, kept: np.ndarray, bound: np.ndarray, margin: int) -> np.ndarray:
     """Samples (bool) within `margin` of which none is loud, on any channel beyond `bound` (n_channels,), or not kept."""
     n_samples, n_channels = block.shape
     quiet = np.ones(n_samples, np.bool_)
@@ -80,7 +80,7 @@ def covariance(blocks: list[np.ndarray], quiet: list[np.ndarray]) -> np.ndarray:
 
 
 @compiled
-def _moments(block, quiet):
+def _moments(block: np.ndarray, quiet: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
     """Number of the quiet samples, their sum (n_channels,) and the sum of their products (n_channels, n_channels)."""
     n_samples, n_channels = block.shape
     n, total, products = 0, np.zeros(n_channels), np.zeros((n_channels, n_channels))
@@ -112,4 +112,4 @@ def power(blocks: list[np.ndarray], weights: list[np.ndarray], size: int) -> np.
         spectra = scipy.fft.rfft(rows, size)
         return spectra.real**2 + spectra.imag**2
 
-    return np.sum(in_each(of_block, blocks, weights), axis=0, dtype=np.float64)
+    return np.asarray(np.sum(in_each(of_block, blocks, weights), axis=0, dtype=np.float64))

@@ -103,5 +103,5 @@ class _Extreme:
                 self.value, self.repeated = here, 0
             at = samples == here
             # the first one may repeat the last one of the chunk before
-            self.repeated += np.count_nonzero(at[1:] & at[:-1]) + int(at[0] and self._last == here)
+            self.repeated += int(np.count_nonzero(at[1:] & at[:-1])) + int(at[0] and self._last == here)
         self._last = samples[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.linalg import solve_toeplitz
@@ -56,7 +57,7 @@ def fit(
     settling, kept = 0, [~inside(gaps, start, stop) for start, stop in places]
     blocks = filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
     quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
-    lines = find_lines(blocks, quiet, fs) if config.remove_hum else ()
+    lines = find_lines(blocks, quiet, fs) if config.remove_hum else np.zeros((0, 3))
     if len(lines):
         lines, said = strongest(lines)
         log.warning(said)
@@ -98,7 +99,9 @@ def check_filter(recording: Recording, config: PreprocessConfig) -> None:
         raise InputError(f"{recording.source}: {error}") from error
 
 
-def _noise_blocks(recording: Recording, config: PreprocessConfig, gaps: np.ndarray, rng: np.random.Generator):
+def _noise_blocks(
+    recording: Recording, config: PreprocessConfig, gaps: np.ndarray, rng: np.random.Generator
+) -> Iterator[tuple[int, int]]:
     """(start, stop) of blocks of one second: one at random in each of equally long stretches of the signal outside the gaps."""
     lengths = gaps[:, 1] - gaps[:, 0]
     n_kept = recording.n_samples - int(lengths.sum())

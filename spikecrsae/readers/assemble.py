@@ -100,7 +100,7 @@ def assemble(found: Found, options: ReadOptions) -> Recording:
         close=found.close,
     )
     if options.channels is not None:
-        recording = recording.select(options.channels)
+        recording = recording.select(list(map(int, options.channels)))
     if options.probe is not None:
         recording = _attach_probe(recording, Path(options.probe))
     return _attach_groups(recording, options.groups).between(options.start_s, options.stop_s)
@@ -108,13 +108,14 @@ def assemble(found: Found, options: ReadOptions) -> Recording:
 
 def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) -> float:
     told, stored = options.sampling_frequency, found.sampling_frequency
-    if told is None and stored is None:
+    frequency = stored if told is None else told
+    if frequency is None:
         raise InputError(
             f"{found.path}: the file does not say its sampling frequency; give it in Hz with --sampling-frequency."
         )
     if told is not None and stored is not None and abs(told - stored) > 1e-6 * stored:
         notes.append(f"sampling frequency {told:g} Hz as told, instead of the file's {stored:g} Hz")
-    frequency = float(stored if told is None else told)
+    frequency = float(frequency)
     if frequency > _MOST_HZ or found.n_samples > _MOST_S * frequency > 0:
         raise InputError(
             f"{found.path}: {found.n_samples} samples at {frequency:g} Hz are no recording (more than {_MOST_HZ:g} Hz, or longer "

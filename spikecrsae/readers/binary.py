@@ -37,7 +37,7 @@ def read_binary(path: Path, options: ReadOptions) -> Recording:
             f"{path} is raw binary, which does not say what it holds: give {', '.join(missing)}, or write them into "
             f"{side_file(path).name} beside it."
         )
-    dtype, n_channels = numeric_dtype(options.dtype), int(options.n_channels)
+    dtype, n_channels = numeric_dtype(options.dtype), int(options.n_channels or 0)
     frame = dtype.itemsize * n_channels
     size = path.stat().st_size
     if size == 0 or size % frame:

@@ -153,7 +153,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     names = (*_UNIT_NAMES, "gain", "offset", "start_time_s")
     found = {name: next((attribute(place, name) for place in places if name in place.attrs), None) for name in names}
     unit = next((text(found[name]) for name in _UNIT_NAMES if found[name] is not None), "ADC")
-    notes = (
+    notes: tuple[str, ...] = (
         () if name == "/traces" or options.dataset else (f"traces read from {name}, the only dataset that can hold them",)
     )
     positions = _positions(dataset, file)

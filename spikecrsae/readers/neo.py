@@ -99,7 +99,7 @@ def neo_candidates(path: Path) -> list[Candidate]:
     for kind in neo.rawio.rawiolist:
         if kind.__name__ in _LEFT_OUT or suffix[1:] not in [e.lower() for e in kind.extensions]:
             continue
-        arguments = {"dirname": str(path.parent)} if kind.rawmode == "one-dir" else {"filename": str(path)}
+        arguments: dict[str, Any] = {"dirname": str(path.parent)} if kind.rawmode == "one-dir" else {"filename": str(path)}
         if kind.__name__ == "NeuralynxRawIO":
             arguments["include_filenames"] = [path.name]
         if kind.__name__ == "PlexonRawIO":

@@ -103,8 +103,8 @@ def _neuroscope_groups(reader: Any, n_channels: int) -> list[str] | None:
     session = ElementTree.parse(reader.filename).getroot()
     for number, group in enumerate(session.findall("spikeDetection/channelGroups/group"), start=1):
         for channel in group.findall("channels/channel"):
-            if (channel.text or "").strip().isdigit() and int(channel.text) < n_channels:
-                names[int(channel.text)] = str(number)
+            if (text := (channel.text or "").strip()).isdigit() and int(text) < n_channels:
+                names[int(text)] = str(number)
     return names if any(names) else None
 
 

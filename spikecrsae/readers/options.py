@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def parse_groups(text: str) -> dict[str, tuple[int, ...]]:
     return {str(number): group for number, group in enumerate(found)}
 
 
-def numeric_dtype(name: object) -> np.dtype:
+def numeric_dtype(name: Any) -> np.dtype:
     """The real-valued numpy type of that name; UsageError names the types in common use."""
     try:
         dtype = np.dtype(name)
@@ -65,7 +66,7 @@ def _check_positive(name: str, value: object) -> None:
         raise UsageError(f"{name} = {value!r} must be a number above 0.")
 
 
-def _check_time(name: str, value: object) -> None:
+def _check_time(name: str, value: Any) -> None:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if value is not None and not (number and abs(value) < LATEST_S):
         raise UsageError(f"{name} = {value!r} must be a number of seconds, of a magnitude below {LATEST_S:g}.")
@@ -161,7 +162,7 @@ class ReadOptions:
             if getattr(self, name) is not None:
                 _check_factor(name, getattr(self, name))
 
-    def given(self) -> dict[str, object]:
+    def given(self) -> dict[str, Any]:
         """The options that have a value."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 

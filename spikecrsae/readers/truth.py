@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 
 from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, SpikeCRsAEError
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import stored_rate
@@ -46,7 +47,7 @@ class _Clock:
         if self.fs is None:
             raise InputError(f"{self.path}: its times are in seconds; the recording's sampling frequency is needed.")
         if not np.all(np.isfinite(seconds)):
-            bad = counted(np.count_nonzero(~np.isfinite(seconds)), "spike time")
+            bad = counted(int(np.count_nonzero(~np.isfinite(seconds))), "spike time")
             raise InputError(f"{self.path} has {bad} without a finite value; correct the file.")
         with np.errstate(over="ignore"):
             samples = np.round((seconds - since_s) * self.fs)
@@ -90,7 +91,7 @@ def read_truth(
     recording_fs: float | None,
     *,
     truth_channel: int | None = None,
-    recording: Recording | None = None,
+    recording: Recording | Sorting | None = None,
     threshold: float | None = None,
     unit: str | None = None,
     options: ReadOptions | None = None,

@@ -72,14 +72,14 @@ def _write_table(group: h5py.Group, columns: Mapping[str, np.ndarray]) -> None:
         group.create_dataset(name, data=values.astype(object) if values.dtype.kind == "U" else values, dtype=_dtype(values))
 
 
-def _dtype(values: np.ndarray):
+def _dtype(values: np.ndarray) -> np.dtype:
     return _TEXT if values.dtype.kind in "UO" else values.dtype
 
 
 def _curation_rows(curation: tuple[dict, ...]) -> np.ndarray:
     rows = np.empty(len(curation), _CURATION_DTYPE)
     for k, row in enumerate(curation):
-        rest = {name: value for name, value in row.items() if name not in _CURATION_DTYPE.names}
+        rest = {name: value for name, value in row.items() if name not in (_CURATION_DTYPE.names or ())}
         numbers = [np.nan if row.get(name) is None else row[name] for name in ("statistic", "level")]
         units = json.dumps([int(unit) for unit in row.get("units", ())])
         rows[k] = (row.get("decision", ""), units, *numbers, json.dumps(rest, ensure_ascii=False))

@@ -66,7 +66,7 @@ def spike_columns(sorting: Sorting) -> dict[str, np.ndarray]:
     return columns
 
 
-def cell(value) -> str:
+def cell(value: object) -> str:
     """A value as text; a number that is not known is empty, and text is made harmless (texts.cell_text)."""
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"

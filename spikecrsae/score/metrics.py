@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -64,7 +65,7 @@ class UnitScore:
     def well_detected(self) -> bool:
         return self.accuracy >= WELL_DETECTED_SCORE
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Every number under its name, for JSON and tables."""
         derived = ("fn", "fp", "accuracy", "precision", "recall", "miss", "false_alarm", "well_detected")
         return asdict(self) | {name: getattr(self, name) for name in derived}
@@ -104,7 +105,7 @@ class Comparison:
         """Mean of one number of the one-to-one rows ("accuracy", "miss", ...) over the truth units; nan without any."""
         return float(np.mean([getattr(row, name) for row in self.rows])) if self.rows else float("nan")
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Everything as plain Python values, for JSON."""
         result = {
             "sampling_frequency": self.sampling_frequency,
@@ -162,7 +163,9 @@ def compare(
             for i, name in enumerate(truth_names)
         )
 
-    named = {key: {truth_names[i]: test_names[j] for i, j in match.items()} for key, match in matches.items()}
+    named: dict[str, Any] = {
+        key: {truth_names[i]: test_names[j] for i, j in match.items()} for key, match in matches.items()
+    }
     extra = _wrong_units(scores, test_names, **matches) if exhaustive else {}
     return Comparison(
         sampling_frequency=float(sampling_frequency),
@@ -178,7 +181,9 @@ def compare(
     )
 
 
-def _wrong_units(scores, test_names, one_to_one: dict[int, int], best_match: dict[int, int]) -> dict[str, tuple[str, ...]]:
+def _wrong_units(
+    scores: np.ndarray, test_names: Sequence[str], one_to_one: dict[int, int], best_match: dict[int, int]
+) -> dict[str, Any]:
     """Test units that no neuron needs: false (none agrees), redundant (a second copy), overmerged (two neurons in one)."""
     truth_of = match_units_best(scores.T, BEST_MATCH_SCORE)
     found = set(one_to_one.values())

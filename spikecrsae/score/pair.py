@@ -19,14 +19,15 @@ def read_pair(a: Path, b: Path, sampling_frequency: float | None = None) -> tupl
     """
     ours = [_ours(path) for path in (a, b)]
     known = [sorting.sampling_frequency for sorting in ours if sorting is not None]
-    if not known and sampling_frequency is None:
-        raise UsageError(f"neither {a} nor {b} says at what rate its samples count; give --sampling-frequency.")
     rate = known[0] if known else sampling_frequency
+    if rate is None:
+        raise UsageError(f"neither {a} nor {b} says at what rate its samples count; give --sampling-frequency.")
     if sampling_frequency is not None and abs(sampling_frequency - rate) > 1e-6 * rate:
         raise UsageError(
             f"--sampling-frequency {sampling_frequency:g} is not that of the result, {rate:g} Hz; leave it out."
         )
-    return *(_trains(path, sorting, rate) for path, sorting in zip((a, b), ours, strict=True)), rate
+    first, second = (_trains(path, sorting, rate) for path, sorting in zip((a, b), ours, strict=True))
+    return first, second, rate
 
 
 def _ours(path: Path) -> Sorting | None:

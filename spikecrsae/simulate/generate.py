@@ -121,8 +121,8 @@ def _cells(config: SimulationConfig, positions: np.ndarray, rng: np.random.Gener
         # Strongest first: attenuated burst spikes, which the first units fire, stay above the noise.
         drawn = np.sort(_spread(config.snr_low, config.snr_high, config.n_units, rng))[::-1]
         scale = config.noise_uv * np.array(config.snrs or drawn)
-    limits = np.log([config.rate_low_hz, config.rate_high_hz])
-    rates = np.array(config.rates_hz or np.exp(_spread(*limits, config.n_units, rng)))
+    low, high = np.log([config.rate_low_hz, config.rate_high_hz])
+    rates = np.array(config.rates_hz or np.exp(_spread(low, high, config.n_units, rng)))
     return bank * scale[:, None, None], before, rates
 
 

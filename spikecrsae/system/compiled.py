@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from numba import njit
 
 
-def compiled(function: Callable | None = None, **options) -> Callable:
+def compiled(function: Callable | None = None, **options: Any) -> Callable:
     """numba.njit without the interpreter's lock, as a decorator; options: numba's own, but never `fastmath`: sums in an
     order that the processor's vector length decides, and products that some processors add without rounding, differ from
     machine to machine.

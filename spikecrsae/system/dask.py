@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError, described
 from spikecrsae.system.logs import task_of_its_own
 from spikecrsae.system.processes import OnStage, Results, StageReporter, T, Work
+
+if TYPE_CHECKING:
+    pass
 
 _CONNECT_S = 15
 #: One task at a time works in a process, however many threads its worker has: each uses all cores of its own accord.

@@ -15,7 +15,7 @@ from spikecrsae.errors import InputError, OutputError
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
