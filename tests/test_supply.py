@@ -64,6 +64,7 @@ def test_the_citation_has_what_its_format_demands():
 
 def test_what_is_checked_has_a_pin():
     assert {"ruff", "mypy"} <= pins((ROOT / "constraints.txt").read_text()).keys()
-    makefile = (ROOT / "Makefile").read_text()
+    makefile, ci = (ROOT / "Makefile").read_text(), (ROOT / ".ci" / "run").read_text()
     for command in ("ruff check .", "ruff format --check .", "mypy"):
         assert f"$(BIN)/{command}\n" in makefile
+    assert ci.index("make check") < ci.index("make test")

@@ -76,7 +76,9 @@ def coordinate_descent(
     return codes
 
 
-def _arguments(gram, bias, one_sided, tolerance, largest) -> tuple:
+def _arguments(
+    gram: np.ndarray, bias: float, one_sided: bool, tolerance: float, largest: float
+) -> tuple[np.ndarray, float, bool, float]:
     """What the compiled functions take: lags (n_units, (2 n_times - 1) n_units), how one unit of code of an atom changes
     the correlations around it, position by position; bias, one_sided, tolerance."""
     energy = gram[range(len(gram)), range(len(gram)), (gram.shape[2] - 1) // 2]
@@ -105,7 +107,15 @@ def _shares(codes: np.ndarray) -> tuple[int, int]:
 
 
 @compiled
-def _encode_windows(signal, atoms, codes, lags, bias, one_sided, tolerance):
+def _encode_windows(
+    signal: np.ndarray,
+    atoms: np.ndarray,
+    codes: np.ndarray,
+    lags: np.ndarray,
+    bias: float,
+    one_sided: bool,
+    tolerance: float,
+) -> None:
     correlation = np.empty((codes.shape[2], len(atoms)))
     for window in range(len(codes)):
         _correlate(signal[window], atoms, correlation)
@@ -113,7 +123,9 @@ def _encode_windows(signal, atoms, codes, lags, bias, one_sided, tolerance):
 
 
 @compiled
-def _descend_windows(correlation, codes, lags, bias, one_sided, tolerance):
+def _descend_windows(
+    correlation: np.ndarray, codes: np.ndarray, lags: np.ndarray, bias: float, one_sided: bool, tolerance: float
+) -> None:
     given = np.empty((codes.shape[2], codes.shape[1]))
     for window in range(len(codes)):
         given[:] = correlation[window].T
@@ -121,7 +133,7 @@ def _descend_windows(correlation, codes, lags, bias, one_sided, tolerance):
 
 
 @compiled
-def _correlate(signal, atoms, correlation):
+def _correlate(signal: np.ndarray, atoms: np.ndarray, correlation: np.ndarray) -> None:
     """H^T y of one window in the time domain, four samples of an atom at a time, into correlation (n_positions, n_units)."""
     n_units, n_channels, n_times = atoms.shape
     row = np.empty(POSITIONS_AT_ONCE, signal.dtype)
@@ -140,7 +152,7 @@ def _correlate(signal, atoms, correlation):
 
 
 @compiled
-def _add_four(to, values, factors):
+def _add_four(to: np.ndarray, values: np.ndarray, factors: np.ndarray) -> None:
     a, b, c, d = factors[0], factors[1], factors[2], factors[3]
     n = len(to)
     first, second, third, fourth = values[:n], values[1 : n + 1], values[2 : n + 2], values[3 : n + 3]
@@ -149,7 +161,9 @@ def _add_four(to, values, factors):
 
 
 @compiled
-def _solve(correlation, codes, lags, bias, one_sided, tolerance):
+def _solve(
+    correlation: np.ndarray, codes: np.ndarray, lags: np.ndarray, bias: float, one_sided: bool, tolerance: float
+) -> None:
     """codes (n_units, n_positions), a start, become the optimum; correlation (n_positions, n_units) is spoilt."""
     n_units, n_positions = codes.shape
     flat, code = correlation.reshape(-1), np.zeros(n_units * n_positions)
@@ -166,7 +180,9 @@ def _solve(correlation, codes, lags, bias, one_sided, tolerance):
 
 
 @compiled
-def _descend(correlation, code, lags, bias, one_sided, tolerance):
+def _descend(
+    correlation: np.ndarray, code: np.ndarray, lags: np.ndarray, bias: float, one_sided: bool, tolerance: float
+) -> None:
     """The optimum of one window, in place in code and correlation, of what the code leaves over."""
     size = (lags.shape[1] + len(lags)) // 2
     worst = np.empty(-(-len(code) // size))
@@ -186,7 +202,16 @@ def _descend(correlation, code, lags, bias, one_sided, tolerance):
 
 
 @compiled
-def _settle(correlation, code, lags, worst, segment, threshold, bias, one_sided):
+def _settle(
+    correlation: np.ndarray,
+    code: np.ndarray,
+    lags: np.ndarray,
+    worst: np.ndarray,
+    segment: int,
+    threshold: float,
+    bias: float,
+    one_sided: bool,
+) -> bool:
     """Update a segment until its largest violation, in worst, is at most the threshold; whether that touched an earlier one."""
     size = (lags.shape[1] + len(lags)) // 2
     earlier = False
@@ -206,7 +231,9 @@ def _settle(correlation, code, lags, worst, segment, threshold, bias, one_sided)
 
 
 @compiled
-def _most_violated(correlation, code, first, size, bias, one_sided):
+def _most_violated(
+    correlation: np.ndarray, code: np.ndarray, first: int, size: int, bias: float, one_sided: bool
+) -> tuple[np.integer, float]:
     """Where, in the segment of this size that begins at first, the largest violation is, and how large.
 
     Violations are compared with as many bits as the place leaves of a float's 32, to a thousandth or better.
@@ -227,7 +254,7 @@ def _most_violated(correlation, code, first, size, bias, one_sided):
 
 
 @compiled
-def _violation(correlation, code, bias, one_sided):
+def _violation(correlation: float, code: float, bias: float, one_sided: bool) -> float:
     """Of the optimality condition of one entry of the code, see csc.objective.kkt_violation; below 0 where it holds."""
     if code != 0:
         return abs(correlation - np.copysign(bias, code))
@@ -235,7 +262,7 @@ def _violation(correlation, code, bias, one_sided):
 
 
 @compiled
-def _optimum(value, bias, one_sided):
+def _optimum(value: float, bias: float, one_sided: bool) -> float:
     """The best value of one entry, all others fixed; value: its correlation without it."""
     if value > bias:
         return value - bias
@@ -245,7 +272,7 @@ def _optimum(value, bias, one_sided):
 
 
 @compiled
-def _subtract(correlation, lags, place, step):
+def _subtract(correlation: np.ndarray, lags: np.ndarray, place: int, step: float) -> tuple[int, int]:
     """Take step * atom away from the signal behind the correlations, at a place of the code; the range that it touched."""
     n_units = len(lags)
     unit = place % n_units
@@ -256,6 +283,6 @@ def _subtract(correlation, lags, place, step):
 
 
 @compiled
-def _add(to, values, factor):
+def _add(to: np.ndarray, values: np.ndarray, factor: float) -> None:
     for i in range(len(to)):
         to[i] += factor * values[i]

@@ -43,7 +43,9 @@ def fit_templates(
 
 
 @compiled
-def _code_statistics(signal, unit, sample, amplitude, n_units, n_times):
+def _code_statistics(
+    signal: np.ndarray, unit: np.ndarray, sample: np.ndarray, amplitude: np.ndarray, n_units: int, n_times: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Code correlations lags[c, d, n_times - 1 + t] = sum_n x_c[n] x_d[n + t], and sums of the windows at the events."""
     n_channels = signal.shape[0]
     lags = np.zeros((n_units, n_units, 2 * n_times - 1))
@@ -85,7 +87,7 @@ def fit_amplitudes(
 
 
 @compiled
-def _overlaps(gram, unit, sample):
+def _overlaps(gram: np.ndarray, unit: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     centre = (gram.shape[2] - 1) // 2
     rows, columns, values = [0], [0], [0.0]
     for i in range(len(sample)):
@@ -105,14 +107,22 @@ def _overlaps(gram, unit, sample):
 
 
 @compiled
-def subtract(signal, templates, unit, sample, amplitude):
+def subtract(signal: np.ndarray, templates: np.ndarray, unit: np.ndarray, sample: np.ndarray, amplitude: np.ndarray) -> None:
     """Take sum amplitude * template away from signal (n_channels, n_samples), in place; templates (n_units, n_channels,
     n_times). With negative amplitudes it adds: the synthesis of sparse events."""
     subtract_within(signal, 0, signal.shape[1], templates, unit, sample, amplitude)
 
 
 @compiled
-def subtract_within(signal, first, last, templates, unit, sample, amplitude):
+def subtract_within(
+    signal: np.ndarray,
+    first: int,
+    last: int,
+    templates: np.ndarray,
+    unit: np.ndarray,
+    sample: np.ndarray,
+    amplitude: np.ndarray,
+) -> None:
     """The same, but what lies outside of samples [first, last) stays as it is."""
     for i in range(len(sample)):
         low, high = max(first, sample[i]), min(last, sample[i] + templates.shape[2])
@@ -123,7 +133,15 @@ def subtract_within(signal, first, last, templates, unit, sample, amplitude):
 
 
 @compiled
-def misfits(signal, templates, row, sample, amplitude, weights, unit):
+def misfits(
+    signal: np.ndarray,
+    templates: np.ndarray,
+    row: np.ndarray,
+    sample: np.ndarray,
+    amplitude: np.ndarray,
+    weights: np.ndarray,
+    unit: np.ndarray,
+) -> np.ndarray:
     """Energy (n,) of what events, ascending, leave in the window at each one: of signal (n_channels, n_samples) less all
     amplitude * templates[row] that reach into it, its samples weighted by weights[unit], (n_units, n_times)."""
     n, n_channels, n_times = len(sample), signal.shape[0], templates.shape[2]

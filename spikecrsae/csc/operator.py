@@ -124,7 +124,7 @@ def _as_real(numbers: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _products(spectra, filters):
+def _products(spectra: np.ndarray, filters: np.ndarray) -> np.ndarray:
     """Sums over the channels of products of spectra (n_blocks, n_channels, 2 n_frequencies) with filters (n_units, n_channels,
     2 n_frequencies), both pairs of real and imaginary part: (n_units, n_blocks, 2 n_frequencies)."""
     n_blocks, n_channels, n_numbers = spectra.shape
@@ -156,7 +156,7 @@ def energy_in_span(signal: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
 
 
 @compiled
-def _energy(signal, shapes):
+def _energy(signal: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     n_shapes, n_times = shapes.shape
     n_samples = signal.shape[1] - n_times + 1
     total = np.zeros(n_samples, np.float32)
@@ -175,7 +175,7 @@ def _energy(signal, shapes):
 
 
 @compiled(inline="always")
-def _correlate_into(out, signal, shape):
+def _correlate_into(out: np.ndarray, signal: np.ndarray, shape: np.ndarray) -> None:
     """Add the correlation of the signal with a shape, four of its samples at a time."""
     whole = len(shape) // 4 * 4
     for k in range(0, whole, 4):

@@ -8,7 +8,7 @@ from spikecrsae.system.compiled import compiled
 
 
 @compiled
-def above_any(correlation, enough):
+def above_any(correlation: np.ndarray, enough: np.ndarray) -> np.ndarray:
     """Positions (bool) where the correlation of some unit is more than enough for it."""
     above = np.zeros(correlation.shape[1], np.bool_)
     for unit in range(len(correlation)):
@@ -19,7 +19,7 @@ def above_any(correlation, enough):
 
 
 @compiled
-def cuts(correlation, enough, gap, piece):
+def cuts(correlation: np.ndarray, enough: np.ndarray, gap: int, piece: int) -> np.ndarray:
     """Bounds of pieces of at least `piece` positions; between two of them lies a gap in which no correlation is enough."""
     n_units, n_positions = correlation.shape
     bounds = [0]

@@ -6,6 +6,7 @@ import csv
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -135,7 +136,7 @@ def _labels(folder: Path, original: Sorting, ids: np.ndarray, origin: _Origin) -
                 folder / "cluster_group.tsv", unit, group, ", ".join((*_LABEL_OF_GROUP, "unsorted")),
             )  # fmt: skip
     before = original.units.get("label", np.full(original.n_units, "single"))[origin.best]
-    labels = [_LABEL_OF_GROUP.get(groups.get(unit), old) for unit, old in zip(ids.tolist(), before, strict=True)]
+    labels = [_LABEL_OF_GROUP.get(groups.get(unit, ""), old) for unit, old in zip(ids.tolist(), before, strict=True)]
     return np.array(labels, dtype=str)
 
 
@@ -151,7 +152,7 @@ def _groups(folder: Path) -> dict[int, str]:
         raise InputError(f"{path} cannot be read ({error}); its columns must be cluster_id and group.") from error
 
 
-def _templates(original: Sorting, origin: _Origin) -> dict[str, np.ndarray]:
+def _templates(original: Sorting, origin: _Origin) -> dict[str, Any]:
     """Templates of the clusters, of each kind, and the spread that the spikes of all their units have together."""
     templates, counts = original.templates, origin.counts
     # a sorting that was not made by this program may have one kind of templates only
