@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -61,7 +62,7 @@ def _field_options(function: Callable) -> Callable:
 @option("--overwrite", is_flag=True, help="Replace OUT where it is an earlier simulation.")
 @_field_options
 @narrated
-def simulate(out: Path, preset: str, overwrite: bool, as_json: bool, narrator: console.Narrator, **values) -> None:
+def simulate(out: Path, preset: str, overwrite: bool, as_json: bool, narrator: console.Narrator, **values: Any) -> None:
     """Write a simulated recording with its true spikes to OUT, an HDF5 file.
 
     Preset tetrode: four channels, coloured noise, bursts, overlaps. Preset paper: the simulation of the CRsAE paper, one

@@ -85,7 +85,7 @@ def _named_in_log(name: str) -> Iterator[None]:
     """Meanwhile the package's records begin with `name`."""
     make = logging.getLogRecordFactory()
 
-    def named(logger: str, *arguments, **values) -> logging.LogRecord:
+    def named(logger: str, *arguments: Any, **values: Any) -> logging.LogRecord:
         record = make(logger, *arguments, **values)
         if logger.startswith("spikecrsae"):
             record.msg, record.args = name + record.getMessage(), None
@@ -119,8 +119,7 @@ def sort(
     """
     observer = observer or Observer()
     if not recording.groups and not (cluster and cluster.is_remote):
-        gather = Elsewhere(reopen, cluster) if cluster else gathered
-        outcome = sort_group(recording, config, observer, gather, cache)
+        outcome = sort_group(recording, config, observer, _gather(reopen, cluster), cache)
         return _self_tested(recording, outcome, observer, cache) if self_test else outcome
     found = recording.groups or {"": tuple(range(recording.n_channels))}
     groups = [
@@ -148,8 +147,7 @@ def apply(
     name = str(model) if isinstance(model, Path) else "of this sorting"
     found = _groups_of_model(saved, name, recording)
     if not found and not (cluster and cluster.is_remote):
-        gather = Elsewhere(reopen, cluster) if cluster else gathered
-        return apply_to_group(saved, recording, config, observer, name, gather)
+        return apply_to_group(saved, recording, config, observer, name, _gather(reopen, cluster))
     groups = [Group(name, channels, config, model=saved["groups"][name]["model"]) for name, channels in found.items()]
     groups = groups or [Group("", tuple(range(recording.n_channels)), config, model=saved)]
     return _run(groups, recording, observer, reopen, jobs, cluster)
@@ -180,18 +178,18 @@ def input_checksum(
     chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
     gaps = gaps_from_the_start(config.preprocess.exclude_s, recording)
     whole = tuple(range(recording.n_channels))
-    found: list[str | InputError] = []
+    known: list[str] = []
+    failed: list[InputError] = []
     for channels in groups.values() or [whole]:
         try:
             part = recording.select(channels).in_range()
-            found.append(survey(part, chunk_size, observer or Observer(), gaps).checksum)
+            known.append(survey(part, chunk_size, observer or Observer(), gaps).checksum)
         except ReadError:
             raise
         except InputError as error:
-            found.append(error)
-    known = [checksum for checksum in found if isinstance(checksum, str)]
+            failed.append(error)
     if not known:
-        raise found[0]
+        raise failed[0]
     return _together(known) if groups else known[0]
 
 
@@ -216,21 +214,28 @@ def _run(
         if has_ended:
             observer.advance()
 
+    results: list[Outcome | Exception]
     if workers is None:
         results = [_tried(group, recording, StageReporter(functools.partial(count, 0))) for group in groups]
     else:
-        results = _run_elsewhere(groups, workers, reopen, Elsewhere(reopen, cluster) if cluster else gathered, count)
+        results = _run_elsewhere(groups, workers, reopen, _gather(reopen, cluster), count)
     for result in results:
         # what is wrong with a group's signal concerns it alone; what is wrong with the disk does not
         alone = groups[0].name and isinstance(result, InputError) and not isinstance(result, ReadError)
         if isinstance(result, Exception) and not alone:
             raise result
     outcomes = dict(zip(groups, results, strict=True))
-    if not any(isinstance(result, Outcome) for result in results):
+    sorted_ones = [result for result in results if isinstance(result, Outcome)]
+    if not sorted_ones:
         raise InputError("; ".join(f"group {group.name}: {error}" for group, error in outcomes.items()))
-    outcome = merged(recording, outcomes) if groups[0].name else results[0]
+    outcome = merged(recording, outcomes) if groups[0].name else sorted_ones[0]
     observer.finish(f"{counted(len(groups), 'group')}, {counted(outcome.sorting.n_units, 'unit')}")
     return outcome
+
+
+def _gather(reopen: Reopen | None, cluster: Workers | None) -> Gather:
+    """Where the blocks of a group are decoded: on the cluster if there is one, else here."""
+    return Elsewhere(reopen, cluster) if cluster and reopen else gathered
 
 
 def _run_elsewhere(
@@ -282,7 +287,7 @@ def _tried(group: Group, recording: Recording, observer: Observer) -> Outcome | 
         return error
 
 
-def merged(recording: Recording, results: Mapping[Group, Outcome | InputError]) -> Outcome:
+def merged(recording: Recording, results: Mapping[Group, Outcome | Exception]) -> Outcome:
     """The outcomes of groups of a recording as one; a group that could not be sorted is a warning and has no units.
 
     Units are numbered group by group, in each the largest first; their column `group` counts the groups from 0. In the model,
@@ -292,7 +297,7 @@ def merged(recording: Recording, results: Mapping[Group, Outcome | InputError]) 
     outcomes = {group: result for group, result in results.items() if isinstance(result, Outcome)}
     warnings = []
     for group, result in results.items():
-        told = result.warnings if group in outcomes else (f"not sorted: {result}",)
+        told = result.warnings if isinstance(result, Outcome) else (f"not sorted: {result}",)
         warnings += [f"group {group.name}: {text}" for text in told]
     first = next(iter(outcomes.values()))
     sorting = _with_example(_merged_sorting(recording, list(results), outcomes), recording, outcomes)
@@ -332,7 +337,7 @@ def _merged_sorting(recording: Recording, groups: list[Group], outcomes: Mapping
         columns["curation_id"] = ids
     of_group = np.concatenate([np.full(part.n_units, number[group], np.int64) for group, part in sortings.items()])
     label = {"label": columns.pop("label")}
-    arrays = {
+    arrays: dict[str, Any] = {
         name: np.concatenate([_on_channels(getattr(s, name), group, recording.n_channels) for group, s in sortings.items()])
         for name in ("templates", "templates_whitened", "templates_std")
     }

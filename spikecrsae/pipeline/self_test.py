@@ -124,7 +124,7 @@ def draw_copies(sorting: Sorting, seed: int) -> Copies:
     """
     rng = np.random.default_rng([seed, 1])
     rest, margin = ms_to_samples(REST_MS, sorting.sampling_frequency), sorting.templates.shape[2]
-    ends = [[0, 0], [sorting.n_samples, sorting.n_samples]]
+    ends = [(0, 0), (sorting.n_samples, sorting.n_samples)]
     closed = widened([*ends, *sorting.excluded], margin, sorting.n_samples)
     usual, parts = unselected_scale(sorting.model), []
     # twenty draws for each copy, more where much is left out, leave enough also where a unit fires a hundred times per second
@@ -231,7 +231,9 @@ def judge(sorting: Sorting, copies: Copies, again: Sorting | None) -> dict[str, 
         known = {str(row): np.concatenate([own[row], copies.of(row)]) for row in range(sorting.n_units)}
         trains = again.trains()
         scores = agreement(
-            match_counts(known, trains, tolerance), [len(t) for t in known.values()], [len(t) for t in trains.values()]
+            match_counts(known, trains, tolerance),
+            np.array([len(t) for t in known.values()]),
+            np.array([len(t) for t in trains.values()]),
         )
         for row, partner in match_units_one_to_one(scores, LEAST_AGREEMENT).items():
             train = again.spike_samples(again.unit_ids[partner])

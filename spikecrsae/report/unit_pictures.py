@@ -169,7 +169,7 @@ def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: Sorting, 
     if n > most:
         drawn = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
     fs, start = sorting.sampling_frequency, sorting.start_time_s
-    limits = span_of(found, np.array([threshold]), least=(0.0, 0.0))
+    limits = span_of(found, [threshold], least=(0.0, 0.0))
     drawing, panel = axes(WIDTH, HEIGHT, (start, start + sorting.duration_s), limits)
     for first, end in sorting.excluded / fs + start:
         panel.shade(first, end, "gap")
@@ -193,7 +193,7 @@ def threshold_picture(found: np.ndarray, sorting: Sorting, model: AmplitudeModel
     if len(found):
         counts, edges = np.histogram(found, AMPLITUDE_BINS)
     density = counts / max(len(found), 1) / np.diff(edges)
-    x = span_of(edges, np.array([threshold, -3.5 * noise, 3.5 * noise]), room=0.02)
+    x = span_of(edges, [threshold, -3.5 * noise, 3.5 * noise], room=0.02)
     grid = np.linspace(*x, 240)
     curves = {"noise": _normal(grid, 0.0, noise), "model": _normal(grid, size, np.hypot(noise, model.spread))}
     known = {name: curve for name, curve in curves.items() if np.isfinite(curve).all()}

@@ -232,17 +232,15 @@ def _check(saved: Mapping[str, Any], layout: Mapping[str, Any], place: str, size
     for name, wanted in layout.items():
         value, where = saved[name], f"{place}{name}"
         if isinstance(wanted, str):
-            kind, shape = wanted.split(":")
-            check_array(value, kind, shape, where, sizes)
+            check_array(value, *wanted.split(":"), where, sizes)
         elif isinstance(wanted, list):
             if not isinstance(value, str) or value not in wanted:
                 raise ValueError(f"{where} is {value!r:.40}, none of {', '.join(wanted)}")
         elif isinstance(wanted, tuple):
-            least, most = wanted
-            _check_number(value, least, most, where)
+            _check_number(value, *wanted, where)
         elif not isinstance(value, str if wanted is str else dict):
             raise ValueError(f"{where} is no {'text' if wanted is str else 'group of entries'}")
-        elif isinstance(wanted, dict) and isinstance(value, dict):
+        elif isinstance(wanted, dict):
             _check(value, wanted, f"{where}.", sizes)
 
 
