@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, narrated, option, tolerance_option
 from spikecrsae.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from spikecrsae.data.sorting import Sorting
+    from spikecrsae.report.html import Truth
 
 _REPORT = "report.html"
 _FORMATS = ("png", "svg", "pdf")
@@ -75,7 +80,9 @@ def report(
         console.say(target)
 
 
-def _figures(sorting, run: dict, truth, kinds: tuple[str, ...], narrator: console.Narrator) -> dict[str, bytes]:
+def _figures(
+    sorting: Sorting, run: dict, truth: Truth | None, kinds: tuple[str, ...], narrator: console.Narrator
+) -> dict[str, bytes]:
     """Every figure of a sorting in these formats, by file name."""
     from spikecrsae.report.figures import figure_file, result_figures
     from spikecrsae.report.pictures import tradeoff_pictures
@@ -83,7 +90,7 @@ def _figures(sorting, run: dict, truth, kinds: tuple[str, ...], narrator: consol
     tradeoffs = tradeoff_pictures(truth.curves, truth.comparison, sorting) if truth else {}
     drawings = result_figures(sorting, run, tradeoffs)
     narrator.start("figures", len(drawings))
-    files = {}
+    files: dict[str, bytes] = {}
     for name, drawing in drawings.items():
         files |= {f"{name}.{kind}": figure_file(drawing, kind, name) for kind in kinds}
         narrator.advance()
@@ -115,7 +122,7 @@ def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
     return output
 
 
-def _truth(sorting, path: Path, tolerance_ms: float):
+def _truth(sorting: Sorting, path: Path, tolerance_ms: float) -> Truth:
     """How the sorting compares with known spikes, for the page."""
     from spikecrsae.readers import read_truth
     from spikecrsae.report.html import Truth

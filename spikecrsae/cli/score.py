@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,10 @@ from spikecrsae.cli import console
 from spikecrsae.cli.options import Command, Name, narrated, option, output_option, reader_options, tolerance_option
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.text import cell_text
+
+if TYPE_CHECKING:
+    from spikecrsae.data.sorting import Sorting
+    from spikecrsae.score import Comparison, UnitScore
 
 _CURVE = "tradeoff.csv"
 
@@ -139,7 +144,7 @@ class _Sorted:
         return cls(read_truth(path, rate), rate)
 
 
-def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator) -> dict[str, Any]:
+def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator: console.Narrator) -> dict[str, Any]:
     """The known spikes in the part of the recording that was sorted (--start-s, --stop-s)."""
     if sorted_.time_range is None:
         return known
@@ -149,7 +154,7 @@ def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator) -> dict[str, An
     return {name: samples[(samples >= first) & (samples < end)] for name, samples in known.items()}
 
 
-def _curves(comparison, known: dict, sorted_: _Sorted) -> dict[str, Any]:
+def _curves(comparison: Comparison, known: dict, sorted_: _Sorted) -> dict[str, Any]:
     """Trade-off curve per truth unit that some unit matches, by the name of the truth unit."""
     from spikecrsae.score import best_match_curves
 
@@ -162,7 +167,7 @@ def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
     return "give -o, the folder it goes to." if curves else "no unit matches the truth."
 
 
-def _write_curves(folder: Path, curves: dict, comparison, sorting) -> list[Path]:
+def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: Sorting) -> list[Path]:
     """Write tradeoff.csv with all curves and a figure of each, listed in the manifest if the folder is a result."""
     from spikecrsae.report.figures import figure_file, tradeoff_figures
     from spikecrsae.report.pictures import tradeoff_pictures
@@ -180,7 +185,7 @@ def _write_curves(folder: Path, curves: dict, comparison, sorting) -> list[Path]
     return ResultFolder(folder).write_extra(folder, {_CURVE: table.getvalue().encode(), **contents})
 
 
-def _show(comparison) -> None:
+def _show(comparison: Comparison) -> None:
     """Tables of the truth units, and the counts that only an exhaustive truth allows."""
     _show_rows(comparison.rows, "")
     if comparison.best_rows != comparison.rows:
@@ -194,7 +199,7 @@ def _show(comparison) -> None:
             console.say(f"{name.replace('_', ' ')}: {len(units)}{' (' + ', '.join(units) + ')' if units else ''}")
 
 
-def _show_rows(rows, title: str) -> None:
+def _show_rows(rows: Iterable[UnitScore], title: str) -> None:
     headings = ["truth", "spikes", "unit", "found", "accuracy", "precision", "recall", "miss %", "false alarm %"]
     table = [
         [r.truth, r.n_truth, r.test, r.tp, *(f"{v:.3f}" for v in (r.accuracy, r.precision, r.recall)),

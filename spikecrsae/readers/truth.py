@@ -101,7 +101,7 @@ def read_truth(
     Reads HDF5 with truth/<name>/spike_samples, MEArec, NWB Units, Phy folders, our result folders, .csv and .npy; with
     `truth_channel`, detects the spikes on that channel of the recording at `path` (opened with `options`), above
     `threshold` where given (see intracellular.detect_spikes). Times in a table count from the recording's first sample.
-    `recording` is the scored one: its length is the limit and its start time is taken off NWB times. `unit` keeps one.
+    `recording` is the scored one, or its sorting: its length is the limit and its start time is taken off NWB times. `unit` keeps one.
 
     Raises InputError where nothing is read, no spike is there, or a spike is negative or beyond the recording's end.
     """

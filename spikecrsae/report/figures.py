@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.report import svg
@@ -26,6 +27,11 @@ from spikecrsae.report.pictures import (
 from spikecrsae.report.svg import Drawing, Picture
 from spikecrsae.report.unit_pictures import unit_pictures
 from spikecrsae.system.text import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.path import Path as Outline
+    from matplotlib.transforms import Transform
 
 FORMATS = ("png", "svg", "pdf")
 #: Templates side by side in templates.*; room between the pictures of a sheet, for a title, for a line of a note and its letters.
@@ -157,7 +163,7 @@ def _by_matplotlib(drawing: Drawing, kind: str) -> bytes:
     return file.getvalue()
 
 
-def _draw(axes, part: svg.Primitive, group: str, place) -> None:
+def _draw(axes: Axes, part: svg.Primitive, group: str, place: Transform) -> None:
     """Draw a primitive, or all of a group; place: the transform of its coordinates to those of the figure."""
     from matplotlib.transforms import Affine2D
 
@@ -171,7 +177,7 @@ def _draw(axes, part: svg.Primitive, group: str, place) -> None:
         _draw_shape(axes, part, _look(part, group), place)
 
 
-def _draw_text(axes, part: svg.Text, look: Mapping[str, str], place) -> None:
+def _draw_text(axes: Axes, part: svg.Text, look: Mapping[str, str], place: Transform) -> None:
     across = {"middle": "center", "end": "right"}.get(look.get("text-anchor", ""), "left")
     axes.text(
         part.x, part.y, visible(part.text)[:_LONGEST], transform=place, color=look["fill"], va="baseline", ha=across,
@@ -180,7 +186,7 @@ def _draw_text(axes, part: svg.Text, look: Mapping[str, str], place) -> None:
     )  # fmt: skip
 
 
-def _draw_shape(axes, part: svg.Path | svg.Rect, look: Mapping[str, str], place) -> None:
+def _draw_shape(axes: Axes, part: svg.Path | svg.Rect, look: Mapping[str, str], place: Transform) -> None:
     from matplotlib.patches import PathPatch
 
     width = float(look.get("stroke-width", 1))
@@ -200,7 +206,7 @@ def _draw_shape(axes, part: svg.Path | svg.Rect, look: Mapping[str, str], place)
     axes.add_artist(patch)
 
 
-def _outline(data: str):
+def _outline(data: str) -> Outline:
     """The path language of svg.Path as a path of matplotlib."""
     from matplotlib.path import Path as Outline
 

@@ -75,7 +75,9 @@ def _raster(panel: Panel, sorting: Sorting, spikes: np.ndarray, firing: list[int
         panel.drawing.text(panel.left - 8, panel.down(place + 0.5) + 3.5, f"unit {sorting.unit_ids[row]}", "t-right")
 
 
-def _colour_spikes(panel: Panel, sorting: Sorting, spikes, times: np.ndarray, lifted: np.ndarray, firing: list[int]) -> None:
+def _colour_spikes(
+    panel: Panel, sorting: Sorting, spikes: np.ndarray, times: np.ndarray, lifted: np.ndarray, firing: list[int]
+) -> None:
     """The signal (n_samples, n_channels) again in the unit's colour wherever its template lies."""
     n_times = sorting.templates.shape[2]
     for row in firing:
@@ -187,7 +189,7 @@ def tradeoff_pictures(curves: Mapping[str, Tradeoff], comparison: Comparison, so
     """Draw the trade-off curve of each truth unit against its best match in the sorting."""
     rows = {str(unit): row for row, unit in enumerate(sorting.unit_ids)}
     found = {row.truth: row for row in comparison.best_rows}
-    return {name: _tradeoff_picture(curve, found[name], rows[found[name].test]) for name, curve in curves.items()}
+    return {name: _tradeoff_picture(curve, found[name], rows[str(found[name].test)]) for name, curve in curves.items()}
 
 
 def _tradeoff_picture(curve: Tradeoff, found: UnitScore, row: int) -> Picture:

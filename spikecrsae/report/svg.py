@@ -12,9 +12,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 #: What XML does not allow in a text, not even escaped.
 _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -22,7 +23,7 @@ _FORBIDDEN = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 MARGINS = (12, 14, 40, 54)
 
 
-def escape(text) -> str:
+def escape(text: object) -> str:
     """Any value as text that is safe in HTML and XML, between tags and in quoted attributes."""
     return html.escape(_FORBIDDEN.sub("\ufffd", str(text)), quote=True)
 
@@ -58,7 +59,7 @@ def round_length(length: float) -> float:
     return max(step for step in (1, 2, 5) if step * power <= length * (1 + 1e-9)) * power
 
 
-def span_of(*values: np.ndarray, room: float = 0.05, least: tuple[float, float] | None = None) -> tuple[float, float]:
+def span_of(*values: ArrayLike, room: float = 0.05, least: tuple[float, float] | None = None) -> tuple[float, float]:
     """(low, high) that covers all finite values, with some room; covers `least` too. Never empty."""
     flat = np.concatenate([np.ravel(np.asarray(v, float)) for v in values] or [np.zeros(0)])
     flat = flat[np.isfinite(flat)]
@@ -162,7 +163,7 @@ class Drawing:
     def add(self, part: Primitive) -> None:
         self._open[-1].append(part)
 
-    def text(self, x: float, y: float, text, classes: str = "", turn: bool = False) -> None:
+    def text(self, x: SupportsFloat, y: SupportsFloat, text: object, classes: str = "", turn: bool = False) -> None:
         """Add a Text."""
         self.add(Text(float(x), float(y), str(text), classes, turn))
 
@@ -183,7 +184,7 @@ class Drawing:
         """Add all of another drawing as a group, with its upper left corner at (x, y)."""
         self.add(Group(classes, "", other.parts, (x, y)))
 
-    def panel(self, left: float, top: float, width: float, height: float, x, y) -> Panel:
+    def panel(self, left: float, top: float, width: float, height: float, x: Sequence[float], y: Sequence[float]) -> Panel:
         """A panel whose inside is this rectangle, with data from x = (low, high) and y = (low, high)."""
         return Panel(self, left, top, width, height, x, y)
 
@@ -199,7 +200,9 @@ class Drawing:
 class Panel:
     """A rectangle of a drawing with two linear scales."""
 
-    def __init__(self, drawing: Drawing, left: float, top: float, width: float, height: float, x, y) -> None:
+    def __init__(
+        self, drawing: Drawing, left: float, top: float, width: float, height: float, x: Sequence[float], y: Sequence[float]
+    ) -> None:
         self.drawing, self.left, self.top, self.width, self.height = drawing, left, top, width, height
         self.x, self.y = (float(x[0]), float(x[1])), (float(y[0]), float(y[1]))
 
@@ -211,27 +214,27 @@ class Panel:
     def right(self) -> float:
         return self.left + self.width
 
-    def across(self, values) -> np.ndarray:
+    def across(self, values: ArrayLike) -> np.ndarray:
         """Data along x in drawing units; beyond the scale they stay at its end."""
         share = (np.asarray(values, float) - self.x[0]) / (self.x[1] - self.x[0])
         return self.left + self.width * np.clip(share, 0, 1)
 
-    def down(self, values) -> np.ndarray:
+    def down(self, values: ArrayLike) -> np.ndarray:
         """Data along y in drawing units; beyond the scale they stay at its end."""
         share = (np.asarray(values, float) - self.y[0]) / (self.y[1] - self.y[0])
         return self.bottom - self.height * np.clip(share, 0, 1)
 
-    def line(self, x, y, classes: str) -> None:
+    def line(self, x: ArrayLike, y: ArrayLike, classes: str) -> None:
         """A line through the points, interrupted where y is NaN."""
         self._path(_through(self.across(x), self.down(y)), classes)
 
-    def band(self, x, low, high, classes: str) -> None:
+    def band(self, x: ArrayLike, low: ArrayLike, high: ArrayLike, classes: str) -> None:
         """The area between two curves."""
         across = self.across(x)
         outline = _through(np.r_[across, across[::-1]], np.r_[self.down(high), self.down(low)[::-1]])
         self._path(outline and outline + "z", classes)
 
-    def bars(self, edges, heights, classes: str) -> None:
+    def bars(self, edges: ArrayLike, heights: ArrayLike, classes: str) -> None:
         """One bar per interval between the edges (n + 1,), from the lower end of the scale; empty ones are not drawn."""
         edges = self.across(edges)
         full = np.flatnonzero(np.asarray(heights) > 0)
@@ -239,12 +242,12 @@ class Panel:
         tops, foot = self.down(np.asarray(heights)[full]).round(1).tolist(), f"{self.bottom:.1f}"
         self._path("".join(f"M{a} {foot}V{t}H{b}V{foot}z" for a, b, t in zip(*columns, tops, strict=True)), classes)
 
-    def points(self, x, y, classes: str) -> None:
+    def points(self, x: ArrayLike, y: ArrayLike, classes: str) -> None:
         """A dot at each point, where y is not NaN: a stroke of no length with round ends."""
         pairs = zip(self.across(x).round(1).tolist(), self.down(y).round(1).tolist(), strict=True)
         self._path("".join(f"M{a} {b}h0" for a, b in pairs if b == b), classes)
 
-    def marks(self, x, low: float, high: float, classes: str) -> None:
+    def marks(self, x: ArrayLike, low: float, high: float, classes: str) -> None:
         """Upright strokes at x, from low to high in data."""
         top, foot = float(self.down(high)), float(self.down(low))
         self._path("".join(f"M{a} {foot:.1f}V{top:.1f}" for a in self.across(x).round(1).tolist()), classes)
@@ -264,7 +267,7 @@ class Panel:
         a, b = self.across([low, high])
         self.drawing.rect(a, self.top, max(b - a, 0.5), self.height, classes)
 
-    def x_axis(self, label: str = "", n_ticks: int = 6, at: Sequence[float] | None = None) -> None:
+    def x_axis(self, label: str = "", n_ticks: int = 6, at: ArrayLike | None = None) -> None:
         """The lower axis with round ticks (or those given) and its label with the unit."""
         values = ticks(*self.x, n_ticks) if at is None else np.asarray(at, float)
         self._path(f"M{self.left:.1f} {self.bottom:.1f}H{self.right:.1f}", "axis")
@@ -295,7 +298,9 @@ class Panel:
             self.drawing.add(Path(path, classes))
 
 
-def axes(width: float, height: float, x, y, margins: tuple[float, float, float, float] = MARGINS) -> tuple[Drawing, Panel]:
+def axes(
+    width: float, height: float, x: Sequence[float], y: Sequence[float], margins: tuple[float, float, float, float] = MARGINS
+) -> tuple[Drawing, Panel]:
     """A drawing with one panel that leaves room for axes."""
     drawing = Drawing(width, height)
     top, right, bottom, left = margins

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ _GROUPS = {
 }  # fmt: skip
 
 
-def number(value, digits: int = 3) -> str:
+def number(value: Any, digits: int = 3) -> str:
     """A number for reading: whole ones in full, others to some significant digits, a dash for what is not known."""
     if isinstance(value, str):
         return value
@@ -111,7 +112,7 @@ class Part(float):
     __slots__ = ()
 
 
-def _cell(value) -> str:
+def _cell(value: Any) -> str:
     if isinstance(value, Markup):
         return f"<td>{value}</td>"
     if isinstance(value, str):
@@ -205,7 +206,8 @@ def score_table(comparison: Comparison) -> str:
 def channel_table(sorting: Sorting) -> str:
     """The channels: name, position, noise level, whether they were used."""
     names, channels = channel_names(sorting), sorting.channels
-    headings, columns = ["channel"], [names]
+    headings: list[str] = ["channel"]
+    columns: list[Iterable] = [names]
     if "positions" in channels:
         headings += ["x (µm)", "y (µm)"]
         columns += list(np.asarray(channels["positions"], float).T[:2])

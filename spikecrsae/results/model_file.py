@@ -32,7 +32,7 @@ _LENGTH, _MOST_HEADER = 8, 100_000_000
 
 _PREPROCESS, _INITIALISE = ({f.name: f.metadata for f in fields(stage)} for stage in (PreprocessConfig, InitialiseConfig))
 #: The model of one group of channels. Arrays: kind and sizes for array_layout.check_array (n channels of the recording, c used
-#: ones, k templates, w samples of a template, t taps, s sections). Numbers: least and largest value. Texts: the choices.
+#: ones, k templates, w samples of a template, t taps, s sections), + for positive. Numbers: least and largest value.
 _LAYOUT: dict[str, Any] = {
     "n_channels": (1, 10**6),
     "amplitude_unit": str,
@@ -42,14 +42,14 @@ _LAYOUT: dict[str, Any] = {
         "sos": "f:s6",
         "margin": (1, 10**9),
         "common_reference": list(_PREPROCESS["common_reference"]["choices"]),
-        "noise_level": "f:c",
+        "noise_level": "f:c+",
         "whitening_matrix": "f:cc",
         "whitening_filter": "f:ct",
         "quiet_fraction": (0.0, 1.0),
         "settling": (0, 10**9),
     },
-    "slab": {"templates": "f:kcw", "spread": "f:k", "penalty": "f:k", "refractory": (0, 10**4), "n_shifts": (1, 64)},
-    "dictionary": {"atoms": "f:kcw", "scale": "f:k"},
+    "slab": {"templates": "f:kcw", "spread": "f:k+", "penalty": "f:k+", "refractory": (0, 10**4), "n_shifts": (1, 64)},
+    "dictionary": {"atoms": "f:kcw", "scale": "f:k+"},
     "reported": "b:k",
     "lambda": (0.0, LARGEST),
     "sigma": (0.0, LARGEST),
@@ -201,7 +201,6 @@ def _check_filters(saved: Mapping[str, Any], sampling_frequency: float) -> None:
     most = ms_to_samples(_PREPROCESS["whitening_ms"]["high"], sampling_frequency) + 1
     if n_taps > most:
         raise ValueError(f"preprocessor.whitening_filter has {n_taps} taps, {most} are the most")
-    _check_positive(saved["noise_level"], "preprocessor.noise_level")
 
 
 def _check_units(saved: Mapping[str, Any]) -> None:
@@ -209,20 +208,12 @@ def _check_units(saved: Mapping[str, Any]) -> None:
     most = ms_to_samples(_INITIALISE["refractory_ms"]["high"], saved["sampling_frequency"])
     if slab["refractory"] > most:
         raise ValueError(f"slab.refractory is {slab['refractory']} samples, {most} are the most")
-    for name in ("spread", "penalty"):
-        _check_positive(slab[name], f"slab.{name}")
-    _check_positive(dictionary["scale"], "dictionary.scale")
     if not np.allclose(np.linalg.norm(dictionary["atoms"].astype(np.float64), axis=(1, 2)), 1.0, atol=1e-4):
         raise ValueError("dictionary.atoms are not of unit norm")
-    _check_positive(saved["sigma"], "sigma")
     # nothing is learned where there are no units
-    if len(slab["templates"]):
-        _check_positive(saved["lambda"], "lambda")
-
-
-def _check_positive(values: Any, where: str) -> None:
-    if np.any(np.asarray(values) <= 0):
-        raise ValueError(f"{where} must be above 0")
+    for name in ("sigma", *(["lambda"] if len(slab["templates"]) else [])):
+        if saved[name] <= 0:
+            raise ValueError(f"{name} must be above 0")
 
 
 def _check(saved: Mapping[str, Any], layout: Mapping[str, Any], place: str, sizes: dict[str, int]) -> None:
@@ -231,20 +222,20 @@ def _check(saved: Mapping[str, Any], layout: Mapping[str, Any], place: str, size
         raise ValueError(f"missing or unexpected entries: {wrong}")
     for name, wanted in layout.items():
         value, where = saved[name], f"{place}{name}"
-        if isinstance(wanted, str):
-            check_array(value, *wanted.split(":"), where, sizes)
+        if isinstance(wanted, dict) and isinstance(value, dict):
+            _check(value, wanted, f"{where}.", sizes)
+        elif isinstance(wanted, str):
+            kind, shape = wanted.split(":")
+            check_array(value, kind, shape.rstrip("+"), where, sizes)
+            if shape.endswith("+") and np.any(value <= 0):
+                raise ValueError(f"{where} must be above 0")
         elif isinstance(wanted, list):
             if not isinstance(value, str) or value not in wanted:
                 raise ValueError(f"{where} is {value!r:.40}, none of {', '.join(wanted)}")
         elif isinstance(wanted, tuple):
-            _check_number(value, *wanted, where)
+            least, most = wanted
+            whole = isinstance(least, int)
+            if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"{where} is {value!r:.40}, no {'whole ' if whole else ''}number of {least} to {most}")
         elif not isinstance(value, str if wanted is str else dict):
             raise ValueError(f"{where} is no {'text' if wanted is str else 'group of entries'}")
-        elif isinstance(wanted, dict):
-            _check(value, wanted, f"{where}.", sizes)
-
-
-def _check_number(value: Any, least: float, most: float, where: str) -> None:
-    whole = isinstance(least, int)
-    if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{where} is {value!r:.40}, no {'whole ' if whole else ''}number of {least} to {most}")
