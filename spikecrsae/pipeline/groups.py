@@ -256,7 +256,7 @@ def _run_elsewhere(
 
 def _processes(groups: list[Group], reopen: Reopen | None, jobs: int | None) -> Workers | None:
     """As many processes as groups are sorted in at the same time; None where that is one, which then is this one."""
-    # a process that ends with its parent may have none of its own; and a memory limit is for all together
+    # a daemonic process may have no children, and a memory limit is for all processes together
     limited = groups[0].config.runtime.memory_limit is not None
     if reopen is None or limited or multiprocessing.current_process().daemon:
         return None
