@@ -7,6 +7,9 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+# Before numpy and torch are loaded: idle threads of their libraries spin, which costs more than they gain on short signals.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from helpers.command_line import spikecrsae
 from helpers.recordings import cut_recording

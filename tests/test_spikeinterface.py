@@ -8,7 +8,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers.command_line import spikecrsae
 
 si = pytest.importorskip("spikeinterface")
 import spikeinterface.sorters as ss  # noqa: E402
@@ -52,7 +51,7 @@ def trains(sorting, segment: int = 0) -> dict[int, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def tetrodes() -> list[np.ndarray]:
-    made = [preset_config("tetrode", n_units=2, n_bursting=0, duration_s=8.0, seed=seed, snr_low=10.0) for seed in (3, 4)]
+    made = [preset_config("tetrode", n_units=2, n_bursting=0, duration_s=5.0, seed=seed, snr_low=10.0) for seed in (3, 4)]
     return [simulate(config).traces for config in made]
 
 
@@ -69,14 +68,11 @@ def test_it_is_among_the_sorters():
     }
 
 
-def test_the_sample_is_sorted_as_on_the_command_line(tmp_path):
-    with h5py.File(SAMPLE) as file:
-        recording = saved([file["traces"][:240_000]], tmp_path / "saved", gain=file["traces"].attrs["gain"])
-    sorting = ss.run_sorter("spikecrsae", recording, folder=tmp_path / "si", device="cpu")
-    words = ["sort", str(SAMPLE), "--stop-s", "12", "-o", str(tmp_path / "cli"), "--device", "cpu", "--quiet"]
-    result = spikecrsae(*words)
-    assert result.exit_code == 0, result.stderr
-    expected = read_sorting(tmp_path / "cli")
+def test_the_sample_is_sorted_as_on_the_command_line(short_sort, tmp_path):
+    with h5py.File(short_sort.recording) as file:
+        recording = saved([file["traces"][:]], tmp_path / "saved", gain=file["traces"].attrs["gain"])
+    sorting = ss.run_sorter("spikecrsae", recording, folder=tmp_path / "si")
+    expected = read_sorting(short_sort.folder)
     assert sorting.get_num_units() == expected.n_units >= 3
     for unit, train in trains(sorting).items():
         np.testing.assert_array_equal(train, expected.spike_samples(unit))
@@ -109,7 +105,7 @@ def test_two_tetrodes_with_a_probe_are_two_groups(tetrodes, tmp_path):
 
 
 def test_segments_share_their_units(tetrodes, tmp_path):
-    traces, cut = tetrodes[0], 70_000
+    traces, cut = tetrodes[0], 50_000
     recording = saved([traces[:cut], traces[cut:]], tmp_path / "saved")
     sorting = ss.run_sorter("spikecrsae", recording, folder=tmp_path / "si", **QUICK)
     whole = sort_group(recording_from_array(traces, FS, amplitude_unit="ADC"), CONFIG).sorting

@@ -9,15 +9,15 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from helpers.command_line import spikecrsae, start_command
+from helpers.command_line import PATIENCE_S, spikecrsae, start_command
 from helpers.sortings import write_result
+from helpers.stopped_runs import start, wait_for_stage
 
 from spikecrsae.config import Config
 from spikecrsae.results.folder import ResultFolder, read_sorting
@@ -400,13 +400,11 @@ def test_an_internal_error_leaves_its_traceback_in_the_log(recording, tmp_path, 
 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_sort_leaves_nothing(recording, tmp_path, signal_number, code):
-    folder = tmp_path / "stopped"
-    process = start_command("sort", recording, "-o", folder, "--max-training-s", 8, "--epochs", 1000)
-    deadline = time.monotonic() + 30
-    while not (ResultFolder(folder).unfinished / "run.log").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    folder, errors = tmp_path / "stopped", tmp_path / "errors"
+    process = start("sort", recording, "-o", folder, "--max-training-s", 8, "--epochs", 1000, errors=errors)
+    wait_for_stage(process, folder, "noise")
     os.kill(process.pid, signal_number)
-    errors = process.communicate(timeout=30)[1]
-    assert process.returncode == code, errors
-    assert "Traceback" not in errors
+    process.join(PATIENCE_S)
+    assert process.exitcode == code, errors.read_text()
+    assert "Traceback" not in errors.read_text()
     assert not folder.exists() and not ResultFolder(folder).unfinished.exists()

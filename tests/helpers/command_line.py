@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 from click.testing import CliRunner, Result
 
 from spikecrsae.cli.main import cli
 
+#: Seconds that a test waits for a process, at most. The first run of a machine compiles for a while.
+PATIENCE_S = 300
 #: Begin a line of narration, which may stand before an error.
 NARRATION = ("  ", "Note: ", "going on", "nothing to")
 
@@ -33,6 +37,15 @@ def refused(result: Result, *words: str, code: int = 3) -> None:
     assert lines[0].startswith("Error: ") and "internal error" not in lines[0]
     for word in words:
         assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+    """Wait until a condition holds; fail where it does not for long, or where the process ends before."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.02)
 
 
 def group_is_alive(group: int) -> bool:

@@ -8,12 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+from helpers.command_line import PATIENCE_S
+
 _LOADED = [
     "spikecrsae.cli.main", "spikecrsae.run.job", "spikecrsae.pipeline.groups", "spikecrsae.exports.export",
     "spikecrsae.report.html", "isosplit6", "sklearn.decomposition",
 ]  # fmt: skip
-#: The first run of a machine compiles for a while.
-PATIENCE_S = 300
 _context = multiprocessing.get_context("forkserver")
 
 

@@ -45,7 +45,7 @@ def sort(recording: Path, folder: Path, words: tuple[str, ...] = (), surrounding
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory) -> Path:
     """Three blocks of the sample recording."""
-    return cut_recording(tmp_path_factory.mktemp("cut") / "cut.h5", 0, 10)
+    return cut_recording(tmp_path_factory.mktemp("cut") / "cut.h5", 0, 7)
 
 
 @pytest.fixture(scope="module")

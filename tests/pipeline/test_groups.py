@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 from helpers import recording_files as files
-from helpers.command_line import spikecrsae
+from helpers.command_line import PATIENCE_S, spikecrsae, start_command, wait_until
 
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, recording_from_array
@@ -124,21 +120,6 @@ def test_the_picture_shows_all_groups(outcome):
     assert (rest[:, :8].std(axis=0) < traces[:, :8].std(axis=0)).all()
 
 
-def test_any_number_of_processes_gives_the_same(path, outcome):
-    reopen = functools.partial(open_recording, path, groups="0-3,4-7,8")
-    recording = reopen()
-    stages = []
-    again = groups.sort(recording, CONFIG, _Counting(stages), reopen=reopen, jobs=2)
-    recording.close()
-    np.testing.assert_array_equal(again.sorting.spikes, outcome.sorting.spikes)
-    np.testing.assert_array_equal(again.sorting.templates, outcome.sorting.templates)
-    for name, values in outcome.sorting.units.items():
-        np.testing.assert_array_equal(again.sorting.units[name], values)
-    assert again.warnings == outcome.warnings
-    assert again.input_checksum == outcome.input_checksum
-    assert len(stages) > 2 * 5
-
-
 def test_the_checksum_is_known_without_sorting(path, outcome, alone):
     for options, expected in (
         ({"groups": "0-3,4-7,8"}, outcome.input_checksum),
@@ -152,14 +133,6 @@ def test_the_checksum_is_known_without_sorting(path, outcome, alone):
     with pytest.raises(InputError, match="flat"):
         groups.input_checksum(recording, CONFIG)
     recording.close()
-
-
-class _Counting(groups.Observer):
-    def __init__(self, stages: list) -> None:
-        self.stages = stages
-
-    def advance(self, n: int = 1) -> None:
-        self.stages.append(n)
 
 
 def test_apply_takes_the_model_of_several_groups(path, outcome, tmp_path):
@@ -194,8 +167,12 @@ def test_on_the_command_line(path, outcome, tmp_path):
     assert "group" in result.stdout.splitlines()[0]
     sorting = read_sorting(tmp_path / "out")
     np.testing.assert_array_equal(sorting.spikes, outcome.sorting.spikes)
+    np.testing.assert_array_equal(sorting.templates, outcome.sorting.templates)
+    for name, values in outcome.sorting.units.items():
+        np.testing.assert_array_equal(sorting.units[name], values)
     assert sorting.channels["group_names"].tolist() == ["0"] * 4 + ["1"] * 4 + ["2"]
     run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["warnings"] == list(outcome.warnings) and run["recording"]["checksum"] == outcome.input_checksum
     assert run["recording"]["groups"] == {"0": list("0123"), "1": list("4567"), "2": ["8"]}
     assert (tmp_path / "out" / "units.csv").read_text().startswith("unit,label,group,peak_channel")
     log = (tmp_path / "out" / "run.log").read_text()
@@ -304,22 +281,15 @@ def test_stopping_the_sort_ends_its_processes(path, tmp_path, signal_number, cod
     """A signal to the sort alone, or, as Ctrl-C, to all of them."""
     folder = tmp_path / "stopped"
     words = ["sort", path, "--groups", "0-3,4-7", "--jobs", 2, "-o", folder, "--units", 40, "--epochs", 1000]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "spikecrsae", *map(str, words)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 30
-    children: list[str] = []
-    while len(children) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process = start_command(*words, start_new_session=True)
+    own = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    wait_until(lambda: len(own.read_text().split()) >= 2, process)
+    children = own.read_text().split()
     (os.killpg if signal_number == signal.SIGINT else os.kill)(process.pid, signal_number)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=PATIENCE_S)[1]
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    assert len(children) >= 2
-    while any(map(_is_alive, children)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not any(map(_is_alive, children))
+    wait_until(lambda: not any(map(_is_alive, children)))
     assert not folder.exists()
 
 

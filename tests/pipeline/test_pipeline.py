@@ -114,13 +114,13 @@ def test_other_settings_sort_as_well(simulation, values, least):
 
 @pytest.mark.parametrize(
     "values",
-    [{"solver": "fista", "n_iterations": 20}, {"method": "unrolled", "n_iterations": 15, "batch_size": 4}],
+    [{"solver": "fista", "n_iterations": 20}, {"method": "unrolled", "n_iterations": 10, "batch_size": 4}],
     ids=["fista", "unrolled"],
 )
 def test_other_training_on_a_short_recording(values):
-    short = tetrode(duration_s=5.0)
+    short = tetrode(duration_s=4.0)
     recording = short.recording()
-    settings = config(train={"epochs": 2, "window_s": 0.5, "max_training_s": 4.0, **values}, initialise={"units": 3})
+    settings = config(train={"epochs": 2, "window_s": 0.25, "max_training_s": 1.5, **values}, initialise={"units": 3})
     outcome = sort_group(recording, settings)
     assert accuracies(short, outcome.sorting).min() > 0.9
     assert outcome.checkpoint["lambda"] > 0
@@ -177,12 +177,6 @@ def test_a_flat_channel_is_left_out_and_the_others_keep_their_numbers(simulation
     assert sorting.channels["masked"].tolist() == [False, True, False, False]
     assert ["flat" in text for text in outcome.warnings] == [True]
     assert accuracies(simulation, sorting).max() > 0.95
-
-
-def test_the_same_seed_gives_the_same_spikes(files):
-    again = spikecrsae("sort", files / "tetrode.h5", "-o", files / "again", "--epochs", 5, "--device", "cpu", "--quiet")
-    assert again.exit_code == 0, again.stderr
-    assert (files / "again" / "spikes.csv").read_bytes() == (files / "first" / "spikes.csv").read_bytes()
 
 
 # ---- components

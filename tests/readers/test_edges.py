@@ -12,7 +12,7 @@ import textwrap
 import time
 
 import pytest
-from helpers.command_line import spikecrsae, start_command
+from helpers.command_line import PATIENCE_S, spikecrsae, start_command
 
 from spikecrsae.cli.main import cli
 from spikecrsae.cli.signals import answered, asked_to_end, repeat
@@ -143,12 +143,12 @@ def test_the_second_of_two_sorts_into_a_folder_is_refused(short_sort, tmp_path, 
 # ---- signals
 
 
-@pytest.mark.parametrize("after_s", [0.06, 0.12, 0.25, 0.5, 0.9, 1.4])
+@pytest.mark.parametrize("after_s", [0.06, 0.25, 0.5, 1.4])
 def test_ctrl_c_is_130_from_the_first_moment(short_sort, tmp_path, after_s):
     process = start_command("sort", short_sort.recording, "-o", tmp_path / "out")
     time.sleep(after_s)
     process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=PATIENCE_S)[1]
     # Before our first line, after which no interruption is dropped (below), Python may end in its own way, or drop it.
     ended = process.returncode in (-signal.SIGINT, 1) and "KeyboardInterrupt" in errors and "spikecrsae/cli" not in errors
     dropped = process.returncode == 0 and errors.startswith("Exception ignored in: <function _get_module_lock")
@@ -273,15 +273,16 @@ def test_file_names_are_completed_by_the_shell():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names are bytes on Linux alone")
-def test_a_name_that_is_no_utf_8_is_written_readably(short_sort, tmp_path):
+def test_a_name_that_is_no_utf_8_is_written_readably(tmp_path):
     strange = os.fsencode(tmp_path) + b"/m\xf6d.h5"
-    shutil.copyfile(short_sort.recording, strange)
+    with open(strange, "wb") as file:
+        file.write(b"no HDF5")
     out = tmp_path / "out"
     words = [os.fsencode(word) for word in (sys.executable, "-m", "spikecrsae", "batch", "--quiet", "-o", str(out))]
     result = subprocess.run([*words, strange], capture_output=True)
-    assert result.returncode == 0, result.stderr
+    assert result.returncode == 7, result.stderr
     stored = json.loads((out / "batch.json").read_text(encoding="utf-8"))
-    assert stored["recordings"][0]["state"] == "sorted"
+    assert "not HDF5" in stored["recordings"][0]["error"]
     assert "m\\xf6d.h5" in stored["recordings"][0]["recording"]
 
 
@@ -311,11 +312,7 @@ def test_the_command_line_in_another_thread():
 
 def test_a_wrong_backend_of_matplotlib_does_not_matter(short_sort, tmp_path):
     """MPLBACKEND=nonsense, of another program's."""
-    process = start_command(
-        "report", short_sort.folder, "-o", tmp_path / "x.html", env=os.environ | {"MPLBACKEND": "nonsense"}
-    )
-    assert process.communicate()[1].count("rror") == 0 and process.returncode == 0
-    process = start_command(
-        "sort", short_sort.recording, "-o", tmp_path / "out", "--quiet", env=os.environ | {"MPLBACKEND": "nonsense"}
-    )
+    words = ["report", short_sort.folder, "-o", tmp_path / "x.html", "--figures", tmp_path / "figures", "--quiet"]
+    process = start_command(*words, env=os.environ | {"MPLBACKEND": "nonsense"})
     assert process.communicate()[1] == "" and process.returncode == 0
+    assert list((tmp_path / "figures").glob("*.png"))

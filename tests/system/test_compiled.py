@@ -37,12 +37,9 @@ def outcome(folder: Path, **environment: Path) -> list[float]:
 
 @pytest.fixture
 def copy(tmp_path) -> Path:
-    """A folder with the package's compiled room and no cache."""
-    ignored = shutil.ignore_patterns("__pycache__")
+    """A folder with the package, and no cache."""
     target = tmp_path / "package"
-    shutil.copytree(PACKAGE / "csc", target / "spikecrsae" / "csc", ignore=ignored)
-    for name in ("__init__.py", "cores.py", "errors.py", "sparse_code.py"):
-        shutil.copy(PACKAGE / name, target / "spikecrsae")
+    shutil.copytree(PACKAGE, target / "spikecrsae", ignore=shutil.ignore_patterns("__pycache__"))
     return target
 
 
