@@ -40,6 +40,7 @@ DECIDING = (
     "spikecrsae.detect.clustering",
     "spikecrsae.detect.bimodality",
     "spikecrsae.csc.pursuit",
+    "spikecrsae.csc.local_search",
 )
 INTRO = (
     "Change of the mean accuracy when one number is set 5 % lower or higher, and of the number of units in brackets where it changes. "

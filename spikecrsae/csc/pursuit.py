@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 from spikecrsae.csc.least_squares import misfits, subtract_within
-from spikecrsae.csc.local_search import compare, improve, search
+from spikecrsae.csc.local_search import Residual, compare, improve, search
 from spikecrsae.csc.operator import BlockSpectra, gram
 from spikecrsae.csc.stretches import above_any, cuts
 from spikecrsae.system.threads import in_threads
@@ -273,12 +274,12 @@ def _interpolator(shifts: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(NamedTuple):
     """What the search reads besides the correlation, the same for all stretches that it goes through.
 
     overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.convolution.gram of the templates with their shifted copies.
-    kernel (n_shifts, 2 reach + 1): reads a correlation between its samples. prior (3, n_units): see search. rivals
+    kernel (n_shifts, 2 reach + 1): reads a correlation between its samples. prior (3, n_units): 1 / s^2, g + 1 / s^2, and the part
+    of the gain that does not depend on the data. rivals
     (n_units, n_units) bool: pairs of templates that resemble each other. refractory: a unit fires once within so many samples
     each way. shifts (n_shifts,): of the copies, in samples.
     """
@@ -334,32 +335,25 @@ def pursue(
     and what raises the log posterior most is put in their place: two spikes for one (a collision that looked like a third
     unit), one for two, or others. Spikes that stand alone are left so unless they are `doubtful` (mask of Spikes).
     """
-    overlaps, kernel, prior, refractory, shifts = (
-        tables.overlaps,
-        tables.kernel,
-        tables.prior,
-        tables.refractory,
-        tables.shifts,
-    )
-    blocked = np.zeros(correlation.shape, np.uint8)
-    found = search(correlation, blocked, overlaps, kernel, prior, refractory)
+    residual, shifts = Residual(correlation, np.zeros(correlation.shape, np.uint8)), tables.shifts
+    found = search(residual, tables)
+    open_ = np.ones(len(found), bool)
     for sweep in range(n_sweeps):
-        order = np.argsort(found[1], kind="stable")
-        found = tuple(column[order] for column in found)
+        order = np.argsort(found["position"], kind="stable")
+        found, open_ = found[order], open_[order]
         if sweep == 0 and doubtful is not None:
-            unit, sample, step, amplitude, gain, _ = found
-            none = np.zeros(len(unit))
-            found = (*found[:5], doubtful(Spikes(unit, sample, amplitude, shifts[step], gain, unit, none)))
-        *found, n_changed = improve(
-            correlation, blocked, overlaps, kernel, prior, tables.rivals, refractory, *found, sweep == 0
-        )
+            none = np.full(len(found), -1), np.zeros(len(found))
+            open_ = doubtful(_spikes(found, shifts, found["gain"], *none))
+        found, open_, n_changed = improve(residual, tables, found, open_, sweep == 0)
         if not n_changed:
             break
-    order = np.lexsort((found[0], found[1]))
-    unit, sample, step, amplitude, gain = (column[order] for column in found[:5])
-    rival, rival_gain = np.full(len(unit), -1), np.zeros(len(unit))
+    found = found[np.lexsort((found["unit"], found["position"]))]
     if n_sweeps:
-        gain, rival, rival_gain = compare(
-            correlation, blocked, overlaps, kernel, prior, refractory, unit, sample, step, amplitude, with_rivals
-        )
-    return Spikes(unit, sample, amplitude, shifts[step], gain, rival, rival_gain)
+        return _spikes(found, shifts, *compare(residual, tables, found, with_rivals))
+    return _spikes(found, shifts, found["gain"], np.full(len(found), -1), np.zeros(len(found)))
+
+
+def _spikes(found: np.ndarray, shifts: np.ndarray, gain: np.ndarray, rival: np.ndarray, rival_gain: np.ndarray) -> Spikes:
+    """Spikes of the rows (SPIKE_DTYPE) that the search has found."""
+    unit, sample, amplitude = (found[name].copy() for name in ("unit", "position", "amplitude"))
+    return Spikes(unit, sample, amplitude, shifts[found["step"]], gain, rival, rival_gain)
