@@ -28,7 +28,7 @@ from spikecrsae.system.json_values import to_json
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from spikecrsae.pipeline.sort import Outcome
+    from spikecrsae.pipeline.outcome import Outcome
     from spikecrsae.score.metrics import Comparison
 
 log = logging.getLogger(__name__)

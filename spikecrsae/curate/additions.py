@@ -20,7 +20,7 @@ def add_units(state: Candidates, residual: np.ndarray, decoded: SpikeSlab) -> No
     if _outer_waveforms(state, residual):
         return
     rest, spikes, window = residual.T, state.spikes, state.window
-    events = state.subspace.detect(rest, state.threshold, state.dead_time)
+    events = state.subspace.detect(rest, state.settings.threshold, state.settings.dead_time)
     starts = events - window.before
     starts = starts[(starts >= 0) & (starts <= len(rest) - window.n_times)]
     # what is left beside a found spike is that spike's misfit, not another neuron's
@@ -31,8 +31,8 @@ def add_units(state: Candidates, residual: np.ndarray, decoded: SpikeSlab) -> No
         starts = starts[np.minimum(after, before) > window.n_times // 2]
     if len(starts) < SMALLEST_CLUSTER:
         return
-    windows = windows_at(rest, at_most(starts, 20000, state.seed), window.n_times)
-    labels, refocus = divide(windows, SMALLEST_CLUSTER, state.seed), False
+    windows = windows_at(rest, at_most(starts, 20000, state.settings.seed), window.n_times)
+    labels, refocus = divide(windows, SMALLEST_CLUSTER, state.settings.seed), False
     templates = templates_from_labels(windows, labels, SMALLEST_CLUSTER)
     everywhere = state.rest_of_whole(decoded) if len(templates) else np.zeros((0, 0), np.float32)
     for template in templates:

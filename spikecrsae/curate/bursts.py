@@ -14,7 +14,7 @@ REFRACTORY_MS = 1.5
 #: Templates with a smaller cosine at the best lag are no spike and its attenuated follower.
 SAME_SHAPE = 0.9
 #: Level of each of the tests.
-LEVEL = 1e-2
+BURST_LEVEL = 1e-2
 
 
 def burst_p_value(leading: np.ndarray, following: np.ndarray, burst: int, n_samples: int) -> float:

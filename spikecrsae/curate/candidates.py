@@ -25,7 +25,20 @@ _CHANGED = 0.1
 #: Waveforms of a unit that are looked at, at most.
 MOST_WAVEFORMS = 5000
 #: Samples that are searched at a time for stretches to look at.
-_PIECE = 1 << 18
+_SEARCHED_AT_ONCE = 1 << 18
+
+
+@dataclass(frozen=True)
+class CurationSettings:
+    """threshold, dead_time: for events in the residual, see SpikeSubspace.detect. refractory, burst: in samples, see bursts.
+    fixed_number: only EM, no decision."""
+
+    threshold: float
+    dead_time: int
+    refractory: int
+    burst: int
+    fixed_number: bool
+    seed: int
 
 
 @dataclass
@@ -40,9 +53,7 @@ class Candidates:
     events: np.ndarray
     subspace: SpikeSubspace
     window: TemplateWindow
-    threshold: float
-    dead_time: int
-    seed: int
+    settings: CurationSettings
     model: SpikeSlab
     spikes: Spikes = field(default_factory=Spikes.none)
     decisions: list[dict] = field(default_factory=list)
@@ -82,7 +93,7 @@ class Candidates:
             found, strong = may_hold_spikes(self.whole[:, part.start : part.stop + n_times - 1], self.model)
             return np.flatnonzero(found) + part.start, np.flatnonzero(strong) + part.start
 
-        for found, strong in in_threads(look, self.whole.shape[1] - n_times + 1, _PIECE):
+        for found, strong in in_threads(look, self.whole.shape[1] - n_times + 1, _SEARCHED_AT_ONCE):
             active[found] = True
             # strong spikes reach beyond their templates
             active[np.maximum(strong - n_times, 0)] = True
@@ -155,11 +166,11 @@ class Candidates:
 
     def around(self, unit: int, rest: np.ndarray) -> Excerpt:
         """The signal around spikes of a unit; rest: the residual."""
-        return Excerpt.around(rest, self.model, self.spikes, self.starts(unit), self.seed)
+        return Excerpt.around(rest, self.model, self.spikes, self.starts(unit), self.settings.seed)
 
     def looked_at(self, unit: int) -> np.ndarray:
         """Indices of the spikes of a unit whose waveforms are looked at: at most MOST_WAVEFORMS, drawn at random."""
-        return at_most(self.of(unit), MOST_WAVEFORMS, self.seed)
+        return at_most(self.of(unit), MOST_WAVEFORMS, self.settings.seed)
 
     def passes(self, test: str, unit: int) -> None:
         """Remember that a unit has passed a test clearly."""

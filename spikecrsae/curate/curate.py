@@ -14,7 +14,7 @@ import numpy as np
 from spikecrsae.crsae.slab_em import first_model
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.curate.additions import add_units
-from spikecrsae.curate.candidates import Candidates
+from spikecrsae.curate.candidates import Candidates, CurationSettings
 from spikecrsae.curate.cleaned_waveforms import recentred_waveforms
 from spikecrsae.curate.merges import merge_pairs
 from spikecrsae.curate.removals import drop_redundant_clusters, remove_units
@@ -43,28 +43,24 @@ class Curated:
     satellites: np.ndarray
 
 
-def curate(
-    signal: np.ndarray,
-    events: np.ndarray,
-    templates: np.ndarray,
-    members: list[np.ndarray],
-    subspace: SpikeSubspace,
-    window: TemplateWindow,
-    *,
-    threshold: float,
-    dead_time: int,
-    refractory: int,
-    burst: int,
-    fixed_number: bool,
-    seed: int,
-    observer: Observer,
-) -> Curated:
-    """Alternate EM and decisions on signal (n_channels, n_samples), whitened, from first templates
-    (n_units, n_channels, n_times), until the set is stable. events: first samples of the windows that hold something; members:
-    those that each template is the mean of. refractory, burst: in samples, see bursts. fixed_number: only EM, no decision."""
-    state = Candidates(signal, events, subspace, window, threshold, dead_time, seed, first_model(templates, refractory))
-    if not fixed_number:
-        drop_redundant_clusters(state, members)
+@dataclass(frozen=True)
+class FirstUnits:
+    """What curation begins with: templates (n_units, n_channels, n_times), `members` of each (n,), the events that it is the mean
+    of, and all `events` (n,). Events are first samples of windows that hold something."""
+
+    events: np.ndarray
+    templates: np.ndarray
+    members: list[np.ndarray]
+    subspace: SpikeSubspace
+    window: TemplateWindow
+
+
+def curate(signal: np.ndarray, first: FirstUnits, settings: CurationSettings, observer: Observer) -> Curated:
+    """Alternate EM and decisions on signal (n_channels, n_samples), whitened, until the set of units is stable."""
+    model = first_model(first.templates, settings.refractory)
+    state = Candidates(signal, first.events, first.subspace, first.window, settings, model)
+    if not settings.fixed_number:
+        drop_redundant_clusters(state, first.members)
     quiet, tried = True, None
     for round_number in range(1, MAX_ROUNDS + 1):
         if quiet:
@@ -72,11 +68,11 @@ def curate(
         # what EM has not settled in one round goes on in the next
         state.update(n_rounds=2 if quiet else 1)
         observer.advance(1)
-        if fixed_number:
+        if settings.fixed_number:
             break
         looked_before, before = quiet and round_number > 1, len(state.decisions)
         state.round_number = round_number
-        tried = _decide(state, tried, burst)
+        tried = _decide(state, tried)
         # EM moves on between rounds, so a set is called stable when a second look finds nothing either
         quiet = len(state.decisions) == before
         if quiet and looked_before:
@@ -87,19 +83,19 @@ def curate(
         remove_units(state)
     spikes = replace(state.spikes, sample=state.in_whole(state.spikes.sample))
     satellites = np.zeros(state.model.n_units, bool)
-    if not fixed_number:
+    if not settings.fixed_number:
         satellites, locked = find_satellites(state.model, spikes, signal.shape[1])
         for unit in np.flatnonzero(satellites):
             state.decide("satellite", [unit], locked[unit], SATELLITE_FRACTION)
     return Curated(state.model, spikes, np.array(state.ids), tuple(state.decisions), round_number, satellites)
 
 
-def _decide(state: Candidates, tried: list[int] | None, burst: int) -> list[int] | None:
+def _decide(state: Candidates, tried: list[int] | None) -> list[int] | None:
     """One round's tests; what they look at is held no longer. tried: the ids of the units when births were last sought, or of
     this round, where they have been now."""
     remove_units(state)
     cleaned = recentred_waveforms(state)
-    if merge_pairs(state, cleaned, burst):
+    if merge_pairs(state, cleaned):
         return tried
     # once one of those born has died, or nothing came of it before, what the residual offers has been tried
     try_births = state.ids != tried and state.born <= set(state.ids)

@@ -7,8 +7,7 @@ import numpy as np
 from spikecrsae.crsae.slab_em import SPREAD_BOUNDS, add, keep
 from spikecrsae.csc.operator import gram
 from spikecrsae.csc.pursuit import shift_in_time
-from spikecrsae.curate.bursts import LEVEL as BURST_LEVEL
-from spikecrsae.curate.bursts import SAME_SHAPE, burst_p_value
+from spikecrsae.curate.bursts import BURST_LEVEL, SAME_SHAPE, burst_p_value
 from spikecrsae.curate.candidates import Candidates
 from spikecrsae.curate.evidence import Excerpt, parameter_cost
 from spikecrsae.detect.bimodality import MODE_LEVEL, allowed_variance, are_two, nuisance_directions, without
@@ -18,9 +17,9 @@ from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 SIMILAR = 0.7
 
 
-def merge_pairs(state: Candidates, cleaned: list[np.ndarray], burst: int) -> bool:
+def merge_pairs(state: Candidates, cleaned: list[np.ndarray]) -> bool:
     """Merge the pairs whose cleaned waveforms, at the best shift, show one mode, and those of which one holds the later
-    spikes of the other's bursts (burst: bursts.BURST_MS in samples); whether there was such a pair."""
+    spikes of the other's bursts; whether there was such a pair."""
     gone: set[int] = set()
     for similarity, a, b, shift in _similar_pairs(state.model.templates):
         if a in gone or b in gone or min(len(cleaned[a]), len(cleaned[b])) < SMALLEST_CLUSTER:
@@ -31,7 +30,7 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray], burst: int) -> boo
         flat = [without(part.reshape(len(part), -1), nuisance) for part in (first, second)]
         times = [state.in_whole(state.spikes.sample[state.looked_at(unit)]) for unit in (a, b)]
         sooner, later = _at_equal_time(flat, times)
-        two, p, variance = are_two(sooner, later, state.seed)
+        two, p, variance = are_two(sooner, later, state.settings.seed)
         smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
         if not two:
             # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
@@ -41,7 +40,7 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray], burst: int) -> boo
                 continue
             statistic, level, why = (gain, 0.0, "better together") if wide else (p, MODE_LEVEL, "one mode")
         else:
-            statistic, level, why = _burst_p_value(state, a, b, similarity, burst), BURST_LEVEL, "bursts"
+            statistic, level, why = _burst_p_value(state, a, b, similarity), BURST_LEVEL, "bursts"
             if statistic >= level:
                 continue
             smaller, larger = sorted((a, b), key=lambda u: state.model.energy[u])
@@ -78,20 +77,20 @@ def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return pooled, np.concatenate(amplitudes)
 
 
-def _burst_p_value(state: Candidates, a: int, b: int, similarity: float, burst: int) -> float:
+def _burst_p_value(state: Candidates, a: int, b: int, similarity: float) -> float:
     """Probability that the weaker of two units does not hold the later spikes of the other's bursts, see bursts."""
     if similarity < SAME_SHAPE:
         return 1.0
     weak, strong = sorted((a, b), key=lambda u: state.model.energy[u])
     leading, following = (np.sort(state.in_whole(state.starts(unit))) for unit in (strong, weak))
-    return burst_p_value(leading, following, burst, state.whole.shape[1])
+    return burst_p_value(leading, following, state.settings.burst, state.whole.shape[1])
 
 
 def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> float:
     """Log posterior, less what templates cost, that one unit with the pooled template (n_channels, n_times) in place of a and b
     gains. amplitudes (n,): of both units' spikes relative to it."""
     mine = [state.starts(a), state.starts(b)]
-    excerpt = Excerpt.around(state.rest, state.model, state.spikes, np.sort(np.concatenate(mine)), state.seed)
+    excerpt = Excerpt.around(state.rest, state.model, state.spikes, np.sort(np.concatenate(mine)), state.settings.seed)
     others = np.delete(np.arange(state.model.n_units), [a, b])
     merged = add(keep(state.model, others), pooled[None])
     merged.spread[-1] = np.clip(np.sqrt(max(amplitudes.var() - 1 / (pooled**2).sum(), 0)), *SPREAD_BOUNDS)

@@ -22,7 +22,7 @@ def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> Non
     gather in clusters too. As for deaths, on the signal around a cluster's events."""
     alive = np.ones(state.model.n_units, bool)
     for unit in np.argsort([len(m) for m in members]):
-        excerpt = Excerpt.around(state.whole, state.model, Spikes.none(), members[unit], state.seed)
+        excerpt = Excerpt.around(state.whole, state.model, Spikes.none(), members[unit], state.settings.seed)
         loss = _loss_without(state, unit, alive, excerpt)
         cost = parameter_cost(state.model.templates[unit], len(members[unit]))
         if loss < cost:

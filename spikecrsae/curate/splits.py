@@ -25,7 +25,7 @@ def split_units(state: Candidates, cleaned: list[np.ndarray]) -> None:
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
         flat = without(windows.reshape(len(windows), -1), nuisance_directions(state.model.templates[unit])[1:])
         allowed = allowed_variance(state.model.templates[unit])
-        labels = divide(flat.reshape(windows.shape), SMALLEST_CLUSTER, state.seed, allowed=allowed)
+        labels = divide(flat.reshape(windows.shape), SMALLEST_CLUSTER, state.settings.seed, allowed=allowed)
         sets = sorted((np.flatnonzero(labels == c) for c in np.unique(labels)), key=len, reverse=True)
         means = [windows[s].mean(axis=0).T for s in sets]
         for members, mean in zip(sets[1:], means[1:], strict=True):

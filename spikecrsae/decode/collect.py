@@ -170,89 +170,125 @@ class Collector:
         return mean.transpose(0, 2, 1).astype(np.float32), spread.transpose(0, 2, 1).astype(np.float32)
 
 
-def build_sorting(
-    collector: Collector,
-    model: SpikeSlab,
-    reported: np.ndarray,
-    *,
-    sampling_frequency: float,
-    n_samples: int,
-    usable: np.ndarray,
-    channels: dict[str, np.ndarray],
-    noise_level: np.ndarray,
-    amplitude_unit: str,
-    start_time_s: float,
-    learned: dict[str, np.ndarray],
-    curation: tuple[dict, ...],
-    excluded: np.ndarray = NONE,
-    drift: np.ndarray | None = None,
-    curation_id: np.ndarray | None = None,
-) -> Sorting:
-    """The Sorting of the decoded spikes, the largest amplitude first; units without a spike, those that are not `reported`
-    (bool, n_units), spikes in the `excluded` intervals (n, 2) and outliers (see confidence) are left out.
+@dataclass(frozen=True)
+class RecordingFacts:
+    """What a Sorting says of its recording.
 
-    usable (n_all_channels,) bool: channels that were sorted; templates are zero on the others. noise_level (n_channels,): of
-    the sorted channels, in the recording's unit. drift (n_units,): how far each template moves (drift.DriftingSlab.extent).
-    curation_id (n_units,): the units' names in the decisions of `curation`.
+    channels: columns of the table of all channels; those that are not `masked` were sorted. noise_level (n_sorted_channels,): in
+    the recording's unit. excluded (n, 2): intervals that were left out, in samples.
     """
+
+    sampling_frequency: float
+    n_samples: int
+    amplitude_unit: str
+    start_time_s: float
+    channels: dict[str, np.ndarray]
+    noise_level: np.ndarray
+    excluded: np.ndarray = field(default_factory=lambda: NONE)
+
+    @property
+    def usable(self) -> np.ndarray:
+        """The sorted channels (n_all_channels,) bool."""
+        return ~self.channels["masked"]
+
+
+@dataclass(frozen=True)
+class DecodedUnits:
+    """The units whose spikes were decoded, and how they came about.
+
+    reported (n_units,) bool: satellites are decoded, not reported. learned: what training learned for all units. curation: its
+    decisions; ids (n_units,): the units' names in them. drift (n_units,): see DriftingSlab.extent.
+    """
+
+    model: SpikeSlab
+    reported: np.ndarray
+    learned: dict[str, np.ndarray] = field(default_factory=dict)
+    curation: tuple[dict, ...] = ()
+    ids: np.ndarray | None = None
+    drift: np.ndarray | None = None
+
+
+def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFacts) -> Sorting:
+    """Build the Sorting of the decoded spikes, the largest amplitude first.
+
+    Left out are units without a spike, units that are not reported, spikes in excluded intervals, and outliers (see confidence).
+    Templates are zero on channels that were not sorted.
+    """
+    model = units.model
     spikes = collector.spikes()
     misfit = np.concatenate([*collector.misfits, np.zeros(0)])
-    burst = ms_to_samples(BURST_MS, sampling_frequency)
+    burst = ms_to_samples(BURST_MS, facts.sampling_frequency)
     spikes = spikes.select(~find_outliers(spikes, misfit, burst, model.misfit_of_noise))
-    false_alarm, miss = error_rates(spikes, model)
+    errors = error_rates(spikes, model)
     mean, spread = collector.templates()
     peaks = spikes.sample - collector.margin + np.abs(mean).max(axis=1).argmax(axis=1)[spikes.unit]
-    spikes = spikes.select(~in_any(excluded, peaks))
-    order = _largest_first(mean, np.bincount(spikes.unit, minlength=model.n_units), reported)
+    spikes = spikes.select(~in_any(facts.excluded, peaks))
+    order = _largest_first(mean, np.bincount(spikes.unit, minlength=model.n_units), units.reported)
     mean, spread = mean[order], spread[order]
     peak_index = np.abs(mean).max(axis=1).argmax(axis=1)
     spikes = _renumbered(spikes, order, model.n_units)
-    table = _spike_table(spikes, np.abs(mean).max(axis=(1, 2)), peak_index - collector.margin, n_samples)
+    table = _spike_table(spikes, np.abs(mean).max(axis=(1, 2)), peak_index - collector.margin, facts.n_samples)
+    columns = unit_columns(_evidence(collector, order, table, (mean, spread), model, facts))
+    columns |= _model_columns(units, order, errors, columns["amplitude"])
+    peak_channel = np.flatnonzero(facts.usable)[np.abs(mean).max(axis=2).argmax(axis=1)]
     prior = {"spread": model.spread[order], "penalty": model.penalty[order], "whitened_norm": np.sqrt(model.energy)[order]}
-    by_unit = [table[table["unit"] == unit] for unit in range(len(order))]
-    columns = unit_columns(
-        Evidence(
-            samples=[mine["sample"] for mine in by_unit],
-            amplitudes=[mine["amplitude"].astype(np.float64) for mine in by_unit],
-            waveforms=[collector.waveforms[unit].windows for unit in order],
-            waveform_samples=[collector.waveforms[unit].samples for unit in order],
-            templates=mean,
-            templates_std=spread,
-            noise_level=noise_level,
-            whitened_norm=prior["whitened_norm"],
-            sampling_frequency=sampling_frequency,
-            n_samples=n_samples,
-            dead_time=model.refractory,
-            excluded=excluded,
-        )
-    )
-    columns |= {
-        "threshold": thresholds(model)[order] * columns["amplitude"],
-        "estimated_false_alarm": false_alarm[order],
-        "estimated_miss": miss[order],
-        "drift": np.zeros(len(order)) if drift is None else drift[order],
-    }
-    if curation_id is not None:
-        columns["curation_id"] = curation_id[order]
-    peak_channel = np.flatnonzero(usable)[np.abs(mean).max(axis=2).argmax(axis=1)]
     return Sorting(
         spikes=table,
         unit_ids=np.arange(len(order), dtype=np.int32),
-        sampling_frequency=sampling_frequency,
-        n_samples=n_samples,
-        n_channels=len(usable),
-        amplitude_unit=amplitude_unit,
+        sampling_frequency=facts.sampling_frequency,
+        n_samples=facts.n_samples,
+        n_channels=len(facts.usable),
+        amplitude_unit=facts.amplitude_unit,
         units={"label": label_units(columns), "peak_channel": peak_channel, **columns},
-        templates=_on_all_channels(mean, usable),
-        templates_whitened=_on_all_channels(model.templates[order], usable),
-        templates_std=_on_all_channels(spread, usable),
+        templates=_on_all_channels(mean, facts.usable),
+        templates_whitened=_on_all_channels(model.templates[order], facts.usable),
+        templates_std=_on_all_channels(spread, facts.usable),
         peak_index=peak_index,
-        channels=channels,
-        model=learned | prior,
-        curation=curation,
-        start_time_s=start_time_s,
-        excluded=excluded,
+        channels=facts.channels,
+        model=units.learned | prior,
+        curation=units.curation,
+        start_time_s=facts.start_time_s,
+        excluded=facts.excluded,
     )
+
+
+def _evidence(
+    collector: Collector,
+    order: np.ndarray,
+    table: np.ndarray,
+    waveforms: tuple[np.ndarray, np.ndarray],
+    model: SpikeSlab,
+    facts: RecordingFacts,
+) -> Evidence:
+    """What the quality of the units in `order` is judged by. waveforms: mean and standard deviation of theirs."""
+    by_unit = [table[table["unit"] == unit] for unit in range(len(order))]
+    return Evidence(
+        samples=[mine["sample"] for mine in by_unit],
+        amplitudes=[mine["amplitude"].astype(np.float64) for mine in by_unit],
+        waveforms=[collector.waveforms[unit].windows for unit in order],
+        waveform_samples=[collector.waveforms[unit].samples for unit in order],
+        templates=waveforms[0],
+        templates_std=waveforms[1],
+        noise_level=facts.noise_level,
+        whitened_norm=np.sqrt(model.energy)[order],
+        sampling_frequency=facts.sampling_frequency,
+        n_samples=facts.n_samples,
+        dead_time=model.refractory,
+        excluded=facts.excluded,
+    )
+
+
+def _model_columns(
+    units: DecodedUnits, order: np.ndarray, errors: tuple[np.ndarray, np.ndarray], amplitude: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The columns that the model tells of the units in `order`. errors: of all units, see error_rates."""
+    columns = {
+        "threshold": thresholds(units.model)[order] * amplitude,
+        "estimated_false_alarm": errors[0][order],
+        "estimated_miss": errors[1][order],
+        "drift": np.zeros(len(order)) if units.drift is None else units.drift[order],
+    }
+    return columns if units.ids is None else columns | {"curation_id": units.ids[order]}
 
 
 def _largest_first(mean: np.ndarray, fired: np.ndarray, reported: np.ndarray) -> np.ndarray:

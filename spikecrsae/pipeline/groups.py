@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import logging
 import multiprocessing
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from spikecrsae.config import Config
-from spikecrsae.data.intervals import common, gaps_from_the_start
+from spikecrsae.data.intervals import gaps_from_the_start
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
 from spikecrsae.decode.collect import Gather, gathered
 from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
+from spikecrsae.pipeline.combine import combined, joint_checksum
 from spikecrsae.pipeline.distributed import Elsewhere, Reopen
 from spikecrsae.pipeline.learned import LearnedCache
-from spikecrsae.pipeline.sort import Outcome, apply_to_group, busiest_stretch, sort_group
-from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
+from spikecrsae.pipeline.outcome import Outcome
+from spikecrsae.pipeline.sort import apply_to_group, sort_group
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
 from spikecrsae.results.model_file import check_groups, load_checkpoint
@@ -41,13 +38,11 @@ from spikecrsae.units import s_to_samples
 log = logging.getLogger(__name__)
 
 #: Stages that a group goes through when it is sorted, and when its units are known, for the course of the whole.
-_STAGES, _STAGES_OF_APPLY = 7, 3
-#: What sorting.model holds for every unit; the rest is learnt for a group.
-_PER_UNIT = ("spread", "penalty", "whitened_norm")
+_STAGES_OF_SORT, _STAGES_OF_APPLY = 7, 3
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class GroupTask:
     """What is to be done with one group, wherever: sort its channels (positions in the recording) with the settings, and the
     self-test where asked for; or, with the model that load_checkpoint has read, find its known units."""
 
@@ -123,7 +118,7 @@ def sort(
         return _self_tested(recording, outcome, observer, cache) if self_test else outcome
     found = recording.groups or {"": tuple(range(recording.n_channels))}
     groups = [
-        Group(name, channels, config, self_test, cache=cache and (cache.part(str(number)) if name else cache))
+        GroupTask(name, channels, config, self_test, cache=cache and (cache.part(str(number)) if name else cache))
         for number, (name, channels) in enumerate(found.items())
     ]
     return _run(groups, recording, observer, reopen, jobs, cluster)
@@ -148,8 +143,8 @@ def apply(
     found = _groups_of_model(saved, name, recording)
     if not found and not (cluster and cluster.is_remote):
         return apply_to_group(saved, recording, config, observer, name, _gather(reopen, cluster))
-    groups = [Group(name, channels, config, model=saved["groups"][name]["model"]) for name, channels in found.items()]
-    groups = groups or [Group("", tuple(range(recording.n_channels)), config, model=saved)]
+    groups = [GroupTask(name, channels, config, model=saved["groups"][name]["model"]) for name, channels in found.items()]
+    groups = groups or [GroupTask("", tuple(range(recording.n_channels)), config, model=saved)]
     return _run(groups, recording, observer, reopen, jobs, cluster)
 
 
@@ -190,15 +185,11 @@ def input_checksum(
             failed.append(error)
     if not known:
         raise failed[0]
-    return _together(known) if groups else known[0]
-
-
-def _together(checksums: Iterable[str]) -> str:
-    return hashlib.blake2b("".join(checksums).encode(), digest_size=16).hexdigest()
+    return joint_checksum(known) if groups else known[0]
 
 
 def _run(
-    groups: list[Group],
+    groups: list[GroupTask],
     recording: Recording,
     observer: Observer,
     reopen: Reopen | None,
@@ -206,7 +197,7 @@ def _run(
     cluster: Workers | None,
 ) -> Outcome:
     """The groups' outcomes as one."""
-    stages = [_STAGES + group.self_test if group.model is None else _STAGES_OF_APPLY for group in groups]
+    stages = [_STAGES_OF_SORT + group.self_test if group.model is None else _STAGES_OF_APPLY for group in groups]
     observer.start("groups", sum(stages))
     workers = cluster or _processes(groups, reopen, jobs)
 
@@ -224,11 +215,10 @@ def _run(
         alone = groups[0].name and isinstance(result, InputError) and not isinstance(result, ReadError)
         if isinstance(result, Exception) and not alone:
             raise result
-    outcomes = dict(zip(groups, results, strict=True))
     sorted_ones = [result for result in results if isinstance(result, Outcome)]
     if not sorted_ones:
-        raise InputError("; ".join(f"group {group.name}: {error}" for group, error in outcomes.items()))
-    outcome = merged(recording, outcomes) if groups[0].name else sorted_ones[0]
+        raise InputError("; ".join(f"group {group.name}: {error}" for group, error in zip(groups, results, strict=True)))
+    outcome = combined(recording, groups, results) if groups[0].name else sorted_ones[0]
     observer.finish(f"{counted(len(groups), 'group')}, {counted(outcome.sorting.n_units, 'unit')}")
     return outcome
 
@@ -239,7 +229,7 @@ def _gather(reopen: Reopen | None, cluster: Workers | None) -> Gather:
 
 
 def _run_elsewhere(
-    groups: list[Group], workers: Workers, reopen: Reopen | None, gather: Gather, on_stage: OnStage
+    groups: list[GroupTask], workers: Workers, reopen: Reopen | None, gather: Gather, on_stage: OnStage
 ) -> list[Outcome | Exception]:
     """Return the groups' outcomes, or why they cannot be sorted. Raises what ends a worker."""
     found = {}
@@ -254,7 +244,7 @@ def _run_elsewhere(
     return [result for result, _ in in_order]
 
 
-def _processes(groups: list[Group], reopen: Reopen | None, jobs: int | None) -> Workers | None:
+def _processes(groups: list[GroupTask], reopen: Reopen | None, jobs: int | None) -> Workers | None:
     """As many processes as groups are sorted in at the same time; None where that is one, which then is this one."""
     # a daemonic process may have no children, and a memory limit is for all processes together
     limited = groups[0].config.runtime.memory_limit is not None
@@ -265,7 +255,7 @@ def _processes(groups: list[Group], reopen: Reopen | None, jobs: int | None) -> 
 
 
 def _reopened(
-    common: tuple[Reopen, Gather], group: Group, observer: Observer
+    common: tuple[Reopen, Gather], group: GroupTask, observer: Observer
 ) -> tuple[Outcome | Exception, list[logging.LogRecord]]:
     """In another process: the group of the recording that is opened there, or why it cannot be sorted, and its log."""
     reopen, gather = common
@@ -279,148 +269,9 @@ def _reopened(
             return error, records
 
 
-def _tried(group: Group, recording: Recording, observer: Observer) -> Outcome | InputError:
+def _tried(group: GroupTask, recording: Recording, observer: Observer) -> Outcome | InputError:
     try:
         with _named_in_log(group.log_name):
             return group.run(recording, observer)
     except InputError as error:
         return error
-
-
-def merged(recording: Recording, results: Mapping[Group, Outcome | Exception]) -> Outcome:
-    """The outcomes of groups of a recording as one; a group that could not be sorted is a warning and has no units.
-
-    Units are numbered group by group, in each the largest first; their column `group` counts the groups from 0. In the model,
-    what is learnt for a group is an array (n_groups,), or (n_epochs, n_groups) with NaN where training had ended. Left out
-    (`excluded`) is what is left out in every group.
-    """
-    outcomes = {group: result for group, result in results.items() if isinstance(result, Outcome)}
-    warnings = []
-    for group, result in results.items():
-        told = result.warnings if isinstance(result, Outcome) else (f"not sorted: {result}",)
-        warnings += [f"group {group.name}: {text}" for text in told]
-    first = next(iter(outcomes.values()))
-    sorting = _with_example(_merged_sorting(recording, list(results), outcomes), recording, outcomes)
-    stages = {stage: 0.0 for outcome in outcomes.values() for stage in outcome.stage_seconds}
-    return Outcome(
-        sorting=sorting,
-        checkpoint={
-            "n_channels": recording.n_channels,
-            "groups": {
-                group.name: {"channels": np.array(group.channels, np.int64), "model": outcome.checkpoint}
-                for group, outcome in outcomes.items()
-            },
-        },
-        stage_seconds={s: round(sum(o.stage_seconds.get(s, 0.0) for o in outcomes.values()), 3) for s in stages},
-        device=first.device,
-        warnings=tuple(warnings),
-        input_checksum=_together(outcome.input_checksum for outcome in outcomes.values()),
-        config=first.config,
-    )
-
-
-def _merged_sorting(recording: Recording, groups: list[Group], outcomes: Mapping[Group, Outcome]) -> Sorting:
-    sortings = {group: outcome.sorting for group, outcome in outcomes.items()}
-    parts = list(sortings.values())
-    offsets = np.cumsum([0, *(part.n_units for part in parts)])
-    spikes = [part.spikes.copy() for part in parts]
-    for table, offset in zip(spikes, offsets, strict=False):
-        table["unit"] += offset
-    joined = np.concatenate(spikes)
-    columns = {name: np.concatenate([part.units[name] for part in parts]) for name in parts[0].units}
-    number = {group: index for index, group in enumerate(groups)}
-    columns["peak_channel"] = np.concatenate(
-        [np.array(g.channels, np.int64)[s.units["peak_channel"]] for g, s in sortings.items()]
-    )
-    curation, ids = _merged_curation(number, sortings)
-    if "curation_id" in columns:
-        columns["curation_id"] = ids
-    of_group = np.concatenate([np.full(part.n_units, number[group], np.int64) for group, part in sortings.items()])
-    label = {"label": columns.pop("label")}
-    arrays: dict[str, Any] = {
-        name: np.concatenate([_on_channels(getattr(s, name), group, recording.n_channels) for group, s in sortings.items()])
-        for name in ("templates", "templates_whitened", "templates_std")
-    }
-    return replace(
-        parts[0],
-        spikes=joined[np.lexsort((joined["unit"], joined["sample"]))],
-        unit_ids=np.arange(offsets[-1], dtype=np.int32),
-        n_channels=recording.n_channels,
-        units=label | {"group": of_group} | columns,
-        **arrays,
-        peak_index=np.concatenate([part.peak_index for part in parts]),
-        channels=_channel_table(recording, groups, sortings),
-        model=_merged_model(groups, sortings),
-        curation=curation,
-        excluded=functools.reduce(common, (part.excluded for part in parts)),
-    )
-
-
-def _merged_curation(number: Mapping[Group, int], sortings: Mapping[Group, Sorting]) -> tuple[tuple[dict, ...], np.ndarray]:
-    """The decisions of all groups, with the group's number, and the units' names in them, curation_id (n_units,): those of a
-    group follow on those of the groups before, so that a name stands for one unit."""
-    rows, ids, taken = [], [], 0
-    for group, sorting in sortings.items():
-        own = np.asarray(sorting.units.get("curation_id", np.zeros(0)), np.int64)
-        named = [*own, *(unit for row in sorting.curation for unit in row["units"])]
-        rows += [
-            row | {"units": [unit + taken for unit in row["units"]], "group": number[group]} for row in sorting.curation
-        ]
-        ids.append(own + taken)
-        taken += 1 + max(map(int, named), default=-1)
-    return tuple(rows), np.concatenate(ids)
-
-
-def _on_channels(values: np.ndarray, group: Group, n_channels: int) -> np.ndarray:
-    """values (n_units, n_group_channels, n_times) with zeros on all other channels."""
-    full = np.zeros((len(values), n_channels, values.shape[2]), values.dtype)
-    full[:, list(group.channels)] = values
-    return full
-
-
-def _channel_table(recording: Recording, groups: list[Group], sortings: Mapping[Group, Sorting]) -> dict[str, np.ndarray]:
-    """Columns for all channels; one in no group, or in a group that was not sorted, is masked."""
-    n = recording.n_channels
-    table = {
-        "ids": np.array(recording.channel_ids, dtype=object),
-        "groups": np.full(n, -1, np.int64),
-        "group_names": np.full(n, "", dtype=object),
-        "noise_level": np.full(n, np.nan),
-        "masked": np.ones(n, bool),
-    }
-    if recording.channel_positions is not None:
-        table["positions"] = recording.channel_positions
-    for number, group in enumerate(groups):
-        here = list(group.channels)
-        table["groups"][here], table["group_names"][here] = number, group.name
-        if group in sortings:
-            for name in ("noise_level", "masked"):
-                table[name][here] = sortings[group].channels[name]
-    return table
-
-
-def _merged_model(groups: list[Group], sortings: Mapping[Group, Sorting]) -> dict[str, np.ndarray]:
-    models = {group: sorting.model for group, sorting in sortings.items()}
-    names = dict.fromkeys(name for model in models.values() for name in model)
-    model = {name: np.concatenate([m[name] for m in models.values()]) for name in names if name in _PER_UNIT}
-    for name in names:
-        if name not in _PER_UNIT:
-            values = [np.asarray(models.get(group, {}).get(name, np.nan), np.float64) for group in groups]
-            length = max(v.size for v in values)
-            padded = np.stack([np.pad(v.ravel(), (0, length - v.size), constant_values=np.nan) for v in values], axis=1)
-            model[name] = padded if any(v.ndim for v in values) else padded[0]
-    return model
-
-
-def _with_example(sorting: Sorting, recording: Recording, outcomes: Mapping[Group, Outcome]) -> Sorting:
-    """The sorting with the stretch in which most units of all groups fire, each group's channels through its own filter."""
-    first, end = recording.time_range or (0, recording.n_samples)
-    start, stop = busiest_stretch(sorting)
-    start = max(first, min(start, end - (stop - start)))
-    stop = min(stop, end)
-    traces = np.zeros((stop - start, recording.n_channels), np.float32)
-    for group, outcome in outcomes.items():
-        used = np.array(group.channels)[~outcome.sorting.channels["masked"]]
-        view = PreprocessedRecording(recording.select(used).in_range(), Preprocessor(**outcome.checkpoint["preprocessor"]))
-        traces[:, used] = view.highpassed(start - first, stop - first)
-    return replace(sorting, example=traces, example_start=start)

@@ -39,7 +39,8 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import InputError, ReadError
 from spikecrsae.pipeline.learned import LearnedCache
-from spikecrsae.pipeline.sort import Outcome, sort_group
+from spikecrsae.pipeline.outcome import Outcome
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.progress import Observer
 from spikecrsae.score import agreement, label_spikes, match_counts, match_units_one_to_one

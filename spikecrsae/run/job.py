@@ -27,7 +27,7 @@ from spikecrsae.system.json_values import to_json
 from spikecrsae.system.logs import logging_to_file
 
 if TYPE_CHECKING:
-    from spikecrsae.pipeline.sort import Outcome
+    from spikecrsae.pipeline.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def run_job(job: Job, observer: Observer | None = None) -> Outcome:
 def _finished_outcome(job: Job, folder: ResultFolder, observer: Observer) -> Outcome | None:
     """Return the outcome of an earlier run of this job that is finished; None where there is none, or another one may be
     replaced. Raises OutputError where it may not."""
-    from spikecrsae.pipeline.sort import Outcome
+    from spikecrsae.pipeline.outcome import Outcome
     from spikecrsae.results.folder import read_run, read_sorting
 
     if not folder.is_finished():

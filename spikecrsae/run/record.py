@@ -24,7 +24,7 @@ from spikecrsae.system.files import measured
 from spikecrsae.system.json_values import to_json
 
 if TYPE_CHECKING:
-    from spikecrsae.pipeline.sort import Outcome
+    from spikecrsae.pipeline.outcome import Outcome
 
 #: What every run.json holds at least, with its type; that of `apply` also names the model.
 _LAYOUT: dict[str, Any] = {

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, rendered, slab, spikes_at, template
 
-from spikecrsae.curate.bursts import LEVEL, burst_p_value
-from spikecrsae.curate.curate import curate
+from spikecrsae.curate.bursts import BURST_LEVEL, burst_p_value
+from spikecrsae.curate.candidates import CurationSettings
+from spikecrsae.curate.curate import FirstUnits, curate
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow, windows_at
 from spikecrsae.progress import Observer
@@ -27,9 +28,9 @@ def bursts(rng, n: int, n_followers: int) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("n_followers", [1, 2])
 def test_spikes_that_follow_others_in_bursts_are_theirs(n_followers):
     first, following = bursts(np.random.default_rng(n_followers), 300, n_followers)
-    assert burst_p_value(first, following, BURST, N_SAMPLES) < LEVEL
+    assert burst_p_value(first, following, BURST, N_SAMPLES) < BURST_LEVEL
     # but those do not follow these
-    assert burst_p_value(following, first, BURST, N_SAMPLES) >= LEVEL
+    assert burst_p_value(following, first, BURST, N_SAMPLES) >= BURST_LEVEL
 
 
 def test_neurons_that_fire_apart_together_or_in_either_order_are_two():
@@ -40,7 +41,7 @@ def test_neurons_that_fire_apart_together_or_in_either_order_are_two():
     # nothing keeps them 1.5 ms apart
     any_distance = np.sort(first + rng.integers(1, BURST, 300))
     for other in (apart, either, any_distance, np.concatenate([following[:150], apart[apart > following[149]]])):
-        assert burst_p_value(first, other, BURST, N_SAMPLES) >= LEVEL
+        assert burst_p_value(first, other, BURST, N_SAMPLES) >= BURST_LEVEL
     assert burst_p_value(first, np.zeros(0, np.int64), BURST, N_SAMPLES) == 1.0
 
 
@@ -59,11 +60,11 @@ def test_smaller_and_wider_spikes_are_merged_if_they_come_in_bursts(bursting):
     truth = spikes_at(unit, np.concatenate(trains), rng.normal(1, 0.05, len(unit)))
     signal = rendered(model, truth, N_SAMPLES, rng)
     members = [truth.sample[truth.unit == u] for u in range(3)]
-    result = curate(
-        signal, np.sort(np.concatenate(members)), np.stack([windows_at(signal.T, m, N_TIMES).mean(axis=0).T for m in members]),
-        members, SpikeSubspace.learn(signal.T, 4.5, 20, 10), TemplateWindow(N_TIMES, PEAK), threshold=4.5, dead_time=10,
-        refractory=REFRACTORY, burst=BURST, fixed_number=False, seed=0, observer=Observer(),
-    )  # fmt: skip
+    templates = np.stack([windows_at(signal.T, m, N_TIMES).mean(axis=0).T for m in members])
+    subspace, window = SpikeSubspace.learn(signal.T, 4.5, 20, 10), TemplateWindow(N_TIMES, PEAK)
+    settings = CurationSettings(4.5, 10, REFRACTORY, BURST, fixed_number=False, seed=0)
+    first_units = FirstUnits(np.sort(np.concatenate(members)), templates, members, subspace, window)
+    result = curate(signal, first_units, settings, Observer())
     merges = [d for d in result.decisions if d["decision"] == "merge"]
     assert [d["why"] for d in merges] == (["bursts"] if bursting else [])
     counts = np.sort(np.bincount(result.spikes.unit, minlength=result.model.n_units))

@@ -8,14 +8,15 @@ import numpy as np
 from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, fired, rendered, slab, spikes_at, template
 
 from spikecrsae.crsae.slab_em import first_model, maximise
-from spikecrsae.curate.candidates import Candidates
-from spikecrsae.curate.curate import curate
+from spikecrsae.curate.candidates import Candidates, CurationSettings
+from spikecrsae.curate.curate import FirstUnits, curate
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow, windows_at
 from spikecrsae.progress import Observer
 
 WINDOW = TemplateWindow(N_TIMES, PEAK)
 LEVEL, DEAD_TIME, BURST = 4.5, 10, 400
+SETTINGS = CurationSettings(LEVEL, DEAD_TIME, REFRACTORY, BURST, fixed_number=False, seed=0)
 FIRST = template(20, (1.0, 0.4, 0.1, 0.0))
 SECOND = template(15, (0.0, 0.1, 1.0, 0.5), width=5.0)
 
@@ -23,17 +24,15 @@ SECOND = template(15, (0.0, 0.1, 1.0, 0.5), width=5.0)
 def candidates(signal: np.ndarray, templates, events=()) -> Candidates:
     subspace = SpikeSubspace.learn(signal.T, LEVEL, 20, DEAD_TIME)
     model = first_model(np.stack(templates), REFRACTORY)
-    return Candidates(signal, np.array(events, np.int64), subspace, WINDOW, LEVEL, DEAD_TIME, 0, model)
+    return Candidates(signal, np.array(events, np.int64), subspace, WINDOW, SETTINGS, model)
 
 
 def curated(signal: np.ndarray, members: list[np.ndarray]):
     """Curation from the mean windows at the given first samples."""
     subspace = SpikeSubspace.learn(signal.T, LEVEL, 20, DEAD_TIME)
     templates = np.stack([windows_at(signal.T, starts, N_TIMES).mean(axis=0).T for starts in members])
-    return curate(
-        signal, np.sort(np.concatenate(members)), templates, members, subspace, WINDOW, threshold=LEVEL, dead_time=DEAD_TIME,
-        refractory=REFRACTORY, burst=BURST, fixed_number=False, seed=0, observer=Observer(),
-    )  # fmt: skip
+    first = FirstUnits(np.sort(np.concatenate(members)), templates, members, subspace, WINDOW)
+    return curate(signal, first, SETTINGS, Observer())
 
 
 def test_the_stretches_looked_at_are_few_and_hold_every_spike():

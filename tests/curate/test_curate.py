@@ -12,7 +12,8 @@ from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, fired, matched, rend
 from spikecrsae.crsae.slab_em import FIRST_PENALTY, expectation_maximisation
 from spikecrsae.csc.least_squares import subtract
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
-from spikecrsae.curate.curate import MAX_ROUNDS, Curated, curate
+from spikecrsae.curate.candidates import CurationSettings
+from spikecrsae.curate.curate import MAX_ROUNDS, Curated, FirstUnits, curate
 from spikecrsae.curate.removals import CERTAIN
 from spikecrsae.curate.satellites import find_satellites
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
@@ -101,11 +102,9 @@ def curated(signal, truth, templates, members, fixed_number=False) -> Scene:
     subspace = SpikeSubspace.learn(signal.T, LEVEL, 20, DEAD_TIME)
     events = subspace.detect(signal.T, LEVEL, DEAD_TIME) - WINDOW.before
     events = events[(events >= 0) & (events <= signal.shape[1] - N_TIMES)]
-    result = curate(
-        signal, events, np.stack(templates), members, subspace, WINDOW, threshold=LEVEL, dead_time=DEAD_TIME, refractory=REFRACTORY, burst=BURST,
-        fixed_number=fixed_number, seed=0, observer=Observer(),
-    )  # fmt: skip
-    return Scene(truth, result)
+    settings = CurationSettings(LEVEL, DEAD_TIME, REFRACTORY, BURST, fixed_number, seed=0)
+    first = FirstUnits(events, np.stack(templates), members, subspace, WINDOW)
+    return Scene(truth, curate(signal, first, settings, Observer()))
 
 
 def mean_at(signal: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from helpers.known_spikes import N_TIMES, Whitened, fired, matched, rendered, sl
 
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.decode.blocks import Decoding
-from spikecrsae.decode.collect import Collector, build_sorting, gathered
+from spikecrsae.decode.collect import Collector, DecodedUnits, RecordingFacts, build_sorting, gathered
 from spikecrsae.decode.confidence import OUTLIER_LEVEL, error_rates, find_outliers, thresholds
 from spikecrsae.decode.quality import ACCEPTED_ERROR
 from spikecrsae.progress import Observer
@@ -250,10 +250,8 @@ def test_units_that_cannot_be_told_apart_are_multi():
     collector = Collector(3, 4, N_TIMES)
     for chunk in gathered(Decoding(Whitened(signal), model, N_TIMES), 50_000, 0, Observer()):
         collector.add(chunk)
-    sorting = build_sorting(
-        collector, model, np.ones(3, bool), sampling_frequency=20000.0, n_samples=signal.shape[1], usable=np.ones(4, bool),
-        channels={}, noise_level=np.ones(4), amplitude_unit="uV", start_time_s=0.0, learned={}, curation=(),
-    )  # fmt: skip
+    facts = RecordingFacts(20000.0, signal.shape[1], "uV", 0.0, {"masked": np.zeros(4, bool)}, np.ones(4))
+    sorting = build_sorting(collector, DecodedUnits(model, np.ones(3, bool)), facts)
     units = sorting.units
     alone = int(units["peak_channel"].tolist().index(2))
     errors = np.maximum(units["estimated_false_alarm"], units["estimated_miss"])

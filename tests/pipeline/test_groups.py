@@ -18,7 +18,8 @@ from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.pipeline import groups
-from spikecrsae.pipeline.sort import Outcome, apply_to_group, sort_group
+from spikecrsae.pipeline.outcome import Outcome
+from spikecrsae.pipeline.sort import apply_to_group, sort_group
 from spikecrsae.readers import open_recording
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.results.model_file import save_checkpoint

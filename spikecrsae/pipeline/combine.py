@@ -1,0 +1,178 @@
+"""Combine the outcomes of the channel groups of a recording into one."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from spikecrsae.data.intervals import common
+from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import Sorting
+from spikecrsae.pipeline.outcome import Outcome, busiest_stretch
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
+
+#: What sorting.model holds for every unit; the rest is learned for a group.
+_PER_UNIT = ("spread", "penalty", "whitened_norm")
+
+
+class ChannelGroup(Protocol):
+    """A name, and the positions of its channels in the recording."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def channels(self) -> tuple[int, ...]: ...
+
+
+def joint_checksum(checksums: Iterable[str]) -> str:
+    """The checksum of a recording from those of its groups."""
+    return hashlib.blake2b("".join(checksums).encode(), digest_size=16).hexdigest()
+
+
+def combined(recording: Recording, groups: Sequence[ChannelGroup], group_results: Sequence[Outcome | Exception]) -> Outcome:
+    """The outcomes of groups of a recording as one; a group that could not be sorted is a warning and has no units.
+
+    Units are numbered group by group, in each the largest first; their column `group` counts the groups from 0. In the model,
+    what is learnt for a group is an array (n_groups,), or (n_epochs, n_groups) with NaN where training had ended. Left out
+    (`excluded`) is what is left out in every group.
+    """
+    results = dict(zip(groups, group_results, strict=True))
+    outcomes = {group: result for group, result in results.items() if isinstance(result, Outcome)}
+    warnings = []
+    for group, result in results.items():
+        told = result.warnings if isinstance(result, Outcome) else (f"not sorted: {result}",)
+        warnings += [f"group {group.name}: {text}" for text in told]
+    first = next(iter(outcomes.values()))
+    sorting = _with_example(_joint_sorting(recording, list(results), outcomes), recording, outcomes)
+    stages = {stage: 0.0 for outcome in outcomes.values() for stage in outcome.stage_seconds}
+    return Outcome(
+        sorting=sorting,
+        checkpoint={
+            "n_channels": recording.n_channels,
+            "groups": {
+                group.name: {"channels": np.array(group.channels, np.int64), "model": outcome.checkpoint}
+                for group, outcome in outcomes.items()
+            },
+        },
+        stage_seconds={s: round(sum(o.stage_seconds.get(s, 0.0) for o in outcomes.values()), 3) for s in stages},
+        device=first.device,
+        warnings=tuple(warnings),
+        input_checksum=joint_checksum(outcome.input_checksum for outcome in outcomes.values()),
+        config=first.config,
+    )
+
+
+def _joint_sorting(recording: Recording, groups: list[ChannelGroup], outcomes: Mapping[ChannelGroup, Outcome]) -> Sorting:
+    sortings = {group: outcome.sorting for group, outcome in outcomes.items()}
+    parts = list(sortings.values())
+    offsets = np.cumsum([0, *(part.n_units for part in parts)])
+    spikes = [part.spikes.copy() for part in parts]
+    for table, offset in zip(spikes, offsets, strict=False):
+        table["unit"] += offset
+    joined = np.concatenate(spikes)
+    columns = {name: np.concatenate([part.units[name] for part in parts]) for name in parts[0].units}
+    number = {group: index for index, group in enumerate(groups)}
+    columns["peak_channel"] = np.concatenate(
+        [np.array(g.channels, np.int64)[s.units["peak_channel"]] for g, s in sortings.items()]
+    )
+    curation, ids = _joint_curation(number, sortings)
+    if "curation_id" in columns:
+        columns["curation_id"] = ids
+    of_group = np.concatenate([np.full(part.n_units, number[group], np.int64) for group, part in sortings.items()])
+    label = {"label": columns.pop("label")}
+    arrays: dict[str, Any] = {
+        name: np.concatenate([_on_channels(getattr(s, name), group, recording.n_channels) for group, s in sortings.items()])
+        for name in ("templates", "templates_whitened", "templates_std")
+    }
+    return replace(
+        parts[0],
+        spikes=joined[np.lexsort((joined["unit"], joined["sample"]))],
+        unit_ids=np.arange(offsets[-1], dtype=np.int32),
+        n_channels=recording.n_channels,
+        units=label | {"group": of_group} | columns,
+        **arrays,
+        peak_index=np.concatenate([part.peak_index for part in parts]),
+        channels=_channel_table(recording, groups, sortings),
+        model=_joint_model(groups, sortings),
+        curation=curation,
+        excluded=functools.reduce(common, (part.excluded for part in parts)),
+    )
+
+
+def _joint_curation(
+    number: Mapping[ChannelGroup, int], sortings: Mapping[ChannelGroup, Sorting]
+) -> tuple[tuple[dict, ...], np.ndarray]:
+    """The decisions of all groups, with the group's number, and the units' names in them, curation_id (n_units,): those of a
+    group follow on those of the groups before, so that a name stands for one unit."""
+    rows, ids, taken = [], [], 0
+    for group, sorting in sortings.items():
+        own = np.asarray(sorting.units.get("curation_id", np.zeros(0)), np.int64)
+        named = [*own, *(unit for row in sorting.curation for unit in row["units"])]
+        rows += [
+            row | {"units": [unit + taken for unit in row["units"]], "group": number[group]} for row in sorting.curation
+        ]
+        ids.append(own + taken)
+        taken += 1 + max(map(int, named), default=-1)
+    return tuple(rows), np.concatenate(ids)
+
+
+def _on_channels(values: np.ndarray, group: ChannelGroup, n_channels: int) -> np.ndarray:
+    """values (n_units, n_group_channels, n_times) with zeros on all other channels."""
+    full = np.zeros((len(values), n_channels, values.shape[2]), values.dtype)
+    full[:, list(group.channels)] = values
+    return full
+
+
+def _channel_table(
+    recording: Recording, groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, Sorting]
+) -> dict[str, np.ndarray]:
+    """Columns for all channels; one in no group, or in a group that was not sorted, is masked."""
+    n = recording.n_channels
+    table = {
+        "ids": np.array(recording.channel_ids, dtype=object),
+        "groups": np.full(n, -1, np.int64),
+        "group_names": np.full(n, "", dtype=object),
+        "noise_level": np.full(n, np.nan),
+        "masked": np.ones(n, bool),
+    }
+    if recording.channel_positions is not None:
+        table["positions"] = recording.channel_positions
+    for number, group in enumerate(groups):
+        here = list(group.channels)
+        table["groups"][here], table["group_names"][here] = number, group.name
+        if group in sortings:
+            for name in ("noise_level", "masked"):
+                table[name][here] = sortings[group].channels[name]
+    return table
+
+
+def _joint_model(groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, Sorting]) -> dict[str, np.ndarray]:
+    models = {group: sorting.model for group, sorting in sortings.items()}
+    names = dict.fromkeys(name for model in models.values() for name in model)
+    model = {name: np.concatenate([m[name] for m in models.values()]) for name in names if name in _PER_UNIT}
+    for name in names:
+        if name not in _PER_UNIT:
+            values = [np.asarray(models.get(group, {}).get(name, np.nan), np.float64) for group in groups]
+            length = max(v.size for v in values)
+            padded = np.stack([np.pad(v.ravel(), (0, length - v.size), constant_values=np.nan) for v in values], axis=1)
+            model[name] = padded if any(v.ndim for v in values) else padded[0]
+    return model
+
+
+def _with_example(sorting: Sorting, recording: Recording, outcomes: Mapping[ChannelGroup, Outcome]) -> Sorting:
+    """The sorting with the stretch in which most units of all groups fire, each group's channels through its own filter."""
+    first, end = recording.time_range or (0, recording.n_samples)
+    start, stop = busiest_stretch(sorting)
+    start = max(first, min(start, end - (stop - start)))
+    stop = min(stop, end)
+    traces = np.zeros((stop - start, recording.n_channels), np.float32)
+    for group, outcome in outcomes.items():
+        used = np.array(group.channels)[~outcome.sorting.channels["masked"]]
+        view = PreprocessedRecording(recording.select(used).in_range(), Preprocessor(**outcome.checkpoint["preprocessor"]))
+        traces[:, used] = view.highpassed(start - first, stop - first)
+    return replace(sorting, example=traces, example_start=start)

@@ -1,0 +1,159 @@
+"""Learn the units of a group of channels from its whitened signal: first templates, curation, drift, and training of CRsAE."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from spikecrsae.config import Config, TrainConfig
+from spikecrsae.crsae.drift import DriftingSlab, fit_drift
+from spikecrsae.crsae.train import train
+from spikecrsae.curate.bursts import BURST_MS
+from spikecrsae.curate.candidates import CurationSettings
+from spikecrsae.curate.curate import Curated, FirstUnits, curate
+from spikecrsae.data.dictionary import Dictionary
+from spikecrsae.data.recording import BLOCK
+from spikecrsae.detect.clustering import first_templates
+from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.windows import TemplateWindow
+from spikecrsae.pipeline.learned import LearnedModel
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording
+from spikecrsae.progress import Observer
+from spikecrsae.system.text import counted
+from spikecrsae.system.threads import n_cores
+from spikecrsae.units import ms_to_samples, s_to_samples
+
+#: Epochs in which lambda settles from curated templates, and seconds of signal that it takes, where only lambda is asked for.
+LAMBDA_EPOCHS, LAMBDA_TRAINING_S = 4, 5.0
+#: Length of the shapes that detection learns.
+SHAPE_MS = 1.0
+
+
+@dataclass
+class Clock:
+    """Seconds that each stage took."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    _last: float = field(default_factory=time.perf_counter)
+
+    def lap(self, stage: str) -> None:
+        """A stage has ended; the next one begins."""
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 3)
+        self._last = now
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every stage of the sorting of one group is given besides its data."""
+
+    config: Config
+    device: str
+    observer: Observer
+    clock: Clock = field(default_factory=Clock)
+
+
+@dataclass(frozen=True)
+class TrainingSignal:
+    """Whitened signal (n_channels, n_samples) to learn from: the whole recording, or windows drawn at random, in order, each of
+    `length` samples (the last may be shorter) from one of `starts`."""
+
+    signal: np.ndarray
+    starts: np.ndarray
+    length: int
+
+    @classmethod
+    def of(cls, view: PreprocessedRecording, config: Config, rng: np.random.Generator) -> TrainingSignal:
+        fs = view.sampling_frequency
+        length = min(s_to_samples(config.train.window_s, fs), view.n_samples)
+        n_wanted = max(1, s_to_samples(config.initialise.max_signal_s, fs) // length)
+        if n_wanted * length >= view.n_samples:
+            length = BLOCK
+            starts = np.arange(0, view.n_samples, length)
+        else:
+            starts = np.sort(rng.choice(view.n_samples // length, n_wanted, replace=False)) * length
+        places = [(int(start), min(int(start) + length, view.n_samples)) for start in starts]
+        at_once = n_cores()
+        signal = np.empty((view.n_channels, sum(stop - start for start, stop in places)), np.float32)
+        end = 0
+        for k in range(0, len(places), at_once):
+            for _, white in view.both_of(places[k : k + at_once]):
+                begin, end = end, end + len(white)
+                signal[:, begin:end] = white.T
+        return cls(signal, starts, length)
+
+    def in_recording(self, samples: np.ndarray) -> np.ndarray:
+        """Where samples of the signal stand in the recording."""
+        return self.starts[samples // self.length] + samples % self.length
+
+
+def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWindow, run: Run) -> LearnedModel:
+    """First templates, then the set of units and how they drift, then CRsAE's templates, lambda and sigma."""
+    curated = _curated(data.signal, window, view.sampling_frequency, run)
+    slab = curated.model
+    if not slab.n_units:
+        empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
+        still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), view.n_samples)
+        return LearnedModel(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
+    drifting = fit_drift(data.signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
+    # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
+    settings = replace(run.config.train, annealing=0.0)
+    if run.config.infer.prior != "laplace":
+        settings = replace(
+            settings,
+            epochs=min(settings.epochs, LAMBDA_EPOCHS),
+            max_training_s=min(settings.max_training_s, LAMBDA_TRAINING_S),
+        )
+    training = train(
+        _training_windows(data.signal, settings, view.sampling_frequency), Dictionary.from_templates(slab.templates), settings,
+        sigma=1.0, seed=run.config.runtime.seed, device=run.device, observer=run.observer,
+    )  # fmt: skip
+    run.clock.lap("train")
+    return LearnedModel(
+        drifting,
+        training.dictionary,
+        training.lam,
+        training.sigma,
+        training.history,
+        curated.decisions,
+        ~curated.satellites,
+        curated.ids,
+    )
+
+
+def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) -> Curated:
+    """The set of units of whitened signal (n_channels, n_samples)."""
+    initial, seed, observer = run.config.initialise, run.config.runtime.seed, run.observer
+    settings = CurationSettings(
+        threshold=initial.detection_threshold,
+        dead_time=max(1, ms_to_samples(initial.dead_time_ms, fs)),
+        refractory=ms_to_samples(initial.refractory_ms, fs),
+        burst=ms_to_samples(BURST_MS, fs),
+        fixed_number=initial.units is not None,
+        seed=seed,
+    )
+    observer.start("initialise")
+    length = max(4, ms_to_samples(SHAPE_MS, fs))
+    subspace = SpikeSubspace.learn(signal.T, settings.threshold, length, settings.dead_time)
+    events, templates, members = first_templates(signal.T, subspace, window, initial, settings.dead_time, seed)
+    observer.finish(counted(len(templates), "cluster"))
+    run.clock.lap("initialise")
+    observer.start("curate")
+    curated = curate(signal, FirstUnits(events, templates, members, subspace, window), settings, observer)
+    n_satellites = int(curated.satellites.sum())
+    aside = f"; {n_satellites} satellite units (residuals of larger ones) were left out" if n_satellites else ""
+    units = counted(curated.model.n_units - n_satellites, "unit")
+    observer.finish(f"{units} after {counted(curated.rounds, 'round')}{aside}")
+    run.clock.lap("curate")
+    return curated
+
+
+def _training_windows(signal: np.ndarray, config: TrainConfig, fs: float) -> np.ndarray:
+    """(n_windows, n_channels, n_samples) of a signal (n_channels, n_samples), at most config.max_training_s, evenly spread."""
+    length = min(s_to_samples(config.window_s, fs), signal.shape[1])
+    n_windows = signal.shape[1] // length
+    windows = signal[:, : n_windows * length].reshape(len(signal), n_windows, length).transpose(1, 0, 2)
+    n_wanted = max(1, int(config.max_training_s // config.window_s))
+    return windows if n_windows <= n_wanted else windows[np.linspace(0, n_windows - 1, n_wanted).astype(int)]

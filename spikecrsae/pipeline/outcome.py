@@ -1,0 +1,132 @@
+"""Decode a group of channels with a learned model, and gather all that a run gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from spikecrsae.config import Config
+from spikecrsae.data.recording import Recording
+from spikecrsae.data.sorting import Sorting
+from spikecrsae.decode.blocks import Decoding
+from spikecrsae.decode.collect import Collector, DecodedUnits, Gather, RecordingFacts, build_sorting
+from spikecrsae.pipeline.fit import Run
+from spikecrsae.pipeline.learned import Learned, LearnedModel
+from spikecrsae.preprocess import sanity
+from spikecrsae.preprocess.preprocessor import PreprocessedRecording
+from spikecrsae.preprocess.survey import Survey
+from spikecrsae.system.text import counted
+from spikecrsae.units import s_to_samples
+
+EXAMPLE_S = 0.1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that a run gives: the sorting, the model for `apply`, and the facts about the run."""
+
+    sorting: Sorting
+    checkpoint: dict[str, Any]
+    stage_seconds: dict[str, float]
+    device: str
+    warnings: tuple[str, ...]
+    input_checksum: str
+    config: Config
+
+
+def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -> Outcome:
+    """Inference over the time range of the whole recording and everything that is made of it."""
+    recording, survey, model, config = whole.in_range(), learned.survey, learned.model, run.config
+    used = recording.select(np.flatnonzero(survey.usable).tolist())
+    view = PreprocessedRecording(used, learned.preprocessor, learned.gaps)
+    n_times, seed = model.slab.templates.shape[2], config.runtime.seed
+    decoder = model.decoder(config.infer.prior, config.train.shrinkage == "one-sided")
+    collector = Collector(model.slab.n_units, view.n_channels, n_times, seed)
+    run.observer.start("infer", view.n_samples)
+    chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
+    for chunk in gather(Decoding(view, decoder, n_times), chunk_size, seed, run.observer):
+        collector.add(chunk)
+    sorting = build_sorting(collector, _units(model), _facts(recording, view, survey))
+    run.observer.finish(counted(len(sorting.spikes), "spike"))
+    run.clock.lap("infer")
+    return Outcome(
+        sorting=_with_example(sorting, view, survey).placed(whole),
+        checkpoint=_checkpoint(recording, learned, config),
+        stage_seconds=run.clock.seconds,
+        device=run.device,
+        warnings=survey.with_remarks(sanity.of_result(view.recording, sorting)).problems,
+        input_checksum=survey.checksum,
+        config=config,
+    )
+
+
+def _units(model: LearnedModel) -> DecodedUnits:
+    learned = {"lambda": np.array(model.lam), "sigma": np.array(model.sigma)} | model.history
+    return DecodedUnits(model.slab, model.reported, learned, model.curation, model.ids, model.drifting.extent())
+
+
+def _facts(recording: Recording, view: PreprocessedRecording, survey: Survey) -> RecordingFacts:
+    return RecordingFacts(
+        sampling_frequency=recording.sampling_frequency,
+        n_samples=recording.n_samples,
+        amplitude_unit=recording.amplitude_unit,
+        start_time_s=recording.start_time_s,
+        channels=_channel_table(recording, view, survey),
+        noise_level=view.preprocessor.noise_level,
+        excluded=view.excluded,
+    )
+
+
+def _channel_table(recording: Recording, view: PreprocessedRecording, survey: Survey) -> dict[str, np.ndarray]:
+    noise = np.full(recording.n_channels, np.nan)
+    noise[survey.usable] = view.preprocessor.noise_level
+    table = {
+        "ids": np.array(recording.channel_ids, dtype=object),
+        "groups": np.zeros(recording.n_channels, np.int64),
+        "noise_level": noise,
+        "masked": ~survey.usable,
+    }
+    if recording.channel_positions is not None:
+        table["positions"] = recording.channel_positions
+    return table
+
+
+def _checkpoint(recording: Recording, learned: Learned, config: Config) -> dict[str, Any]:
+    model = learned.model
+    return {
+        "n_channels": recording.n_channels,
+        "amplitude_unit": recording.amplitude_unit,
+        "sampling_frequency": recording.sampling_frequency,
+        "usable": learned.survey.usable,
+        "preprocessor": _fields(learned.preprocessor),
+        "slab": _fields(model.slab),
+        "dictionary": {"atoms": model.dictionary.atoms, "scale": model.dictionary.scale},
+        "reported": model.reported,
+        "lambda": float(model.lam),
+        "sigma": float(model.sigma),
+        "config": config.to_dict(),
+    }
+
+
+def _with_example(sorting: Sorting, view: PreprocessedRecording, survey: Survey) -> Sorting:
+    """The sorting with the stretch of EXAMPLE_S of high-passed traces in which most units fire."""
+    start, stop = busiest_stretch(sorting)
+    traces = np.zeros((stop - start, sorting.n_channels), np.float32)
+    traces[:, survey.usable] = view.highpassed(start, stop)
+    return replace(sorting, example=traces, example_start=start)
+
+
+def busiest_stretch(sorting: Sorting) -> tuple[int, int]:
+    """(start, stop) of the EXAMPLE_S in which most units fire."""
+    length = min(s_to_samples(EXAMPLE_S, sorting.sampling_frequency), sorting.n_samples)
+    bins = sorting.spikes["sample"] // length
+    pairs = np.unique(np.stack([bins, sorting.spikes["unit"]], axis=1), axis=0) if len(bins) else np.zeros((1, 2), np.int64)
+    start = min(int(np.bincount(pairs[:, 0]).argmax()) * length, sorting.n_samples - length)
+    return start, start + length
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass, without what it has derived from them."""
+    return {f.name: getattr(value, f.name) for f in fields(value)}
