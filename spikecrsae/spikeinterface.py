@@ -22,7 +22,7 @@ from spikecrsae.readers.geometry import flatten_positions
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.run.job import Job, run_job
 
-_FIELDS = {f.name: f for stage in fields(Config) for f in fields(getattr(Config(), stage.name))}
+_CONFIG_FIELDS = {f.name: f for stage in fields(Config) for f in fields(getattr(Config(), stage.name))}
 
 
 class SpikeCRsAESorter(BaseSorter):
@@ -38,8 +38,8 @@ class SpikeCRsAESorter(BaseSorter):
     )
     installation_mesg = "pip install spikecrsae[spikeinterface]"
 
-    _default_params = {name: f.default for name, f in _FIELDS.items()} | {"by_group": True, "jobs": 1}
-    _params_description = {name: f.metadata["help"] for name, f in _FIELDS.items()} | {
+    _default_params = {name: f.default for name, f in _CONFIG_FIELDS.items()} | {"by_group": True, "jobs": 1}
+    _params_description = {name: f.metadata["help"] for name, f in _CONFIG_FIELDS.items()} | {
         "by_group": "sort channels with different values of the property group on their own",
         "jobs": "groups sorted at the same time, in processes; a script needs `if __name__ == '__main__'` for more than 1",
     }
@@ -90,7 +90,7 @@ class SpikeCRsAESorter(BaseSorter):
 
 def _config(params: dict[str, Any]) -> Config:
     """The configuration with these parameters; UsageError for one that breaks a rule."""
-    return Config().with_settings(**{name: value for name, value in params.items() if name in _FIELDS})
+    return Config().with_settings(**{name: value for name, value in params.items() if name in _CONFIG_FIELDS})
 
 
 def _reopened(folder: Path, by_group: bool) -> Recording:

@@ -16,6 +16,7 @@ from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.progress import Observer
+from spikecrsae.system.robust import deviation_about_zero
 
 if TYPE_CHECKING:
     import torch
@@ -269,7 +270,7 @@ def _quiet_sigma(joined: np.ndarray, events: SparseCode, n_times: int, sigma: fl
     quiet = (np.cumsum(edges[:-1]) == 0)[::step]
     if quiet.sum() < LEAST_QUIET:
         return sigma
-    estimate = float(np.median(np.abs(joined[:, ::step][:, quiet])) / 0.6744897501960817)
+    estimate = float(deviation_about_zero(joined[:, ::step][:, quiet]))
     return estimate if estimate > LEAST_SIGMA else sigma
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from spikecrsae.system.compiled import compiled
 
-SPIKE_DTYPE = np.dtype(
+FOUND_DTYPE = np.dtype(
     [("unit", np.int64), ("position", np.int64), ("step", np.int64), ("amplitude", np.float64), ("gain", np.float64)]
 )
 #: One spike less than this is taken out at once, and as many as this may take their place.
-_MOST = 6
+_MOST_SPIKES = 6
 #: In a set that replaces spikes, the first spike gains at least this share of what those gained.
 _LEAST_SHARE = 0.3
 #: A set replaces another if it adds _LEAST_GAIN to the log posterior; if it adds _NOTABLE_GAIN, its neighbours are tried again.
@@ -23,8 +23,7 @@ _LEAST_GAIN, _NOTABLE_GAIN = 1e-6, 0.1
 #: A correlation below this share of what a gain needs is not enough between the samples either. A parabola through three
 #: samples underestimates the peak between them by less than the margin.
 _PEAK_SHARE, _PARABOLA_MARGIN = 0.6, 1.1
-#: Close spikes are at most a template divided by _CLOSE_PART apart, or _CLOSE_SAMPLES.
-_CLOSE_PART, _CLOSE_SAMPLES = 6, 3
+_CLOSE_PART, _CLOSE_SAMPLES = 6, 3  # close spikes are at most a template / _CLOSE_PART apart, or _CLOSE_SAMPLES
 
 
 class Residual(NamedTuple):
@@ -36,7 +35,7 @@ class Residual(NamedTuple):
 
 
 class Spike(NamedTuple):
-    """One row of SPIKE_DTYPE: unit (-1: no spike); position: first sample of the template; step: which of its shifted copies;
+    """One row of FOUND_DTYPE: unit (-1: no spike); position: first sample of the template; step: which of its shifted copies;
     amplitude: relative to the template; gain: what it adds to the log posterior."""
 
     unit: int
@@ -49,7 +48,7 @@ class Spike(NamedTuple):
 @compiled
 def _rows(n):
     """n rows without a spike."""
-    rows = np.zeros(n, SPIKE_DTYPE)
+    rows = np.zeros(n, FOUND_DTYPE)
     rows.unit[:] = -1
     return rows
 
@@ -189,7 +188,7 @@ def _gain(residual, tables, spike):
 @compiled
 def search(residual, tables):
     """The greedy solution: in each segment and its two neighbours the spike of the largest gain, until none gains. Subtracts
-    the spikes from the residual and returns them (SPIKE_DTYPE)."""
+    the spikes from the residual and returns them (FOUND_DTYPE)."""
     n_positions = residual.correlation.shape[1]
     # a spike changes what interpolation sees a little beyond the overlap
     touched = max(tables.overlaps.shape[2] // 2, tables.refractory) + tables.kernel.shape[1] // 2 + 1
@@ -264,8 +263,8 @@ def _put_all(residual, tables, spikes, by, sign):
 
 @compiled
 def _close_to(i, spikes, n, alive, close):
-    """Indices of the living spikes, of the first n, within `close` of spike i, itself first; fewer than _MOST."""
-    members, n_members, t = np.zeros(_MOST - 1, np.int64), 0, spikes[i].position
+    """Indices of the living spikes, of the first n, within `close` of spike i, itself first; fewer than _MOST_SPIKES."""
+    members, n_members, t = np.zeros(_MOST_SPIKES - 1, np.int64), 0, spikes[i].position
     for step in (-1, 1):
         j = i if step < 0 else i + 1
         # a spike that was replaced may be out of order, so the search goes on a little

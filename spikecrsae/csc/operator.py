@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Samples that one thread works on at a time.
-_PIECE = 1 << 16
+_DETECTED_AT_ONCE = 1 << 16
 
 
 def synthesis(codes: torch.Tensor, atoms: torch.Tensor) -> torch.Tensor:
@@ -152,7 +152,7 @@ def energy_in_span(signal: np.ndarray, shapes: np.ndarray) -> list[np.ndarray]:
             here = np.pad(here, ((0, 0), (max(-first, 0), max(end - n_samples, 0))))
         return _energy(here, shapes)
 
-    return in_threads(energy, n_samples, _PIECE)
+    return in_threads(energy, n_samples, _DETECTED_AT_ONCE)
 
 
 @compiled

@@ -354,6 +354,6 @@ def pursue(
 
 
 def _spikes(found: np.ndarray, shifts: np.ndarray, gain: np.ndarray, rival: np.ndarray, rival_gain: np.ndarray) -> Spikes:
-    """Spikes of the rows (SPIKE_DTYPE) that the search has found."""
+    """Spikes of the rows (FOUND_DTYPE) that the search has found."""
     unit, sample, amplitude = (found[name].copy() for name in ("unit", "position", "amplitude"))
     return Spikes(unit, sample, amplitude, shifts[found["step"]], gain, rival, rival_gain)

@@ -41,7 +41,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Part:
+class Segment:
     """One of several files or segments that make up a recording: `n_samples` from sample `first` on; `start_time_s` is its own
     time of its first sample."""
 
@@ -79,7 +79,7 @@ class Recording:
     start_time_s: float = 0.0
     channel_groups: tuple[str, ...] | None = None
     time_range: tuple[int, int] | None = None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Segment, ...] = ()
     notes: tuple[str, ...] = ()
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
@@ -206,7 +206,7 @@ class Recording:
             start_time_s=self.start_time_s + first / fs,
             time_range=None,
             parts=tuple(
-                Part(part.name, low - first, high - low, part.start_time_s + (low - part.first) / fs)
+                Segment(part.name, low - first, high - low, part.start_time_s + (low - part.first) / fs)
                 for part, low, high in parts
                 if low < high
             ),
@@ -283,7 +283,7 @@ def joined(recordings: Sequence[Recording], names: Sequence[str]) -> Recording:
         parts=tuple(
             replace(part, first=low + part.first)
             for name, low, recording in zip(names, edges, recordings, strict=False)
-            for part in recording.parts or [Part(name, 0, recording.n_samples, recording.start_time_s)]
+            for part in recording.parts or [Segment(name, 0, recording.n_samples, recording.start_time_s)]
         ),
         notes=tuple(dict.fromkeys(note for recording in recordings for note in recording.notes)),
         close=close,

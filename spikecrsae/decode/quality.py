@@ -13,20 +13,19 @@ import numpy as np
 from scipy import special
 from scipy.ndimage import gaussian_filter1d
 
+from spikecrsae.curate.bursts import REFRACTORY_MS
 from spikecrsae.data.intervals import NONE
 from spikecrsae.detect.clustering import principal_components
 from spikecrsae.units import ms_to_samples, s_to_samples
 
-#: Two spikes of one neuron are at least this far apart.
-REFRACTORY_MS = 1.5
 #: A unit is present in a whole bin of the recording when it fires in it.
 PRESENCE_BIN_S = 60.0
 #: Bins of an amplitude histogram, their smoothing (in bins), and the spikes per bin that it needs.
-AMPLITUDE_BINS, AMPLITUDE_SMOOTHING, SPIKES_PER_BIN = 100, 3, 5
+CUTOFF_BINS, CUTOFF_SMOOTHING, SPIKES_PER_BIN = 100, 3, 5
 #: Parts of the amplitudes that the noise cutoff compares: the smallest with the largest.
 LOW_PART, HIGH_PART = 0.1, 0.25
 #: After a spike, amplitudes are not compared for so long: a burst changes them.
-BURST_MS = 4.0
+RECOVERY_MS = 4.0
 #: Principal components of the waveforms for isolation distance and L-ratio.
 ISOLATION_COMPONENTS = 5
 #: Frequencies at which mains act, once or twice per cycle; their phase stays within a tenth of a cycle for MAINS_SEGMENT_S.
@@ -212,10 +211,10 @@ def _locking(seconds: np.ndarray, segment: np.ndarray, frequency: float) -> tupl
 def amplitude_cutoff(amplitudes: np.ndarray) -> float:
     """Part of a unit's spikes that is missing below its smallest amplitude, at most 0.5: as many as lie above the amplitude
     at which the upper flank of the histogram has come down to the lower end's height (Hill et al. 2011)."""
-    if len(amplitudes) < SPIKES_PER_BIN * AMPLITUDE_BINS:
+    if len(amplitudes) < SPIKES_PER_BIN * CUTOFF_BINS:
         return np.nan
     # smoothed counts are rounded down to whole numbers, as in SpikeInterface
-    density = gaussian_filter1d(np.histogram(amplitudes, AMPLITUDE_BINS)[0], AMPLITUDE_SMOOTHING, mode="nearest")
+    density = gaussian_filter1d(np.histogram(amplitudes, CUTOFF_BINS)[0], CUTOFF_SMOOTHING, mode="nearest")
     mirror = np.flatnonzero(density >= density[0])[-1]
     missing = density[mirror + 1 :].sum()
     return min(float(missing / (len(amplitudes) + missing)), 0.5)
@@ -229,7 +228,7 @@ def noise_cutoff(amplitudes: np.ndarray) -> dict[str, float]:
     """
     cutoff, ratio = np.nan, np.nan
     if len(amplitudes):
-        counts, edges = np.histogram(amplitudes, AMPLITUDE_BINS)
+        counts, edges = np.histogram(amplitudes, CUTOFF_BINS)
         low = counts[edges[1:] <= np.quantile(amplitudes, LOW_PART)]
         high = counts[edges[:-1] >= np.quantile(amplitudes, 1 - HIGH_PART)]
         if len(low):
@@ -242,10 +241,10 @@ def noise_cutoff(amplitudes: np.ndarray) -> dict[str, float]:
 def sd_ratio(samples: np.ndarray, amplitudes: np.ndarray, noise_level: float, sampling_frequency: float) -> float:
     """Standard deviation of a unit's amplitudes over that of the noise on its peak channel; near 1 for one steady neuron.
 
-    It is taken from the differences of successive amplitudes, which drift does not reach; spikes within BURST_MS of one
+    It is taken from the differences of successive amplitudes, which drift does not reach; spikes within RECOVERY_MS of one
     before are left out.
     """
-    silence, kept, after = ms_to_samples(BURST_MS, sampling_frequency), [], 0
+    silence, kept, after = ms_to_samples(RECOVERY_MS, sampling_frequency), [], 0
     while after < len(samples):
         kept.append(after)
         after = int(np.searchsorted(samples, samples[after] + silence, "right"))

@@ -23,7 +23,7 @@ QUIET_PART = 0.2
 #: What is usual is learnt from at most so much signal, in chunks evenly spread.
 USUAL_S = 600.0
 #: Chance of one false stretch in a recording whose loudness has a log-exponential upper tail.
-LEVEL = 1e-2
+ARTEFACT_LEVEL = 1e-2
 #: A stretch whose quiet bins are not louder than this, in median bins, has pauses such as spikes leave.
 LEAST_LOUDNESS = 5.0
 #: A stretch in which no channel changes its value for this long is a drop-out or saturated.
@@ -145,7 +145,7 @@ def _unchanged(raw: np.ndarray, width: int) -> np.ndarray:
 
 
 def _chance_level(statistic: np.ndarray, n_bins: int) -> float:
-    """The value that LEVEL stretches of a recording of n_bins would exceed by chance.
+    """The value that ARTEFACT_LEVEL stretches of a recording of n_bins would exceed by chance.
 
     The logarithm of the statistic is given an exponential upper tail, as wide as its lower quartile is away from the median:
     artefacts widen only the upper side. The tail of a normal distribution lies far within.
@@ -154,4 +154,4 @@ def _chance_level(statistic: np.ndarray, n_bins: int) -> float:
         return np.inf
     lower, median = np.log(np.maximum(np.quantile(statistic, [0.25, 0.5]), 1e-9))
     scale = (median - lower) / np.log(2)
-    return float(np.exp(median + scale * np.log(0.5 * n_bins / STRETCH_BINS / LEVEL)))
+    return float(np.exp(median + scale * np.log(0.5 * n_bins / STRETCH_BINS / ARTEFACT_LEVEL)))

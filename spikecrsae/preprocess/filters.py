@@ -10,7 +10,7 @@ from spikecrsae.system.compiled import compiled
 from spikecrsae.system.threads import in_threads
 
 #: Samples that one thread filters at once; what it works on stays in its core's cache.
-BLOCK = 2**15
+SAMPLES_PER_TASK = 2**15
 #: Samples of one channel whitened at once, for the innermost cache.
 TILE = 2048
 
@@ -33,7 +33,7 @@ def zero_phase(traces: np.ndarray, sos: np.ndarray, margin: int) -> np.ndarray:
         _cascade(work, sos, np.multiply.outer(steady, work[-1]), -1)
         result[part] = work[pad : pad + part.stop - part.start]
 
-    in_threads(filter_block, len(traces), max(BLOCK, 4 * margin))
+    in_threads(filter_block, len(traces), max(SAMPLES_PER_TASK, 4 * margin))
     return result
 
 
@@ -79,7 +79,7 @@ def whiten(traces: np.ndarray, taps: np.ndarray, matrix: np.ndarray) -> np.ndarr
         signal[:, reach - (part.start - first) :] = traces[first : part.stop].T
         _whiten(signal, taps, matrix, result, part.start, part.stop)
 
-    in_threads(whiten_block, len(traces), BLOCK)
+    in_threads(whiten_block, len(traces), SAMPLES_PER_TASK)
     return result.T
 
 

@@ -9,7 +9,7 @@ from scipy.ndimage import median_filter
 from spikecrsae.preprocess import noise
 
 #: Chance of finding a line in a recording that has none.
-LEVEL = 1e-3
+LINE_LEVEL = 1e-3
 #: Lines that make up less than this part of the variance are let be: they move no detection.
 LEAST_PART = 1e-2
 #: Hum below this part of the noise, by amplitude, counts as filtered out.
@@ -31,7 +31,7 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
 
     The periodogram (Hann window, loud samples zero), averaged over the blocks, is divided by its running median over the
     frequencies. In noise that ratio is gamma distributed, with as many degrees of freedom as there are blocks; frequencies at
-    which it exceeds, on any channel, what LEVEL of recordings exceed anywhere are a line. Neighbours are one line.
+    which it exceeds, on any channel, what LINE_LEVEL of recordings exceed anywhere are a line. Neighbours are one line.
     """
     length = int(sampling_frequency)
     whole = [(b[:length], q[:length]) for b, q in zip(blocks, quiet, strict=True) if len(b) >= length]
@@ -41,7 +41,7 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
     power = noise.power([block for block, _ in whole], [mask * window for _, mask in whole], length)
     usual = np.stack([median_filter(channel, SURROUND_HZ, mode="nearest") for channel in power])
     ratio = power / np.maximum(usual, np.finfo(float).tiny)
-    bound = special.gammainccinv(n, LEVEL / ratio.size) / special.gammainccinv(n, 0.5)
+    bound = special.gammainccinv(n, LINE_LEVEL / ratio.size) / special.gammainccinv(n, 0.5)
     found = (ratio > bound).any(axis=0)
     step = sampling_frequency / length
     lines = []

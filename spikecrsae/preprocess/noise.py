@@ -12,6 +12,7 @@ from spikecrsae.errors import InputError
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.system.compiled import compiled
+from spikecrsae.system.robust import deviation_about_zero
 from spikecrsae.system.threads import in_each
 from spikecrsae.units import ms_to_samples
 
@@ -40,7 +41,7 @@ def quiet_samples(
     that are `kept` (bool, one mask per block) of the recording count. Raises InputError for a channel without any noise."""
     margin = ms_to_samples(config.quiet_margin_ms, recording.sampling_frequency)
     sample = [b[::SPARSE][k[::SPARSE]] for b, k in zip(blocks, kept, strict=True)]
-    level = np.median(np.abs(np.concatenate(sample)), axis=0) / 0.6745
+    level = deviation_about_zero(np.concatenate(sample), axis=0)
     if np.any(none := level < LEAST_NOISE):
         names = ", ".join(np.array(recording.channel_ids)[none])
         raise InputError(

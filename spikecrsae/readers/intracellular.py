@@ -7,12 +7,13 @@ from scipy.signal import butter, find_peaks, sosfiltfilt
 
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
+from spikecrsae.system.robust import deviation_about_zero
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 _HIGHPASS_HZ = 100.0
 _DEAD_TIME_MS = 1.0
 _PEAK_SEARCH_MS = 0.3
-_CHUNK_S, _MARGIN_S = 10.0, 0.5
+_READ_S, _MARGIN_S = 10.0, 0.5
 #: A peak that counts at all, in noise levels; spikes must stand out by more.
 _CANDIDATE, _STANDS_OUT = 4.0, 10.0
 #: The gap between noise and spikes is sought below this fraction of the typical spike.
@@ -51,10 +52,10 @@ def _peaks(recording: Recording) -> tuple[float, np.ndarray, np.ndarray]:
     distance = max(1, ms_to_samples(_DEAD_TIME_MS, fs))
     reach = max(1, ms_to_samples(_PEAK_SEARCH_MS, fs))
     levels, samples, heights = [], [], []
-    for chunk in recording.chunks(s_to_samples(_CHUNK_S, fs), s_to_samples(_MARGIN_S, fs)):
+    for chunk in recording.chunks(s_to_samples(_READ_S, fs), s_to_samples(_MARGIN_S, fs)):
         signal = chunk.traces[:, 0].astype(np.float64)
         smooth = sosfiltfilt(sections, signal, padlen=min(len(signal) - 1, distance * 20))
-        level = float(np.median(np.abs(smooth - np.median(smooth)))) / 0.6745
+        level = float(deviation_about_zero(smooth - np.median(smooth)))
         levels.append(level)
         for sign in (1.0, -1.0):
             # Height above 0 also where the level is 0, as on a clipped or artificial channel.

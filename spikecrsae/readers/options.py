@@ -93,7 +93,7 @@ def _check_channels(value: object) -> None:
 
 
 #: Options that are names or numbers, with what is to be written for them.
-_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
+_OPTION_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "dataset": ((str,), "the path of a dataset in the file"),
     "series": ((str,), "the name of an ElectricalSeries"),
     "stream": ((str, int), "a stream's name or number"),
@@ -104,7 +104,7 @@ _KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 
 def _check_kind(name: str, value: object) -> None:
-    kinds, wanted = _KINDS[name]
+    kinds, wanted = _OPTION_KINDS[name]
     if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
         raise UsageError(f"{name} = {value!r} must be {wanted}.")
 
@@ -144,7 +144,7 @@ class ReadOptions:
             object.__setattr__(self, "channels", parse_channels(self.channels))
         elif self.channels is not None:
             _check_channels(self.channels)
-        for name in _KINDS:
+        for name in _OPTION_KINDS:
             _check_kind(name, getattr(self, name))
         if self.sampling_frequency is not None:
             _check_positive("sampling_frequency", self.sampling_frequency)

@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 Trains = dict[str, np.ndarray]
 #: A table of spikes in text, and Phy's params.py, may be so long.
-_MOST_TABLE_MB, _MOST_PARAMS_MB = 2000, 1
+_MOST_SPIKE_TABLE_MB, _MOST_PARAMS_MB = 2000, 1
 #: No recording has so many samples.
 _END = 2**62
 
 
-class _Clock:
+class _SampleClock:
     """Turns the times of a truth file into samples of the recording that is scored."""
 
     def __init__(self, path: Path, recording_fs: float | None, start_time_s: float) -> None:
@@ -107,7 +107,7 @@ def read_truth(
     """
     path = Path(path)
     refuse_unreadable(path, "the known spikes")
-    clock = _Clock(path, recording_fs, 0.0 if recording is None else recording.start_time_s)
+    clock = _SampleClock(path, recording_fs, 0.0 if recording is None else recording.start_time_s)
     try:
         if truth_channel is not None:
             trains = _from_channel(clock, truth_channel, threshold, options)
@@ -146,7 +146,7 @@ def _is_hdf5(path: Path) -> bool:
     return path.is_file() and h5py.is_hdf5(path)
 
 
-def _reader_of(path: Path) -> Callable[[_Clock], Trains]:
+def _reader_of(path: Path) -> Callable[[_SampleClock], Trains]:
     """The function that reads this truth file or folder, by content and ending."""
     if path.is_dir():
         for name, reader in (("spike_times.npy", _from_phy), ("sorting.h5", _from_result), ("spikes.csv", _from_result)):
@@ -168,7 +168,7 @@ def _by_unit(units: np.ndarray, samples: np.ndarray) -> Trains:
     return {str(u): samples[units == u] for u in np.unique(units)}
 
 
-def _from_hdf5(clock: _Clock) -> Trains:
+def _from_hdf5(clock: _SampleClock) -> Trains:
     with open_hdf5(clock.path) as file:
         if is_nwb(file):
             return _from_nwb(file, clock)
@@ -188,7 +188,7 @@ def _from_hdf5(clock: _Clock) -> Trains:
         return {name: clock.from_samples(whole(truth[name]["spike_samples"]), rate) for name in names}
 
 
-def _from_nwb(file: h5py.File, clock: _Clock) -> Trains:
+def _from_nwb(file: h5py.File, clock: _SampleClock) -> Trains:
     units = file.get("units")
     if units is None or "spike_times" not in units:
         raise InputError(f"{clock.path} has no Units table with spike_times.")
@@ -207,7 +207,7 @@ def _from_nwb(file: h5py.File, clock: _Clock) -> Trains:
     return {name: samples[first:end] for name, first, end in zip(names, bounds[:-1], bounds[1:], strict=True)}
 
 
-def _from_phy(clock: _Clock) -> Trains:
+def _from_phy(clock: _SampleClock) -> Trains:
     folder = clock.path
     labels = next((p for p in (folder / "spike_clusters.npy", folder / "spike_templates.npy") if p.is_file()), None)
     if labels is None:
@@ -231,7 +231,7 @@ def _phy_rate(params: Path) -> float | None:
     return float(found[1]) if found else None
 
 
-def _from_result(clock: _Clock) -> Trains:
+def _from_result(clock: _SampleClock) -> Trains:
     stored = clock.path / "sorting.h5"
     if not stored.is_file():
         return _from_table(clock, clock.path / "spikes.csv")
@@ -240,7 +240,7 @@ def _from_result(clock: _Clock) -> Trains:
         return _by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
 
 
-def _from_npy(clock: _Clock) -> Trains:
+def _from_npy(clock: _SampleClock) -> Trains:
     values = load_npy(clock.path)
     if values.ndim > 1 and values.size != max(values.shape):
         raise InputError(f"{clock.path} has shape {values.shape}; it must be one list of samples (int) or seconds (float).")
@@ -250,9 +250,9 @@ def _from_npy(clock: _Clock) -> Trains:
     return {clock.path.stem: clock.from_seconds(values) if values.dtype.kind == "f" else clock.from_samples(values)}
 
 
-def _from_table(clock: _Clock, path: Path) -> Trains:
+def _from_table(clock: _SampleClock, path: Path) -> Trains:
     """A table with a header: `sample` or `spike_time_s`, and `unit` where there is more than one."""
-    lines = read_text(path, _MOST_TABLE_MB).splitlines()
+    lines = read_text(path, _MOST_SPIKE_TABLE_MB).splitlines()
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
     if not lines:
         raise InputError(f"{path} is empty; it needs a header and one row per spike.")
@@ -299,7 +299,7 @@ def _split_number(header: list[str], table: list[list[str]]) -> str:
     return ",".join(cell.strip() for cell in table[0][place : place + 2])
 
 
-def _from_channel(clock: _Clock, channel: int, threshold: float | None, options: ReadOptions | None) -> Trains:
+def _from_channel(clock: _SampleClock, channel: int, threshold: float | None, options: ReadOptions | None) -> Trains:
     # scipy.signal is loaded only where it is needed.
     from spikecrsae.readers.intracellular import detect_spikes
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spikecrsae.curate.bursts import REFRACTORY_MS
 from spikecrsae.data.sorting import Sorting
-from spikecrsae.decode.quality import REFRACTORY_MS
 from spikecrsae.report.correlograms import correlograms, interval_counts
 from spikecrsae.report.svg import Drawing, Panel, Picture, axes, span_of, ticks
 from spikecrsae.units import ms_to_samples

@@ -78,13 +78,13 @@ def collected(name: str = "") -> Iterator[list[logging.LogRecord]]:
     """The package's log meanwhile; its records begin with `name` and have their text made up, so that they can be pickled."""
     records: list[logging.LogRecord] = []
 
-    class Collector(logging.Handler):
+    class Keeper(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             prefix = name if record.name.startswith(LOGS[0]) else ""
             record.msg, record.args, record.exc_info = prefix + record.getMessage(), None, None
             records.append(record)
 
-    with attached(Collector(), *LOGS):
+    with attached(Keeper(), *LOGS):
         yield records
 
 

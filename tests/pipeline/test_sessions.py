@@ -16,7 +16,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from spikecrsae.config import Config
 from spikecrsae.data.intervals import gaps_from_the_start, seams
-from spikecrsae.data.recording import Part, joined, recording_from_array
+from spikecrsae.data.recording import Segment, joined, recording_from_array
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.preprocessor import filtered
@@ -74,7 +74,7 @@ def test_files_of_a_session_are_one_recording(session, simulation):
     recording = open_session(session)
     assert recording.n_samples == N and recording.start_time_s == 10.0
     first, second = recording.parts
-    assert (first, second) == (Part(str(session[0]), 0, CUT, 10.0), Part(str(session[1]), CUT, N - CUT, 113.5))
+    assert (first, second) == (Segment(str(session[0]), 0, CUT, 10.0), Segment(str(session[1]), CUT, N - CUT, 113.5))
     expected = simulation.traces.astype(np.float32)
     expected[CUT:] += 900
     for start, stop in ((0, N), (CUT - 10, CUT + 10), (CUT, CUT + 5), (CUT - 5, CUT), (-5, 5), (N - 5, N + 5), (N, N + 5)):

@@ -15,7 +15,7 @@ from spikecrsae.config import PreprocessConfig
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError
 from spikecrsae.preprocess import artefacts
-from spikecrsae.preprocess.filters import BLOCK, design_filter, whiten, zero_phase
+from spikecrsae.preprocess.filters import SAMPLES_PER_TASK, design_filter, whiten, zero_phase
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.preprocess.whitening import fit
@@ -59,7 +59,7 @@ def quiet(simulation):
 # ---- filters
 
 
-@pytest.mark.parametrize(("n_samples", "n_channels"), [(2, 1), (300, 2), (5000, 1), (2 * BLOCK + 1000, 3)])
+@pytest.mark.parametrize(("n_samples", "n_channels"), [(2, 1), (300, 2), (5000, 1), (2 * SAMPLES_PER_TASK + 1000, 3)])
 def test_the_zero_phase_filter_is_that_of_scipy(rng, n_samples, n_channels):
     traces = (300 + np.cumsum(rng.standard_normal((n_samples, n_channels)), axis=0)).astype(np.float32)
     for config in (PreprocessConfig(), PreprocessConfig(lowpass_hz=6000.0, filter_order=4)):
@@ -72,7 +72,7 @@ def test_the_zero_phase_filter_is_that_of_scipy(rng, n_samples, n_channels):
 
 
 @pytest.mark.parametrize("n_taps", [1, 4, 31, 90])
-@pytest.mark.parametrize("n_samples", [1, 50, 2 * BLOCK + 77])
+@pytest.mark.parametrize("n_samples", [1, 50, 2 * SAMPLES_PER_TASK + 77])
 def test_whitening_is_a_causal_filter_of_each_channel_and_a_mixture_of_the_channels(rng, n_samples, n_taps):
     traces = rng.standard_normal((n_samples, 3)).astype(np.float32)
     taps, matrix = rng.standard_normal((3, n_taps)), rng.standard_normal((2, 3))
