@@ -20,7 +20,7 @@ def add_units(state: Candidates, residual: np.ndarray, decoded: SpikeSlab) -> No
     if _outer_waveforms(state, residual):
         return
     rest, spikes, window = residual.T, state.spikes, state.window
-    events = state.subspace.detect(rest, state.settings.threshold, state.settings.dead_time)
+    events = state.subspace.detect(residual, state.settings.threshold, state.settings.dead_time)
     starts = events - window.before
     starts = starts[(starts >= 0) & (starts <= len(rest) - window.n_times)]
     # what is left beside a found spike is that spike's misfit, not another neuron's

@@ -186,7 +186,7 @@ class Decoding:
 
         def decode(part: slice) -> T:
             (start, end), stop, (highpassed, whitened) = places[part.start], seams[part.stop], traces[part.start]
-            signal = np.ascontiguousarray(whitened.T)
+            signal = np.ascontiguousarray(whitened)
             decoder = self.model.at((start + end) // 2)
             spikes = decoder.decode(signal)
             here = spikes.sample < stop - start
@@ -209,7 +209,7 @@ class Decoding:
                 ends: list[int] = ends,
                 traces: list[tuple[np.ndarray, np.ndarray]] = traces,
             ) -> int | None:
-                signal = np.ascontiguousarray(traces[part.start][1].T)
+                signal = np.ascontiguousarray(traces[part.start][1])
                 samples = self.model.at(ends[part.start]).decode(signal).sample
                 return _seam(samples, self.model.reach, _UNSURE * reach, look * reach)
 

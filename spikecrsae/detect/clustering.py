@@ -189,26 +189,26 @@ def templates_from_labels(windows: np.ndarray, labels: np.ndarray, smallest: int
 
 
 def first_templates(
-    whitened: np.ndarray,
+    signal: np.ndarray,
     subspace: SpikeSubspace,
     window: TemplateWindow,
     config: InitialiseConfig,
     dead_time: int,
     seed: int,
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Events, and templates (n_units, n_channels, n_times) of them, of whitened (n_samples, n_channels).
+    """Events, and templates (n_units, n_channels, n_times) of them, of whitened signal (n_channels, n_samples).
 
     Detection, windows, principal components, clusters. Events are first samples (int64) of windows; the third result says
     which events each template is the mean of. At most config.max_events events, drawn at random, are clustered.
     """
-    starts = subspace.detect(whitened, config.detection_threshold, dead_time) - window.before
-    starts = starts[(starts >= 0) & (starts <= len(whitened) - window.n_times)]
+    starts = subspace.detect(signal, config.detection_threshold, dead_time) - window.before
+    starts = starts[(starts >= 0) & (starts <= signal.shape[1] - window.n_times)]
     events = starts
     if len(starts) > config.max_events:
         starts = np.sort(np.random.default_rng(seed).choice(starts, config.max_events, replace=False))
     if len(starts) < 2:
-        return events, np.zeros((0, whitened.shape[1], window.n_times)), []
-    windows = windows_at(whitened, starts, window.n_times)
+        return events, np.zeros((0, len(signal), window.n_times)), []
+    windows = windows_at(signal.T, starts, window.n_times)
     if config.units is None:
         labels = divide(windows, SMALLEST_CLUSTER, seed, config.n_components)
     else:

@@ -23,36 +23,34 @@ class SpikeSubspace:
     shapes: np.ndarray
 
     @classmethod
-    def learn(cls, whitened: np.ndarray, threshold: float, length: int, dead_time: int, n_shapes: int = 3) -> SpikeSubspace:
-        """From the peak channels of events above `threshold`: their leading singular vectors, every event counting alike.
+    def learn(cls, signal: np.ndarray, threshold: float, length: int, dead_time: int, n_shapes: int = 3) -> SpikeSubspace:
+        """From whitened signal (n_channels, n_samples), the peak channels of its events above `threshold`: their leading singular vectors, every event counting alike.
 
         Without enough events the shapes are the low Fourier modes of the window under a Hann taper.
         """
-        parts = in_threads(lambda part: np.abs(whitened[part]).max(axis=1), len(whitened), 1 << 18)
+        parts = in_threads(lambda part: np.abs(signal[:, part]).max(axis=0), signal.shape[1], 1 << 18)
         peaks = _peaks(np.concatenate(parts), threshold, dead_time)
-        peaks = peaks[(peaks >= length) & (peaks < len(whitened) - length)]
+        peaks = peaks[(peaks >= length) & (peaks < signal.shape[1] - length)]
         if len(peaks) < 10 * n_shapes:
             time = np.arange(length) - (length - 1) / 2
             modes = np.stack(
                 [np.hanning(length + 2)[1:-1] * np.cos(np.pi * (j + 1) * time / length) for j in range(n_shapes)]
             )
             return cls(np.linalg.qr(modes.T)[0].T)
-        channel = np.abs(whitened[peaks]).argmax(axis=1)
-        snippets = whitened[peaks[:, None] + np.arange(length) - length // 2, channel[:, None]].astype(np.float64)
+        channel = np.abs(signal[:, peaks]).argmax(axis=0)
+        snippets = signal[channel[:, None], peaks[:, None] + np.arange(length) - length // 2].astype(np.float64)
         snippets /= np.linalg.norm(snippets, axis=1, keepdims=True)
         return cls(np.linalg.svd(snippets, full_matrices=False)[2][:n_shapes])
 
-    def statistic(self, whitened: np.ndarray) -> np.ndarray:
-        """Energy (n_samples,) of whitened (n_samples, n_channels) in the span, each sample the window's centre."""
-        return np.concatenate(
-            list(energy_in_span(np.ascontiguousarray(whitened.T, np.float32), self.shapes.astype(np.float32)))
-        )
+    def statistic(self, signal: np.ndarray) -> np.ndarray:
+        """Energy (n_samples,) of whitened signal (n_channels, n_samples) in the span, each sample the window's centre."""
+        return np.concatenate(list(energy_in_span(np.ascontiguousarray(signal, np.float32), self.shapes.astype(np.float32))))
 
-    def detect(self, whitened: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
+    def detect(self, signal: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
         Gaussian exceeds `threshold` standard deviations either way."""
-        level = special.chdtri(len(self.shapes) * whitened.shape[1], 2 * special.ndtr(-threshold))
-        return _peaks(self.statistic(whitened), level, dead_time)
+        level = special.chdtri(len(self.shapes) * len(signal), 2 * special.ndtr(-threshold))
+        return _peaks(self.statistic(signal), level, dead_time)
 
 
 @compiled

@@ -80,8 +80,8 @@ class TrainingSignal:
         end = 0
         for k in range(0, len(places), at_once):
             for _, white in view.both_of(places[k : k + at_once]):
-                begin, end = end, end + len(white)
-                signal[:, begin:end] = white.T
+                begin, end = end, end + white.shape[1]
+                signal[:, begin:end] = white
         return cls(signal, starts, length)
 
     def in_recording(self, samples: np.ndarray) -> np.ndarray:
@@ -136,8 +136,8 @@ def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) ->
     )
     observer.start("initialise")
     length = max(4, ms_to_samples(SHAPE_MS, fs))
-    subspace = SpikeSubspace.learn(signal.T, settings.threshold, length, settings.dead_time)
-    events, templates, members = first_templates(signal.T, subspace, window, initial, settings.dead_time, seed)
+    subspace = SpikeSubspace.learn(signal, settings.threshold, length, settings.dead_time)
+    events, templates, members = first_templates(signal, subspace, window, initial, settings.dead_time, seed)
     observer.finish(counted(len(templates), "cluster"))
     run.clock.lap("initialise")
     observer.start("curate")

@@ -67,7 +67,7 @@ def _cascade(values: np.ndarray, sos: np.ndarray, state: np.ndarray, step: int) 
 
 def whiten(traces: np.ndarray, taps: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Causal filters taps (n_channels, n_taps) of the channels of traces (n_samples, n_channels), zero before their start,
-    mixed by matrix (n_out, n_channels): (n_samples, n_out), float32, laid out by channel."""
+    mixed by matrix (n_out, n_channels): signal (n_out, n_samples), float32."""
     result = np.empty((len(matrix), len(traces)), np.float32)
     # four taps at a time, as _whiten takes them
     taps = np.pad(taps, ((0, 0), (0, -taps.shape[1] % 4))).astype(np.float32)
@@ -80,7 +80,7 @@ def whiten(traces: np.ndarray, taps: np.ndarray, matrix: np.ndarray) -> np.ndarr
         _whiten(signal, taps, matrix, result, part.start, part.stop)
 
     in_threads(whiten_block, len(traces), SAMPLES_PER_TASK)
-    return result.T
+    return result
 
 
 @compiled

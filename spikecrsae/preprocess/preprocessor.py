@@ -39,7 +39,8 @@ class Preprocessor:
         return len(self.noise_level)
 
     def whiten(self, highpassed: np.ndarray) -> np.ndarray:
-        """Whiten high-passed traces (n_samples, n_channels) in time, then across channels, float32; zero before the start."""
+        """Whiten high-passed traces (n_samples, n_channels) in time, then across channels: signal (n_channels, n_samples), float32;
+        zero before the start."""
         return filters.whiten(highpassed, self.whitening_filter, self.whitening_matrix)
 
 
@@ -83,24 +84,24 @@ class PreprocessedRecording:
         return high
 
     def whitened(self, start: int, stop: int) -> np.ndarray:
-        """Whitened traces, (stop - start, n_channels), noise variance 1."""
+        """Whitened signal (n_channels, stop - start), noise variance 1."""
         return self.both(start, stop)[1]
 
     def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """High-passed and whitened traces of the same stretch."""
+        """High-passed traces (stop - start, n_channels) and whitened signal (n_channels, stop - start) of the same stretch."""
         return self.both_of([(start, stop)])[0]
 
     def both_of(self, places: Sequence[tuple[int, int]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """High-passed and whitened traces of each of several stretches (start, stop), each computed by itself, on all cores."""
+        """As `both`, of each of several stretches (start, stop), each computed by itself, on all cores."""
         n_taps, p = self.preprocessor.whitening_filter.shape[1], self.preprocessor
         before = [min(start, n_taps - 1) for start, _ in places]
         wider = [(start - reach, stop) for reach, (start, stop) in zip(before, places, strict=True)]
         blocks = filtered_blocks(self.recording, self.gaps, wider, p.sos, p.margin, p.common_reference)
 
         def finish(high: np.ndarray, reach: int, place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-            white = p.whiten(high)[reach:]
+            white = p.whiten(high)[:, reach:]
             for first, end in within(self.excluded, *place) - place[0]:
-                high[reach + first : reach + end], white[first:end] = 0, 0
+                high[reach + first : reach + end], white[:, first:end] = 0, 0
             return high[reach:], white
 
         return in_each(finish, blocks, before, places)

@@ -85,7 +85,7 @@ def fit(
         # one filter for all, or what cancels across the channels would no longer cancel after it
         autocovariances[:] = (autocovariances / noise_level[:, None] ** 2).mean(axis=0)
     taps = np.stack([prediction_filter(lags) for lags in autocovariances])
-    predicted = in_each(lambda block: filters.whiten(block, taps, np.eye(recording.n_channels)), blocks)
+    predicted = in_each(lambda block: filters.whiten(block, taps, np.eye(recording.n_channels)).T, blocks)
     matrix = whitening_matrix(noise.covariance(predicted, quiet), n_independent)
     observer.finish(f"{fraction:.0%} of the signal is quiet")
     return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)

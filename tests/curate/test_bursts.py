@@ -61,7 +61,7 @@ def test_smaller_and_wider_spikes_are_merged_if_they_come_in_bursts(bursting):
     signal = rendered(model, truth, N_SAMPLES, rng)
     members = [truth.sample[truth.unit == u] for u in range(3)]
     templates = np.stack([windows_at(signal.T, m, N_TIMES).mean(axis=0).T for m in members])
-    subspace, window = SpikeSubspace.learn(signal.T, 4.5, 20, 10), TemplateWindow(N_TIMES, PEAK)
+    subspace, window = SpikeSubspace.learn(signal, 4.5, 20, 10), TemplateWindow(N_TIMES, PEAK)
     settings = CurationSettings(4.5, 10, REFRACTORY, BURST, fixed_number=False, seed=0)
     first_units = FirstUnits(np.sort(np.concatenate(members)), templates, members, subspace, window)
     result = curate(signal, first_units, settings, Observer())

@@ -22,14 +22,14 @@ SECOND = template(15, (0.0, 0.1, 1.0, 0.5), width=5.0)
 
 
 def candidates(signal: np.ndarray, templates, events=()) -> Candidates:
-    subspace = SpikeSubspace.learn(signal.T, LEVEL, 20, DEAD_TIME)
+    subspace = SpikeSubspace.learn(signal, LEVEL, 20, DEAD_TIME)
     model = first_model(np.stack(templates), REFRACTORY)
     return Candidates(signal, np.array(events, np.int64), subspace, WINDOW, SETTINGS, model)
 
 
 def curated(signal: np.ndarray, members: list[np.ndarray]):
     """Curation from the mean windows at the given first samples."""
-    subspace = SpikeSubspace.learn(signal.T, LEVEL, 20, DEAD_TIME)
+    subspace = SpikeSubspace.learn(signal, LEVEL, 20, DEAD_TIME)
     templates = np.stack([windows_at(signal.T, starts, N_TIMES).mean(axis=0).T for starts in members])
     first = FirstUnits(np.sort(np.concatenate(members)), templates, members, subspace, WINDOW)
     return curate(signal, first, SETTINGS, Observer())

@@ -99,8 +99,8 @@ class Scene:
 
 
 def curated(signal, truth, templates, members, fixed_number=False) -> Scene:
-    subspace = SpikeSubspace.learn(signal.T, LEVEL, 20, DEAD_TIME)
-    events = subspace.detect(signal.T, LEVEL, DEAD_TIME) - WINDOW.before
+    subspace = SpikeSubspace.learn(signal, LEVEL, 20, DEAD_TIME)
+    events = subspace.detect(signal, LEVEL, DEAD_TIME) - WINDOW.before
     events = events[(events >= 0) & (events <= signal.shape[1] - N_TIMES)]
     settings = CurationSettings(LEVEL, DEAD_TIME, REFRACTORY, BURST, fixed_number, seed=0)
     first = FirstUnits(events, np.stack(templates), members, subspace, WINDOW)

@@ -28,8 +28,8 @@ class Whitened:
 
     def both_of(self, places) -> list[tuple[np.ndarray, np.ndarray]]:
         assert all(0 <= start <= stop <= self.n_samples for start, stop in places)
-        parts = [self.signal[:, start:stop].T for start, stop in places]
-        return [(self.scale * part, part) for part in parts]
+        parts = [self.signal[:, start:stop] for start, stop in places]
+        return [(self.scale * part.T, part) for part in parts]
 
 
 def template(norm: float, gains=(1.0, 0.4), width: float = 4.0) -> np.ndarray:
