@@ -29,7 +29,7 @@ from trials import Simulated, Task, Trial, arguments_of, markdown, publish, run_
 
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.simulate import Simulation, SimulationConfig, simulate
-from spikecrsae.simulate.waveforms import TETRODE_SPAN_MS, add_spikes, template_bank, tetrode_components
+from spikecrsae.simulate.shapes import TETRODE_SPAN_MS, add_spikes, template_bank, tetrode_components
 
 ALLOWED, DRIFT, MOVE_UM, N_SHIFTS = 0.03, 0.3, 10.0, 17
 FAINT = 1e-6

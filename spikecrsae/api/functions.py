@@ -199,8 +199,8 @@ def simulate(
 
     Raises UsageError for a wrong setting, OutputError where the file cannot be written.
     """
-    from spikecrsae.simulate.config import preset_config
     from spikecrsae.simulate.generate import simulate as generate
+    from spikecrsae.simulate.settings import preset_config
     from spikecrsae.simulate.write import check_place, write_simulation
 
     config = preset_config(preset, **settings)

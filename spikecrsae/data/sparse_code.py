@@ -39,17 +39,5 @@ class SparseCode:
         order = np.lexsort((unit, sample))
         return cls(unit[order], sample[order], np.asarray(amplitude, np.float32)[order], n_units, n_positions)
 
-    @classmethod
-    def from_dense(cls, codes: np.ndarray) -> SparseCode:
-        """From a dense code (n_units, n_positions)."""
-        sample, unit = np.nonzero(codes.T)
-        return cls.build(unit, sample, codes[unit, sample], codes.shape[0], codes.shape[1])
-
-    def to_dense(self) -> np.ndarray:
-        """Dense code (n_units, n_positions), float32."""
-        dense = np.zeros((self.n_units, self.n_positions), np.float32)
-        np.add.at(dense, (self.unit, self.sample), self.amplitude)
-        return dense
-
     def __len__(self) -> int:
         return len(self.sample)

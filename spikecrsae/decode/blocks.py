@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
+from spikecrsae.crsae.drift import DriftingSlab
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.least_squares import fit_amplitudes
 from spikecrsae.csc.operator import correlate, gram
@@ -23,27 +24,6 @@ T = TypeVar("T")
 _MARGIN, _UNSURE = 8, 4
 #: A seam is looked for in so many reaches before the end of a block, where the fewer do not hold one in the more.
 _LOOKS = (8, 32)
-
-
-class Model(Protocol):
-    """What has a decoder for every place of a recording: SpikeSlab, Laplace below, or drift.DriftingSlab."""
-
-    @property
-    def reach(self) -> int:
-        """Samples over which one spike bears on the next: template length or refractory period."""
-        ...
-
-    def at(self, sample: int) -> Decoder: ...
-
-
-class Decoder(Protocol):
-    """What turns whitened signal (n_channels, n_samples) into Spikes."""
-
-    def decode(self, signal: np.ndarray) -> Spikes: ...
-
-    def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
-        """What each spike leaves in the signal, see SpikeSlab.misfit."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -148,7 +128,7 @@ class Decoding:
     """
 
     view: PreprocessedRecording
-    model: Model
+    model: DriftingSlab | SpikeSlab | Laplace
     n_times: int
     block: int = BLOCK
 

@@ -24,7 +24,8 @@ class SpikeSubspace:
 
     @classmethod
     def learn(cls, signal: np.ndarray, threshold: float, length: int, dead_time: int, n_shapes: int = 3) -> SpikeSubspace:
-        """From whitened signal (n_channels, n_samples), the peak channels of its events above `threshold`: their leading singular vectors, every event counting alike.
+        """Learn from whitened signal (n_channels, n_samples): the leading singular vectors of its events above `threshold` on their
+        peak channels, every event counting alike.
 
         Without enough events the shapes are the low Fourier modes of the window under a Hann taper.
         """

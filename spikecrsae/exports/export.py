@@ -18,7 +18,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.data.waveforms import Signal, used_channels
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError
-from spikecrsae.exports.folder import ExportFolder
+from spikecrsae.exports.export_folder import ExportFolder
 from spikecrsae.exports.klusters import klusters_files
 from spikecrsae.exports.mat import mat_file
 from spikecrsae.exports.neo import neo_file

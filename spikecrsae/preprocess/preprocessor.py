@@ -83,10 +83,6 @@ class PreprocessedRecording:
             high[first:end] = 0
         return high
 
-    def whitened(self, start: int, stop: int) -> np.ndarray:
-        """Whitened signal (n_channels, stop - start), noise variance 1."""
-        return self.both(start, stop)[1]
-
     def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
         """High-passed traces (stop - start, n_channels) and whitened signal (n_channels, stop - start) of the same stretch."""
         return self.both_of([(start, stop)])[0]

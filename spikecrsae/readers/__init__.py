@@ -3,7 +3,7 @@
 from spikecrsae.readers.array import read_array
 from spikecrsae.readers.geometry import Probe, read_probe
 from spikecrsae.readers.open import open_recording, open_session
-from spikecrsae.readers.options import ReadOptions, parse_channels
+from spikecrsae.readers.read_options import ReadOptions, parse_channels
 from spikecrsae.readers.truth import read_truth
 
 __all__ = [

@@ -9,7 +9,7 @@ import numpy as np
 from spikecrsae.data.recording import Recording, check_traces
 from spikecrsae.errors import UsageError
 from spikecrsae.readers.assemble import Found, assemble
-from spikecrsae.readers.options import ReadOptions
+from spikecrsae.readers.read_options import ReadOptions
 
 _NAME = "array in memory"
 

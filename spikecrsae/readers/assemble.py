@@ -12,7 +12,7 @@ import numpy as np
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers.geometry import flatten_positions, read_probe
-from spikecrsae.readers.options import ReadOptions, parse_groups
+from spikecrsae.readers.read_options import ReadOptions, parse_groups
 
 #: Microvolts in one of the unit. The micro sign has two code points.
 _MICROVOLTS = {

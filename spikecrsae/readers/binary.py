@@ -9,7 +9,7 @@ import numpy as np
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble
-from spikecrsae.readers.options import ReadOptions, numeric_dtype, side_file
+from spikecrsae.readers.read_options import ReadOptions, numeric_dtype, side_file
 
 SUFFIXES = (".dat", ".raw", ".bin")
 #: First bytes of files that are no samples from the beginning on.

@@ -12,7 +12,7 @@ import numpy as np
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble, one_line
-from spikecrsae.readers.options import ReadOptions
+from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import attribute, check_traces, items_of, open_hdf5, whole
 
 _RATE_NAMES = ("sampling_frequency", "sampling_rate", "samplingrate", "sample_rate", "fs", "sr")

@@ -10,7 +10,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import Found
 from spikecrsae.readers.hdf5 import number, recording_from, shape_along, slicer, text, unwritten
-from spikecrsae.readers.options import ReadOptions
+from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import attribute, whole
 
 

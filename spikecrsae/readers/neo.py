@@ -13,7 +13,7 @@ from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.neo_checks import check_files
 from spikecrsae.readers.neo_signals import recording_over
-from spikecrsae.readers.options import ReadOptions
+from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import folders_below
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from spikecrsae.data.recording import Recording, joined
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble, microvolts
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
-from spikecrsae.readers.options import ReadOptions, parse_channels
+from spikecrsae.readers.read_options import ReadOptions, parse_channels
 
 #: Names of the stream with the neurons, beside auxiliary inputs, field potentials and synchronisation.
 _NEURAL = re.compile(r"RH[DS]2000 amplifier channel|imec\d*\.ap|WB-Wideband")

@@ -11,7 +11,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, start_time, text, unwritten
-from spikecrsae.readers.options import ReadOptions
+from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import attribute, items_of, whole
 
 #: Intervals of time stamps may differ from their mean by this fraction.

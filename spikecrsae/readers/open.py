@@ -19,7 +19,7 @@ from spikecrsae.readers.hdf5 import read_hdf5
 from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
-from spikecrsae.readers.options import ReadOptions, side_file, with_side_file
+from spikecrsae.readers.read_options import ReadOptions, side_file, with_side_file
 from spikecrsae.system.files import refuse_unreadable
 from spikecrsae.system.safe_hdf5 import open_hdf5, read_guarded
 

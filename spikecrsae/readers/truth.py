@@ -20,8 +20,8 @@ from spikecrsae.readers.hdf5 import stored_rate
 from spikecrsae.readers.mearec import is_mearec
 from spikecrsae.readers.nwb import is_nwb
 from spikecrsae.readers.open import open_recording
-from spikecrsae.readers.options import ReadOptions
 from spikecrsae.readers.phy_names import ORIGINAL, check_clusters
+from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.files import refuse_unreadable
 from spikecrsae.system.safe_hdf5 import load_npy, open_hdf5, read_guarded, whole
 from spikecrsae.system.text import counted, read_text

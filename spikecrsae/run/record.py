@@ -18,7 +18,7 @@ from spikecrsae.data.intervals import seconds
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import Sorting
 from spikecrsae.errors import UsageError
-from spikecrsae.readers.options import ReadOptions, with_side_file
+from spikecrsae.readers.read_options import ReadOptions, with_side_file
 from spikecrsae.results.model_file import load_checkpoint
 from spikecrsae.system.files import measured
 from spikecrsae.system.json_values import to_json

@@ -23,11 +23,6 @@ class Tradeoff:
     miss: np.ndarray
     false_alarm: np.ndarray
 
-    def to_csv(self) -> str:
-        """The table as text with the header threshold,miss,false_alarm."""
-        rows = zip(self.threshold, self.miss, self.false_alarm, strict=True)
-        return "threshold,miss,false_alarm\n" + "".join(f"{t:.7g},{m:.6f},{f:.6f}\n" for t, m, f in rows)
-
 
 def tradeoff_curve(
     truth: np.ndarray, test: np.ndarray, amplitudes: np.ndarray, tolerance: int, n_thresholds: int = 200

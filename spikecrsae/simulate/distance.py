@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from spikecrsae.errors import UsageError
-from spikecrsae.simulate.waveforms import unit_norm
+from spikecrsae.simulate.shapes import unit_norm
 
 
 def best_correlations(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
-from spikecrsae.simulate.config import PAPER_AMPLITUDE, SimulationConfig
-from spikecrsae.simulate.trains import Train, draw_trains
-from spikecrsae.simulate.waveforms import (
+from spikecrsae.simulate.firing import Train, draw_trains
+from spikecrsae.simulate.settings import PAPER_AMPLITUDE, SimulationConfig
+from spikecrsae.simulate.shapes import (
     PAPER_SPAN_MS,
     TETRODE_SPAN_MS,
     add_spikes,

@@ -8,8 +8,8 @@ import numpy as np
 
 from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.errors import UsageError
-from spikecrsae.simulate.config import PAPER_AMPLITUDE
-from spikecrsae.simulate.waveforms import add_spikes, paper_templates
+from spikecrsae.simulate.settings import PAPER_AMPLITUDE
+from spikecrsae.simulate.shapes import add_spikes, paper_templates
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,6 @@ class PaperSimulation:
             units,
             self.windows.shape[-1] - self.templates.shape[-1] + 1,
         )
-
-    def dense_codes(self) -> np.ndarray:
-        """All true codes, (n_windows, n_units, n_positions) float32."""
-        n_positions = self.windows.shape[-1] - self.templates.shape[-1] + 1
-        codes = np.zeros((*self.positions.shape[:2], n_positions), np.float32)
-        np.put_along_axis(codes, self.positions, self.amplitudes.astype(np.float32), axis=-1)
-        return codes
 
 
 def paper_windows(n_windows: int = 1000, snr_db: float = 16.0, seed: int = 0) -> PaperSimulation:

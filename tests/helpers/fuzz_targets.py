@@ -24,7 +24,7 @@ from spikecrsae.data.intervals import parse_intervals
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import SpikeCRsAEError
 from spikecrsae.readers import open_recording, parse_channels, read_probe, read_truth
-from spikecrsae.readers.options import parse_groups, with_side_file
+from spikecrsae.readers.read_options import parse_groups, with_side_file
 from spikecrsae.results.folder import read_sorting
 
 #: Samples in the seeds: small files are mutated where it matters.

@@ -17,7 +17,7 @@ from spikecrsae.data.intervals import parse_intervals
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.errors import SpikeCRsAEError, UsageError
 from spikecrsae.readers import ReadOptions, parse_channels
-from spikecrsae.readers.options import parse_groups
+from spikecrsae.readers.read_options import parse_groups
 from spikecrsae.system import safe_hdf5
 
 CORPUS = Path(__file__).parents[1] / "fuzz_corpus"

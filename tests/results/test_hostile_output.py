@@ -21,7 +21,7 @@ from helpers.command_line import refused, spikecrsae
 from spikecrsae.cli.main import cli
 from spikecrsae.errors import OutputError
 from spikecrsae.exports.export import FORMATS, default_place, export
-from spikecrsae.exports.folder import ExportFolder
+from spikecrsae.exports.export_folder import ExportFolder
 from spikecrsae.progress import Observer
 from spikecrsae.report.figures import FORMATS as FIGURE_FORMATS
 from spikecrsae.report.figures import figure_file, result_figures

@@ -18,7 +18,7 @@ from helpers.recordings import cut_recording
 from helpers.sortings import RUN, files_of, make_sorting, modifies, write_result
 from helpers.stopped_runs import finished, start, wait_for_stage
 
-from spikecrsae.exports.folder import ExportFolder
+from spikecrsae.exports.export_folder import ExportFolder
 from spikecrsae.results.folder import ResultFolder, read_sorting
 
 OLD = ("--seed", "5", "--detection-threshold", "6")

@@ -169,7 +169,6 @@ def test_tradeoff_by_hand():
     np.testing.assert_array_equal(curve.threshold, [20, 40, 60, 80])
     np.testing.assert_allclose(curve.miss, [0.25, 0.25, 0.5, 0.75])
     np.testing.assert_allclose(curve.false_alarm, [0.25, 0, 0, 0])
-    assert curve.to_csv().splitlines()[:2] == ["threshold,miss,false_alarm", "20,0.250000,0.250000"]
 
 
 def test_tradeoff_starts_at_the_score_and_misses_grow():
@@ -184,7 +183,7 @@ def test_tradeoff_starts_at_the_score_and_misses_grow():
 
 
 def test_tradeoff_edges():
-    assert tradeoff_curve(train(5), train(), np.array([]), 4).to_csv() == "threshold,miss,false_alarm\n"
+    assert not len(tradeoff_curve(train(5), train(), np.array([]), 4).threshold)
     with pytest.raises(InputError, match="no spikes"):
         tradeoff_curve(train(), train(5), np.array([1.0]), 4)
     with pytest.raises(InputError, match="amplitudes"):

@@ -8,12 +8,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from helpers.dense_code import dense
 from scipy.signal import welch
 
 from spikecrsae.errors import OutputError, UsageError
 from spikecrsae.readers import open_recording, read_truth
 from spikecrsae.readers.intracellular import detect_spikes
-from spikecrsae.readers.options import ReadOptions
+from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.simulate import (
     SimulationConfig,
     paper_windows,
@@ -22,7 +23,7 @@ from spikecrsae.simulate import (
     write_simulation,
 )
 from spikecrsae.simulate.distance import best_correlations
-from spikecrsae.simulate.waveforms import paper_templates
+from spikecrsae.simulate.shapes import paper_templates
 
 OFF_DIAGONAL = ~np.eye(4, dtype=bool)
 
@@ -89,7 +90,7 @@ def test_paper_windows_are_the_model_plus_noise(windows):
     clean = np.stack(
         [
             sum(np.convolve(code, h[0]) for code, h in zip(codes, windows.templates, strict=True))
-            for codes in windows.dense_codes()
+            for codes in (dense(windows.code(k)) for k in range(200))
         ]
     )
     noise = windows.windows[:, 0] - clean
@@ -111,10 +112,6 @@ def test_paper_codes_have_the_stated_statistics(windows):
     assert (np.abs(first - second) < 18).any()
     # Uniform over the window.
     assert np.histogram(windows.positions, bins=4, range=(0, 983))[0] == pytest.approx(600, rel=0.15)
-
-
-def test_paper_code_as_events_is_the_dense_code(windows):
-    np.testing.assert_array_equal(windows.code(7).to_dense(), windows.dense_codes()[7])
 
 
 def test_paper_windows_follow_the_seed():

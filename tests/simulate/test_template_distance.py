@@ -7,7 +7,7 @@ import pytest
 
 from spikecrsae.errors import UsageError
 from spikecrsae.simulate import match_templates, perturb_templates, preset_config, simulate, template_error_db
-from spikecrsae.simulate.waveforms import paper_templates
+from spikecrsae.simulate.shapes import paper_templates
 
 
 def test_template_error_has_the_values_of_eq_29():

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spikecrsae.errors import UsageError
-from spikecrsae.simulate.config import SimulationConfig
+from spikecrsae.simulate.settings import SimulationConfig
 
 #: Number of spikes in a burst, first and last possible.
 BURST_SIZE = (2, 6)
