@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from spikecrsae.api.messages import speaks_python
-from spikecrsae.data.sorting import Sorting as SortingData
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import UsageError
 from spikecrsae.results.tables import spike_columns, unit_columns
 from spikecrsae.system.text import counted

@@ -12,7 +12,7 @@ from spikecrsae.cli.options import Command, narrated, option, tolerance_option
 from spikecrsae.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from spikecrsae.data.sorting import Sorting
+    from spikecrsae.data.sorting import SortingData
     from spikecrsae.report.html import Truth
 
 _REPORT = "report.html"
@@ -81,7 +81,7 @@ def report(
 
 
 def _figures(
-    sorting: Sorting, run: dict, truth: Truth | None, kinds: tuple[str, ...], narrator: console.Narrator
+    sorting: SortingData, run: dict, truth: Truth | None, kinds: tuple[str, ...], narrator: console.Narrator
 ) -> dict[str, bytes]:
     """Every figure of a sorting in these formats, by file name."""
     from spikecrsae.report.figures import figure_file, result_figures
@@ -122,7 +122,7 @@ def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
     return output
 
 
-def _truth(sorting: Sorting, path: Path, tolerance_ms: float) -> Truth:
+def _truth(sorting: SortingData, path: Path, tolerance_ms: float) -> Truth:
     """How the sorting compares with known spikes, for the page."""
     from spikecrsae.readers import read_truth
     from spikecrsae.report.html import Truth

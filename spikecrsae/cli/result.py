@@ -14,7 +14,7 @@ from spikecrsae.system.text import counted
 if TYPE_CHECKING:
     import numpy as np
 
-    from spikecrsae.data.sorting import Sorting
+    from spikecrsae.data.sorting import SortingData
     from spikecrsae.pipeline.sort import Outcome
 
 #: Columns of the unit table that are shown, with their headings; units.csv has them all.
@@ -76,7 +76,7 @@ def show_outcome(
     return EXIT_NO_UNITS
 
 
-def print_units(sorting: Sorting) -> None:
+def print_units(sorting: SortingData) -> None:
     """The table of units, with a picture of each template on its peak channel where there is room for it."""
     from spikecrsae.cli import sketch
 
@@ -91,13 +91,13 @@ def print_units(sorting: Sorting) -> None:
     console.print_table(headings, rows)
 
 
-def _cell(sorting: Sorting, name: str, row: int) -> Any:
+def _cell(sorting: SortingData, name: str, row: int) -> Any:
     """A unit's value; for its channel the recording's name of that, which a choice of channels does not change."""
     value, ids = sorting.units[name][row], sorting.channels.get("ids")
     return ids[value] if name == "peak_channel" and ids is not None and len(ids) == sorting.n_channels else value
 
 
-def _on_peak_channels(sorting: Sorting) -> list[np.ndarray]:
+def _on_peak_channels(sorting: SortingData) -> list[np.ndarray]:
     """The template of each unit on the channel where it is largest, (n_times,)."""
     return [template[abs(template).max(axis=1).argmax()] for template in sorting.templates]
 
@@ -112,7 +112,7 @@ def _document(outcome: Outcome, folder: Path) -> dict[str, Any]:
     }
 
 
-def sorting_document(sorting: Sorting) -> dict[str, Any]:
+def sorting_document(sorting: SortingData) -> dict[str, Any]:
     """What is to be said of a sorting as JSON: its size, what was left out, and every unit with all its columns."""
     from spikecrsae.data.intervals import seconds
 
@@ -126,7 +126,7 @@ def sorting_document(sorting: Sorting) -> dict[str, Any]:
     }
 
 
-def unit_document(sorting: Sorting, row: int) -> dict[str, Any]:
+def unit_document(sorting: SortingData, row: int) -> dict[str, Any]:
     """One unit, by its row of the unit table."""
     columns = {name: values[row] for name, values in sorting.units.items() if name != "unit"}
     return {"unit": sorting.unit_ids[row], **columns}

@@ -17,7 +17,7 @@ from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.text import cell_text
 
 if TYPE_CHECKING:
-    from spikecrsae.data.sorting import Sorting
+    from spikecrsae.data.sorting import SortingData
     from spikecrsae.score import Comparison, UnitScore
 
 _CURVE = "tradeoff.csv"
@@ -167,7 +167,7 @@ def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
     return "give -o, the folder it goes to." if curves else "no unit matches the truth."
 
 
-def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: Sorting) -> list[Path]:
+def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: SortingData) -> list[Path]:
     """Write tradeoff.csv with all curves and a figure of each, listed in the manifest if the folder is a result."""
     from spikecrsae.report.figures import figure_file, tradeoff_figures
     from spikecrsae.report.pictures import tradeoff_pictures

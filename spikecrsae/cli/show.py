@@ -14,7 +14,7 @@ from spikecrsae.system.json_values import to_json
 from spikecrsae.system.text import counted
 
 if TYPE_CHECKING:
-    from spikecrsae.data.sorting import Sorting
+    from spikecrsae.data.sorting import SortingData
 
 #: Units of the quality columns that have one; {unit} is the recording's.
 _MEASURED_IN = {
@@ -57,7 +57,7 @@ def show(sorting: Path, unit: int | None, as_json: bool, narrator: console.Narra
         click.echo(f"{counted(len(stored.spikes), 'spike')} of {counted(stored.n_units, 'unit')} in {stored.sorted_s:.1f} s")
 
 
-def _row(sorting: Sorting, unit: int, path: Path) -> int:
+def _row(sorting: SortingData, unit: int, path: Path) -> int:
     """Place of a unit in the unit table; UsageError where it has none."""
     ids = sorting.unit_ids.tolist()
     if unit not in ids:
@@ -65,7 +65,7 @@ def _row(sorting: Sorting, unit: int, path: Path) -> int:
     return ids.index(unit)
 
 
-def _decisions(sorting: Sorting, row: int) -> list[dict[str, Any]]:
+def _decisions(sorting: SortingData, row: int) -> list[dict[str, Any]]:
     """The curation's decisions in which a unit had a part, under the name that it had there."""
     if "curation_id" not in sorting.units:
         return []
@@ -73,7 +73,7 @@ def _decisions(sorting: Sorting, row: int) -> list[dict[str, Any]]:
     return [decision for decision in sorting.curation if name in decision["units"]]
 
 
-def _intervals(sorting: Sorting, row: int) -> Any:
+def _intervals(sorting: SortingData, row: int) -> Any:
     """Counts of a unit's inter-spike intervals in _ISI_BINS bins up to _ISI_MS, (n_bins,), and of all of them."""
     import numpy as np
 
@@ -81,7 +81,7 @@ def _intervals(sorting: Sorting, row: int) -> Any:
     return np.histogram(intervals, _ISI_BINS, (0, _ISI_MS))[0], len(intervals)
 
 
-def _document(sorting: Sorting, row: int) -> dict[str, Any]:
+def _document(sorting: SortingData, row: int) -> dict[str, Any]:
     from spikecrsae.cli.result import unit_document
 
     return {
@@ -94,7 +94,7 @@ def _document(sorting: Sorting, row: int) -> dict[str, Any]:
     }
 
 
-def _show_unit(sorting: Sorting, row: int) -> None:
+def _show_unit(sorting: SortingData, row: int) -> None:
     from spikecrsae.cli import sketch
 
     fine = sketch.can_show()
@@ -117,7 +117,7 @@ def _show_unit(sorting: Sorting, row: int) -> None:
 _DECISION = ("decision", "units", "statistic", "level")
 
 
-def _show_columns(sorting: Sorting, row: int) -> None:
+def _show_columns(sorting: SortingData, row: int) -> None:
     """Every column of the unit table, a line each."""
     click.echo(f"unit {sorting.unit_ids[row]}, {counted(len(sorting.spike_samples(sorting.unit_ids[row])), 'spike')}")
     for name, values in sorting.units.items():
@@ -127,7 +127,7 @@ def _show_columns(sorting: Sorting, row: int) -> None:
         console.say(f"  {name:<22} {text:>10} {unit}".rstrip())
 
 
-def _show_template(sorting: Sorting, row: int, fine: bool) -> None:
+def _show_template(sorting: SortingData, row: int, fine: bool) -> None:
     """The template on every channel, all to the same scale, as many side by side as the terminal has room for."""
     from spikecrsae.cli import sketch
 
@@ -149,7 +149,7 @@ def _show_template(sorting: Sorting, row: int, fine: bool) -> None:
             click.echo("  ".join(line).rstrip())
 
 
-def _show_intervals(sorting: Sorting, row: int, fine: bool) -> None:
+def _show_intervals(sorting: SortingData, row: int, fine: bool) -> None:
     from spikecrsae.cli import sketch
 
     counts, n = _intervals(sorting, row)

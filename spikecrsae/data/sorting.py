@@ -20,7 +20,7 @@ LARGEST_UNIT = 2**31 - 2
 
 
 @dataclass(frozen=True)
-class Sorting:
+class SortingData:
     """Spikes and units of one recording.
 
     spikes: SPIKE_DTYPE, sorted by sample. unit_ids (n_units,) int32. units: one array (n_units,) per column of units.csv.
@@ -99,7 +99,7 @@ class Sorting:
         """Times of samples in seconds on the recording's own clock."""
         return samples / self.sampling_frequency + self.start_time_s
 
-    def placed(self, recording: Recording) -> Sorting:
+    def placed(self, recording: Recording) -> SortingData:
         """This sorting of a recording's time range as one of the whole recording, with the table of its parts: samples count
         from the recording's first, and what lies outside of the range is left out."""
         parts = recording.parts

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 #: Waveforms go from so long before a spike to so long after it.
@@ -28,22 +28,22 @@ class Signal:
     highpassed: Callable[[int, int], np.ndarray]
 
 
-def used_channels(sorting: Sorting) -> np.ndarray:
+def used_channels(sorting: SortingData) -> np.ndarray:
     """Positions of the channels that were sorted; flat and saturated ones are left out."""
     return np.flatnonzero(~np.asarray(sorting.channels.get("masked", np.zeros(sorting.n_channels)), bool))
 
 
-def channel_groups(sorting: Sorting) -> np.ndarray:
+def channel_groups(sorting: SortingData) -> np.ndarray:
     """Number of every channel's group (n_channels,), from 0 in the order of their names."""
     return np.unique(sorting.channels.get("groups", np.zeros(sorting.n_channels)), return_inverse=True)[1]
 
 
-def peak_channels(sorting: Sorting) -> np.ndarray:
+def peak_channels(sorting: SortingData) -> np.ndarray:
     """Channel (n_units,) of each template's largest absolute deflection."""
     return np.abs(sorting.templates).max(axis=2).argmax(axis=1) if sorting.n_units else np.zeros(0, np.int64)
 
 
-def channel_positions(sorting: Sorting) -> np.ndarray:
+def channel_positions(sorting: SortingData) -> np.ndarray:
     """Positions (n_channels, 2) in um, all distinct: the recording's, or where it has none, channels 20 um apart in a column
     for each group, the columns 200 um apart."""
     known = sorting.channels.get("positions")
@@ -63,12 +63,12 @@ def centred(templates: np.ndarray, peak_index: np.ndarray) -> np.ndarray:
     return wide
 
 
-def half_window(sorting: Sorting) -> int:
+def half_window(sorting: SortingData) -> int:
     """Samples from the first of a waveform to its spike."""
     return max(2, ms_to_samples(HALF_WINDOW_MS, sorting.sampling_frequency))
 
 
-def waveforms(sorting: Sorting, signal: Signal, chunks: slice = slice(None)) -> Iterator[tuple[slice, np.ndarray]]:
+def waveforms(sorting: SortingData, signal: Signal, chunks: slice = slice(None)) -> Iterator[tuple[slice, np.ndarray]]:
     """High-passed waveforms (n, 2 half_window, n_used) of the spikes, a stretch of recording at a time, each with the rows of
     the spike table that it belongs to. The spike is in the middle; beyond the recording's ends there are zeros."""
     half, size = half_window(sorting), s_to_samples(_CHUNK_S, sorting.sampling_frequency)
@@ -83,7 +83,7 @@ def waveforms(sorting: Sorting, signal: Signal, chunks: slice = slice(None)) -> 
             yield slice(first, last), padded[(samples[first:last] - start)[:, None] + window]
 
 
-def features(sorting: Sorting, signal: Signal) -> np.ndarray:
+def features(sorting: SortingData, signal: Signal) -> np.ndarray:
     """First principal components (n_spikes, N_COMPONENTS, n_used) of every spike's waveform on each channel, float32. All
     channels and units share the components, which are learnt from stretches all over the recording. The mean is not taken off,
     and the components point along it: the first is large and positive for a spike, as Phy needs it to find its depth."""

@@ -10,7 +10,7 @@ import numpy as np
 from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.data.intervals import NONE, in_any
-from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.decode.blocks import DecodedChunk, Decoding
 from spikecrsae.decode.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.decode.quality import Evidence, label_units, unit_columns
@@ -208,7 +208,7 @@ class DecodedUnits:
     drift: np.ndarray | None = None
 
 
-def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFacts) -> Sorting:
+def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFacts) -> SortingData:
     """Build the Sorting of the decoded spikes, the largest amplitude first.
 
     Left out are units without a spike, units that are not reported, spikes in excluded intervals, and outliers (see confidence).
@@ -232,7 +232,7 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     columns |= _model_columns(units, order, errors, columns["amplitude"])
     peak_channel = np.flatnonzero(facts.usable)[np.abs(mean).max(axis=2).argmax(axis=1)]
     prior = {"spread": model.spread[order], "penalty": model.penalty[order], "whitened_norm": np.sqrt(model.energy)[order]}
-    return Sorting(
+    return SortingData(
         spikes=table,
         unit_ids=np.arange(len(order), dtype=np.int32),
         sampling_frequency=facts.sampling_frequency,

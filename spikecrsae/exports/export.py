@@ -15,7 +15,7 @@ import numpy as np
 
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.data.waveforms import Signal, used_channels
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError
 from spikecrsae.exports.export_folder import ExportFolder
@@ -96,7 +96,7 @@ def check_place(place: str | Path, kind: str, overwrite: bool = False) -> None:
         raise OutputError(f"{place} exists and is not overwritten; give --overwrite, or another name with -o.")
 
 
-def find_recording(source: str | Path, sorting: Sorting, run: dict, kind: str, options: dict) -> Recording | None:
+def find_recording(source: str | Path, sorting: SortingData, run: dict, kind: str, options: dict) -> Recording | None:
     """The recording that was sorted, for a format that takes something from it: where run.json says it was, or beside the
     sorting at `source`.
 
@@ -123,7 +123,12 @@ def find_recording(source: str | Path, sorting: Sorting, run: dict, kind: str, o
 
 
 def export(
-    sorting: Sorting, run: dict, kind: str, place: str | Path, recording: Recording | None = None, overwrite: bool = False
+    sorting: SortingData,
+    run: dict,
+    kind: str,
+    place: str | Path,
+    recording: Recording | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the sorting in the format `kind` (one of FORMATS) to `place`, whole or not at all; returns the path.
 
@@ -149,7 +154,9 @@ def export(
     return place
 
 
-def _files(sorting: Sorting, run: dict, kind: str, place: Path, recording: Recording | None) -> dict[str, Iterable[bytes]]:
+def _files(
+    sorting: SortingData, run: dict, kind: str, place: Path, recording: Recording | None
+) -> dict[str, Iterable[bytes]]:
     if kind == "csv":
         return {"spikes.csv": spikes_csv(sorting), "units.csv": [units_csv(sorting)]}
     signal = None if recording is None else _signal(sorting, run, recording)
@@ -159,14 +166,14 @@ def _files(sorting: Sorting, run: dict, kind: str, place: Path, recording: Recor
     return klusters_files(sorting, re.sub(r"[^\w.+ -]", "_", told).lstrip(".") or "sorting", signal)
 
 
-def _file(sorting: Sorting, run: dict, kind: str, recording: Recording | None) -> bytes:
+def _file(sorting: SortingData, run: dict, kind: str, recording: Recording | None) -> bytes:
     provenance = json.dumps(run, indent=2, ensure_ascii=False)
     if kind == "nwb":
         return nwb_file(sorting, provenance, _session_start(recording))
     return neo_file(sorting) if kind == "neo" else mat_file(sorting, provenance)
 
 
-def _check_recording(sorting: Sorting, recording: Recording) -> None:
+def _check_recording(sorting: SortingData, recording: Recording) -> None:
     facts = [(x.n_samples, x.n_channels, x.sampling_frequency) for x in (recording, sorting)]
     if facts[0] != facts[1]:
         here, sorted_ = (f"{n} samples on {c} channels at {fs:g} Hz" for n, c, fs in facts)
@@ -176,7 +183,7 @@ def _check_recording(sorting: Sorting, recording: Recording) -> None:
         )
 
 
-def _signal(sorting: Sorting, run: dict, recording: Recording) -> Signal:
+def _signal(sorting: SortingData, run: dict, recording: Recording) -> Signal:
     """The recording with the high-pass filter and the common reference that it was sorted with."""
     config = Config().with_values(run.get("config", {}), origin="run.json").preprocess
     sos, margin = design_filter(config, recording.sampling_frequency)

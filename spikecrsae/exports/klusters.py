@@ -11,7 +11,7 @@ from xml.etree import ElementTree as xml
 
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.data.waveforms import (
     N_COMPONENTS,
     Signal,
@@ -32,7 +32,7 @@ _FULL_SCALE = 32_000
 _AMPLIFICATION = 1000
 
 
-def klusters_files(sorting: Sorting, base: str, signal: Signal | None) -> dict[str, Iterable[bytes]]:
+def klusters_files(sorting: SortingData, base: str, signal: Signal | None) -> dict[str, Iterable[bytes]]:
     """The files, name -> pieces of content; base stands before the endings, whose numbers are the groups, from 1.
 
     Without the recording (`signal` None) there is no .fet and no .spk; NeuroScope shows the clusters, Klusters needs them.
@@ -57,7 +57,7 @@ def _lines(numbers: Iterable[int]) -> bytes:
     return "".join(f"{number}\n" for number in numbers).encode()
 
 
-def _step(sorting: Sorting) -> float:
+def _step(sorting: SortingData) -> float:
     """Value of one stored number, in the sorting's amplitude_unit: 1 where waveforms fit into 16 bits so, as ADC counts do."""
     largest = 3 * float(np.abs(sorting.templates).max(initial=0))
     return 1.0 if sorting.amplitude_unit == "ADC" and largest < _FULL_SCALE else max(largest, 1e-3) / _FULL_SCALE
@@ -71,14 +71,14 @@ def _features(components: np.ndarray, samples: np.ndarray) -> bytes:
     return (f"{table.shape[1]}\n" + "".join(" ".join(map(str, row)) + "\n" for row in table.tolist())).encode()
 
 
-def _waveforms(sorting: Sorting, signal: Signal, mine: np.ndarray, channels: np.ndarray, step: float) -> Iterable[bytes]:
+def _waveforms(sorting: SortingData, signal: Signal, mine: np.ndarray, channels: np.ndarray, step: float) -> Iterable[bytes]:
     """The waveforms of the spikes in rows `mine`, 16 bits a number, all channels of a sample together."""
     for rows, windows in waveforms(sorting, signal):
         chosen = windows[mine[(mine >= rows.start) & (mine < rows.stop)] - rows.start][:, :, channels]
         yield np.clip(np.round(chosen / step), -_FULL_SCALE, _FULL_SCALE).astype("<i2").tobytes()
 
 
-def _parameters(sorting: Sorting, used: np.ndarray, step: float) -> bytes:
+def _parameters(sorting: SortingData, used: np.ndarray, step: float) -> bytes:
     """The .xml: what Klusters, NeuroScope and ndManager need to know."""
     groups, half = channel_groups(sorting), half_window(sorting)
     microvolts = step if sorting.amplitude_unit == "uV" else 1.0

@@ -7,10 +7,10 @@ import re
 
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 
 
-def mat_file(sorting: Sorting, provenance: str) -> bytes:
+def mat_file(sorting: SortingData, provenance: str) -> bytes:
     """The bytes of the .mat file; docs/formats.md lists its variables. Samples and indices count from 0, as everywhere here.
 
     provenance is run.json as text.

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 
 if TYPE_CHECKING:
     import neo
 
 
-def neo_file(sorting: Sorting) -> bytes:
+def neo_file(sorting: SortingData) -> bytes:
     """The bytes of a .mat file with the Block of neo_block."""
     from neo import NeoMatlabIO
 
@@ -22,7 +22,7 @@ def neo_file(sorting: Sorting) -> bytes:
     return file.getvalue()
 
 
-def neo_block(sorting: Sorting) -> neo.Block:
+def neo_block(sorting: SortingData) -> neo.Block:
     """One Block with one Segment and a SpikeTrain per unit, in seconds on the file's own clock.
 
     Each train is annotated with its unit and every column of units.csv, and has the sampling rate: (time - t_start) * rate,

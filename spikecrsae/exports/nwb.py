@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.data.waveforms import centred, channel_groups, peak_channels, used_channels
 from spikecrsae.errors import UsageError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 UNKNOWN_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def nwb_file(sorting: Sorting, provenance: str, session_start: datetime | None = None) -> bytes:
+def nwb_file(sorting: SortingData, provenance: str, session_start: datetime | None = None) -> bytes:
     """The bytes of the .nwb file; times are in seconds on the recording's own clock. provenance is run.json as text.
 
     Raises UsageError where pynwb is not installed.
@@ -52,13 +52,13 @@ def nwb_file(sorting: Sorting, provenance: str, session_start: datetime | None =
     return buffer.getvalue()
 
 
-def _identifier(sorting: Sorting, provenance: str) -> str:
+def _identifier(sorting: SortingData, provenance: str) -> str:
     """The same for the same sorting of the same recording."""
     checksum = json.loads(provenance).get("recording", {}).get("checksum", "")
     return hashlib.blake2b(checksum.encode() + sorting.spikes.tobytes(), digest_size=16).hexdigest()
 
 
-def _add_electrodes(file: NWBFile, sorting: Sorting) -> list:
+def _add_electrodes(file: NWBFile, sorting: SortingData) -> list:
     """One electrode per channel; returns the electrode group of each."""
     device = file.create_device(name="recording", description="the device is not known to the sorter")
     number = channel_groups(sorting)
@@ -90,7 +90,7 @@ def _add_electrodes(file: NWBFile, sorting: Sorting) -> list:
     return [group_of[group] for group in number]
 
 
-def _units(file: NWBFile, sorting: Sorting, groups: list[ElectrodeGroup]) -> Units:
+def _units(file: NWBFile, sorting: SortingData, groups: list[ElectrodeGroup]) -> Units:
     """The Units table, column by column: pynwb's own way, row by row, cannot write one without units."""
     from hdmf.common import DynamicTableRegion, VectorData
     from pynwb.misc import Units
@@ -137,13 +137,13 @@ def _ragged(column: VectorData, counts: np.ndarray) -> list[VectorData]:
     return [column, VectorIndex(name=f"{column.name}_index", data=np.cumsum(counts).astype(np.uint64), target=column)]
 
 
-def _observed(sorting: Sorting) -> np.ndarray:
+def _observed(sorting: SortingData) -> np.ndarray:
     """Intervals (n, 2) in seconds in which spikes were looked for: all but what was left out."""
     edges = np.concatenate([[0], sorting.excluded.reshape(-1), [sorting.n_samples]]).reshape(-1, 2)
     return edges[edges[:, 1] > edges[:, 0]] / sorting.sampling_frequency + sorting.start_time_s
 
 
-def _waveform_columns(sorting: Sorting, used: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
+def _waveform_columns(sorting: SortingData, used: np.ndarray) -> dict[str, tuple[str, np.ndarray]]:
     """Mean waveforms and their spread (n_units, n_times, n_used): in volts, or where no gain is known as columns of our own,
     because NWB's own are in volts."""
     name, unit, factor = ("waveform", "volts", 1e-6) if sorting.amplitude_unit == "uV" else ("template", "ADC counts", 1.0)
@@ -158,7 +158,7 @@ def _waveform_columns(sorting: Sorting, used: np.ndarray) -> dict[str, tuple[str
     }
 
 
-def _unit_columns(sorting: Sorting) -> dict[str, tuple[str, np.ndarray]]:
+def _unit_columns(sorting: SortingData) -> dict[str, tuple[str, np.ndarray]]:
     """The columns of units.csv."""
     texts = {name: values.astype(object) if values.dtype.kind == "U" else values for name, values in sorting.units.items()}
     return {name: (f"{name} of the unit, as in units.csv of spikecrsae", values) for name, values in texts.items()}

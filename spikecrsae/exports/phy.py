@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.data.waveforms import (
     Signal,
     centred,
@@ -39,7 +39,7 @@ _FLAT = (".dat", ".bin", ".raw", ".mda")
 _OWN_OF_PHY = ("n_spikes", "firing_rate", "peak_channel")
 
 
-def phy_files(sorting: Sorting, provenance: str, folder: Path, signal: Signal | None) -> dict[str, Iterable[bytes]]:
+def phy_files(sorting: SortingData, provenance: str, folder: Path, signal: Signal | None) -> dict[str, Iterable[bytes]]:
     """The files of a Phy folder that will be at `folder`, name -> pieces of content; provenance is run.json as text.
 
     Without the recording (`signal` None) there are no pc_features, and no traces or waveforms in Phy. Fewer than two spikes
@@ -95,7 +95,7 @@ def _npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _templates(sorting: Sorting, used: np.ndarray, n: int) -> np.ndarray:
+def _templates(sorting: SortingData, used: np.ndarray, n: int) -> np.ndarray:
     """(n, n_times, n_used) float32: templates with the spike in the middle and a largest deflection of 1, which Phy multiplies
     with the spikes' amplitudes; all-zero ones fill up to n."""
     wide = centred(sorting.templates, sorting.peak_index)[:, used].transpose(0, 2, 1)
@@ -113,7 +113,7 @@ def _similarity(templates: np.ndarray) -> np.ndarray:
     return (unit @ unit.T).astype(np.float32)
 
 
-def _local_channels(sorting: Sorting, used: np.ndarray, n: int) -> np.ndarray:
+def _local_channels(sorting: SortingData, used: np.ndarray, n: int) -> np.ndarray:
     """Channels (n, n_local) whose features are kept for each template, as positions among the used ones: those of the unit's
     group first, then the nearest; as many as the largest group has."""
     groups, positions = channel_groups(sorting)[used], channel_positions(sorting)[used]
@@ -126,7 +126,7 @@ def _local_channels(sorting: Sorting, used: np.ndarray, n: int) -> np.ndarray:
 
 
 def _flat_file(
-    sorting: Sorting, signal: Signal | None, used: np.ndarray, folder: Path
+    sorting: SortingData, signal: Signal | None, used: np.ndarray, folder: Path
 ) -> tuple[dict[str, Any], Iterator[bytes] | None]:
     """What params.py says about the traces with channel_map, and the pieces of recording.dat where it has to be written."""
     if signal is None:
@@ -152,7 +152,7 @@ def _stored(recording: Recording, kind: np.dtype) -> Iterator[bytes]:
         yield recording.raw(start, start + size).astype(kind).tobytes()
 
 
-def _cluster_tables(sorting: Sorting, placeholders: list[int]) -> dict[str, list[bytes]]:
+def _cluster_tables(sorting: SortingData, placeholders: list[int]) -> dict[str, list[bytes]]:
     """cluster_group.tsv, cluster_KSLabel.tsv and one file for each column of units.csv that Phy does not count by itself."""
     columns = {name: [cell(v) for v in values] for name, values in sorting.units.items() if name not in _OWN_OF_PHY}
     groups = [GROUP_OF_LABEL.get(label, "unsorted") for label in sorting.units.get("label", [""] * sorting.n_units)]

@@ -12,7 +12,7 @@ import numpy as np
 
 from spikecrsae.data.intervals import common
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.pipeline.outcome import Outcome, busiest_stretch
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 
@@ -67,7 +67,9 @@ def combined(recording: Recording, groups: Sequence[ChannelGroup], group_results
     )
 
 
-def _joint_sorting(recording: Recording, groups: list[ChannelGroup], outcomes: Mapping[ChannelGroup, Outcome]) -> Sorting:
+def _joint_sorting(
+    recording: Recording, groups: list[ChannelGroup], outcomes: Mapping[ChannelGroup, Outcome]
+) -> SortingData:
     sortings = {group: outcome.sorting for group, outcome in outcomes.items()}
     parts = list(sortings.values())
     offsets = np.cumsum([0, *(part.n_units for part in parts)])
@@ -105,7 +107,7 @@ def _joint_sorting(recording: Recording, groups: list[ChannelGroup], outcomes: M
 
 
 def _joint_curation(
-    number: Mapping[ChannelGroup, int], sortings: Mapping[ChannelGroup, Sorting]
+    number: Mapping[ChannelGroup, int], sortings: Mapping[ChannelGroup, SortingData]
 ) -> tuple[tuple[dict, ...], np.ndarray]:
     """The decisions of all groups, with the group's number, and the units' names in them, curation_id (n_units,): those of a
     group follow on those of the groups before, so that a name stands for one unit."""
@@ -129,7 +131,7 @@ def _on_channels(values: np.ndarray, group: ChannelGroup, n_channels: int) -> np
 
 
 def _channel_table(
-    recording: Recording, groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, Sorting]
+    recording: Recording, groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, SortingData]
 ) -> dict[str, np.ndarray]:
     """Columns for all channels; one in no group, or in a group that was not sorted, is masked."""
     n = recording.n_channels
@@ -151,7 +153,7 @@ def _channel_table(
     return table
 
 
-def _joint_model(groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, Sorting]) -> dict[str, np.ndarray]:
+def _joint_model(groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, SortingData]) -> dict[str, np.ndarray]:
     models = {group: sorting.model for group, sorting in sortings.items()}
     names = dict.fromkeys(name for model in models.values() for name in model)
     model = {name: np.concatenate([m[name] for m in models.values()]) for name in names if name in _PER_UNIT}
@@ -164,7 +166,7 @@ def _joint_model(groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, Sor
     return model
 
 
-def _with_example(sorting: Sorting, recording: Recording, outcomes: Mapping[ChannelGroup, Outcome]) -> Sorting:
+def _with_example(sorting: SortingData, recording: Recording, outcomes: Mapping[ChannelGroup, Outcome]) -> SortingData:
     """The sorting with the stretch in which most units of all groups fire, each group's channels through its own filter."""
     first, end = recording.time_range or (0, recording.n_samples)
     start, stop = busiest_stretch(sorting)

@@ -9,7 +9,7 @@ import numpy as np
 
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.decode.blocks import Decoding
 from spikecrsae.decode.collect import Collector, DecodedUnits, Gather, RecordingFacts, build_sorting
 from spikecrsae.pipeline.fit import Run
@@ -27,7 +27,7 @@ EXAMPLE_S = 0.1
 class Outcome:
     """All that a run gives: the sorting, the model for `apply`, and the facts about the run."""
 
-    sorting: Sorting
+    sorting: SortingData
     checkpoint: dict[str, Any]
     stage_seconds: dict[str, float]
     device: str
@@ -110,7 +110,7 @@ def _checkpoint(recording: Recording, learned: Learned, config: Config) -> dict[
     }
 
 
-def _with_example(sorting: Sorting, view: PreprocessedRecording, survey: Survey) -> Sorting:
+def _with_example(sorting: SortingData, view: PreprocessedRecording, survey: Survey) -> SortingData:
     """The sorting with the stretch of EXAMPLE_S of high-passed traces in which most units fire."""
     start, stop = busiest_stretch(sorting)
     traces = np.zeros((stop - start, sorting.n_channels), np.float32)
@@ -118,7 +118,7 @@ def _with_example(sorting: Sorting, view: PreprocessedRecording, survey: Survey)
     return replace(sorting, example=traces, example_start=start)
 
 
-def busiest_stretch(sorting: Sorting) -> tuple[int, int]:
+def busiest_stretch(sorting: SortingData) -> tuple[int, int]:
     """(start, stop) of the EXAMPLE_S in which most units fire."""
     length = min(s_to_samples(EXAMPLE_S, sorting.sampling_frequency), sorting.n_samples)
     bins = sorting.spikes["sample"] // length

@@ -36,7 +36,7 @@ from spikecrsae.config import PreprocessConfig
 from spikecrsae.csc.pursuit import shift_in_time
 from spikecrsae.data.intervals import in_any, widened
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError, ReadError
 from spikecrsae.pipeline.learned import LearnedCache
 from spikecrsae.pipeline.outcome import Outcome
@@ -116,7 +116,7 @@ def self_test(
     )
 
 
-def draw_copies(sorting: Sorting, seed: int) -> Copies:
+def draw_copies(sorting: SortingData, seed: int) -> Copies:
     """Times, scales and shifts of the copies of every unit.
 
     Times are uniform over the samples that keep REST_MS from the unit's own spikes and from each other, and a template from
@@ -214,7 +214,7 @@ def _added(values: np.ndarray, added: np.ndarray) -> np.ndarray:
     return np.clip(values.astype(np.int64) + np.rint(added).astype(np.int64), limits.min, limits.max).astype(values.dtype)
 
 
-def judge(sorting: Sorting, copies: Copies, again: Sorting | None) -> dict[str, np.ndarray]:
+def judge(sorting: SortingData, copies: Copies, again: SortingData | None) -> dict[str, np.ndarray]:
     """The columns of the self-test, (n_units,) each, by the definitions of this module; `again` is the sorting of the hybrid
     recording, None where there is none.
 
@@ -257,7 +257,7 @@ class _Events:
     weight: np.ndarray
 
     @classmethod
-    def of(cls, sorting: Sorting, copies: Copies, weight: np.ndarray) -> _Events:
+    def of(cls, sorting: SortingData, copies: Copies, weight: np.ndarray) -> _Events:
         sample = np.concatenate([sorting.spikes["sample"], copies.sample])
         worth = np.concatenate([np.zeros(len(sorting.spikes)), weight[copies.unit]])
         order = np.argsort(sample, kind="stable")

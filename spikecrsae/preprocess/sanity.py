@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.system.text import counted
 from spikecrsae.units import s_to_samples
 
@@ -46,7 +46,7 @@ def of_facts(recording: Recording) -> tuple[str, ...]:
     return tuple(remarks)
 
 
-def of_result(used: Recording, sorting: Sorting) -> tuple[str, ...]:
+def of_result(used: Recording, sorting: SortingData) -> tuple[str, ...]:
     """All remarks that need the numbers: on those of the channels that were used, their noise, and the templates found in
     them."""
     noise = np.asarray(sorting.channels["noise_level"])

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError, SpikeCRsAEError
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import stored_rate
@@ -91,7 +91,7 @@ def read_truth(
     recording_fs: float | None,
     *,
     truth_channel: int | None = None,
-    recording: Recording | Sorting | None = None,
+    recording: Recording | SortingData | None = None,
     threshold: float | None = None,
     unit: str | None = None,
     options: ReadOptions | None = None,

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.report import svg
 from spikecrsae.report.pictures import (
     color_class,
@@ -43,7 +43,7 @@ _LONGEST = 200
 _FONTS = "DejaVu Sans, Helvetica, Arial, sans-serif"
 
 
-def result_figures(sorting: Sorting, run: Mapping, tradeoffs: Mapping[str, Picture] | None = None) -> dict[str, Drawing]:
+def result_figures(sorting: SortingData, run: Mapping, tradeoffs: Mapping[str, Picture] | None = None) -> dict[str, Drawing]:
     """Return every figure of a sorting by its file name without ending: those of the report, a unit's on one sheet.
 
     run: what run.json holds. tradeoffs: a picture per truth unit. What the sorting does not hold is left out.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.report.pictures import (
     color_class,
     cross_correlogram_picture,
@@ -55,7 +55,7 @@ class Truth:
     curves: Mapping[str, Tradeoff]
 
 
-def report_html(sorting: Sorting, run: Mapping, truth: Truth | None = None) -> str:
+def report_html(sorting: SortingData, run: Mapping, truth: Truth | None = None) -> str:
     """The whole page. run: what run.json holds; whatever of it is missing is left out."""
     recording = run.get("recording") or {}
     name = Path(str(recording.get("path") or "a recording")).name
@@ -89,7 +89,7 @@ def report_html(sorting: Sorting, run: Mapping, truth: Truth | None = None) -> s
     )
 
 
-def _subtitle(sorting: Sorting, run: Mapping) -> str:
+def _subtitle(sorting: SortingData, run: Mapping) -> str:
     made = [f"sorted by spikecrsae {run['spikecrsae']}"] if "spikecrsae" in run else []
     made += [str(run["began"]).replace("T", " ").replace("+00:00", " UTC")] if "began" in run else []
     return escape(" · ".join(made))
@@ -111,7 +111,7 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f'<dl class="tiles">{tiles}</dl>'
 
 
-def _summary(sorting: Sorting, run: Mapping) -> str:
+def _summary(sorting: SortingData, run: Mapping) -> str:
     recording = run.get("recording") or {}
     labels = [label_of(sorting, index) for index in range(sorting.n_units)]
     kinds = ", ".join(f"{labels.count(kind)} {kind}" for kind in ("single", "multi", "noise") if kind in labels)
@@ -144,7 +144,7 @@ def _summary(sorting: Sorting, run: Mapping) -> str:
     )
 
 
-def _left_out(sorting: Sorting) -> str:
+def _left_out(sorting: SortingData) -> str:
     """The intervals that were left out, on the recording's own clock."""
     if not len(sorting.excluded):
         return ""
@@ -154,19 +154,19 @@ def _left_out(sorting: Sorting) -> str:
     return f"<details><summary>Intervals left out</summary>{inner}</details>"
 
 
-def _signal(sorting: Sorting) -> str:
+def _signal(sorting: SortingData) -> str:
     picture = traces_picture(sorting)
     return _figure(picture) if picture else '<p class="none">This sorting holds no example of its signal.</p>'
 
 
-def _units(sorting: Sorting, run: Mapping) -> str:
+def _units(sorting: SortingData, run: Mapping) -> str:
     if not sorting.n_units:
         return '<p class="none">No unit was found.</p>'
     units = "".join(_unit(sorting, index, run) for index in range(sorting.n_units))
     return unit_table(sorting) + _chooser(sorting) + units
 
 
-def _chooser(sorting: Sorting) -> str:
+def _chooser(sorting: SortingData) -> str:
     """Buttons that show and hide units; the script brings them to life, without it all units are shown."""
     buttons = "".join(
         f'<button type="button" class="{color_class(index)}" data-unit="{unit}" aria-pressed="true">'
@@ -182,7 +182,7 @@ def _chooser(sorting: Sorting) -> str:
     )
 
 
-def _unit(sorting: Sorting, index: int, run: Mapping) -> str:
+def _unit(sorting: SortingData, index: int, run: Mapping) -> str:
     unit, label = int(sorting.unit_ids[index]), label_of(sorting, index)
     pictures = unit_pictures(sorting, index, run)
     figures = "".join(_figure(picture, "template" if picture.title == "Template" else "") for picture in pictures)
@@ -193,7 +193,7 @@ def _unit(sorting: Sorting, index: int, run: Mapping) -> str:
     )
 
 
-def _headline(sorting: Sorting, index: int) -> str:
+def _headline(sorting: SortingData, index: int) -> str:
     """The few numbers of a unit that are read first."""
     count = len(sorting.spike_samples(sorting.unit_ids[index]))
     facts = [counted(count, "spike", ","), f"{trimmed(count / sorting.duration_s, 3)} Hz"]
@@ -214,13 +214,13 @@ def _headline(sorting: Sorting, index: int) -> str:
     return " · ".join(facts)
 
 
-def _pairs(sorting: Sorting) -> str:
+def _pairs(sorting: SortingData) -> str:
     pictures = [cross_correlogram_picture(sorting), similarity_picture(sorting)]
     figures = "".join(_figure(picture) for picture in pictures if picture)
     return f'<div class="stack">{figures}</div>' if figures else '<p class="none">There is no pair of units.</p>'
 
 
-def _training(sorting: Sorting) -> str:
+def _training(sorting: SortingData) -> str:
     figures = "".join(map(_figure, training_pictures(sorting.model)))
     words = {"lambda": "lambda", "sigma": "sigma"}
     facts = {
@@ -232,7 +232,7 @@ def _training(sorting: Sorting) -> str:
     return (_facts(facts) if facts else "") + course
 
 
-def _curation(sorting: Sorting) -> str:
+def _curation(sorting: SortingData) -> str:
     if not sorting.curation:
         return '<p class="none">No decision was recorded.</p>'
     n = len(sorting.curation)
@@ -240,7 +240,7 @@ def _curation(sorting: Sorting) -> str:
     return f"<p>{n:,} decisions about which units there are; an arrow leads to what became of a unit.{rest}</p>{decision_table(sorting)}"
 
 
-def _truth(sorting: Sorting, truth: Truth) -> str:
+def _truth(sorting: SortingData, truth: Truth) -> str:
     figures = "".join(map(_figure, tradeoff_pictures(truth.curves, truth.comparison, sorting).values()))
     tolerance = 1000 * truth.comparison.tolerance / truth.comparison.sampling_frequency
     intro = f"Known spikes from {truth.source}; each truth unit with the unit that agrees best; spikes match within {tolerance:.2g} ms."

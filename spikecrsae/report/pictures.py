@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.report.correlograms import correlograms, template_similarity
 from spikecrsae.report.svg import Drawing, Panel, Picture, axes, round_length, span_of, with_minus
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
@@ -27,7 +27,7 @@ def color_class(index: int) -> str:
     return f"u{index % N_COLORS}"
 
 
-def traces_picture(sorting: Sorting) -> Picture | None:
+def traces_picture(sorting: SortingData) -> Picture | None:
     """The sorting's example of signal with its spikes and the reconstruction; None where the sorting holds none."""
     traces, first = sorting.example, sorting.example_start
     if not len(traces):
@@ -66,7 +66,7 @@ def traces_picture(sorting: Sorting) -> Picture | None:
     return Picture("Signal, spikes and reconstruction", drawing, label, note, wide=True)
 
 
-def _raster(panel: Panel, sorting: Sorting, spikes: np.ndarray, firing: list[int]) -> None:
+def _raster(panel: Panel, sorting: SortingData, spikes: np.ndarray, firing: list[int]) -> None:
     """One row of marks per firing unit."""
     for place, row in enumerate(firing):
         samples = spikes["sample"][spikes["unit"] == sorting.unit_ids[row]]
@@ -76,7 +76,7 @@ def _raster(panel: Panel, sorting: Sorting, spikes: np.ndarray, firing: list[int
 
 
 def _colour_spikes(
-    panel: Panel, sorting: Sorting, spikes: np.ndarray, times: np.ndarray, lifted: np.ndarray, firing: list[int]
+    panel: Panel, sorting: SortingData, spikes: np.ndarray, times: np.ndarray, lifted: np.ndarray, firing: list[int]
 ) -> None:
     """The signal (n_samples, n_channels) again in the unit's colour wherever its template lies."""
     n_times = sorting.templates.shape[2]
@@ -90,7 +90,7 @@ def _colour_spikes(
                 panel.line(times, np.where(covered, wave, np.nan), "line")
 
 
-def cross_correlogram_picture(sorting: Sorting) -> Picture | None:
+def cross_correlogram_picture(sorting: SortingData) -> Picture | None:
     """Correlograms of all pairs of units, at most MOST_CROSSED of them; None where there is no pair."""
     if sorting.n_units < 2:
         return None
@@ -134,7 +134,7 @@ def cross_correlogram_picture(sorting: Sorting) -> Picture | None:
     return Picture("Cross-correlograms", drawing, f"Cross-correlograms of {len(rows)} units", note, wide=True)
 
 
-def similarity_picture(sorting: Sorting) -> Picture | None:
+def similarity_picture(sorting: SortingData) -> Picture | None:
     """Cosine of every two templates as a matrix, of the first MOST_COMPARED units; None where there is no pair."""
     n = min(len(sorting.templates), MOST_COMPARED)
     if n < 2:
@@ -185,7 +185,7 @@ def training_pictures(model: Mapping[str, np.ndarray]) -> list[Picture]:
     return pictures
 
 
-def tradeoff_pictures(curves: Mapping[str, Tradeoff], comparison: Comparison, sorting: Sorting) -> dict[str, Picture]:
+def tradeoff_pictures(curves: Mapping[str, Tradeoff], comparison: Comparison, sorting: SortingData) -> dict[str, Picture]:
     """Draw the trade-off curve of each truth unit against its best match in the sorting."""
     rows = {str(unit): row for row, unit in enumerate(sorting.unit_ids)}
     found = {row.truth: row for row in comparison.best_rows}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.report.pictures import color_class
 from spikecrsae.report.svg import escape, with_minus
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
@@ -123,13 +123,13 @@ def _cell(value: Any) -> str:
     return f'<td class="n" data-value="{escape(exact) if known else ""}">{escape(shown)}</td>'
 
 
-def unit_name(sorting: Sorting, index: int) -> Markup:
+def unit_name(sorting: SortingData, index: int) -> Markup:
     """A unit as a link to its pictures, with its colour."""
     unit = int(sorting.unit_ids[index])
     return Markup(f'<a href="#unit-{unit}" class="{color_class(index)}"><span class="swatch"></span>{unit}</a>')
 
 
-def label_of(sorting: Sorting, index: int) -> str:
+def label_of(sorting: SortingData, index: int) -> str:
     return str(sorting.units["label"][index]) if "label" in sorting.units else ""
 
 
@@ -138,7 +138,7 @@ def badge(label: str) -> Markup:
     return Markup(f'<span class="badge {known}">{escape(label)}</span>' if label else "")
 
 
-def unit_table(sorting: Sorting) -> str:
+def unit_table(sorting: SortingData) -> str:
     """One row per unit: what it is, how much there is of it, and how far it can be trusted."""
     shown = [name for name in _OVERVIEW if name in sorting.units]
     headings = ["unit", "label", *(_OVERVIEW[name].format(unit=amplitude_unit(sorting)) for name in shown)]
@@ -152,7 +152,7 @@ def unit_table(sorting: Sorting) -> str:
     return table(headings, rows, "All units", "units", order=True)
 
 
-def quality_lists(sorting: Sorting, index: int) -> str:
+def quality_lists(sorting: SortingData, index: int) -> str:
     """Every column of the unit table for one unit, in groups, under the names that units.csv gives them."""
     grouped = {name for names in _GROUPS.values() for name in names} | {"label", "unit"}
     groups = dict(_GROUPS) | {"Further": tuple(name for name in sorting.units if name not in grouped)}
@@ -168,7 +168,7 @@ def quality_lists(sorting: Sorting, index: int) -> str:
     return f'<div class="quality">{"".join(parts)}</div>' if parts else ""
 
 
-def decision_table(sorting: Sorting) -> str:
+def decision_table(sorting: SortingData) -> str:
     """The decisions about the set of units, in their order; units by curation_id, and what became of them."""
     became = {}
     if "curation_id" in sorting.units:
@@ -203,7 +203,7 @@ def score_table(comparison: Comparison) -> str:
     return table(headings, rows, "Scores against the truth", order=True)
 
 
-def channel_table(sorting: Sorting) -> str:
+def channel_table(sorting: SortingData) -> str:
     """The channels: name, position, noise level, whether they were used."""
     names, channels = channel_names(sorting), sorting.channels
     headings: list[str] = ["channel"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spikecrsae.curate.bursts import REFRACTORY_MS
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.report.correlograms import correlograms, interval_counts
 from spikecrsae.report.svg import Drawing, Panel, Picture, axes, span_of, ticks
 from spikecrsae.units import ms_to_samples
@@ -41,7 +41,7 @@ class AmplitudeModel:
     shrunk: bool
 
     @classmethod
-    def of(cls, sorting: Sorting, index: int, shrunk: bool) -> AmplitudeModel:
+    def of(cls, sorting: SortingData, index: int, shrunk: bool) -> AmplitudeModel:
         size = float(np.abs(sorting.templates[index]).max()) if len(sorting.templates) else np.nan
         norm, spread = value_of(sorting, "whitened_norm", index), np.asarray(sorting.model.get("spread", ()))
         relative = float(spread[index]) if len(spread) == sorting.n_units else np.nan
@@ -57,7 +57,7 @@ class AmplitudeModel:
         return self.size + (reported - self.size) / weight
 
 
-def unit_pictures(sorting: Sorting, index: int, run: Mapping) -> list[Picture]:
+def unit_pictures(sorting: SortingData, index: int, run: Mapping) -> list[Picture]:
     """Draw all pictures of the unit in row `index` of the unit table; run: what run.json holds, for the prior."""
     most_points = min(MOST_POINTS, MOST_POINTS_IN_ALL // sorting.n_units)
     shrunk = ((run.get("config") or {}).get("infer") or {}).get("prior") == "spike-slab"
@@ -74,22 +74,22 @@ def unit_pictures(sorting: Sorting, index: int, run: Mapping) -> list[Picture]:
     return pictures
 
 
-def value_of(sorting: Sorting, name: str, index: int) -> float:
+def value_of(sorting: SortingData, name: str, index: int) -> float:
     """A number of the unit table, NaN where it is not known."""
     return float(sorting.units[name][index]) if name in sorting.units else np.nan
 
 
-def amplitude_unit(sorting: Sorting) -> str:
+def amplitude_unit(sorting: SortingData) -> str:
     return sorting.amplitude_unit.replace("uV", "µV")
 
 
-def channel_names(sorting: Sorting) -> list[str]:
+def channel_names(sorting: SortingData) -> list[str]:
     ids = sorting.channels.get("ids")
     names = ids if ids is not None and len(ids) == sorting.n_channels else range(sorting.n_channels)
     return [f"ch {name}" if str(name).isdigit() else str(name) for name in names]
 
 
-def template_picture(sorting: Sorting, index: int) -> Picture:
+def template_picture(sorting: SortingData, index: int) -> Picture:
     """The template on each channel with a band of one standard deviation of the waveforms, all at one scale."""
     template = sorting.templates[index]
     spread = sorting.templates_std[index] if len(sorting.templates_std) else np.zeros_like(template)
@@ -124,7 +124,7 @@ def _time_axis(panel: Panel, column: int, n_columns: int) -> None:
     panel.x_axis("time (ms)" if column == n_columns // 2 or n_columns == 2 else "", at=ticks(*panel.x, few))
 
 
-def auto_correlogram_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
+def auto_correlogram_picture(samples: np.ndarray, sorting: SortingData) -> Picture:
     """Rate of a unit's other spikes around each of its spikes."""
     bin_size = max(1, ms_to_samples(CORRELOGRAM_BIN_MS, sorting.sampling_frequency))
     n_half = round(CORRELOGRAM_MS / CORRELOGRAM_BIN_MS)
@@ -142,7 +142,7 @@ def auto_correlogram_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
     return Picture("Auto-correlogram", drawing, "Auto-correlogram, rate against lag", note)
 
 
-def interval_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
+def interval_picture(samples: np.ndarray, sorting: SortingData) -> Picture:
     """Histogram of the intervals between successive spikes; those within the refractory period stand out."""
     n_bins = round(INTERVALS_MS / INTERVAL_BIN_MS)
     counts = interval_counts(samples, sorting.sampling_frequency, INTERVAL_BIN_MS, n_bins)
@@ -162,7 +162,7 @@ def interval_picture(samples: np.ndarray, sorting: Sorting) -> Picture:
     return Picture("Intervals between spikes", drawing, "Histogram of the intervals between spikes", note)
 
 
-def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: Sorting, threshold: float, most: int) -> Picture:
+def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: SortingData, threshold: float, most: int) -> Picture:
     """Amplitude of the spikes (n,), as the matched filter finds it, over the recording, with the threshold and what was left
     out."""
     n, drawn = len(samples), np.arange(len(samples))
@@ -183,7 +183,7 @@ def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: Sorting, 
     return Picture("Amplitude over time", drawing, "Amplitude of each spike against time", "; ".join(said))
 
 
-def threshold_picture(found: np.ndarray, sorting: Sorting, model: AmplitudeModel) -> Picture:
+def threshold_picture(found: np.ndarray, sorting: SortingData, model: AmplitudeModel) -> Picture:
     """The threshold between two distributions of what the unit's matched filter finds: at its spikes, and in noise alone.
 
     By the model noise alone gives N(0, noise^2), the unit's spikes N(size, spread^2 + noise^2).

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.progress import Observer
 from spikecrsae.system.files import partial_name, writing
 
@@ -21,7 +21,7 @@ class ComponentWriter:
     The components of all units and what is left of the high-passed recording add up to the recording.
     """
 
-    sorting: Sorting
+    sorting: SortingData
     piece: int = 200_000
 
     def write(self, path: Path, observer: Observer) -> None:

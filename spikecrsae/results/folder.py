@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError
 from spikecrsae.results.output_folder import MANIFEST, OutputFolder, is_occupied, refuse_link
 from spikecrsae.results.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
@@ -45,7 +45,7 @@ class ResultFolder(OutputFolder):
             return manifest["complete"] and {MODEL, LOG} <= set(manifest["files"])
         return False
 
-    def write(self, sorting: Sorting, run: Mapping, files: Mapping[str, bytes] | None = None) -> None:
+    def write(self, sorting: SortingData, run: Mapping, files: Mapping[str, bytes] | None = None) -> None:
         """Write sorting.h5, spikes.csv, units.csv, run.json and `files` (name -> content), then the manifest.
 
         run: what run.json holds, see to_json. Raises OutputError where a name is taken by a file that is not listed.
@@ -94,7 +94,7 @@ def default_result_path(recording_path: str | Path) -> Path:
     return path.with_name(path.name + ".sorted")
 
 
-def read_sorting(path: str | Path) -> Sorting:
+def read_sorting(path: str | Path) -> SortingData:
     """Read the sorting of a result folder, or of a sorting.h5.
 
     Raises InputError where there is none, its format_version is unknown, or it is damaged (in a folder, also where its

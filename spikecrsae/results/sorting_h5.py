@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.data.sorting import LARGEST_UNIT, SPIKE_DTYPE, Sorting
+from spikecrsae.data.sorting import LARGEST_UNIT, SPIKE_DTYPE, SortingData
 from spikecrsae.errors import InputError
 from spikecrsae.system.array_layout import check_array, check_range
 from spikecrsae.system.safe_hdf5 import attribute, open_hdf5, read_guarded, whole
@@ -40,7 +40,7 @@ _CURATION_DTYPE = np.dtype(
 )
 
 
-def sorting_to_hdf5(sorting: Sorting, provenance: str) -> memoryview:
+def sorting_to_hdf5(sorting: SortingData, provenance: str) -> memoryview:
     """The bytes of sorting.h5; provenance is run.json as text. The same sorting gives the same bytes."""
     # In memory first: a full disk then meets a plain write, not the middle of the HDF5 library.
     buffer = io.BytesIO()
@@ -86,7 +86,7 @@ def _curation_rows(curation: tuple[dict, ...]) -> np.ndarray:
     return rows
 
 
-def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
+def sorting_from_hdf5(path: str | Path) -> tuple[SortingData, str]:
     """The sorting in a sorting.h5, and its provenance (run.json as text).
 
     Raises InputError where the file is no sorting.h5, its format_version is unknown, or it is damaged.
@@ -101,7 +101,7 @@ def sorting_from_hdf5(path: str | Path) -> tuple[Sorting, str]:
         ) from error
 
 
-def _open_and_read(path: Path) -> tuple[Sorting, str]:
+def _open_and_read(path: Path) -> tuple[SortingData, str]:
     with open_hdf5(path) as file:
         version = attribute(file, "format_version")
         if version is None:
@@ -111,7 +111,7 @@ def _open_and_read(path: Path) -> tuple[Sorting, str]:
         return _read(file), whole(file["provenance"]).decode()
 
 
-def _read(file: h5py.File) -> Sorting:
+def _read(file: h5py.File) -> SortingData:
     attributes = {name: attribute(file, name) for name in _ATTRIBUTES}
     # results of earlier versions hold no example
     example = (
@@ -124,7 +124,7 @@ def _read(file: h5py.File) -> Sorting:
     spikes = whole(file["spikes"])
     if spikes.dtype != SPIKE_DTYPE or spikes.ndim != 1:
         raise ValueError(f"spikes has the type {spikes.dtype} and the shape {spikes.shape}")
-    sorting = Sorting(
+    sorting = SortingData(
         spikes=spikes,
         unit_ids=units.pop("unit"),
         sampling_frequency=float(attributes["sampling_frequency"]),
@@ -145,7 +145,7 @@ def _read(file: h5py.File) -> Sorting:
     return sorting
 
 
-def _check(sorting: Sorting) -> None:
+def _check(sorting: SortingData) -> None:
     """Raise ValueError, naming it, for an array of another kind or size than it must have, numbers that are not finite, and
     indices of what is not there."""
     numbers = np.array([sorting.sampling_frequency, sorting.start_time_s])

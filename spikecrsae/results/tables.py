@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.system.text import cell_text
 
 _ROWS_AT_ONCE = 100_000
 
 
-def spikes_csv(sorting: Sorting) -> Iterator[bytes]:
+def spikes_csv(sorting: SortingData) -> Iterator[bytes]:
     """spikes.csv in pieces: unit,sample,time_s,amplitude, sorted by sample; where there are several files also file (row of
     `files`, from 0) and file_time_s.
 
@@ -32,7 +32,7 @@ def spikes_csv(sorting: Sorting) -> Iterator[bytes]:
         yield "".join(row + "\n" for row in rows).encode()
 
 
-def units_csv(sorting: Sorting) -> bytes:
+def units_csv(sorting: SortingData) -> bytes:
     """units.csv: the unit's id and every column of the unit table; a value that is not a number is an empty cell.
 
     A column named amplitude, or whose name ends in _amplitude, carries the amplitude unit in its header (amplitude_uV).
@@ -46,7 +46,7 @@ def units_csv(sorting: Sorting) -> bytes:
     return text.getvalue().encode()
 
 
-def unit_columns(sorting: Sorting) -> dict[str, np.ndarray]:
+def unit_columns(sorting: SortingData) -> dict[str, np.ndarray]:
     """The columns of units.csv by their headings, each (n_units,)."""
     columns = {_heading(name, sorting.amplitude_unit): v for name, v in sorting.units.items() if name != "unit"}
     return {"unit": sorting.unit_ids, **columns}
@@ -56,7 +56,7 @@ def _heading(name: str, amplitude_unit: str) -> str:
     return f"{name}_{amplitude_unit}" if name == "amplitude" or name.endswith("_amplitude") else name
 
 
-def spike_columns(sorting: Sorting) -> dict[str, np.ndarray]:
+def spike_columns(sorting: SortingData) -> dict[str, np.ndarray]:
     """The columns of spikes.csv by their headings, each (n_spikes,)."""
     spikes = sorting.spikes
     columns = {name: spikes[name] for name in ("unit", "sample")} | {"time_s": sorting.times_s(spikes["sample"])}

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError, OutputError, described
 from spikecrsae.exports.export import FORMATS
 from spikecrsae.progress import Observer
@@ -59,7 +59,7 @@ class Result:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def done(cls, job: Job, sorting: Sorting, **values: Any) -> Result:
+    def done(cls, job: Job, sorting: SortingData, **values: Any) -> Result:
         """Return the result of a job that has ended well."""
         numbers: dict[str, Any] = {
             "n_units": sorting.n_units,

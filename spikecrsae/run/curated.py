@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.config import Config
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.data.waveforms import peak_channels
 from spikecrsae.decode.quality import Evidence, unit_columns
 from spikecrsae.errors import InputError
@@ -38,7 +38,7 @@ def is_sorting(path: str | Path) -> bool:
     return is_phy_folder(path) or (path / SORTING).is_file() or path.name == SORTING
 
 
-def open_sorting(path: str | Path) -> tuple[Sorting, dict]:
+def open_sorting(path: str | Path) -> tuple[SortingData, dict]:
     """The sorting at `path` and what its run.json holds: a result folder, its sorting.h5, or a Phy folder of ours, as it is
     curated now. Raises InputError where there is none, or it is damaged."""
     if is_phy_folder(path):
@@ -46,7 +46,7 @@ def open_sorting(path: str | Path) -> tuple[Sorting, dict]:
     return read_sorting(path), read_run(path)
 
 
-def read_curated(folder: str | Path) -> tuple[Sorting, dict]:
+def read_curated(folder: str | Path) -> tuple[SortingData, dict]:
     """The sorting of a Phy folder as it stands after curation, and the run.json of the sorting before.
 
     The units are Phy's clusters, under their numbers, with the label that their group says: good is single, mua multi. Their
@@ -88,7 +88,7 @@ class _Origin:
     same: np.ndarray
 
     @classmethod
-    def of(cls, original: Sorting, rows: np.ndarray, n_clusters: int) -> _Origin:
+    def of(cls, original: SortingData, rows: np.ndarray, n_clusters: int) -> _Origin:
         """rows (n_spikes,): the cluster of each original spike."""
         counts = np.zeros((n_clusters, original.n_units), np.int64)
         np.add.at(counts, (rows, original.unit_rows), 1)
@@ -104,7 +104,7 @@ class _Origin:
         return np.where(self.same, values, "") if values.dtype.kind in "UO" else np.where(self.same, values * 1.0, np.nan)
 
 
-def _clusters(folder: Path, original: Sorting) -> np.ndarray:
+def _clusters(folder: Path, original: SortingData) -> np.ndarray:
     """Cluster of every original spike, (n_spikes,) int32; placeholders are left out."""
     arrays = []
     for name in ("spike_times", "spike_templates", "spike_clusters"):
@@ -126,7 +126,7 @@ def _clusters(folder: Path, original: Sorting) -> np.ndarray:
     return clusters[real].astype(np.int32)
 
 
-def _labels(folder: Path, original: Sorting, ids: np.ndarray, origin: _Origin) -> np.ndarray:
+def _labels(folder: Path, original: SortingData, ids: np.ndarray, origin: _Origin) -> np.ndarray:
     """Label of every cluster, by its group; without one, that of the unit that most of its spikes come from."""
     groups = _groups(folder)
     for unit, group in sorted(groups.items()):
@@ -152,7 +152,7 @@ def _groups(folder: Path) -> dict[int, str]:
         raise InputError(f"{path} cannot be read ({error}); its columns must be cluster_id and group.") from error
 
 
-def _templates(original: Sorting, origin: _Origin) -> dict[str, Any]:
+def _templates(original: SortingData, origin: _Origin) -> dict[str, Any]:
     """Templates of the clusters, of each kind, and the spread that the spikes of all their units have together."""
     templates, counts = original.templates, origin.counts
     # a sorting that was not made by this program may have one kind of templates only
@@ -183,7 +183,7 @@ def _later(template: np.ndarray, lag: int) -> np.ndarray:
     return moved
 
 
-def _columns(original: Sorting, merged: Sorting, origin: _Origin, run: dict) -> dict[str, np.ndarray]:
+def _columns(original: SortingData, merged: SortingData, origin: _Origin, run: dict) -> dict[str, np.ndarray]:
     """The unit table of the clusters without labels: kept where the unit is the same, else computed from spikes and
     templates."""
     config = Config().with_values(run.get("config", {}), origin=ORIGINAL)
@@ -203,7 +203,7 @@ def _columns(original: Sorting, merged: Sorting, origin: _Origin, run: dict) -> 
     }
 
 
-def _evidence(original: Sorting, merged: Sorting, dead_time: int) -> Evidence:
+def _evidence(original: SortingData, merged: SortingData, dead_time: int) -> Evidence:
     """What is known of the clusters without their waveforms."""
     trains = [merged.spikes[merged.spikes["unit"] == unit] for unit in merged.unit_ids]
     nothing = np.zeros((0, merged.templates.shape[2], merged.n_channels), np.float32)
@@ -223,7 +223,7 @@ def _evidence(original: Sorting, merged: Sorting, dead_time: int) -> Evidence:
     )
 
 
-def _decisions(original: Sorting, ids: np.ndarray, origin: _Origin) -> list[dict]:
+def _decisions(original: SortingData, ids: np.ndarray, origin: _Origin) -> list[dict]:
     """A row of the curation for each cluster that is no longer one original unit."""
     names = original.units.get("curation_id", original.unit_ids)
     return [

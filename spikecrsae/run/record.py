@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from spikecrsae.config import Config
 from spikecrsae.data.intervals import seconds
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import UsageError
 from spikecrsae.readers.read_options import ReadOptions, with_side_file
 from spikecrsae.results.model_file import load_checkpoint
@@ -170,7 +170,7 @@ def file_state(paths: Sequence[Path]) -> dict[str, int]:
     }
 
 
-def spikes_digest(sorting: Sorting) -> str:
+def spikes_digest(sorting: SortingData) -> str:
     """Return the SHA-256 of the sorting's spikes.csv."""
     from spikecrsae.results.tables import spikes_csv
 

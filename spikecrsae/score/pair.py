@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import read_truth
 from spikecrsae.results.folder import read_sorting
@@ -30,13 +30,13 @@ def read_pair(a: Path, b: Path, sampling_frequency: float | None = None) -> tupl
     return first, second, rate
 
 
-def _ours(path: Path) -> Sorting | None:
+def _ours(path: Path) -> SortingData | None:
     """The sorting in a result folder or a sorting.h5; None where the path is something else."""
     if not path.exists():
         raise InputError(f"{path} does not exist; give the result folder of a sorting, or a file of spike times.")
     return read_sorting(path) if (path / "sorting.h5").is_file() or path.name == "sorting.h5" else None
 
 
-def _trains(path: Path, sorting: Sorting | None, rate: float) -> Trains:
+def _trains(path: Path, sorting: SortingData | None, rate: float) -> Trains:
     # also a result without any unit has a place in a comparison; read_truth refuses it
     return sorting.trains() if sorting and sorting.sampling_frequency == rate else read_truth(path, rate)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError
 from spikecrsae.score.matching import Trains, match_counts
 from spikecrsae.score.metrics import Comparison
@@ -50,7 +50,7 @@ def tradeoff_curve(
     return Tradeoff(threshold, miss, false_alarm)
 
 
-def best_match_curves(comparison: Comparison, truth: Trains, sorting: Sorting) -> dict[str, Tradeoff]:
+def best_match_curves(comparison: Comparison, truth: Trains, sorting: SortingData) -> dict[str, Tradeoff]:
     """The curve of every truth unit that some unit of the sorting matches best, by the name of the truth unit."""
     curves = {}
     for name, unit in comparison.best_match.items():

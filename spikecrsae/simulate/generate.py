@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from spikecrsae.data.recording import Recording, recording_from_array
-from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.simulate.firing import Train, draw_trains
 from spikecrsae.simulate.settings import PAPER_AMPLITUDE, SimulationConfig
 from spikecrsae.simulate.shapes import (
@@ -39,7 +39,7 @@ class Simulation:
     gain: float
     offset: float
     channel_positions: np.ndarray
-    truth: Sorting
+    truth: SortingData
     noise_uv: float
     intracellular: np.ndarray | None
     config: SimulationConfig
@@ -78,7 +78,7 @@ def simulate(config: SimulationConfig) -> Simulation:
         noise_uv = float(np.sqrt(traces.var(dtype=np.float64)) / 10 ** (config.snr_db / 20))
     _add_noise(traces, noise_uv, config, positions, noise_rng)
 
-    truth = Sorting(
+    truth = SortingData(
         spikes=spikes[np.lexsort((spikes["unit"], spikes["sample"]))],
         unit_ids=np.arange(config.n_units, dtype=np.int32),
         sampling_frequency=config.sampling_frequency,

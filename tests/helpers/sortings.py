@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.exports.export import default_place, export
 from spikecrsae.readers import open_recording
 from spikecrsae.report.html import Truth
@@ -37,7 +37,7 @@ RUN = {
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror='alert(2)'>\"&\x00\udcff"
 
 
-def write_result(path: Path, sorting: Sorting, run: dict, files: dict[str, bytes] | None = None) -> Path:
+def write_result(path: Path, sorting: SortingData, run: dict, files: dict[str, bytes] | None = None) -> Path:
     """Write a whole result folder of these parts, as a run does; returns its path."""
     result = ResultFolder(path)
     with result.lock(), result.replacing() as work:
@@ -51,7 +51,7 @@ class MadeResult:
 
     recording: Path
     stored: np.ndarray
-    sorting: Sorting
+    sorting: SortingData
     folder: Path
 
 
@@ -69,7 +69,7 @@ def make_templates(n_units: int, n_channels: int) -> tuple[np.ndarray, np.ndarra
 
 def make_sorting(
     n_units=3, n_spikes=90, n_channels=4, masked=(), groups=None, ids=None, unit="uV", silent=(), **changes
-) -> Sorting:
+) -> SortingData:
     """A sorting with a spike every 20 ms, of the units in turn except the silent ones, with amplitudes that differ.
 
     changes: fields of the Sorting that are other than here.
@@ -121,10 +121,10 @@ def make_sorting(
         "start_time_s": START_S,
         "excluded": np.array([[38_000, 39_000]]),
     }
-    return Sorting(**known | changes)
+    return SortingData(**known | changes)
 
 
-def make_full_sorting(n_units=3, n_channels=4, spikes_per_unit=60, **changes) -> Sorting:
+def make_full_sorting(n_units=3, n_channels=4, spikes_per_unit=60, **changes) -> SortingData:
     """A sorting with all that a run leaves for the report: columns, histories, decisions and a stretch of the signal.
 
     Spikes come at random times. changes: fields of the Sorting, or arguments of make_sorting, that are other than here.
@@ -159,21 +159,21 @@ def make_full_sorting(n_units=3, n_channels=4, spikes_per_unit=60, **changes) ->
     return made
 
 
-def make_truth(sorting: Sorting, source="truth.h5") -> Truth:
+def make_truth(sorting: SortingData, source="truth.h5") -> Truth:
     """Half of each unit's spikes, the rest elsewhere: a curve with misses and false alarms."""
     known = {f"n{u}": np.sort(np.r_[sorting.spike_samples(u)[::2], 500 + 40 * u]) for u in sorting.unit_ids}
     comparison = compare(known, sorting.trains(), FS)
     return Truth(source, comparison, best_match_curves(comparison, known, sorting))
 
 
-def make_traces(sorting: Sorting) -> np.ndarray:
+def make_traces(sorting: SortingData) -> np.ndarray:
     """The stored numbers (n_samples, n_channels) int16: the spikes in a little noise, in steps of 0.5 uV."""
     noise = np.random.default_rng(1).normal(0, 5, (sorting.n_samples, sorting.n_channels))
     signal = sorting.reconstruction(0, sorting.n_samples) if sorting.n_units else 0
     return np.round((noise + signal) / 0.5).astype(np.int16)
 
 
-def write_sorted(folder: Path, sorting: Sorting | None = None, **choices) -> MadeResult:
+def write_sorted(folder: Path, sorting: SortingData | None = None, **choices) -> MadeResult:
     """The recording as HDF5, and its result folder as `sort` would leave it, without pictures."""
     sorting = make_sorting(**choices) if sorting is None else sorting
     stored, path = make_traces(sorting), folder / "recording.h5"

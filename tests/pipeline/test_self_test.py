@@ -13,7 +13,7 @@ from helpers.command_line import spikecrsae
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.intervals import in_any
 from spikecrsae.data.recording import Recording, recording_from_array
-from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.errors import InputError
 from spikecrsae.pipeline.self_test import Copies, draw_copies, judge, self_test, unfiltered, unselected_scale, with_copies
 from spikecrsae.pipeline.sort import sort_group
@@ -63,12 +63,12 @@ def copies(samples, units=0, scales=1.0, shifts=0.0) -> Copies:
     return Copies(np.array(samples), *(np.broadcast_to(np.array(v), n) for v in (units, scales, shifts)))
 
 
-def found(trains: dict[int, list[int]], n_samples: int = 1_000_000) -> Sorting:
+def found(trains: dict[int, list[int]], n_samples: int = 1_000_000) -> SortingData:
     """A sorting that consists of spike trains."""
     spikes = np.zeros(sum(map(len, trains.values())), SPIKE_DTYPE)
     spikes["sample"] = np.array([sample for train in trains.values() for sample in train], int)
     spikes["unit"] = np.array([unit for unit, train in trains.items() for _ in train], int)
-    return Sorting(np.sort(spikes, order="sample"), np.array(list(trains), np.int32), FS, n_samples, 1, "uV")
+    return SortingData(np.sort(spikes, order="sample"), np.array(list(trains), np.int32), FS, n_samples, 1, "uV")
 
 
 # ---- the hybrid recording

@@ -8,7 +8,7 @@ import pytest
 from helpers.command_line import spikecrsae
 from helpers.sortings import make_sorting, write_result, write_sorted
 
-from spikecrsae.data.sorting import Sorting
+from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError
 from spikecrsae.results.folder import MANIFEST, read_sorting
 
@@ -119,7 +119,7 @@ def test_every_command_refuses_it_in_one_line(made, file, words):
 @pytest.mark.parametrize("kind", ["phy", "nwb", "klusters", "csv"])
 def test_a_sorting_without_templates_is_exported_where_none_are_needed(made, tmp_path, kind):
     whole = made.sorting
-    bare = Sorting(whole.spikes, whole.unit_ids, whole.sampling_frequency, whole.n_samples, 4, "uV")
+    bare = SortingData(whole.spikes, whole.unit_ids, whole.sampling_frequency, whole.n_samples, 4, "uV")
     folder = write_result(tmp_path / "bare", bare, {"recording": {"path": str(made.recording)}})
     result = spikecrsae("export", folder, "--to", kind)
     if kind == "csv":

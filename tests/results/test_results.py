@@ -15,13 +15,13 @@ import pytest
 from helpers import sortings
 from helpers.sortings import FS, RUN, START_S, files_of, write_result
 
-from spikecrsae.data.sorting import SPIKE_DTYPE, Sorting
+from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.results.folder import ResultFolder, default_result_path, read_run, read_sorting
 from spikecrsae.system.files import write_atomic
 
 
-def make_sorting(n_units=2) -> Sorting:
+def make_sorting(n_units=2) -> SortingData:
     """40 spikes of units 1 and 4, with columns of each type and text that a table has to quote."""
     made = sortings.make_sorting(n_units, 40 if n_units else 0, ids=3 * np.arange(n_units) + 1)
     columns = {
@@ -39,8 +39,8 @@ def make_sorting(n_units=2) -> Sorting:
     return replace(made, units=columns, curation=decisions)
 
 
-def assert_same(a: Sorting, b: Sorting):
-    for f in fields(Sorting):
+def assert_same(a: SortingData, b: SortingData):
+    for f in fields(SortingData):
         x, y = getattr(a, f.name), getattr(b, f.name)
         if isinstance(x, np.ndarray):
             assert x.dtype == y.dtype
