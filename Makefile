@@ -1,5 +1,5 @@
 # make demo   sorts a small tetrode recording, scores it and makes its figures
-# make test   runs the tests
+# make test   runs the tests; make test-fast those that take less than a minute together
 # make docs   builds the documentation as pages for a browser
 # All build .venv on first use; afterwards nothing is installed again until the project file or the pins change.
 
@@ -14,11 +14,12 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test docs check hashes clean
+.PHONY: help demo test test-fast docs check hashes clean
 
 help:
 	@echo "make demo    sort the sample recording into demo-output/, score it and make its figures"
 	@echo "make test    run the tests"
+	@echo "make test-fast  run those that sort no whole recording and start no process, in less than a minute"
 	@echo "make docs    build the documentation into site/"
 	@echo "make check   check style and types"
 	@echo "make hashes  write requirements-hashed.txt anew, after a change of constraints.txt"
@@ -33,6 +34,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 docs: $(VENV)/.docs-installed
 	$(BIN)/mkdocs build --strict --clean

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,36 @@ from helpers.recordings import cut_recording
 # A shell lets what it starts with & ignore Ctrl-C, and what that starts inherits it; the tests are about what a terminal does.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+#: Fixtures that sort a recording: a test that asks for one of them is slow.
+SORTED = {"analyzer", "data_dir", "outcome", "short_sort", "sorted_folder"}
+#: What a test that is not slow may not do.
+PROCESSES = {"subprocess.Popen", "os.posix_spawn"}
+_forbidden: set[str] = set()
+
+
+def pytest_collection_modifyitems(items) -> None:
+    for item in items:
+        if SORTED & set(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Fail a test that starts a process and is not marked as slow; `make test-fast` would not be fast with it."""
+    _forbidden.update(() if item.get_closest_marker("slow") else PROCESSES)
+    try:
+        return (yield)
+    finally:
+        _forbidden.clear()
+
+
+def _refuse(event: str, arguments: tuple) -> None:
+    assert event not in _forbidden, "this test starts a process: mark it with pytest.mark.slow"
+
+
+sys.addaudithook(_refuse)
 
 
 @pytest.fixture(scope="session")

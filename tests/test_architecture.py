@@ -114,6 +114,7 @@ def test_the_core_never_prints(module):
     assert not lines, f"{module} prints in lines {lines}; use the log or the observer"
 
 
+@pytest.mark.slow
 def test_help_loads_nothing_heavy():
     code = (
         "import sys\n"
@@ -128,6 +129,7 @@ def test_help_loads_nothing_heavy():
     assert not heavy & set(loaded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["sort", "apply", "batch"])
 def test_a_run_on_the_cpu_needs_neither_torch_nor_matplotlib(short_sort, tmp_path, command):
     """Their import fails, in helper processes too."""

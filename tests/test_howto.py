@@ -31,6 +31,7 @@ SHELL = ("", "sh")
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->")
 # SpikeInterface leaves the closing of files to the garbage collector, and says that a saved array has no origin
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The extractor is not serializable:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*FileIO.*:pytest.PytestUnraisableExceptionWarning"),
 ]

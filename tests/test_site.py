@@ -12,6 +12,8 @@ import pytest
 
 from spikecrsae.cli.main import cli
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("material", reason="mkdocs-material is not installed; pip install 'spikecrsae[docs]'")
 ROOT = Path(__file__).parents[1]
 

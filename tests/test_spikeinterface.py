@@ -25,6 +25,7 @@ from spikecrsae.spikeinterface import SpikeCRsAESorter, _reopened, recording_fro
 
 # SpikeInterface warns that a saved array has no origin, and leaves the closing of files to the garbage collector
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:The extractor is not serializable:UserWarning"),
     pytest.mark.filterwarnings("ignore:.*FileIO.*:pytest.PytestUnraisableExceptionWarning"),
 ]

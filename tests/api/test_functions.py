@@ -15,6 +15,8 @@ import spikecrsae
 from spikecrsae.errors import InputError, OutputError, UsageError
 from spikecrsae.run.rerun import Record
 
+pytestmark = pytest.mark.slow
+
 FS = 20_000.0
 
 

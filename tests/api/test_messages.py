@@ -12,6 +12,8 @@ import spikecrsae
 from spikecrsae.api.messages import in_python_words, speaks_python
 from spikecrsae.errors import InputError
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(spikecrsae.__file__).parent
 #: An option of the command line; variables of style sheets, as in var(--line), are none.
 OPTION = re.compile(r"(?<![\w(-])--[a-z]{2}|(?<![\w-])-o\b")

@@ -52,6 +52,7 @@ def test_help_names_every_command_and_exit_code():
         assert word in result.stdout
 
 
+@pytest.mark.slow
 def test_help_loads_nothing_heavy():
     words = [sys.executable, "-X", "importtime", "-m", "spikecrsae", "--help"]
     loaded = subprocess.run(words, check=True, capture_output=True, text=True).stderr
@@ -118,6 +119,7 @@ def test_an_unknown_value_in_the_file_is_named(tmp_path):
 # ---- info
 
 
+@pytest.mark.slow
 def test_info_shows_what_the_file_says(recording, simulation):
     facts = json.loads(spikecrsae("info", recording, "--json").stdout)
     assert facts["channels"] == 4
@@ -194,6 +196,7 @@ def test_simulate_does_not_overwrite_unasked(tmp_path):
 # ---- score
 
 
+@pytest.mark.slow
 def test_score_of_the_truth_against_itself_is_1(perfect, recording):
     result = spikecrsae("score", perfect, "--truth", recording, "--exhaustive", "--json")
     assert result.exit_code == 0, result.stderr
@@ -292,6 +295,7 @@ def test_verbose_shows_the_traceback_of_an_internal_error(monkeypatch, recording
     assert "Traceback" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_error(recording):
     with start_command("info", recording, "--json") as process:
         process.stdout.close()
@@ -359,6 +363,7 @@ def test_apply_finds_the_same_units_without_training(sorted_folder, recording, t
     assert json.loads(result.stdout)["n_spikes"] == len(applied.spikes)
 
 
+@pytest.mark.slow
 def test_sort_of_noise_ends_with_5_and_an_empty_result(tmp_path):
     file = tmp_path / "noise.h5"
     with h5py.File(file, "w") as stored:
@@ -398,6 +403,7 @@ def test_an_internal_error_leaves_its_traceback_in_the_log(recording, tmp_path, 
     assert not folder.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_sort_leaves_nothing(recording, tmp_path, signal_number, code):
     folder, errors = tmp_path / "stopped", tmp_path / "errors"

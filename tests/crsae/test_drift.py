@@ -183,6 +183,7 @@ def test_with_templates_that_move_a_fading_unit_is_found_to_its_end():
         assert abs(sizes["still", end] - 1) > 0.15
 
 
+@pytest.mark.slow
 def test_a_recording_with_drift_is_sorted_to_both_ends_and_the_table_says_how_far_it_drifts():
     """Each unit's amplitude changes by 0.8 of its mean from the first sample to the last, and stays in a second recording."""
     config = Config().with_values({"train": {"epochs": 1}, "runtime": {"device": "cpu"}, "infer": {"chunk_s": 1.0}})

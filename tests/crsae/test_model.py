@@ -120,6 +120,7 @@ def test_the_printed_recursion_lacks_the_copied_half_of_the_state():
     assert np.abs(printed - along_h).max() > 1e-3 * np.abs(along_h).max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_channels", [1, 3])
 def test_only_the_full_objective_has_the_gradient_of_fixed_codes(n_channels):
     """The envelope theorem at converged codes; Eq. 27 through the encoder is another direction (MODEL)."""

@@ -93,6 +93,7 @@ def test_while_the_penalty_falls_few_windows_do(simulation, monkeypatch):
     assert counts[-1] == 120 and np.isfinite(short.dictionary.scale).all()
 
 
+@pytest.mark.slow
 def test_a_full_gpu_gets_half_as_many_windows_and_the_codes_stay(simulation, monkeypatch):
     """Memory runs out as it would on a card, by an encoder that refuses more than 20 windows."""
     import torch
@@ -225,6 +226,7 @@ def test_a_silent_unit_keeps_its_template_and_scale(simulation):
     np.testing.assert_allclose(result.atoms_history[1], both.atoms, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fista_trains_to_the_same_templates(simulation):
     start, config = start_of(simulation), TrainConfig(epochs=3, annealing=0.0, n_iterations=100)
     results = [
@@ -285,6 +287,7 @@ def test_what_cannot_be_trained_is_refused(simulation):
         train(windows, start, TrainConfig(solver="coordinate"), seed=0, device="cuda")
 
 
+@pytest.mark.slow
 def test_backpropagation_improves_the_templates_and_repeats_by_seed(simulation):
     """One annealed epoch on a few windows; unit norm and the bounds of lambda hold after every step."""
     config = TrainConfig(method="unrolled", epochs=1, n_iterations=15, batch_size=4)
@@ -311,6 +314,7 @@ def short_windows(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, flo
     return windows.astype(np.float32), templates, float(amplitudes.mean() / sigma)
 
 
+@pytest.mark.slow
 def test_backpropagation_and_closed_form_training_end_within_a_decibel(monkeypatch):
     """From the same start of -7 dB on the same windows, template by template."""
     import torch

@@ -69,6 +69,7 @@ def value(signal: np.ndarray, codes: np.ndarray, atoms: np.ndarray) -> np.ndarra
     return objective(*tensors, LAM, SIGMA).numpy()
 
 
+@pytest.mark.slow
 @given(problems)
 @settings(max_examples=20, deadline=None)
 def test_it_reaches_the_optimum_that_fista_approaches(p):

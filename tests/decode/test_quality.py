@@ -136,6 +136,7 @@ def spike_measures() -> Compared:
     return Compared(unit_columns(what), {name: table[name].to_numpy(dtype=float) for name in table.columns})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -405,6 +406,7 @@ def test_the_label_is_in_every_form_of_the_result(outcome, tmp_path, capsys):
     assert [line.split()[1] for line in lines] == found
 
 
+@pytest.mark.slow
 def test_a_sorting_without_units_has_all_columns():
     noise = 10 * np.random.default_rng(1).standard_normal((40_000, 2))
     sorting = sort_group(recording_from_array(noise.astype(np.float32), 20000.0), quick()).sorting
@@ -413,6 +415,7 @@ def test_a_sorting_without_units_has_all_columns():
     assert sorting.units["isi_violations_count"].dtype == np.int64
 
 
+@pytest.mark.slow
 def test_the_mirror_image_has_the_same_sorting(simulation, outcome):
     """Nothing in the method prefers a sign: sort(-x) has the spikes of sort(x), bit by bit, and its templates mirrored."""
     original = simulation[0]

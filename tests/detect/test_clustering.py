@@ -33,6 +33,7 @@ def test_points_that_coincide_do_not_stop_the_clustering():
     assert not set(labels[:150]) & set(labels[150:])
 
 
+@pytest.mark.slow
 def test_standard_output_stays_clean():
     code = (
         "import os\n"

@@ -20,6 +20,8 @@ from spikecrsae.exports.export import FORMATS, export, find_recording
 from spikecrsae.readers import open_recording
 from spikecrsae.run.curated import open_sorting
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def made(tmp_path):

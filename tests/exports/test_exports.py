@@ -18,6 +18,8 @@ from spikecrsae.exports.export import export
 from spikecrsae.readers import open_recording
 from spikecrsae.run.curated import open_sorting
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def made(tmp_path):

@@ -15,6 +15,8 @@ from helpers.recordings import cut_recording
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare
 
+pytestmark = pytest.mark.slow
+
 #: Two runs that must agree to the bit: many threads and one chunk, one thread and small chunks.
 MANY = (("--chunk-s", "100"), {"OMP_NUM_THREADS": "7", "OPENBLAS_NUM_THREADS": "3"})
 FEW = (("--chunk-s", "0.3"), {"SPIKECRSAE_CORES": "1", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"})

@@ -25,6 +25,8 @@ from spikecrsae.results.folder import read_sorting
 from spikecrsae.results.model_file import save_checkpoint
 from spikecrsae.simulate import preset_config, simulate
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Config().with_values({"train": {"epochs": 2}, "runtime": {"device": "cpu"}})
 PRB = "channel_groups = {'right': {'channels': [4, 5, 6, 7]}, 'left': {'channels': list(range(4))}}"
 

@@ -12,6 +12,8 @@ from spikecrsae.config import Config
 from spikecrsae.errors import UsageError
 from spikecrsae.pipeline.memory import LEAST_LEARNING_S, within_limit
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "tetrode.h5"
 
 

@@ -19,6 +19,8 @@ from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"train": {"epochs": 5}, "runtime": {"device": "cpu"}}
 
 

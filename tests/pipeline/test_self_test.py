@@ -23,6 +23,8 @@ from spikecrsae.progress import Observer
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
+pytestmark = pytest.mark.slow
+
 QUICK = Config().with_values({"train": {"epochs": 5}, "runtime": {"device": "cpu"}})
 COLUMNS = ("hybrid_recall", "hybrid_precision", "hybrid_injected")
 FS = 20000.0

@@ -25,6 +25,8 @@ from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Config().with_values({"train": {"epochs": 2}, "runtime": {"device": "cpu"}})
 FS = 20000.0
 N = 160_000

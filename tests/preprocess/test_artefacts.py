@@ -126,6 +126,7 @@ def test_what_is_in_a_gap_changes_nothing(gaps):
     np.testing.assert_allclose(views[1].preprocessor.noise_level, undisturbed.preprocessor.noise_level, rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk_size", [997, 12_345])
 def test_chunks_equal_the_whole_with_gaps_and_hum(chunk_size):
     traces = noise(2, 6.0) + hum(60_000, 900, 50)
@@ -188,6 +189,7 @@ def test_a_few_clicks_are_found_and_many_are_no_artefact(at_s):
     assert len(found_in(recorded(traces))) == 0
 
 
+@pytest.mark.slow
 def test_a_click_in_front_costs_no_neuron(simulation):
     """Least squares would pull the templates of all units to it."""
     whole = simulation.recording()
@@ -289,6 +291,7 @@ SILENT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SILENT)
 def test_without_a_neuron_there_is_no_unit(name):
     outcome = sort_group(recorded(SILENT[name]), QUICK)
@@ -306,6 +309,7 @@ def simulation():
     )
 
 
+@pytest.mark.slow
 def test_excluded_time_holds_no_spike_and_is_told(simulation, tmp_path):
     write_simulation(simulation, tmp_path / "r.h5")
     options = ["--exclude-s", "2-3,5.5-6", "--exclude-s", "2.5-3.5", "--quiet", "--epochs", "3"]
@@ -325,6 +329,7 @@ def test_excluded_time_holds_no_spike_and_is_told(simulation, tmp_path):
     assert record["config"]["preprocess"]["exclude_s"] == "2-3,5.5-6,2.5-3.5"
 
 
+@pytest.mark.slow
 def test_a_bad_interval_ends_with_one_line(simulation, tmp_path):
     write_simulation(simulation, tmp_path / "r.h5")
     done = spikecrsae("sort", tmp_path / "r.h5", "--exclude-s", "5-13")
@@ -334,6 +339,7 @@ def test_a_bad_interval_ends_with_one_line(simulation, tmp_path):
     assert not (tmp_path / "r.h5.sorted").exists()
 
 
+@pytest.mark.slow
 def test_artefacts_are_kept_when_asked(simulation):
     traces = simulation.traces[:80_000] * simulation.gain
     traces[60_000:60_400] = 5.0
@@ -346,6 +352,7 @@ def test_artefacts_are_kept_when_asked(simulation):
     assert not any("artefact" in said for said in kept.warnings)
 
 
+@pytest.mark.slow
 def test_a_recording_that_is_all_artefact_is_refused():
     traces = noise(1, 1.0)
     traces[:] = 3.0

@@ -18,6 +18,8 @@ from spikecrsae.data.recording import recording_from_array
 from spikecrsae.preprocess import sanity
 from spikecrsae.results.folder import read_sorting
 
+pytestmark = pytest.mark.slow
+
 START_S, SECOND_START_S = 100.5, 7.25
 #: First sample of the signal in the long file, and how many samples follow; the signal crosses sample 2**31.
 LONG_FIRST, LONG_SAMPLES = 2**31 - 10_000, 40_960

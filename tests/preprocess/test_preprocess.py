@@ -307,6 +307,7 @@ def endless(seconds: int) -> Recording:
     return replace(recording_from_array(np.zeros((10_000, 2)), 10_000.0), read_raw=read, n_samples=10_000 * seconds)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(monkeypatch):
     """Survey, artefacts, noise, and every whitened stretch."""
     monkeypatch.setattr(artefacts, "USUAL_S", 10.0)

@@ -12,6 +12,8 @@ from helpers.command_line import refused, spikecrsae
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
+pytestmark = pytest.mark.slow
+
 FS = 20000.0
 
 

@@ -14,6 +14,8 @@ from helpers.corpus_files import cases
 
 from spikecrsae.readers import open_recording
 
+pytestmark = pytest.mark.slow
+
 CASES = cases()
 #: Every so many of the cases that are refused; a recording that is sorted takes a second, so of these a chosen few.
 EVERY = 7

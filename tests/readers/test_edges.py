@@ -21,6 +21,8 @@ from spikecrsae.results.folder import ResultFolder
 from spikecrsae.system.files import reserved
 from spikecrsae.system.threads import n_cores
 
+pytestmark = pytest.mark.slow
+
 # ---- wrong words
 
 

@@ -30,6 +30,7 @@ steady = settings(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds_and_findings_end_well(name, tmp_path, monkeypatch):
     """Each kept input, each sound one, and each of these cut anywhere, is read or refused, without much work."""

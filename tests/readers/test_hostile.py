@@ -30,6 +30,7 @@ FS = hostile.FS
 MOST_MB = 600
 
 
+@pytest.mark.slow
 def test_hdf5_files_are_refused_within_bounded_memory(tmp_path):
     """All of them in one process whose address space ends soon after what it has before."""
     for name, (write, _) in hostile.HDF5.items():
@@ -155,6 +156,7 @@ def test_probes_that_would_choke_a_parser(tmp_path, text):
         read_probe(tmp_path / "probe")
 
 
+@pytest.mark.slow
 def test_a_probe_with_many_contacts_is_read_at_once(tmp_path):
     n = 50_000
     contacts = {"contact_positions": [[0, k] for k in range(n)], "device_channel_indices": list(range(n)), "si_units": "um"}

@@ -154,6 +154,7 @@ def test_opacity_and_dashes_are_those_of_the_style_sheet():
     assert np.sum(np.diff(dark) == 1) == pytest.approx(100 / 7, abs=1.5), "4 on, 3 off"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_same_sorting_gives_the_same_bytes_whatever_matplotlib_was_told(kind):
     drawing = all_figures(make_full_sorting(2, 4))["unit_0"]
@@ -166,6 +167,7 @@ def test_the_same_sorting_gives_the_same_bytes_whatever_matplotlib_was_told(kind
         assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 
 
+@pytest.mark.slow
 def test_letters_that_the_font_lacks_are_no_warning():
     drawing = Drawing(50, 50)
     drawing.text(0, 10, "\u4e2d\U0001f9e0", "t-left")
@@ -194,6 +196,7 @@ def test_report_writes_figures_into_the_result_and_its_manifest(result):
     assert {f"figures/{name}" for name in names} <= set(json.loads((result / "manifest.json").read_text())["files"])
 
 
+@pytest.mark.slow
 def test_report_writes_figures_in_several_formats_elsewhere(result, tmp_path):
     words = ("report", result, "--truth", result / "spikes.csv", "--figures", tmp_path / "out", "--json")
     run = spikecrsae(*words, "--figure-format", "pdf", "--figure-format", "svg")
@@ -208,6 +211,7 @@ def test_report_writes_figures_in_several_formats_elsewhere(result, tmp_path):
     assert {path.suffix for path in (tmp_path / "png").iterdir()} == {".png"}
 
 
+@pytest.mark.slow
 def test_figures_take_the_place_of_nothing_else(result, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "traces.svg").write_text("mine")

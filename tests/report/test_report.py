@@ -310,6 +310,7 @@ def test_the_example_survives_the_result_folder(result):
     assert back.example_start == sorting.example_start
 
 
+@pytest.mark.slow
 def test_report_goes_into_the_result_folder_and_its_manifest(result):
     for _ in range(2):
         run = spikecrsae("report", result)
@@ -329,6 +330,7 @@ def test_report_with_truth_has_the_scores_and_curves(result, tmp_path):
     assert not (result / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_report_takes_the_place_of_nothing_else(result, tmp_path):
     page = tmp_path / "page.html"
     page.write_text("mine")

@@ -161,6 +161,7 @@ def test_cells_are_no_formulas_and_numbers_stay_numbers():
 # ---- what is shown
 
 
+@pytest.mark.slow
 def test_names_do_not_steer_the_terminal(tmp_path):
     path = tmp_path / "x\x1b[2J.h5"
     hostile.traces(path, units="\x1b]0;title\x07")
@@ -235,6 +236,7 @@ def test_nothing_from_a_file_becomes_an_element_of_the_report():
     assert len(evil.scripts) == 1
 
 
+@pytest.mark.slow
 def test_pictures_of_channels_with_formulas_in_their_names():
     sorting = made_by_hand.make_sorting()
     sorting.channels["ids"] = np.array([EVIL, "$\\frac{$", "$x$" * 10_000, "\x1b"])

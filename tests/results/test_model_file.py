@@ -175,6 +175,7 @@ def test_what_is_read_is_what_was_written_to_the_last_bit(tmp_path):
     assert read["tensor"]["a.b"] == ["text", "\udcff \u00b5"] and read["tensor"]["tensor"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes_in_every_process(saved, tmp_path):
     save_checkpoint(saved, tmp_path / "here.safetensors")
     code = (

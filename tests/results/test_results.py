@@ -71,6 +71,7 @@ def test_default_path_keeps_the_ending(tmp_path, monkeypatch):
     assert default_result_path("rec.h5") == tmp_path / "rec.h5.sorted"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_units", [0, 1, 2])
 def test_round_trip(tmp_path, n_units):
     sorting = make_sorting(n_units)

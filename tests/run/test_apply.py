@@ -14,6 +14,8 @@ from helpers.stopped_runs import finished, start, wait_for_stage
 from spikecrsae.results.folder import ResultFolder
 from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def applied(short_sort, tmp_path_factory):

@@ -24,6 +24,8 @@ from spikecrsae.run.batch import Result, find_recordings, make_folder, result_na
 from spikecrsae.run.job import Job
 from spikecrsae.system.processes import Processes
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def day(tmp_path_factory) -> Path:

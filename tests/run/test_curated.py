@@ -17,6 +17,8 @@ from spikecrsae.exports.export import export
 from spikecrsae.readers import read_truth
 from spikecrsae.run.curated import open_sorting, read_curated
 
+pytestmark = pytest.mark.slow
+
 
 def curate(folder: Path, clusters: np.ndarray, groups: dict[int, str]) -> None:
     """What Phy leaves when it saves: new clusters, and the groups of those that have one."""

@@ -21,6 +21,8 @@ from helpers.stopped_runs import finished, start, wait_for_stage
 from spikecrsae.exports.export_folder import ExportFolder
 from spikecrsae.results.folder import ResultFolder, read_sorting
 
+pytestmark = pytest.mark.slow
+
 OLD = ("--seed", "5", "--detection-threshold", "6")
 
 

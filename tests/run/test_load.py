@@ -13,7 +13,10 @@ import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "reliability_load.py"
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read as Linux tells it")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read as Linux tells it"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from spikecrsae.config import Config, load_config
 from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 
 
+@pytest.mark.slow
 def test_a_rerun_of_raw_binary_needs_nothing_but_the_record(tmp_path):
     """Options of the command line and of the side file, a relative path, settings and seed all stand in run.json."""
     with h5py.File(cut_recording(tmp_path / "cut.h5", 20, 26)) as file:
@@ -47,6 +48,7 @@ def test_a_rerun_of_raw_binary_needs_nothing_but_the_record(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_rerun_of_a_session_with_groups_and_a_time_range(tmp_path, monkeypatch):
     monkeypatch.setenv("SPIKECRSAE_CORES", "1")  # the groups of the rerun are sorted in this process
     files = [cut_recording(tmp_path / f"part{k}.h5", 10 * k, 10 * k + 4) for k in range(2)]

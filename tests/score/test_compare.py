@@ -36,6 +36,7 @@ def bursty(rng, n_units: int, n_spikes: int) -> dict[str, np.ndarray]:
     return {str(unit): np.cumsum(row).astype(np.int64) for unit, row in enumerate(gaps)}
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(1, 5))
 def test_numbers_are_those_of_compare_two_sorters(seed, n_first, n_second):
@@ -74,6 +75,7 @@ def pair(tmp_path_factory):
     return [write_result(root / name, sorting, {}) for name, sorting in (("a", truth), ("b", other))]
 
 
+@pytest.mark.slow
 def test_matches_and_units_of_one_side_only(pair):
     document = json.loads(compare(*pair, "--json").stdout)
     assert [(row["a"], row["b"]) for row in document["matches"]] == [("0", "0"), ("1", "1"), ("2", None)]
@@ -113,6 +115,7 @@ def test_what_is_not_there_is_3(pair):
     assert compare(pair[0], "nowhere").exit_code == 3
 
 
+@pytest.mark.slow
 def test_a_result_without_units_agrees_with_nothing(pair, tmp_path):
     sorting = read_sorting(pair[0])
     empty = type(sorting)(sorting.spikes[:0], sorting.unit_ids[:0], FS, sorting.n_samples, 4, "uV")

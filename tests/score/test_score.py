@@ -114,6 +114,7 @@ def sortings(draw):
     return truth, test
 
 
+@pytest.mark.slow
 @given(sortings())
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_spikeinterface_gives_the_same_numbers(pair):

@@ -213,6 +213,7 @@ def test_subsample_shifts_move_the_waveform():
     assert np.polyfit(spikes["shift"], vertex, 1)[0] == pytest.approx(1, abs=0.15)
 
 
+@pytest.mark.slow
 def test_rates_are_as_drawn_or_given():
     given = (1.0, 5.0, 20.0, 50.0)
     config = preset_config("tetrode", n_units=4, rates_hz=given, duration_s=100.0)
@@ -235,6 +236,7 @@ def test_no_spike_breaks_the_refractory_period(synchrony, refractory_ms):
         assert np.diff(truth.spike_samples(unit)).min() >= refractory_ms * 20 - 1
 
 
+@pytest.mark.slow
 def test_synchrony_sets_the_share_of_overlaps():
     config = {"n_units": 2, "n_bursting": 0, "rates_hz": (10.0, 10.0), "duration_s": 200.0}
     share = {}
@@ -248,6 +250,7 @@ def test_synchrony_sets_the_share_of_overlaps():
     assert share[0.2] == pytest.approx(0.2 + 0.8 * chance, abs=0.025)
 
 
+@pytest.mark.slow
 def test_bursting_units_fire_attenuating_bursts():
     config = preset_config("tetrode", n_bursting=1, n_units=2, rates_hz=(10.0, 10.0), duration_s=200.0, amplitude_jitter=0.0)
     truth = simulate(config).truth
@@ -338,6 +341,7 @@ def test_overrides_that_are_none_are_left_out():
 # --- file -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_file_reads_back_with_its_truth(tetrode, tmp_path):
     path = tmp_path / "recording.h5"
     write_simulation(tetrode, path)
@@ -356,6 +360,7 @@ def test_file_reads_back_with_its_truth(tetrode, tmp_path):
         assert file["traces"].compression == "gzip" and file["traces"].shuffle
 
 
+@pytest.mark.slow
 def test_intracellular_dataset_is_a_truth_channel(tetrode, tmp_path):
     write_simulation(tetrode, tmp_path / "recording.h5")
     channel = open_recording(tmp_path / "recording.h5", ReadOptions(dataset="intracellular"))

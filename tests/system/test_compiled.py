@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 PACKAGE = Path(__file__).parents[2] / "spikecrsae"
 #: Codes one window and says how many functions came from the disk and how many were compiled.
 PROGRAM = """

@@ -26,6 +26,8 @@ from spikecrsae.readers import open_recording
 from spikecrsae.results.model_file import save_checkpoint
 from spikecrsae.simulate import preset_config, simulate
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("distributed", reason="dask.distributed is not installed")
 SETTINGS = ("--groups", "0,1", "--units", "1", "--epochs", "2", "--max-training-s", "5", "--device", "cpu", "--quiet")
 CONFIG = Config().with_values(

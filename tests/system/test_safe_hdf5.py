@@ -45,6 +45,7 @@ def raises():
     raise KeyError("x")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [os.abort, lambda: ctypes.string_at(0), lambda: os._exit(0), forever])
 def test_what_ends_or_holds_the_child_is_refused(read, monkeypatch, capfd, no_new_child):
     monkeypatch.setattr(safe_hdf5, "MOST_CPU_S", 1)
@@ -102,6 +103,7 @@ def test_where_the_system_waits_for_children_itself(crashes):
         signal.signal(signal.SIGCHLD, before)
 
 
+@pytest.mark.slow
 def test_the_child_ends_with_its_parent():
     code = (
         "import os, sys\nfrom spikecrsae.system.safe_hdf5 import read_guarded\n"
@@ -145,12 +147,14 @@ def test_an_interruption_ends_the_child_too(no_new_child):
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 def test_a_file_on_which_the_hdf5_library_never_returns(tmp_path, monkeypatch):
     monkeypatch.setattr(safe_hdf5, "MOST_CPU_S", 1)
     path = hostile.heap_without_end(tmp_path / "x.h5")
     refused(spikecrsae("info", path), "x.h5: the HDF5 library crashes on it or does not finish")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_wait_for_such_a_file(tmp_path):
     process = start_command("info", hostile.heap_without_end(tmp_path / "x.h5"))
     own = Path(f"/proc/{process.pid}/task/{process.pid}/children")
