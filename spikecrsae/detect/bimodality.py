@@ -54,21 +54,24 @@ def are_two(first: np.ndarray, second: np.ndarray, seed: int) -> tuple[bool, flo
     projected = [x @ lines.T - (middles * lines).sum(axis=1) for x in (first, second)]
     scores = [p[np.arange(len(p)), 1 - h] for p, h in zip(projected, half_of, strict=True)]
     # a few windows of the one set among those of the other widen no quartile
-    spread = np.sqrt(0.5 * sum(_robust_deviation(score) ** 2 for score in scores))
+    spread = np.sqrt(0.5 * sum(robust_deviation(score) ** 2 for score in scores))
     distance = float((scores[1].mean() - scores[0].mean()) / max(spread, 1e-9))
     together = 0.5 * (scores[0].var() + scores[1].var()) + 0.25 * (scores[1].mean() - scores[0].mean()) ** 2
-    p = valley_p_value(scores[0], scores[1], spread) if distance >= 1.0 else 1.0
+    p = deepest_valley(scores[0], scores[1], spread)[0] if distance >= 1.0 else 1.0
     return p < MODE_LEVEL, p, float(together)
 
 
-def _robust_deviation(values: np.ndarray) -> float:
+def robust_deviation(values: np.ndarray) -> float:
     """Standard deviation of the normal distribution with the same interquartile range."""
-    low, high = np.percentile(values, [25, 75])
+    ordered, places = np.sort(values), np.array([0.25, 0.75]) * (len(values) - 1)
+    below = places.astype(np.int64)
+    low, high = ordered[below] + (places - below) * (ordered[np.minimum(below + 1, len(ordered) - 1)] - ordered[below])
     return float(high - low) / _QUARTILES_APART
 
 
-def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> float:
-    """Probability that numbers of one mode show as deep a valley between the medians of two sets of them.
+def deepest_valley(first: np.ndarray, second: np.ndarray, spread: float) -> tuple[float, float]:
+    """Return the probability that numbers of one mode show as deep a valley between the medians of two sets of them, and where
+    the valley is deepest.
 
     Windows as wide as `spread` slide over the stretch from one median to the other. With one mode, no window may hold fewer
     numbers than the smaller of the fullest windows on its two sides; the deepest is tested (binomial) and its probability
@@ -78,9 +81,11 @@ def valley_p_value(first: np.ndarray, second: np.ndarray, spread: float) -> floa
     width = spread
     starts = np.arange(low - width / 2, high, width / 2)
     if len(starts) < 3:
-        return 1.0
+        return 1.0, float(0.5 * (low + high))
     pooled = np.sort(np.concatenate([first, second]))
     counts = np.searchsorted(pooled, starts + width) - np.searchsorted(pooled, starts)
     left, right = np.maximum.accumulate(counts), np.maximum.accumulate(counts[::-1])[::-1]
     rim = np.minimum(left, right)
-    return float(min(1.0, len(starts) * special.bdtr(counts, counts + rim, 0.5).min()))
+    p_values = special.bdtr(counts, counts + rim, 0.5)
+    deepest = p_values.argmin()
+    return float(min(1.0, len(starts) * p_values[deepest])), float(starts[deepest] + width / 2)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import os
-import sys
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
+from scipy.cluster.vq import kmeans2
 from scipy.linalg import eigh
 
 from spikecrsae.config import InitialiseConfig
-from spikecrsae.detect.bimodality import allowed_variance, are_two, nuisance_directions, without
+from spikecrsae.detect.bimodality import (
+    MODE_LEVEL,
+    allowed_variance,
+    are_two,
+    deepest_valley,
+    nuisance_directions,
+    robust_deviation,
+    without,
+)
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow, windows_at
 
@@ -25,6 +31,16 @@ GROUPS_TRIED = 50
 TWO_MEANS_ROUNDS = 30
 #: A cluster with fewer events than this has no mean worth a test.
 SMALLEST_CLUSTER = 6
+#: Clusters without a number begin as so many parcels at most: two or three times the neurons that a tetrode tells apart. A
+#: neuron of few spikes that shares its parcel is found when the parts are divided again; more parcels cost time only.
+PARCELS = 30
+#: A parcel has at least so many events on average, as in isosplit: the valley between parcels of fewer shows by chance alone.
+EVENTS_PER_PARCEL = 10
+#: Means of clusters are at least so many windows apart that are searched for a valley, where their spread allows it: those
+#: about the means, and room for a valley between.
+WINDOWS_APART = 4
+#: The borders of parcels are drawn anew anyway, so k-means need not settle.
+PARCEL_ROUNDS = 20
 
 
 def principal_components(windows: np.ndarray, n_components: int, seed: int) -> np.ndarray:
@@ -46,34 +62,116 @@ def principal_components(windows: np.ndarray, n_components: int, seed: int) -> n
 
 
 def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:
-    """Labels (n,) from 0. n_units given: k-means. Else isosplit, which splits where a projection has two modes
-    (Magland and Barnett 2015) and needs no number."""
+    """Give features (n, n_features) labels (n,) from 0. n_units given: k-means. Else k-means draws more clusters than there
+    are neurons, and neighbours without a valley between them are joined; this needs no number."""
     if n_units is not None:
         from sklearn.cluster import KMeans
 
         return KMeans(min(n_units, len(features)), n_init=10 if n_units > 2 else 3, random_state=seed).fit_predict(features)
-    from isosplit6 import isosplit6
-
-    # isosplit does not end where points coincide
-    _, first, inverse = np.unique(features, axis=0, return_index=True, return_inverse=True)
-    kept = np.sort(first)
-    with _standard_output_to_error():
-        labels = isosplit6(np.ascontiguousarray(features[kept], dtype=np.float64))
-    return np.unique(labels[np.searchsorted(kept, first)][inverse.ravel()], return_inverse=True)[1]
+    features = np.ascontiguousarray(features, np.float64)
+    return _Clusters(features, _parcels(features, seed)).joined()
 
 
-@contextlib.contextmanager
-def _standard_output_to_error() -> Iterator[None]:
-    """What a compiled library prints goes to standard error: standard output belongs to the result."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        ctypes.CDLL(None).fflush(None)
-        os.dup2(kept, 1)
-        os.close(kept)
+def _parcels(features: np.ndarray, seed: int) -> np.ndarray:
+    """Give features (n, n_features) labels (n,) from 0 of many small clusters (k-means)."""
+    n_parcels = min(PARCELS, len(features) // EVENTS_PER_PARCEL)
+    # points that coincide can be the centre of one parcel only; a look at one feature is cheap and mostly enough
+    if n_parcels > 1 and len(np.unique(features[:, 0])) < n_parcels:
+        n_parcels = min(n_parcels, len(np.unique(features, axis=0)))
+    if n_parcels < 2:
+        return np.zeros(len(features), np.int64)
+    with warnings.catch_warnings():
+        # a parcel that loses all its points is not missed
+        warnings.simplefilter("ignore", UserWarning)
+        labels = kmeans2(features, n_parcels, iter=PARCEL_ROUNDS, minit="++", rng=np.random.default_rng(seed))[1]
+    return np.unique(labels, return_inverse=True)[1]
+
+
+class _Clusters:
+    """Hold clusters of features (n, n_features) while they are compared, joined and cut anew, as isosplit does (Magland and
+    Barnett 2015).
+
+    Pairs are compared once, the closest means first. The features of a pair are projected on the line that best tells
+    the two apart (Fisher's discriminant). Without a valley along it the two become one. With a valley they are cut there,
+    because k-means puts its borders halfway between means, not where few points lie.
+    """
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray) -> None:
+        self.features = features
+        self.members = [np.flatnonzero(labels == c) for c in range(labels.max(initial=0) + 1)]
+        n, n_features = len(self.members), features.shape[1]
+        self.means, self.scatters = np.zeros((n, n_features)), np.zeros((n, n_features, n_features))
+        for c in range(n):
+            self._measure(c)
+        self.within = self.scatters.sum(axis=0) / max(1, len(features) - n)
+        # points that coincide have no variance, and a matrix without it has no inverse
+        self.within += (1e-9 * np.trace(self.within) / n_features + 1e-12) * np.eye(n_features)
+
+    def joined(self) -> np.ndarray:
+        """Join and cut until every pair has been compared; return labels (n,) from 0."""
+        distances = np.stack([((self.means - mean) ** 2).sum(axis=1) for mean in self.means])
+        np.fill_diagonal(distances, np.inf)
+        while True:
+            a, b = np.unravel_index(distances.argmin(), distances.shape)
+            if not np.isfinite(distances[a, b]):
+                break
+            line, where = self._valley(a, b)
+            if line is None:
+                self.members[a] = np.sort(np.concatenate([self.members[a], self.members[b]]))
+                self.members[b] = self.members[b][:0]
+                distances[b] = distances[:, b] = np.inf
+                # what has grown is compared with all others again
+                fresh = np.array([len(m) > 0 for m in self.members])
+                fresh[a] = False
+                changed = [(a, fresh)]
+            else:
+                distances[a, b] = distances[b, a] = np.inf
+                changed = [(c, np.isfinite(distances[c])) for c in (a, b)] if self._cut(a, b, line, where) else []
+            for c, _ in changed:
+                self._measure(c)
+            for c, others in changed:
+                distances[c, others] = distances[others, c] = ((self.means[others] - self.means[c]) ** 2).sum(axis=1)
+        labels = np.zeros(len(self.features), np.int64)
+        for c, members in enumerate(self.members):
+            labels[members] = c
+        return np.unique(labels, return_inverse=True)[1]
+
+    def _measure(self, c: int) -> None:
+        """Note the mean and the scatter of a cluster."""
+        own = self.features[self.members[c]]
+        self.means[c] = own.mean(axis=0)
+        own = own - self.means[c]
+        self.scatters[c] = own.T @ own
+
+    def _valley(self, a: int, b: int) -> tuple[np.ndarray | None, float]:
+        """Return the line (n_features,) along which two clusters are two modes, and where on it the valley lies; None where
+        they are one."""
+        first, second = self.members[a], self.members[b]
+        if min(len(first), len(second)) < SMALLEST_CLUSTER:
+            return None, 0.0
+        # few events say little about a covariance: that of all parcels counts like as many events as make it invertible
+        prior = self.features.shape[1] + 2
+        covariance = (self.scatters[a] + self.scatters[b] + prior * self.within) / (len(first) + len(second) + prior)
+        line = np.linalg.solve(covariance, self.means[b] - self.means[a])
+        scores = self.features[first] @ line, self.features[second] @ line
+        spread = np.sqrt(0.5 * sum(robust_deviation(score) ** 2 for score in scores))
+        apart = scores[1].mean() - scores[0].mean()
+        if spread <= 0:
+            return (line, 0.5 * (scores[0].mean() + scores[1].mean())) if apart > 0 else (None, 0.0)
+        if apart < spread:
+            return None, 0.0
+        # far apart, windows as wide as one set's spread would be many, and each would hold few of a small set
+        p, where = deepest_valley(*scores, max(spread, apart / WINDOWS_APART))
+        return (line if p < MODE_LEVEL else None), where
+
+    def _cut(self, a: int, b: int, line: np.ndarray, where: float) -> bool:
+        """Divide the members of two clusters anew at a place on a line; return whether that moved any."""
+        both = np.sort(np.concatenate([self.members[a], self.members[b]]))
+        beyond = self.features[both] @ line > where
+        if min(beyond.sum(), (~beyond).sum()) < SMALLEST_CLUSTER or np.array_equal(both[beyond], self.members[b]):
+            return False
+        self.members[a], self.members[b] = both[~beyond], both[beyond]
+        return True
 
 
 def divide(
@@ -81,8 +179,8 @@ def divide(
 ) -> np.ndarray:
     """Labels (n,) of whitened windows (n, n_times, n_channels) without a given number.
 
-    isosplit on principal components, again within every part (its own components show what the others' variance hid), then
-    halves by k-means where these have two modes, which sees gaps that isosplit does not, or, among few windows, vary far
+    `cluster` on principal components, again within every part (its own components show what the others' variance hid), then
+    halves by k-means where these have two modes, which sees gaps that joined parcels do not, or, among few windows, vary far
     more than one neuron's may (`allowed`, a variance; by default that of the part's mean waveform).
     """
     labels = np.zeros(len(windows), np.int64)

@@ -51,7 +51,7 @@ _LAYOUT: dict[str, Any] = {
     },
 }
 _MODEL_LAYOUT = {"model": {"path": str, "sha256": str}}
-_LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "isosplit6", "safetensors", "matplotlib")
+_LIBRARIES = ("torch", "numpy", "scipy", "h5py", "neo", "scikit-learn", "numba", "safetensors", "matplotlib")
 
 
 def record(facts: dict[str, Any], outcome: Outcome, began: datetime) -> dict[str, Any]:

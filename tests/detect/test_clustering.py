@@ -1,4 +1,4 @@
-"""First templates: clusters that are there are found, and what the clustering library may not do to us."""
+"""First templates: clusters that are there are found, and none where there is none."""
 
 from __future__ import annotations
 
@@ -21,8 +21,52 @@ def test_clusters_are_found_without_a_number():
     assert [len(np.unique(labels[a : a + 200])) for a in (0, 200, 400)] == [1, 1, 1]
 
 
-def test_points_that_coincide_do_not_stop_the_clustering():
-    """isosplit itself would never end on these, and would fill standard output."""
+@pytest.mark.parametrize("seed", range(5))
+def test_clusters_of_unequal_sizes_are_found(seed):
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(np.arange(4), (3000, 400, 80, 20))
+    centres = 15 * np.eye(5)[:4]
+    labels = cluster(centres[truth] + rng.standard_normal((3500, 5)), None, seed)
+    # more clusters than neurons are allowed, but no cluster of two neurons
+    owners = [np.bincount(truth[labels == c], minlength=4) for c in np.unique(labels)]
+    assert all(owner.max() >= 0.98 * owner.sum() for owner in owners)
+    assert {int(owner.argmax()) for owner in owners} == {0, 1, 2, 3}
+    assert labels.max() < 6
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_one_cloud_stays_one_cluster_round_or_elongated(seed):
+    rng = np.random.default_rng(seed)
+    for n, n_features in ((15, 2), (200, 3), (1000, 10), (5000, 10)):
+        cloud = rng.standard_normal((n, n_features))
+        assert cluster(cloud, None, seed).max() == 0, (n, n_features)
+        assert cluster(cloud * np.r_[10.0, np.ones(n_features - 1)], None, seed).max() == 0, (n, n_features, "elongated")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_elongated_clusters_are_parted_along_the_gap_and_nowhere_else(seed):
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((2000, 4)) * (12, 1, 1, 1)
+    features[1000:, 1] += 8
+    labels = cluster(features, None, seed)
+    assert labels.max() == 1
+    assert max(np.mean(labels[:1000] == c) for c in (0, 1)) > 0.99
+    assert max(np.mean(labels[1000:] == c) for c in (0, 1)) > 0.99
+
+
+def test_clusters_along_a_single_feature_are_found():
+    rng = np.random.default_rng(0)
+    labels = cluster(np.concatenate([rng.standard_normal((n, 1)) + at for n, at in ((500, 0), (100, 9))]), None, 0)
+    assert labels.max() == 1
+    assert np.mean(labels[:500] == labels[0]) > 0.99 and np.mean(labels[500:] == labels[-1]) > 0.99
+
+
+@pytest.mark.parametrize("n", (1, 2, 5, 11, 19))
+def test_few_points_are_one_cluster(n):
+    assert np.array_equal(cluster(np.random.default_rng(n).standard_normal((n, 3)), None, 0), np.zeros(n))
+
+
+def test_points_that_coincide_have_one_label():
     rng = np.random.default_rng(0)
     features = np.round(rng.standard_normal((300, 2)))
     features[150:] += 30
@@ -33,19 +77,40 @@ def test_points_that_coincide_do_not_stop_the_clustering():
     assert not set(labels[:150]) & set(labels[150:])
 
 
+def test_points_at_one_place_are_one_cluster_and_at_two_places_two():
+    features = np.full((200, 3), 4.0)
+    assert cluster(features, None, 0).max() == 0
+    features[120:] = -2.0
+    labels = cluster(features, None, 0)
+    assert labels.max() == 1 and np.ptp(labels[:120]) == np.ptp(labels[120:]) == 0
+
+
+def test_a_seed_gives_the_same_clusters_again():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((3000, 3)) + 4 * rng.integers(0, 2, (3000, 3))
+    first = cluster(features, None, 3)
+    assert first.max() > 2
+    np.testing.assert_array_equal(cluster(features, None, 3), first)
+
+
+def test_a_given_number_of_clusters_is_found():
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.standard_normal((200, 3)) + centre for centre in (0, 12, 24)])
+    labels = cluster(features, 3, seed=0)
+    assert [len(np.unique(labels[a : a + 200])) for a in (0, 200, 400)] == [1, 1, 1]
+    assert len(np.unique(labels)) == 3
+
+
 @pytest.mark.slow
-def test_standard_output_stays_clean():
+def test_clusters_without_a_number_load_no_slow_library():
     code = (
-        "import os\n"
-        "from spikecrsae.detect.clustering import _standard_output_to_error\n"
-        "print('before')\n"
-        "with _standard_output_to_error():\n"
-        "    os.write(1, b'notice of a library')\n"
-        "print('after')\n"
+        "import sys, numpy as np\n"
+        "from spikecrsae.detect.clustering import cluster\n"
+        "cluster(np.random.default_rng(0).standard_normal((500, 3)), None, 0)\n"
+        "print(sorted({'sklearn', 'pandas', 'torch'} & set(sys.modules)))\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.split() == ["before", "after"]
-    assert run.stderr == "notice of a library"
+    assert run.stdout.strip() == "[]"
 
 
 def test_one_cloud_is_one_and_two_clouds_are_two():
@@ -65,6 +130,18 @@ def test_divide_finds_the_clusters_of_whitened_windows():
     assert len(np.unique(labels)) == 3
     for unit in range(3):
         assert len(np.unique(labels[truth == unit])) == 1
+
+
+def test_divide_finds_more_neurons_than_there_are_parcels():
+    rng = np.random.default_rng(40)
+    sizes = np.exp(rng.uniform(np.log(50), np.log(1000), 40)).astype(int)
+    truth = np.repeat(np.arange(40), sizes)
+    windows = 6 * rng.standard_normal((40, 10, 1))[truth] + rng.standard_normal((len(truth), 10, 1))
+    labels = divide(windows, 6, 0)
+    counts = np.zeros((labels.max() + 1, 40), np.int64)
+    np.add.at(counts, (labels, truth), 1)
+    assert len(counts) == 40
+    assert np.all(counts.max(axis=0) >= 0.95 * sizes)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,7 +12,7 @@ from helpers.command_line import PATIENCE_S
 
 _LOADED = [
     "spikecrsae.cli.main", "spikecrsae.run.job", "spikecrsae.pipeline.groups", "spikecrsae.exports.export",
-    "spikecrsae.report.html", "isosplit6", "sklearn.decomposition",
+    "spikecrsae.report.html", "sklearn.decomposition",
 ]  # fmt: skip
 _context = multiprocessing.get_context("forkserver")
 
