@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import hostile_files as hostile
 from helpers import sortings as made_by_hand
-from helpers.command_line import refused, spikecrsae
+from helpers.command_line import PATIENCE_S, refused, spikecrsae
 
 from spikecrsae.config import load_config
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError, UsageError
@@ -50,7 +50,7 @@ def test_hdf5_files_are_refused_within_bounded_memory(tmp_path):
     )
     good = hostile.traces(tmp_path / "good.h5")
     words = [str(good), str(MOST_MB), *(str(tmp_path / name / "x.h5") for name in hostile.HDF5)]
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     for (name, (_, word)), (exit_code, said) in zip(hostile.HDF5.items(), json.loads(done.stdout), strict=True):
         assert exit_code == 3, f"{name}: {said}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import hostile_files as hostile
-from helpers.command_line import refused, spikecrsae, start_command
+from helpers.command_line import PATIENCE_S, refused, spikecrsae, start_command
 
 from spikecrsae.errors import InputError
 from spikecrsae.readers.truth import read_truth
@@ -161,5 +161,5 @@ def test_ctrl_c_ends_the_wait_for_such_a_file(tmp_path):
     while not own.read_text():
         assert process.poll() is None, "the file is read for ever"
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60)[1] == "Interrupted.\n"
+    assert process.communicate(timeout=PATIENCE_S)[1] == "Interrupted.\n"
     assert process.returncode == 130
