@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from spikecrsae.errors import OutputError
@@ -29,6 +30,12 @@ class ExportFolder(OutputFolder):
                 "or move it away."
             )
 
+    def is_export(self) -> bool:
+        """Tell whether an export was written here."""
+        with suppress(OutputError):
+            return self._has_manifest() and bool(self._manifest())
+        return False
+
     def write(self, files: Mapping[str, Iterable[bytes]], overwrite: bool = False) -> Path:
         """Write the folder, name -> pieces of content, whole or not at all; returns its path. Raises OutputError as `check`
         does."""
@@ -37,3 +44,9 @@ class ExportFolder(OutputFolder):
         with self.lock(), self.replacing(overwrite) as work:
             work._write_files(files)
         return self.path
+
+
+def exports_in(folder: Path) -> list[str]:
+    """Return the names of the exports that are folders inside `folder`."""
+    with writing(folder):
+        return sorted(entry.name for entry in folder.iterdir() if ExportFolder(entry).is_export()) if folder.is_dir() else []

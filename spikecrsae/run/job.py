@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import OutputError, add_remedy
+from spikecrsae.exports.export_folder import exports_in
 from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
 from spikecrsae.results.folder import COMPONENTS, LOG, MODEL, REPORT, RESUME, ResultFolder
@@ -204,6 +205,8 @@ def _fill(
             stack.enter_context(logging_to_file(work.path / LOG))
         began = datetime.now(UTC)
         outcome = _compute(job, recording, work.path / RESUME, fingerprint, observer)
+        if stale := _stale_exports(job):
+            outcome = replace(outcome, warnings=(*outcome.warnings, stale))
         if job.save_components:
             ComponentWriter(outcome.sorting).write(work.path / COMPONENTS, observer)
         observer.start("write")
@@ -234,6 +237,23 @@ def _compute(job: Job, recording: Recording, learned: Path, fingerprint: str, ob
     if job.task == "apply":
         return groups.apply(job.model_file, recording, job.config, observer, **workers)
     return groups.sort(recording, job.config, observer, self_test=job.estimate_errors, cache=cache, **workers)
+
+
+def _stale_exports(job: Job) -> str:
+    """Return a warning that names the exports of an earlier result that stay in the folder; empty where none does.
+
+    They are not removed: somebody may have curated them by hand.
+    """
+    from spikecrsae.exports.export import FORMATS
+
+    renewed = {FORMATS[kind].name for kind in job.exports}
+    names = [name for name in exports_in(job.folder) if name not in renewed]
+    if not names:
+        return ""
+    return (
+        f"{job.folder} still holds exports of the replaced result ({', '.join(names)}), with its spikes; export again with "
+        "--overwrite, or move them away"
+    )
 
 
 def _check_exports(job: Job) -> None:

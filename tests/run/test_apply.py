@@ -11,6 +11,7 @@ import pytest
 from helpers.command_line import spikecrsae
 from helpers.stopped_runs import finished, start, wait_for_stage
 
+from spikecrsae.exports.export_folder import ExportFolder
 from spikecrsae.results.folder import ResultFolder
 from spikecrsae.results.model_file import load_checkpoint, save_checkpoint
 
@@ -49,6 +50,22 @@ def test_resume_keeps_what_is_finished_and_adds_a_format(applied, short_sort, tm
     assert spikecrsae(*words).exit_code == 0
     assert (folder / "csv" / "spikes.csv").exists()
     assert (folder / "sorting.h5").stat().st_mtime_ns == before
+
+
+def test_exports_of_a_replaced_result_are_named_unless_they_are_renewed(applied, short_sort, tmp_path):
+    folder = shutil.copytree(applied, tmp_path / "out")
+    ExportFolder(folder / "phy").write({"spike_times.npy": [b"old"]})
+    words = ["apply", short_sort.folder, short_sort.recording, "-o", folder, "--overwrite"]
+    result = spikecrsae(*words, "--exclude-s", "2-8")
+    assert result.exit_code == 0 and result.stderr.count("Warning: ") == 1
+    assert f"{folder} still holds exports of the replaced result (csv, phy)" in result.stderr
+    assert (folder / "phy" / "spike_times.npy").read_bytes() == b"old"
+    assert "(csv, phy)" in json.loads((folder / "run.json").read_text())["warnings"][-1]
+    result = spikecrsae(*words, "--export", "csv")
+    assert "replaced result (phy)" in result.stderr
+    assert (folder / "csv" / "spikes.csv").read_bytes() == (folder / "spikes.csv").read_bytes()
+    shutil.rmtree(folder / "phy")
+    assert "Warning" not in spikecrsae(*words, "--export", "csv").stderr
 
 
 @pytest.mark.parametrize("change", ["setting", "model", "task"])
