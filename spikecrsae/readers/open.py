@@ -101,6 +101,8 @@ def open_session(paths: Sequence[str | Path], options: ReadOptions | None = None
 
 
 def _read_folder(path: Path, options: ReadOptions) -> Recording:
+    if path.resolve() == path.resolve().parent:  # readers would search the whole disk
+        raise InputError(f"{path} is the root of the file system, not a recording; give a file or folder in it.")
     if (path / "sorting.h5").exists():
         raise InputError(f"{path} is a result folder, not a recording; give the recording that was sorted.")
     return read_neo(path, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import tomllib
 from collections.abc import Sequence
@@ -176,7 +177,9 @@ class ReadOptions:
 
 def side_file(path: Path) -> Path:
     """Where the facts of a recording may stand in writing: `<recording>.toml` beside it."""
-    return path.with_name(path.name + ".toml")
+    if path.name in ("", ".."):  # such as the current folder
+        path = Path(os.path.abspath(path))
+    return path.parent / f"{path.name}.toml"
 
 
 def with_side_file(path: Path, options: ReadOptions) -> ReadOptions:

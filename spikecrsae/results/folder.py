@@ -91,7 +91,7 @@ def _has_models(folder: Path) -> bool:
 def default_result_path(recording_path: str | Path) -> Path:
     """Name the folder beside the recording: its name with its ending, and .sorted."""
     path = Path(os.path.abspath(recording_path))
-    return path.with_name(path.name + ".sorted")
+    return path.parent / f"{path.name}.sorted"
 
 
 def read_sorting(path: str | Path) -> SortingData:

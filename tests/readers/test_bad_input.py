@@ -47,6 +47,19 @@ def test_a_missing_file(tmp_path, sorted_nothing):
     sorted_nothing(tmp_path / "nowhere.h5", "nowhere.h5")
 
 
+@pytest.mark.parametrize("command", ["sort", "info"])
+def test_the_current_folder_and_the_root(tmp_path, monkeypatch, command):
+    (tmp_path / "data" / "deep").mkdir(parents=True)
+    write(tmp_path / "data" / "x.h5", noise(100))
+    for place, name in (("data", "."), ("data/deep", "..")):
+        monkeypatch.chdir(tmp_path / place)
+        refused(spikecrsae(command, name), f"{name} is a folder that no reader takes as a whole", "x.h5")
+    refused(spikecrsae(command, "/"), "/ is the root of the file system")
+    (tmp_path / "data.toml").write_text("nonsense = 1")
+    monkeypatch.chdir(tmp_path / "data")
+    refused(spikecrsae(command, "."), str(tmp_path / "data.toml"), "nonsense", code=2)
+
+
 def test_a_text_file_called_h5(tmp_path, sorted_nothing):
     path = tmp_path / "text.h5"
     path.write_text("these are no traces\n")
