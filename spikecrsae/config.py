@@ -68,6 +68,13 @@ class PreprocessConfig(Checked):
     exclude_s: str = option("", "intervals to leave out, in seconds as spikes.csv's time_s, such as 12.5-13.1,40-41")
     find_artefacts: bool = option(True, "find stretches that no spikes can explain, such as movement, and leave them out")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.exclude_s:
+            from spikecrsae.data.intervals import intervals_s  # loads numpy, which the help page does without
+
+            intervals_s(self.exclude_s)
+
 
 @dataclass(frozen=True)
 class InitialiseConfig(Checked):
@@ -144,6 +151,16 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     infer: InferConfig = field(default_factory=InferConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        for stage in fields(self):
+            value = getattr(self, stage.name)
+            kind: Any = stage.default_factory
+            if not isinstance(value, kind):
+                raise UsageError(
+                    f"{stage.name} = {value!r} must be a {kind.__name__}; or give single values to Config().with_settings, such as "
+                    "with_settings(highpass_hz=300.0)."
+                )
 
     def with_values(self, values: dict[str, dict[str, Any]], origin: str = "configuration") -> Config:
         """A copy with some values replaced, {stage: {name: value}}; UsageError names an unknown or bad one."""

@@ -19,6 +19,10 @@ from spikecrsae.simulate import SimulationConfig
         (lambda: InitialiseConfig(units=0), "initialise.units = 0 must be at least 1"),
         (lambda: TrainConfig(epochs=2.5), "train.epochs = 2.5 must be of type int"),
         (lambda: RuntimeConfig(seed=True), "runtime.seed = True must be of type int"),
+        (lambda: PreprocessConfig(exclude_s="1-2,x"), "'x' in exclude_s is not an interval"),
+        (lambda: PreprocessConfig(exclude_s="2-1"), "'2-1' in exclude_s: the start must come before the stop"),
+        (lambda: Config(preprocess={"highpass_hz": 3}), "preprocess = {'highpass_hz': 3} must be a PreprocessConfig"),
+        (lambda: Config(train=PreprocessConfig()), "must be a TrainConfig"),
         (lambda: SimulationConfig(drift=2), "drift = 2.0 must be at most 1"),
     ],
 )

@@ -26,7 +26,7 @@ def parse_intervals(text: str, recording: Recording) -> np.ndarray:
 
     Raises UsageError for one that is no interval, is reversed or reaches out of the recording, and where nothing is left.
     """
-    found = [_parse_interval(word, recording) for word in text.split(",") if word.strip()]
+    found = [_samples(start, stop, recording) for start, stop in intervals_s(text)]
     intervals = widened(found, 0, recording.n_samples)
     if (intervals[:, 1] - intervals[:, 0]).sum() >= recording.n_samples:
         raise UsageError(f"--exclude-s {text} leaves nothing of {recording.source}; leave out less.")
@@ -44,18 +44,27 @@ def gaps_from_the_start(text: str, recording: Recording) -> np.ndarray:
     return widened(np.concatenate([inside, seams(recording.in_range())]), 0, end - first)
 
 
-def _parse_interval(word: str, recording: Recording) -> tuple[int, int]:
-    matched = _INTERVAL.fullmatch(word)
-    if not matched:
-        raise UsageError(f"--exclude-s {word.strip()} is no interval; write start-stop in seconds, such as 12.5-13.1.")
-    start, stop = (float(number) for number in matched.groups())
-    if not start < stop:
-        raise UsageError(f"--exclude-s {word.strip()}: the start must come before the stop; write the earlier time first.")
+def intervals_s(text: str) -> list[tuple[float, float]]:
+    """Parse `12.5-13.1,40-41` into (start, stop) in s. Raises UsageError for what is not an interval, or is reversed."""
+    found = []
+    for word in filter(None, map(str.strip, text.split(","))):
+        matched = _INTERVAL.fullmatch(word)
+        if not matched:
+            raise UsageError(f"{word!r} in exclude_s is not an interval; write start-stop in seconds, such as 12.5-13.1.")
+        start, stop = (float(number) for number in matched.groups())
+        if not start < stop:
+            raise UsageError(f"{word!r} in exclude_s: the start must come before the stop; write the earlier time first.")
+        found.append((start, stop))
+    return found
+
+
+def _samples(start: float, stop: float, recording: Recording) -> tuple[int, int]:
+    """The samples [first, end) from start to stop, in s on the recording's clock. Raises UsageError where they reach out of it."""
     begin, fs = recording.start_time_s, recording.sampling_frequency
     end = begin + recording.duration_s
     if start < begin - 1 / fs or stop > end + 1 / fs or not math.isfinite(stop):
         raise UsageError(
-            f"--exclude-s {word.strip()} reaches out of {recording.source}, which lasts from {begin:.10g} to {end:.10g} s; "
+            f"--exclude-s {start:.10g}-{stop:.10g} reaches out of {recording.source}, which lasts from {begin:.10g} to {end:.10g} s; "
             "give times between these."
         )
     return round((start - begin) * fs), round((stop - begin) * fs)

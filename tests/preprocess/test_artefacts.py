@@ -83,9 +83,9 @@ def test_intervals_are_on_the_recordings_clock():
     [
         ("3-2", "start must come before"),
         ("2-2", "start must come before"),
-        ("1-2,soon-4", "soon-4 is no interval"),
-        ("12", "12 is no interval"),
-        ("1-nan", "1-nan is no interval"),
+        ("1-2,soon-4", "'soon-4' in exclude_s is not an interval"),
+        ("12", "'12' in exclude_s is not an interval"),
+        ("1-nan", "'1-nan' in exclude_s is not an interval"),
         ("4-6", "lasts from 0 to 5 s"),
         ("1-1e999", "lasts from 0 to 5 s"),
         ("-1-2", "lasts from 0 to 5 s"),
