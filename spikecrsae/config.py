@@ -6,7 +6,6 @@ the command line and docs/cli.md take their words from there.
 
 from __future__ import annotations
 
-import difflib
 import math
 import numbers
 import tomllib
@@ -16,13 +15,15 @@ from typing import Any, ClassVar
 
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.files import refuse_unreadable
-from spikecrsae.system.text import MOST_TOML_MB, read_text
+from spikecrsae.system.text import MOST_TOML_MB, read_text, unknown_name
 
 #: A band-pass filter's upper edge is at least so many times its lower one: a narrower band holds no spike.
 OCTAVE = 2.0
 #: Default upper bounds, chosen by the suffix of the option's name.
 _MOST = {"_hz": 1e6, "_ms": 1e4, "_s": 1e9, "": 1e9}
 _MOST_WHOLE = 2**63 - 1
+#: Where a user finds the names that are known.
+LISTED = "docs/cli.md lists all settings"
 
 
 def option(
@@ -167,13 +168,15 @@ class Config:
         stages = {f.name for f in fields(self)}
         changed = {}
         for stage, table in values.items():
-            if stage not in stages or not isinstance(table, dict):
-                raise UsageError(f"{origin}: [{stage}] is not a table of the configuration; there are {sorted(stages)}.")
+            if stage not in stages:
+                raise UsageError(f"{origin}: table {unknown_name(stage, stages, 'there are ' + ', '.join(sorted(stages)))}")
+            if not isinstance(table, dict):
+                raise UsageError(f"{origin}: {stage} = {table!r} must be a table, such as [{stage}].")
             section = getattr(self, stage)
             known = {f.name for f in fields(section)}
             for name in table:
                 if name not in known:
-                    raise UsageError(f"{origin}: {stage}.{name} does not exist; [{stage}] has {sorted(known)}.")
+                    raise UsageError(f"{origin}: {stage}.{unknown_name(name, known, LISTED)}")
             try:
                 changed[stage] = replace(section, **table)
             except UsageError as error:
@@ -186,8 +189,7 @@ class Config:
         values: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
             if name not in stages:
-                near = difflib.get_close_matches(name, stages, n=1) or sorted(stages)
-                raise UsageError(f"{name} is no setting; did you mean {' or '.join(near)}?")
+                raise UsageError(unknown_name(name, stages, LISTED))
             values.setdefault(stages[name], {})[name] = value
         return self.with_values(values)
 

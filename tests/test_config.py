@@ -36,12 +36,32 @@ def test_values_from_a_file_are_named_with_their_origin():
         Config().with_values({"preprocess": {"highpass_hz": -5}}, origin="mine.toml")
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"preprocess": {"highpas_hz": 300.0}},
+            r"preprocess.highpas_hz does not exist; did you mean highpass_hz or lowpass_hz\?$",
+        ),
+        ({"preprocess": {"zzqq": 1}}, r"preprocess.zzqq does not exist; docs/cli.md lists all settings\.$"),
+        ({"trian": {}}, r"table trian does not exist; did you mean train\?$"),
+        ({"seed": {}}, "table seed does not exist; there are infer, initialise, preprocess, runtime, train"),
+        ({"train": 5}, r"train = 5 must be a table, such as \[train\]"),
+    ],
+)
+def test_an_unknown_name_in_a_file_is_answered_with_a_near_one(values, message):
+    with pytest.raises(UsageError, match=message):
+        Config().with_values(values)
+
+
 def test_settings_go_by_their_last_names_and_take_numpy_numbers():
     config = Config().with_settings(highpass_hz=np.int64(300), seed=np.int32(2), units="auto")
     assert (config.preprocess.highpass_hz, config.runtime.seed, config.initialise.units) == (300.0, 2, None)
     assert type(config.preprocess.highpass_hz) is float and type(config.runtime.seed) is int
     with pytest.raises(UsageError, match="did you mean detection_threshold"):
         Config().with_settings(detection_treshold=5.0)
+    with pytest.raises(UsageError, match=r"^zzqq does not exist; docs/cli\.md lists all settings\.$"):
+        Config().with_settings(zzqq=1)
     with pytest.raises(UsageError, match="highpass_hz = -1"):
         Config().with_settings(highpass_hz=-1.0)
 

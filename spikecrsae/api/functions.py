@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from spikecrsae.api.course import Callback, followed
 from spikecrsae.api.messages import in_python_words, speaks_python
 from spikecrsae.api.sorting import Sorting
-from spikecrsae.config import Config
+from spikecrsae.config import LISTED, Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import UsageError
 from spikecrsae.readers import ReadOptions, open_session, read_array, read_truth
@@ -24,6 +25,7 @@ from spikecrsae.results.folder import MODEL, ResultFolder
 from spikecrsae.run.curated import is_sorting, open_sorting
 from spikecrsae.run.record import model_facts, record, recording_facts
 from spikecrsae.system.json_values import to_json
+from spikecrsae.system.text import unknown_name
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -51,7 +53,7 @@ def open_recording(source: str | Path | Sequence[str | Path] | npt.NDArray[Any],
     names of docs/cli.md, such as sampling_frequency (Hz), n_channels, dtype, gain, channels, groups. Raises InputError where
     the source cannot be used, UsageError where an option is wrong or one is missing.
     """
-    given = _read_options(options)
+    given = _read_options(options, open_recording)
     return open_session(_paths(source), given) if _is_path(source) else read_array(np.asarray(source), given)
 
 
@@ -84,6 +86,7 @@ def sort(
     from spikecrsae.pipeline import groups
 
     reader, settings = _parted(settings, sampling_frequency)
+    _refuse_unknown(settings, Config.stages(), sort)
     config = (config or Config()).with_settings(**settings)
     config.refuse_contradictions()
     options = {"estimate_errors": estimate_errors, "save_components": False, "exports": []}
@@ -116,6 +119,7 @@ def apply(
     from spikecrsae.pipeline import groups
 
     reader, settings = _parted(settings, sampling_frequency)
+    _refuse_unknown(settings, Config.stages(), apply)
     if idle := sorted(set(settings) - _OF_APPLY):
         raise UsageError(f"{', '.join(idle)}: no effect here, filters and templates are those of the model; leave it out.")
     config = Config().with_settings(**settings)
@@ -168,7 +172,7 @@ def score(
     rate = sampling_frequency if data is None else data.sampling_frequency
     if rate is None:
         raise UsageError("samples alone do not say at what rate they count; give --sampling-frequency.")
-    reader = _read_options(options)
+    reader = _read_options(options, score)
     if truth_channel is None and (reader.given() or truth_threshold is not None):
         raise UsageError("truth_threshold and options say how --truth-channel is read, which is not given; leave them out.")
     if isinstance(truth, str | Path):
@@ -266,9 +270,16 @@ def _parted(settings: dict[str, Any], sampling_frequency: float | None) -> tuple
     return reader, {name: value for name, value in given.items() if name not in _READ_OPTIONS}
 
 
-def _read_options(options: dict[str, Any]) -> ReadOptions:
-    if unknown := sorted(set(options) - _READ_OPTIONS):
-        raise UsageError(f"{', '.join(unknown)} is no option of a recording; there are {', '.join(sorted(_READ_OPTIONS))}.")
+def _refuse_unknown(given: Iterable[str], known: Iterable[str], function: Callable[..., Any], listed: str = LISTED) -> None:
+    """Raise UsageError for a name that is neither known nor an argument of the function."""
+    for name in given:
+        if name not in known:
+            arguments = {*known, *_READ_OPTIONS, *inspect.signature(function).parameters}
+            raise UsageError(unknown_name(name, sorted(arguments), listed))
+
+
+def _read_options(options: dict[str, Any], function: Callable[..., Any]) -> ReadOptions:
+    _refuse_unknown(options, _READ_OPTIONS, function, f"options of a recording are {', '.join(sorted(_READ_OPTIONS))}")
     return ReadOptions(**options)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from spikecrsae.errors import UsageError
 from spikecrsae.score.matching import Trains, agreement, match_counts, match_units_best, match_units_one_to_one
+from spikecrsae.system.text import unknown_name
 from spikecrsae.units import tolerance_to_samples
 
 MATCH_SCORE = 0.5
@@ -17,6 +18,9 @@ BEST_MATCH_SCORE = 0.1
 WELL_DETECTED_SCORE = 0.8
 REDUNDANT_SCORE = 0.2
 OVERMERGED_SCORE = 0.2
+#: Numbers of a UnitScore: its properties, and all of them.
+_DERIVED = ("fn", "fp", "accuracy", "precision", "recall", "miss", "false_alarm", "well_detected")
+_NUMBERS = ("n_truth", "n_test", "tp", *_DERIVED)
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,7 @@ class UnitScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Every number under its name, for JSON and tables."""
-        derived = ("fn", "fp", "accuracy", "precision", "recall", "miss", "false_alarm", "well_detected")
-        return asdict(self) | {name: getattr(self, name) for name in derived}
+        return asdict(self) | {name: getattr(self, name) for name in _DERIVED}
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,12 @@ class Comparison:
         return tuple(row.truth for row in self.rows if row.well_detected)
 
     def mean(self, name: str) -> float:
-        """Mean of one number of the one-to-one rows ("accuracy", "miss", ...) over the truth units; nan without any."""
+        """Mean of one number of the one-to-one rows ("accuracy", "miss", ...) over the truth units; nan without any.
+
+        Raises UsageError for a name that is none of these numbers.
+        """
+        if name not in _NUMBERS:
+            raise UsageError(unknown_name(name, _NUMBERS, f"a row has {', '.join(_NUMBERS)}"))
         return float(np.mean([getattr(row, name) for row in self.rows])) if self.rows else float("nan")
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from spikecrsae.config import Checked, option
 from spikecrsae.errors import UsageError
+from spikecrsae.system.text import unknown_name
 
 #: Mean and standard deviation of the paper's amplitudes, of unit-norm templates (Sec. VII-A).
 PAPER_AMPLITUDE = (180.0, 30.0)
@@ -88,14 +89,11 @@ def preset_config(name: str, **overrides: Any) -> SimulationConfig:
     if name not in _PRESETS:
         raise UsageError(f"preset {name!r} does not exist; there are {', '.join(_PRESETS)}.")
     given = {key: value for key, value in overrides.items() if value is not None}
-    unknown = set(given) - {f.name for f in fields(SimulationConfig)} | given.keys() & {"preset"}
-    if unknown:
-        raise UsageError(
-            f"{sorted(unknown)} cannot be set; a simulation has {[f.name for f in fields(SimulationConfig)][1:]}."
-        )
-    idle = sorted(_WITHOUT_EFFECT[name] & given.keys())
-    if idle:
-        raise UsageError(f"{idle} has no effect in the {name} preset; leave it out.")
+    known = [f.name for f in fields(SimulationConfig)][1:]
+    for unknown in sorted(set(given) - set(known)):
+        raise UsageError(unknown_name(unknown, known, f"a simulation has {', '.join(known)}"))
+    if idle := sorted(_WITHOUT_EFFECT[name] & given.keys()):
+        raise UsageError(f"{', '.join(idle)} has no effect in the {name} preset; leave it out.")
     values = {**_PRESETS[name], **given}
     if values.get("rates_hz") and given.get("n_units") and "rates_hz" not in given:
         values["rates_hz"] = values["rates_hz"][:1] * given["n_units"]

@@ -3,7 +3,9 @@ numbers of things in words."""
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from spikecrsae.errors import InputError
@@ -20,6 +22,13 @@ _FORMULA = ("=", "+", "-", "@")
 def counted(number: int, noun: str, form: str = "") -> str:
     """A number of things, such as "1 unit" or "3 units"; form: the number's format, such as "," for 1,037."""
     return f"{number:{form}} {noun}{'' if number == 1 else 's'}"
+
+
+def unknown_name(name: object, known: Iterable[str], listed: str) -> str:
+    """Say that a name does not exist: with the known ones that resemble it, else with `listed`, where to find them."""
+    near = difflib.get_close_matches(str(name), known, n=2)
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"{listed}."
+    return f"{name} does not exist; {remedy}"
 
 
 def visible(text: object) -> str:

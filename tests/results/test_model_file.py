@@ -125,7 +125,7 @@ IMPOSSIBLE = {
     "atoms": (("dictionary", "atoms"), lambda atoms: atoms * 3, "dictionary.atoms are not of unit norm"),
     "sigma": (("sigma",), lambda _: 0.0, "sigma must be above 0"),
     "lambda": (("lambda",), lambda _: 0.0, "lambda must be above 0"),
-    "stage": (("config",), lambda config: config | {"nonsense": 1}, "config: .nonsense. is not a table"),
+    "stage": (("config",), lambda config: config | {"nonsense": 1}, "config: table nonsense does not exist"),
     "setting": (("config",), lambda config: config | {"train": {"kappa": np.ones(3)}}, "config: train.kappa"),
 }  # fmt: skip
 
