@@ -44,6 +44,7 @@ MOST_CPU_S = 60
 #: The child may wait for a lock that another thread held at the fork. After this time the file is read without its answer.
 MOST_WAIT_S = 600
 _PR_SET_PDEATHSIG = 1
+_ENDS = (signal.SIGINT, signal.SIGTERM)
 _Read = TypeVar("_Read")
 _in_child = False
 
@@ -61,29 +62,42 @@ def read_guarded(path: Path, read: Callable[[], _Read]) -> _Read:
 
 def _check_in_child(path: Path, read: Callable[[], object]) -> None:
     """Raise InputError where `read` does not return or raise in a child process."""
+    # Python drops the exception of a signal that comes while it forks
+    arrived: list[int] = []
+    handlers = {number: handler for number in _ENDS if (handler := signal.getsignal(number)) is not None}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: arrived.append(number))
     answer, told = os.pipe()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads: the child uses none of them
-            child = os.fork()
-    except OSError:  # no room for another process
-        os.close(answer)
-        os.close(told)
-        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork with threads: the child uses none of them
+        child = _fork()
     if child == 0:
         _read_in_child(read, told)
     os.close(told)
     try:
-        if select.select([answer], [], [], MOST_WAIT_S)[0] and not os.read(answer, 1):
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
+        if child and select.select([answer], [], [], MOST_WAIT_S)[0] and not os.read(answer, 1):
             raise InputError(
                 f"{path}: the HDF5 library crashes on it or does not finish reading it; the file is damaged, copy it again from "
                 "where it was recorded."
             )
     finally:
         os.close(answer)
-        with contextlib.suppress(OSError):  # where the parent's parent ignores children, the system has waited for it
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+        if child:
+            with contextlib.suppress(OSError):  # where the parent's parent ignores children, the system has waited for it
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
+
+
+def _fork() -> int | None:
+    """The child's process id, 0 in the child, None where there is no room for another process."""
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
 def _read_in_child(read: Callable[[], object], told: int) -> None:
@@ -95,7 +109,7 @@ def _read_in_child(read: Callable[[], object], told: int) -> None:
         _in_child = True
         logging.disable()  # the log file of the run is open here too
         faulthandler.disable()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDS:
             signal.signal(number, signal.SIG_DFL)
         # the child holds the locks of the run, which shall not outlive a run that is killed
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
