@@ -112,7 +112,7 @@ class _Clusters:
         distances = np.stack([((self.means - mean) ** 2).sum(axis=1) for mean in self.means])
         np.fill_diagonal(distances, np.inf)
         while True:
-            a, b = np.unravel_index(distances.argmin(), distances.shape)
+            a, b = map(int, np.unravel_index(distances.argmin(), distances.shape))
             if not np.isfinite(distances[a, b]):
                 break
             line, where = self._valley(a, b)
