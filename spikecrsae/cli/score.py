@@ -208,4 +208,6 @@ def _show_rows(rows: Iterable[UnitScore], title: str) -> None:
         else [r.truth, r.n_truth, None, 0, *["-"] * 3, "100.00", "-"]
         for r in rows
     ]  # fmt: skip
+    if not console.fits(headings, table):  # without miss and false alarm, which are 1 - recall and 1 - precision
+        headings, table = headings[:-2], [row[:-2] for row in table]
     console.print_table(headings, table, title)

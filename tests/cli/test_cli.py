@@ -12,6 +12,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import h5py
 import numpy as np
 import pytest
@@ -216,6 +217,16 @@ def test_score_writes_the_curve_into_the_folder_and_its_manifest(perfect, record
     assert [float(row["miss"]) for row in rows] == sorted(float(row["miss"]) for row in rows)
     assert (perfect / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
     assert {"tradeoff.csv", "tradeoff.png"} <= set(json.loads((perfect / "manifest.json").read_text())["files"])
+
+
+def test_score_fits_a_terminal_of_80_columns(perfect, recording, monkeypatch):
+    for name, value in {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    text = click.unstyle(spikecrsae("score", perfect, "--truth", recording).stdout)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "recall" in text and "miss %" not in text
+    monkeypatch.setenv("COLUMNS", "100")
+    assert "false alarm %" in spikecrsae("score", perfect, "--truth", recording).stdout
 
 
 def test_score_draws_one_curve_per_truth_unit_elsewhere(perfect, recording, tmp_path):
