@@ -19,11 +19,12 @@ from spikecrsae.api.messages import in_python_words, speaks_python
 from spikecrsae.api.sorting import Sorting
 from spikecrsae.config import LISTED, Config
 from spikecrsae.data.recording import Recording
-from spikecrsae.errors import UsageError
+from spikecrsae.errors import OutputError, UsageError
 from spikecrsae.readers import ReadOptions, open_session, read_array, read_truth
 from spikecrsae.results.folder import MODEL, ResultFolder
 from spikecrsae.run.curated import is_sorting, open_sorting
 from spikecrsae.run.record import model_facts, record, recording_facts
+from spikecrsae.system.files import refuse_undecodable
 from spikecrsae.system.json_values import to_json
 from spikecrsae.system.text import unknown_name
 
@@ -234,6 +235,8 @@ def _opened(source: Source, reader: dict[str, Any]) -> Iterator[_Opened]:
     """The recording; what was opened here is closed at the end."""
     if _is_path(source):
         paths = tuple(path.absolute() for path in _paths(source))
+        for path in paths:
+            refuse_undecodable(path)
         with contextlib.closing(open_session(paths, **reader)) as recording:
             yield _Opened(recording, paths, reader)
         return
@@ -250,6 +253,7 @@ def _run(
 ) -> Sorting:
     """Call work() and make a Sorting of its Outcome, saved where a folder is given."""
     if folder is not None:
+        refuse_undecodable(folder, OutputError)
         ResultFolder(folder).check(overwrite)
     facts = facts | {"recording": recording_facts(source.recording, source.paths, dict(source.reader))}
     began = datetime.now(UTC)

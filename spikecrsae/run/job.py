@@ -23,7 +23,7 @@ from spikecrsae.results.folder import COMPONENTS, LOG, MODEL, REPORT, RESUME, Re
 from spikecrsae.run import resume
 from spikecrsae.run.record import file_state, model_facts, names_a_file, read_options, record, recording_facts
 from spikecrsae.system.dask import Cluster
-from spikecrsae.system.files import write_atomic, writing
+from spikecrsae.system.files import refuse_undecodable, write_atomic, writing
 from spikecrsae.system.json_values import to_json
 from spikecrsae.system.logs import logging_to_file
 
@@ -132,6 +132,9 @@ def run_job(job: Job, observer: Observer | None = None) -> Outcome:
     job.resume does not match what is there; then nothing new is left behind, except what was learned, for job.resume.
     """
     observer, folder = observer or Observer(), ResultFolder(job.folder)
+    for path in job.recordings:
+        refuse_undecodable(path)
+    refuse_undecodable(job.folder, OutputError)
     with contextlib.closing(job.open()) as recording, folder.lock():
         outcome = _finished_outcome(job, folder, observer) if job.resume else None
         if outcome is None:

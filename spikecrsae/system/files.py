@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spikecrsae.errors import InputError, OutputError
+from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError
 
 try:
     import fcntl
@@ -155,6 +155,15 @@ def refuse_unreadable(path: str | Path, what: str = "a recording") -> None:
         raise InputError(f"{path} cannot be read ({reason}); give the path of {what} that you may read.") from error
     if kind is not None:
         raise InputError(f"{path} is {kind}, which has no beginning and no end to go to; save it as a file, and give that.")
+
+
+def refuse_undecodable(path: str | Path, kind: type[SpikeCRsAEError] = InputError) -> None:
+    """Raise an error of this kind where a full path has bytes that are no UTF-8: run.json and other files could not name it."""
+    try:
+        os.path.abspath(path).encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+        raise kind(f"{shown}: this path holds bytes that are not UTF-8; rename the file or folder.") from None
 
 
 _SPECIAL = (

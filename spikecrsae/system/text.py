@@ -10,9 +10,9 @@ from pathlib import Path
 
 from spikecrsae.errors import InputError
 
-#: Control characters (the escape that begins a terminal's commands among them), line and paragraph separators, and those that
-#: turn the direction of writing.
-_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
+#: Control characters (the escape that begins a terminal's commands among them), line and paragraph separators, those that
+#: turn the direction of writing, and the surrogates for bytes of a file name that are not UTF-8.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 #: A configuration or a side file is a page of text.
 MOST_TOML_MB = 1
 #: With these a table program begins a formula.

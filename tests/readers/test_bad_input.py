@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from helpers.command_line import refused, spikecrsae
 
+from spikecrsae import sort
+from spikecrsae.errors import InputError
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
@@ -58,6 +60,21 @@ def test_the_current_folder_and_the_root(tmp_path, monkeypatch, command):
     (tmp_path / "data.toml").write_text("nonsense = 1")
     monkeypatch.chdir(tmp_path / "data")
     refused(spikecrsae(command, "."), str(tmp_path / "data.toml"), "nonsense", code=2)
+
+
+def test_a_name_that_is_not_utf8_is_refused_before_any_work(tmp_path):
+    path = write(tmp_path / "bad\udcff.h5", noise())
+    result = spikecrsae("sort", path)
+    refused(result, r"bad\xff.h5: this path holds bytes that are not UTF-8; rename")
+    assert "check" not in result.stderr
+    good = path.rename(tmp_path / "good.h5")
+    refused(spikecrsae("sort", good, "-o", tmp_path / "\udcff"), "not UTF-8", code=6)
+    assert [p.name for p in tmp_path.iterdir()] == ["good.h5"]
+    path = good.rename(path)
+    assert spikecrsae("batch", path, "-o", tmp_path / "out").exit_code == 7
+    assert r"bad\xff.h5" in (tmp_path / "out" / "batch.csv").read_text()
+    with pytest.raises(InputError, match="not UTF-8"):
+        sort(path)
 
 
 def test_a_text_file_called_h5(tmp_path, sorted_nothing):
