@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from spikecrsae.cli import console, signals
-from spikecrsae.cli.options import SORT_FIELDS, Command, Name, config_options, job_options, narrated, option, reader_options
+from spikecrsae.cli.options import (
+    SORT_FIELDS,
+    Command,
+    Name,
+    WholeNumber,
+    config_options,
+    job_options,
+    narrated,
+    option,
+    reader_options,
+)
 from spikecrsae.config import Config
 from spikecrsae.errors import EXIT_BATCH_FAILED, add_remedy
 from spikecrsae.system.text import counted
@@ -29,7 +39,7 @@ STOP_S, GRACE_S = 15.0, 1.5
 @click.command(cls=Command, short_help="Sort many recordings.")
 @click.argument("recordings", nargs=-1, required=True, metavar="RECORDING...")
 @option("-o", "--output", type=Name(), metavar="FOLDER", required=True, help="Where the results go, a folder each.")
-@option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Recordings sorted at once.")
+@option("--jobs", type=WholeNumber(min=1), default=1, show_default=True, metavar="N", help="Recordings sorted at once.")
 @option("--resume", is_flag=True, help="Keep finished results with the same settings, go on with the rest.")
 @job_options("overwrite", "save_components", "estimate_errors", "exports", "scheduler")
 @config_options(SORT_FIELDS)

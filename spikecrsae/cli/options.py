@@ -72,6 +72,28 @@ class Command(click.Command):
                 formatter.write_dl(records)
 
 
+class WholeNumber(click.IntRange):
+    """A whole number within bounds; refused in the words of a configuration file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return _within(self, click.INT.convert(value, param, ctx), param, ctx)
+
+
+class Number(click.FloatRange):
+    """A number within bounds; refused in the words of a configuration file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return _within(self, click.FLOAT.convert(value, param, ctx), param, ctx)
+
+
+def _within(bounds: WholeNumber | Number, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    if bounds.min is not None and value < bounds.min:
+        bounds.fail(f"{value} must be at least {bounds.min}.", param, ctx)
+    if bounds.max is not None and value > bounds.max:
+        bounds.fail(f"{value} must be at most {bounds.max}.", param, ctx)
+    return value
+
+
 class OrAuto(click.ParamType):
     """A number, or `auto` for what the program finds by itself."""
 
@@ -99,7 +121,7 @@ class Name(click.Path):
         return Path(os.fsdecode(super().convert(value, param, ctx)))
 
 
-class Tolerance(click.FloatRange):
+class Tolerance(Number):
     """A distance of two spikes that are taken for one, in ms: from 0 to a second."""
 
     def __init__(self) -> None:
@@ -185,7 +207,7 @@ _JOB_OPTIONS = {
     ),
     "jobs": option(
         "--jobs",
-        type=click.IntRange(1),
+        type=WholeNumber(1),
         metavar="N",
         help="Groups of channels at the same time; as many as cores unless given.",
     ),
@@ -267,7 +289,7 @@ def _field_option(name: str) -> Callable:
     if rule["choices"]:
         value_type, metavar = click.Choice(rule["choices"]), None
     else:
-        value_type = (click.IntRange if kind is int else click.FloatRange)(rule["low"], rule["high"])
+        value_type = (WholeNumber if kind is int else Number)(rule["low"], rule["high"])
         metavar = next((unit.upper() for unit in ("hz", "ms", "s") if field_name.endswith(f"_{unit}")), "N")
     optional = field.default is None
     return option(

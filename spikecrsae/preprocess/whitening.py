@@ -67,14 +67,8 @@ def fit(
         unsettled = widened(with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
         kept = [~inside(unsettled, start, stop) for start, stop in places]
         quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
-    n_quiet = sum(int(q.sum()) for q in quiet)
-    fraction = n_quiet / sum(int(k.sum()) for k in kept)
     n_taps = ms_to_samples(config.whitening_ms, fs)
-    if n_quiet < 20 * (n_taps + recording.n_channels):
-        raise InputError(
-            f"{recording.source}: only {n_quiet} quiet samples ({fraction:.1%} of the signal looked at) to learn the noise from; "
-            f"{20 * (n_taps + recording.n_channels)} are needed. Give a longer recording or raise preprocess.quiet_threshold."
-        )
+    fraction = _quiet_fraction(recording, quiet, kept, 20 * (n_taps + recording.n_channels))
     # of channels in one unit each: a scale that differs from channel to channel is no dependence
     n_independent = rank(noise.covariance(blocks, quiet) / np.outer(noise_level, noise_level))
     autocovariances = noise.autocovariances(blocks, quiet, n_taps + 1)
@@ -89,6 +83,19 @@ def fit(
     matrix = whitening_matrix(noise.covariance(predicted, quiet), n_independent)
     observer.finish(f"{fraction:.0%} of the signal is quiet")
     return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
+
+
+def _quiet_fraction(recording: Recording, quiet: list[np.ndarray], kept: list[np.ndarray], needed: int) -> float:
+    """Return which share of the samples looked at is quiet. Raises InputError where fewer than `needed` are."""
+    n_quiet, n_kept = (sum(int(mask.sum()) for mask in masks) for masks in (quiet, kept))
+    if n_quiet < needed:
+        # a higher threshold helps only where the signal has enough samples
+        other = " or raise preprocess.quiet_threshold" if n_kept >= needed else ""
+        raise InputError(
+            f"{recording.source}: only {n_quiet} quiet samples ({n_quiet / n_kept:.1%} of the signal looked at) to learn the noise "
+            f"from; {needed} are needed. Give a longer recording{other}."
+        )
+    return n_quiet / n_kept
 
 
 def check_filter(recording: Recording, config: PreprocessConfig) -> None:

@@ -71,7 +71,7 @@ class ResultFolder(OutputFolder):
         listed = [root / name for name in self.files()] if inside else []
         foreign = [n for n in contents if is_occupied(folder / n) and folder.resolve() / n not in listed]
         if foreign and not overwrite:
-            raise OutputError(f"{folder} holds {', '.join(foreign)}, which is not overwritten; choose another folder.")
+            raise OutputError(f"{folder} holds {', '.join(foreign)} already; choose another folder.")
         for name, content in contents.items():
             write_atomic(folder / name, [content])
         if inside:

@@ -181,7 +181,7 @@ class OutputFolder:
         listed = self.files()
         foreign = [name for name in contents if name not in listed and is_occupied(self.path / name)]
         if foreign:
-            raise OutputError(f"{self.path} holds {', '.join(foreign)} of other origin, which is not overwritten.")
+            raise OutputError(f"{self.path} holds {', '.join(foreign)} of other origin, and nothing is overwritten.")
         with writing(self.path):
             self._write_manifest({**dict.fromkeys(contents), **listed}, complete=False)
             for name, content in contents.items():
@@ -254,7 +254,7 @@ class OutputFolder:
         ]
         if foreign := [file.name for file in needed if is_occupied(file) and file not in own]:
             raise OutputError(
-                f"{self.path} holds {', '.join(foreign)} of other origin, which is not overwritten; choose another -o."
+                f"{self.path} holds {', '.join(foreign)} of other origin, and nothing is overwritten; choose another -o."
             )
 
     def _is_empty(self) -> bool:

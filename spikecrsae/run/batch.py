@@ -213,7 +213,7 @@ def make_folder(out: Path) -> None:
         ours = False
     taken = [name for name in (SUMMARY_JSON, SUMMARY_CSV) if os.path.lexists(out / name)]
     if taken and not ours:
-        raise OutputError(f"{out} holds {', '.join(taken)} of other origin, which is not overwritten; choose another -o.")
+        raise OutputError(f"{out} holds {', '.join(taken)} of other origin, and nothing is overwritten; choose another -o.")
 
 
 def write_summary(out: Path, results: Iterable[Result], facts: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ def _finished_outcome(job: Job, folder: ResultFolder, observer: Observer) -> Out
         if job.overwrite:
             return None
         raise OutputError(
-            f"--resume does not match: the result in {job.folder} is finished and differs ({differences}); give "
+            f"--resume does not match: the result in {job.folder} is finished and differs ({differences}). Give "
             "--overwrite to replace it, or another name with -o."
         )
     observer.say(f"{job.folder} is finished already, nothing is computed again")

@@ -43,9 +43,13 @@ class Record:
             check_record(values)
         except OSError as error:
             raise InputError(f"{file} cannot be read ({error.strerror}); give the run.json of a result.") from error
-        except (InputError, ValueError, RecursionError) as error:
+        except InputError as error:
+            raise InputError(f"{error} Give the run.json of a result.") from error
+        except json.JSONDecodeError as error:
+            raise InputError(f"{file} is not JSON ({error}); give the run.json of a result.") from error
+        except (ValueError, RecursionError) as error:
             raise InputError(
-                f"{file} is no complete run.json of spikecrsae ({error or 'nested too deep'}); sort the recording anew."
+                f"{file} is not a complete run.json ({error or 'nested too deep'}); sort the recording anew."
             ) from error
         return cls(file, values)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from spikecrsae.system.json_values import to_json
 #: In the folder of what was learned: all that it depends on.
 FINGERPRINT = "run.json"
 _MAX_SHOWN = 3
+#: Entries of run.json that tell one recording from another, and how they are named in a message.
+_FILE = {"recording.path", "recording.paths", "recording.bytes", "recording.changed_ns"}
+_WORDS = {"recording.bytes": "size in bytes", "recording.changed_ns": "last change"}
 
 
 def resume_command(command: Sequence[str], why: str) -> str:
@@ -81,8 +86,17 @@ def differences_to_result(folder: Path, request: Mapping[str, Any]) -> str:
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
     """Name the first of the values that differ; empty where none does."""
     names = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
-    told = [f"{name} {before.get(name, 'none')}, now {now.get(name, 'none')}" for name in names[:_MAX_SHOWN]]
-    return "; ".join(told + [f"and {len(names) - _MAX_SHOWN} more"] * (len(names) > _MAX_SHOWN))
+    told = [f"{_WORDS.get(name, name)} {_value(name, before)}, now {_value(name, now)}" for name in names[:_MAX_SHOWN]]
+    text = "; ".join(told + [f"and {len(names) - _MAX_SHOWN} more"] * (len(names) > _MAX_SHOWN))
+    return f"the recording is another file or has changed: {text}" if _FILE & set(names) else text
+
+
+def _value(name: str, values: Mapping[str, Any]) -> Any:
+    value = values.get(name, "none")
+    if name == "recording.changed_ns" and isinstance(value, int):
+        with suppress(OverflowError, ValueError, OSError):
+            return datetime.fromtimestamp(value / 1e9).isoformat(" ", "milliseconds")
+    return value
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ import faulthandler
 import logging
 import math
 import os
+import re
 import select
 import signal
 import sys
@@ -138,7 +139,7 @@ def open_hdf5(path: Path) -> h5py.File:
         # A chunk that is larger than the cache would be decompressed again for every slice of it.
         file = h5py.File(path, "r", rdcc_nbytes=64 * _MB)
     except OSError as error:
-        raise InputError(f"{path} cannot be opened as HDF5 ({_line(error)}); it is damaged or none.") from error
+        raise InputError(_why_not_opened(path, error)) from error
     try:
         for item in items_of(file):
             if isinstance(item, h5py.Dataset):
@@ -287,6 +288,17 @@ def folders_below(folder: str | Path, depth: int | None = None) -> Iterator[str]
             except OSError:
                 continue
             waiting += [(os.path.join(here, name), level + 1) for name in inner]
+
+
+def _why_not_opened(path: Path, error: OSError) -> str:
+    """Say why HDF5 could not open a file, with the sizes where it was cut off."""
+    if found := re.search(r"truncated file: eof = (\d+), .*stored_eof = (\d+)", str(error)):
+        is_, was = (f"{int(size) / 1e6:.1f}" for size in found.groups())
+        sizes = f"{is_} of {was} MB" if is_ != was else "{} of {} bytes".format(*found.groups())
+        return f"{path}: the file is cut off: {sizes}; copy or write it again."
+    if error.errno:
+        return f"{path} cannot be read ({os.strerror(error.errno)})."
+    return f"{path} is not a readable HDF5 file: damaged, or another format."
 
 
 def _line(error: BaseException) -> str:

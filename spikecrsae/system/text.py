@@ -63,4 +63,4 @@ def read_text(path: Path, most_mb: float) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text ({error}).") from error
+        raise InputError(f"{path} is not a text file in UTF-8.") from error

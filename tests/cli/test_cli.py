@@ -82,6 +82,20 @@ def test_wrong_usage_is_2_and_leaves_standard_output_empty(arguments):
     assert "Error: " in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--highpass-hz", "-5"], "-5.0 must be at least 0.1."),
+        (["--units", "0"], "0 must be at least 1; give a number, or auto."),
+        (["--jobs", "0"], "0 must be at least 1."),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_as_in_a_configuration_file(words, said):
+    result = spikecrsae("sort", "x.h5", *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"Error: Invalid value for '{words[0]}': {said}\n")
+
+
 # ---- configuration
 
 

@@ -216,8 +216,10 @@ def test_white_independent_noise_is_left_alone(rng):
 def test_a_recording_without_quiet_is_refused(rng):
     traces = rng.standard_normal((20_000, 1))
     traces[::40] += 200 * rng.standard_normal((500, 1))
-    with pytest.raises(InputError, match="quiet samples"):
+    with pytest.raises(InputError, match=r"quiet samples .* or raise preprocess\.quiet_threshold"):
         preprocessed(recording_from_array(traces, FS), quiet_threshold=1.0, quiet_margin_ms=2.0)
+    with pytest.raises(InputError, match=r"quiet samples .* Give a longer recording\.$"):
+        preprocessed(recording_from_array(rng.standard_normal((400, 1)), FS), quiet_threshold=100.0)
 
 
 # ---- survey

@@ -12,6 +12,7 @@ from helpers import vendor_files as vendors
 
 from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers import open_recording
+from spikecrsae.system.safe_hdf5 import open_hdf5
 
 FS = files.FS
 
@@ -150,7 +151,13 @@ def test_a_truncated_hdf5_file(tmp_path):
     written = files.hdf5_unsigned(tmp_path)
     content = written.path.read_bytes()
     written.path.write_bytes(content[: len(content) // 2])
-    files.refused(InputError, written.path, "truncated")
+    files.refused(InputError, written.path, f"the file is cut off: {len(content) / 2e6:.1f} of {len(content) / 1e6:.1f} MB")
+    written.path.write_bytes(content[:-1])
+    files.refused(InputError, written.path, f"the file is cut off: {len(content) - 1} of {len(content)} bytes")
+    written.path.write_bytes(content[:4] + b"x" + content[5:])
+    files.refused(InputError, written.path, "not HDF5")
+    with pytest.raises(InputError, match="not a readable HDF5 file: damaged, or another format"):
+        open_hdf5(written.path)
 
 
 def test_hdf5_without_traces(tmp_path):

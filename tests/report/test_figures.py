@@ -216,7 +216,7 @@ def test_figures_take_the_place_of_nothing_else(result, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "traces.svg").write_text("mine")
     words = ("report", result, "--figures", tmp_path / "out", "--figure-format", "svg")
-    refused(spikecrsae(*words), "holds traces.svg, which is not overwritten", code=6)
+    refused(spikecrsae(*words), "holds traces.svg already", code=6)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["traces.svg"]
     assert (tmp_path / "out" / "traces.svg").read_text() == "mine" and not (result / "report.html").exists()
     assert spikecrsae(*words, "--overwrite").exit_code == 0

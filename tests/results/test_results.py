@@ -279,7 +279,7 @@ def test_damage_is_noticed(folder):
     with pytest.raises(InputError, match="damaged"):
         read_sorting(folder)
     (folder / "sorting.h5").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="cut off"):
         read_sorting(folder / "sorting.h5")
     (folder / "sorting.h5").write_bytes(whole)
     with h5py.File(folder / "sorting.h5", "a") as file:

@@ -52,6 +52,17 @@ def test_resume_keeps_what_is_finished_and_adds_a_format(applied, short_sort, tm
     assert (folder / "sorting.h5").stat().st_mtime_ns == before
 
 
+def test_resume_says_that_the_recording_is_another_file(applied, short_sort, tmp_path):
+    folder, recording = (
+        shutil.copytree(applied, tmp_path / "out"),
+        shutil.copyfile(short_sort.recording, tmp_path / "copy.h5"),
+    )
+    result = spikecrsae("apply", short_sort.folder, recording, "-o", folder, "--resume", "--export", "csv")
+    assert result.exit_code == 6
+    assert "the recording is another file or has changed: last change 2" in result.stderr
+    assert "copy.h5" in result.stderr and "changed_ns" not in result.stderr
+
+
 def test_exports_of_a_replaced_result_are_named_unless_they_are_renewed(applied, short_sort, tmp_path):
     folder = shutil.copytree(applied, tmp_path / "out")
     ExportFolder(folder / "phy").write({"spike_times.npy": [b"old"]})

@@ -123,6 +123,13 @@ def test_a_record_that_says_too_little_is_3(tmp_path, text):
     assert result.stderr.count("\n") == 1
 
 
+def test_a_file_that_is_no_text_is_named_plainly(tmp_path):
+    (tmp_path / "run.json").write_bytes(b"\x89HDF\xff")
+    result = spikecrsae("rerun", tmp_path / "run.json")
+    assert result.exit_code == 3
+    assert result.stderr == f"Error: {tmp_path / 'run.json'} is not a text file in UTF-8. Give the run.json of a result.\n"
+
+
 def of_recording(**changed):
     return lambda record: record["recording"].update(changed)
 
@@ -153,7 +160,7 @@ def test_an_entry_of_an_edited_record_is_named(short_sort, tmp_path, how, named)
     change(tmp_path, how)
     result = spikecrsae("rerun", tmp_path)
     assert result.exit_code == 3, result.stderr
-    assert result.stderr.count("\n") == 1 and "run.json is no complete run.json" in result.stderr
+    assert result.stderr.count("\n") == 1 and "run.json is not a complete run.json" in result.stderr
     assert named in result.stderr and "sort the recording anew" in result.stderr
 
 
