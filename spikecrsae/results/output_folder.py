@@ -134,14 +134,14 @@ class OutputFolder:
         with writing(path):
             if path.exists() and not path.is_dir():
                 raise OutputError(f"{path} is a file, where a folder is to be written; choose another name with -o.")
+            if path.exists() and not self._is_empty():
+                self._removable()  # first: what is no result cannot be overwritten either
             if path.exists() and not overwrite:
                 raise OutputError(f"{path} exists and is not overwritten; give --overwrite, or another name with -o.")
             if not path.exists() and not path.parent.is_dir():
                 if file := next((above for above in path.parents if above.is_file()), None):
                     raise OutputError(f"{file} is a file, in which {path} cannot be made; choose another place with -o.")
                 raise OutputError(f"the folder {path.parent} does not exist; create it, or choose another place with -o.")
-            if path.exists() and not self._is_empty():
-                self._removable()
 
     def prepare(self, overwrite: bool = False, keep: Collection[str] = ()) -> Path:
         """Make the folder with a manifest of the reserved names; returns its path. Of an earlier one the listed files and the temporary folders

@@ -170,8 +170,9 @@ def test_overwrite_refuses_what_is_no_result(tmp_path, folder):
     ResultFolder(other).prepare(overwrite=True)  # empty: nothing can be lost
     (other / "manifest.json").unlink()
     (other / "cat.jpg").write_bytes(b"cat")
-    with pytest.raises(OutputError, match=r"no manifest\.json"):
-        ResultFolder(other).prepare(overwrite=True)
+    for overwrite in (False, True):  # a remedy that is refused next is not given
+        with pytest.raises(OutputError, match=r"no manifest\.json"):
+            ResultFolder(other).check(overwrite)
     (other / "manifest.json").write_text('{"name": "a web app"}')
     with pytest.raises(OutputError, match="cannot be read"):
         ResultFolder(other).prepare(overwrite=True)
