@@ -28,8 +28,11 @@ def write_simulation(simulation: Simulation, path: str | Path, overwrite: bool =
 
 
 def check_place(path: Path, overwrite: bool = False) -> None:
-    """Whether a simulation may be written to `path`. Raises OutputError where something is there: with overwrite, where that is
-    no simulation, as a recording that nobody could make again."""
+    """Raise OutputError where a simulation may not be written to `path`: its folder is missing, or something is there; with
+    overwrite, where that is no simulation, as a recording that nobody could make again."""
+    if not path.parent.is_dir():
+        found = "is not a folder" if path.parent.exists() else "does not exist"
+        raise OutputError(f"{path.parent} {found}; create that folder, or give another name.")
     if not path.exists():
         return
     if not overwrite:

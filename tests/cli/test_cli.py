@@ -199,6 +199,12 @@ def test_simulate_writes_a_recording_with_truth(tmp_path):
     assert [unit["n_spikes"] for unit in document["units"]] == counts
 
 
+def test_simulate_wants_a_folder_that_exists_as_sort_does(tmp_path):
+    result = spikecrsae("simulate", tmp_path / "new" / "x.h5", "--duration-s", 1)
+    assert result.exit_code == 6 and f"{tmp_path / 'new'} does not exist; create that folder" in result.stderr
+    assert not list(tmp_path.iterdir()) and result.stderr.count("\n") == 1
+
+
 def test_simulate_does_not_overwrite_unasked(tmp_path):
     file = tmp_path / "sim.h5"
     file.write_text("mine")

@@ -407,7 +407,7 @@ def test_only_a_simulation_is_overwritten(tmp_path, damaged):
 def test_an_unwritable_place_is_an_output_error(tmp_path):
     simulation = simulate(preset_config("tetrode", duration_s=1.0))
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="is not a folder"):
         write_simulation(simulation, tmp_path / "file" / "recording.h5")
 
 
