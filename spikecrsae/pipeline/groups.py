@@ -178,7 +178,7 @@ def input_checksum(
     for channels in groups.values() or [whole]:
         try:
             part = recording.select(channels).in_range()
-            known.append(survey(part, chunk_size, observer or Observer(), gaps).checksum)
+            known.append(survey(part, chunk_size, observer or Observer(), gaps, stage="compare").checksum)
         except ReadError:
             raise
         except InputError as error:

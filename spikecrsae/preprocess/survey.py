@@ -34,12 +34,14 @@ class Survey:
         return replace(self, problems=(*self.problems, *itertools.chain(*remarks)))
 
 
-def survey(recording: Recording, chunk_size: int, observer: Observer, gaps: np.ndarray = NONE) -> Survey:
+def survey(
+    recording: Recording, chunk_size: int, observer: Observer, gaps: np.ndarray = NONE, stage: str = "check"
+) -> Survey:
     """Read everything once: checksum, non-finite samples, flat and saturated channels (judged outside the `gaps`).
 
-    Raises InputError where a sample is NaN or infinite (names the first), or where no usable channel is left.
+    stage: what the observer hears that this is.     Raises InputError where a sample is NaN or infinite (names the first), or where no usable channel is left.
     """
-    observer.start("check", recording.n_samples)
+    observer.start(stage, recording.n_samples)
     digest = hashlib.blake2b(digest_size=16)
     extremes = [(_Extreme(1), _Extreme(-1)) for _ in range(recording.n_channels)]
     at_work: list[Future] = []

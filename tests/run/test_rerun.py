@@ -87,7 +87,7 @@ def test_a_recording_with_other_samples_is_refused_before_it_is_sorted(copied, t
     result = spikecrsae("rerun", folder, "-o", tmp_path / "again")
     assert result.exit_code == 3
     assert "checksum" in result.stderr.splitlines()[-1]
-    assert "curate" not in result.stderr
+    assert result.stderr.startswith("  compare ") and "check " not in result.stderr
     assert not (tmp_path / "again").exists()
 
 
