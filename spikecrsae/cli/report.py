@@ -14,6 +14,7 @@ from spikecrsae.errors import OutputError, UsageError
 if TYPE_CHECKING:
     from spikecrsae.data.sorting import SortingData
     from spikecrsae.report.html import Truth
+    from spikecrsae.report.svg import Drawing
 
 _REPORT = "report.html"
 _FORMATS = ("png", "svg", "pdf")
@@ -67,9 +68,14 @@ def report(
     found, run = open_sorting(sorting)
     target = _target(sorting, output, overwrite)
     known = _truth(found, truth, tolerance_ms) if truth else None
-    drawn = _figures(found, run, known, kinds or _FORMATS[:1], narrator) if figures else {}
+    folder, drawn = ResultFolder(sorting), {}
+    if figures:
+        drawings = _drawings(found, run, known)
+        names = [f"{name}.{kind}" for name in drawings for kind in kinds or _FORMATS[:1]]
+        folder.check_extra(figures, names, overwrite, "give --overwrite, or another folder")
+        drawn = _drawn(drawings, names, narrator)
     page = report_html(found, run, known).encode()
-    written = ResultFolder(sorting).write_extra(figures, drawn, overwrite) if figures else []
+    written = folder.write_extra(figures, drawn, overwrite) if figures else []
     _write(target, page)
     if figures:
         narrator.say(f"wrote {len(written)} figures into {figures}")
@@ -80,19 +86,23 @@ def report(
         console.say(target)
 
 
-def _figures(
-    sorting: SortingData, run: dict, truth: Truth | None, kinds: tuple[str, ...], narrator: console.Narrator
-) -> dict[str, bytes]:
-    """Every figure of a sorting in these formats, by file name."""
-    from spikecrsae.report.figures import figure_file, result_figures
+def _drawings(sorting: SortingData, run: dict, truth: Truth | None) -> dict[str, Drawing]:
+    """Every figure of a sorting, by its file name without ending."""
+    from spikecrsae.report.figures import result_figures
     from spikecrsae.report.pictures import tradeoff_pictures
 
-    tradeoffs = tradeoff_pictures(truth.curves, truth.comparison, sorting) if truth else {}
-    drawings = result_figures(sorting, run, tradeoffs)
-    narrator.start("figures", len(drawings))
-    files: dict[str, bytes] = {}
-    for name, drawing in drawings.items():
-        files |= {f"{name}.{kind}": figure_file(drawing, kind, name) for kind in kinds}
+    return result_figures(sorting, run, tradeoff_pictures(truth.curves, truth.comparison, sorting) if truth else {})
+
+
+def _drawn(drawings: dict[str, Drawing], names: list[str], narrator: console.Narrator) -> dict[str, bytes]:
+    """The content of these files, name and format by their names."""
+    from spikecrsae.report.figures import figure_file
+
+    narrator.start("figures", len(names))
+    files = {}
+    for file in names:
+        name, kind = file.rsplit(".", 1)
+        files[file] = figure_file(drawings[name], kind, name)
         narrator.advance()
     narrator.finish()
     return files

@@ -63,20 +63,30 @@ class ResultFolder(OutputFolder):
         """Write further files (name -> content) into `folder`: this one, one inside it, or one elsewhere; return their paths.
 
         A file in this result is listed in its manifest, and replaced if it is listed there. Another one is replaced with
-        `overwrite` only. Raises OutputError if one exists, or cannot be written; then none is written.
+        `overwrite` only. Raises OutputError as check_extra does, or if one cannot be written; then none is written.
         """
-        refuse_link(folder)
-        root = self.path.resolve()
-        inside = self.lists(SORTING) and folder.resolve().is_relative_to(root)
-        listed = [root / name for name in self.files()] if inside else []
-        foreign = [n for n in contents if is_occupied(folder / n) and folder.resolve() / n not in listed]
-        if foreign and not overwrite:
-            raise OutputError(f"{folder} holds {', '.join(foreign)} already; choose another folder.")
+        inside = self._is_inside(folder)
+        self.check_extra(folder, contents, overwrite)
         for name, content in contents.items():
             write_atomic(folder / name, [content])
         if inside:
             self.add(folder.absolute() / name for name in contents)
         return [folder / name for name in contents]
+
+    def check_extra(
+        self, folder: Path, names: Iterable[str], overwrite: bool = False, remedy: str = "choose another folder"
+    ) -> None:
+        """Raise OutputError where write_extra could not write these names into `folder`; remedy: what to do where some exist."""
+        refuse_link(folder)
+        if folder.exists() and not folder.is_dir():
+            raise OutputError(f"{folder} is a file, where a folder is to be written; choose another name.")
+        listed = [self.path.resolve() / name for name in self.files()] if self._is_inside(folder) else []
+        foreign = [n for n in names if is_occupied(folder / n) and folder.resolve() / n not in listed]
+        if foreign and not overwrite:
+            raise OutputError(f"{folder} holds {', '.join(foreign)} already; {remedy}.")
+
+    def _is_inside(self, folder: Path) -> bool:
+        return self.lists(SORTING) and folder.resolve().is_relative_to(self.path.resolve())
 
     def _kept_after(self, error: BaseException) -> Collection[str]:
         """Keep what was learned and the log; where nothing was learned, the log of an internal error only."""

@@ -216,7 +216,8 @@ def test_figures_take_the_place_of_nothing_else(result, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "traces.svg").write_text("mine")
     words = ("report", result, "--figures", tmp_path / "out", "--figure-format", "svg")
-    refused(spikecrsae(*words), "holds traces.svg already", code=6)
+    refused(spikecrsae(*words), "holds traces.svg already; give --overwrite", code=6)
+    assert "  figures" not in spikecrsae(*words).stderr, "nothing is drawn before the place is known to be free"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["traces.svg"]
     assert (tmp_path / "out" / "traces.svg").read_text() == "mine" and not (result / "report.html").exists()
     assert spikecrsae(*words, "--overwrite").exit_code == 0
