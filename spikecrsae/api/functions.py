@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
+from spikecrsae.api.arguments import Rule, checked, one_of
 from spikecrsae.api.course import Callback, followed
 from spikecrsae.api.messages import in_python_words, speaks_python
 from spikecrsae.api.sorting import Sorting
@@ -44,9 +46,13 @@ Spikes: TypeAlias = "Sorting | str | Path | Mapping[str, npt.NDArray[np.int64]]"
 _READ_OPTIONS = {option.name for option in fields(ReadOptions)}
 #: Settings that have an effect where the templates are known.
 _OF_APPLY = {"exclude_s", "find_artefacts", "chunk_s", "device", "memory_limit"}
+_MODEL: dict[str, Rule] = {"model": (one_of(Sorting, str, os.PathLike), "a Sorting, a result folder or a model file")}
+_KINDS = "a Sorting, the name of a file or folder, or samples by the name of the unit"
+_SPIKES: dict[str, Rule] = {name: (one_of(Sorting, str, Path, Mapping), _KINDS) for name in ("sorting", "truth")}
 
 
 @speaks_python
+@checked()
 def open_recording(source: str | Path | Sequence[str | Path] | npt.NDArray[Any], **options: Any) -> Recording:
     """Open a file, the files of one session as one recording, or an array; of a file only the header is read.
 
@@ -55,10 +61,11 @@ def open_recording(source: str | Path | Sequence[str | Path] | npt.NDArray[Any],
     the source cannot be used, UsageError where an option is wrong or one is missing.
     """
     given = _read_options(options, open_recording)
-    return open_session(_paths(source), given) if _is_path(source) else read_array(np.asarray(source), given)
+    return open_session(_paths(source), given) if _is_path(source) else read_array(source, given)
 
 
 @speaks_python
+@checked()
 def sort(
     recording: Source,
     *,
@@ -99,6 +106,7 @@ def sort(
 
 
 @speaks_python
+@checked(_MODEL)
 def apply(
     model: Sorting | str | Path,
     recording: Source,
@@ -135,6 +143,7 @@ def apply(
 
 
 @speaks_python
+@checked()
 def read_sorting(path: str | Path) -> Sorting:
     """Read a result folder, the sorting.h5 in one, or a Phy folder of this program as it is curated now.
 
@@ -144,6 +153,7 @@ def read_sorting(path: str | Path) -> Sorting:
 
 
 @speaks_python
+@checked(_SPIKES)
 def score(
     sorting: Spikes,
     truth: Spikes,
@@ -194,6 +204,7 @@ def score(
 
 
 @speaks_python
+@checked()
 def simulate(
     *, preset: str = "tetrode", path: str | Path | None = None, overwrite: bool = False, **settings: Any
 ) -> tuple[Recording, Sorting]:
@@ -241,7 +252,7 @@ def _opened(source: Source, reader: dict[str, Any]) -> Iterator[_Opened]:
             yield _Opened(recording, paths, reader)
         return
     if not isinstance(source, Recording):
-        yield _Opened(read_array(np.asarray(source), ReadOptions(**reader)))
+        yield _Opened(read_array(source, ReadOptions(**reader)))
     elif reader:
         raise UsageError(f"{', '.join(sorted(reader))}: this recording is open already; give it to open_recording.")
     else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from spikecrsae.api.arguments import checked
 from spikecrsae.api.messages import speaks_python
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import UsageError
@@ -113,6 +114,7 @@ class Sorting:
         return neo_block(self.data)
 
     @speaks_python
+    @checked()
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write the result folder of the command line, with sorting.h5, the tables, the report and the model; returns it.
 

@@ -215,3 +215,39 @@ def test_an_array_has_the_options_of_a_file():
 def test_an_error_names_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call(simulated()[0].traces(0, 4000))
+
+
+FILES = r"a file, a list of the files of one session, or an array \(n_samples, n_channels\)\.$"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda truth: spikecrsae.sort([]), rf"^recording = \[\] must be a Recording, {FILES}"),
+        (lambda truth: spikecrsae.sort(None), f"^recording = None must be a Recording, {FILES}"),
+        (lambda truth: spikecrsae.apply("x.h5", truth), f"^recording = <Sorting.*must be a Recording, {FILES}"),
+        (lambda truth: spikecrsae.open_recording(5), f"^source = 5 must be {FILES}"),
+        (lambda truth: spikecrsae.apply(None, "x.h5"), "^model = None must be a Sorting, a result folder or a model file"),
+        (lambda truth: spikecrsae.read_sorting(None), "^path = None must be the name of a file or folder"),
+        (lambda truth: truth.save(None), "^folder = None must be the name of a folder"),
+        (lambda truth: spikecrsae.score(None, truth), "^sorting = None must be a Sorting, the name of a file or folder"),
+        (lambda truth: spikecrsae.score(truth, truth, tolerance_ms="1"), "^tolerance_ms = '1' must be a number of ms"),
+        (lambda truth: spikecrsae.sort("x.h5", config={"a": 1}), r"^config = {'a': 1} must be a Config, such as"),
+        (lambda truth: spikecrsae.sort("x.h5", callback=5), "^callback = 5 must be a function, called as callback"),
+        (lambda truth: spikecrsae.sort("x.h5", folder=5), "^folder = 5 must be the name of a folder"),
+        *((lambda truth, jobs=jobs: spikecrsae.sort("x.h5", jobs=jobs), f"^jobs = {jobs!r} must be a whole number of at least 1")
+          for jobs in (0, -1, "2", 1.5, True, None)),
+    ],
+)  # fmt: skip
+def test_an_argument_of_the_wrong_kind_is_named_with_what_is_allowed(call, message):
+    with pytest.raises(UsageError, match=message):
+        call(simulated()[1])
+
+
+def test_masked_samples_and_uneven_rows_are_refused():
+    masked = np.ma.masked_equal(np.arange(40.0).reshape(20, 2), 7.0)
+    with pytest.raises(InputError, match=r"has 1 masked sample, .* leave those times out with exclude_s="):
+        spikecrsae.open_recording(masked, sampling_frequency=FS)
+    assert spikecrsae.open_recording(np.ma.asarray(masked.data), sampling_frequency=FS).n_samples == 20
+    with pytest.raises(InputError, match="no traces"):
+        spikecrsae.open_recording([[1, 2], [3]], sampling_frequency=FS)
