@@ -266,6 +266,8 @@ def _run(
     if folder is not None:
         refuse_undecodable(folder, OutputError)
         ResultFolder(folder).check(overwrite)
+    for note in source.recording.notes:
+        log.warning("%s: %s", source.recording.source, in_python_words(note))
     facts = facts | {"recording": recording_facts(source.recording, source.paths, dict(source.reader))}
     began = datetime.now(UTC)
     outcome = work()

@@ -37,7 +37,7 @@ class Sorting:
 
     def __repr__(self) -> str:
         units, spikes = counted(self.n_units, "unit"), counted(len(self.data.spikes), "spike")
-        return f"<Sorting: {units}, {spikes} in {self.duration_s:.6g} s on {counted(self.data.n_channels, 'channel')}>"
+        return f"<Sorting: {units}, {spikes} in {self.data.sorted_s:.6g} s on {counted(self.data.n_channels, 'channel')}>"
 
     @property
     def unit_ids(self) -> list[int]:

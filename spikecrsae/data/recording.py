@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.system.text import counted
 
 #: A recording is gone through in blocks of so many samples, counted from its first one, each worked on by itself. How many are
 #: held at once, by whom and on which machine then changes no bit of the result.
@@ -113,6 +114,16 @@ class Recording:
             raise InputError(
                 f"{self.source}: channel positions have shape {self.channel_positions.shape}, must be ({n}, 2)."
             )
+
+    def __repr__(self) -> str:
+        channels, rate = counted(self.n_channels, "channel"), f"{self.sampling_frequency:.10g} Hz"
+        return f"<Recording: {channels}, {self.in_range().duration_s:.6g} s at {rate} from {self.source}>"
+
+    def __enter__(self) -> Recording:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def n_channels(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from spikecrsae.errors import UsageError
 from spikecrsae.score.matching import Trains, agreement, match_counts, match_units_best, match_units_one_to_one
-from spikecrsae.system.text import unknown_name
+from spikecrsae.system.text import counted, unknown_name
 from spikecrsae.units import tolerance_to_samples
 
 MATCH_SCORE = 0.5
@@ -98,6 +98,10 @@ class Comparison:
     false_positive_units: tuple[str, ...] | None = None
     redundant_units: tuple[str, ...] | None = None
     overmerged_units: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        truth, test = counted(len(self.truth_names), "true unit"), counted(len(self.test_names), "unit")
+        return f"<Comparison: {test} with {truth}, {len(self.well_detected)} well detected, mean accuracy {self.mean('accuracy'):.3f}>"
 
     @property
     def well_detected(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import pytest
 from helpers.recordings import SAMPLE
 
 import spikecrsae
-from spikecrsae.errors import InputError, OutputError, UsageError
+from spikecrsae.errors import InputError, OutputError, ReadError, UsageError
 from spikecrsae.run.rerun import Record
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def test_functions_keep_their_names_when_folders_of_these_names_are_imported(nam
 
 
 def test_every_public_name_is_there_and_no_other():
-    assert set(spikecrsae.__all__) <= set(dir(spikecrsae))
+    assert dir(spikecrsae) == sorted(spikecrsae.__all__)
     for name in spikecrsae.__all__:
         assert getattr(spikecrsae, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'sorts'"):
@@ -175,6 +175,36 @@ def test_what_looks_wrong_is_told_in_the_words_of_a_script(caplog):
     assert any("check gain=" in record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     right = spikecrsae.sort(volts, sampling_frequency=FS, gain=1e6, seed=1)
     assert not right.warnings and spikecrsae.score(right, sorting()).mean("accuracy") == 1.0
+
+
+def test_notes_of_the_recording_are_logged(tmp_path, caplog):
+    path = tmp_path / "made.h5"
+    spikecrsae.simulate(duration_s=1.0, n_units=1, path=path)
+    with spikecrsae.open_recording(path, sampling_frequency=3e4) as recording:
+        spikecrsae.sort(recording)
+    warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"{path}: sampling frequency 30000 Hz as told, instead of the file's 20000 Hz" in warned
+
+
+def test_a_recording_is_closed_at_the_end_of_with(tmp_path):
+    path = tmp_path / "made.h5"
+    spikecrsae.simulate(duration_s=1.0, n_units=1, path=path)
+    with spikecrsae.open_recording(path) as recording:
+        assert len(recording.raw(0, 10)) == 10
+    with pytest.raises(ReadError, match="is damaged or closed"):
+        recording.raw(0, 10)
+
+
+def test_reprs_are_one_short_line(tmp_path):
+    recording, truth = simulated()
+    assert repr(recording) == f"<Recording: 4 channels, 8 s at 20000 Hz from {recording.source}>"
+    part = spikecrsae.open_recording(recording.traces(0, 40_000), sampling_frequency=FS, stop_s=1.5)
+    assert repr(part) == "<Recording: 4 channels, 1.5 s at 20000 Hz from array in memory>"
+    assert (
+        repr(spikecrsae.score(truth, truth))
+        == "<Comparison: 3 units with 3 true units, 3 well detected, mean accuracy 1.000>"
+    )
+    assert " in 1.5 s on 4 channels>" in repr(spikecrsae.sort(part))
 
 
 def test_an_array_has_the_options_of_a_file():

@@ -61,7 +61,7 @@ def test_tables_have_the_columns_of_the_files(installed, monkeypatch):
 
 def test_the_repr_is_one_short_line():
     sorting = sorting_with_gap()
-    assert repr(sorting) == f"<Sorting: 3 units, {len(sorting.data.spikes)} spikes in 4 s on 4 channels>"
+    assert repr(sorting) == f"<Sorting: 3 units, {len(sorting.data.spikes)} spikes in 3 s on 4 channels>"
 
 
 def test_neo_has_a_train_for_each_unit():
