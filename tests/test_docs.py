@@ -95,6 +95,21 @@ def test_links_between_pages_lead_somewhere(page):
             assert anchor in anchors(place), f"{page.name} links to {target}#{anchor}"
 
 
+def test_modules_that_pages_name_exist():
+    package = ROOT / "spikecrsae"
+    rooms = "|".join(path.name for path in package.iterdir() if (path / "__init__.py").exists())
+    for page in set(PAGES) - {ROOT / "docs" / "log.md"}:  # the log speaks of what was
+        text = page.read_text(encoding="utf-8")
+        for room, module, name in re.findall(rf"`({rooms})\.([a-z_]+)\.([A-Za-z_]+)", text):
+            file = package / room / f"{module}.py"
+            assert file.exists(), f"{page.name} names {room}.{module}"
+            assert re.search(rf"^(def|class) {name}\b|^{name}\b", file.read_text(encoding="utf-8"), flags=re.M), (
+                f"{page.name}: {name}"
+            )
+        for file in re.findall(rf"`((?:{rooms})/\w+\.py)`", text):
+            assert (package / file).exists(), f"{page.name} names {file}"
+
+
 def test_every_feature_names_a_test_that_exists():
     text = (ROOT / "docs" / "ecosystem.md").read_text(encoding="utf-8")
     tables = text.split("## What spikecrsae does not have")[0]

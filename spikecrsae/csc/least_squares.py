@@ -74,7 +74,7 @@ def fit_amplitudes(
 ) -> np.ndarray:
     """Joint amplitudes (n,) of spikes at known places, without penalty: overlaps share the signal by least squares.
 
-    correlation_at_events (n,): <signal, template> of each event; gram: csc.convolution.gram of the templates; events
+    correlation_at_events (n,): <signal, template> of each event; gram: csc.operator.gram of the templates; events
     sorted by sample. precision (n,): with it, the amplitudes' prior is N(1, 1 / precision) (ridge around 1).
     """
     if not len(sample):

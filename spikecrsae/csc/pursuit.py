@@ -77,7 +77,7 @@ class SpikeSlab:
 
     @cached_property
     def overlaps(self) -> np.ndarray:
-        """csc.convolution.gram of the templates with their copies (n_units, n_units * n_shifts, 2 n_times - 1), float32."""
+        """csc.operator.gram of the templates with their copies (n_units, n_units * n_shifts, 2 n_times - 1), float32."""
         return gram(self.templates, self.shifted).astype(np.float32)
 
     def copy_of(self, spikes: Spikes) -> np.ndarray:
@@ -277,7 +277,7 @@ def _interpolator(shifts: np.ndarray) -> np.ndarray:
 class Tables(NamedTuple):
     """What the search reads besides the correlation, the same for all stretches that it goes through.
 
-    overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.convolution.gram of the templates with their shifted copies.
+    overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.operator.gram of the templates with their shifted copies.
     kernel (n_shifts, 2 reach + 1): reads a correlation between its samples. prior (3, n_units): 1 / s^2, g + 1 / s^2, and the part
     of the gain that does not depend on the data. rivals
     (n_units, n_units) bool: pairs of templates that resemble each other. refractory: a unit fires once within so many samples

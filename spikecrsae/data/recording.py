@@ -245,9 +245,11 @@ def refuse_impossible(recording: Recording, raw: np.ndarray, start: int) -> None
     row, channel = np.argwhere(~sound)[0]
     value, factor = raw[row, channel], recording.gain[channel]
     scale = "" if not np.isfinite(value) or factor == 1 else f" with a gain of {factor:g}"
+    in_memory = recording.format == "array"
+    remedy = "Replace such samples" if in_memory else "Repair the file"
     raise InputError(
         f"{recording.source}: sample {start + row} of channel {recording.channel_ids[channel]} is {value}{scale}; every sample must be "
-        f"finite and below {LARGEST_SAMPLE:g}. Repair the file, leave the channel out with --channels, or check --dtype and --gain."
+        f"finite and below {LARGEST_SAMPLE:g}. {remedy}, leave the channel out with --channels, or check {'' if in_memory else '--dtype and '}--gain."
     )
 
 

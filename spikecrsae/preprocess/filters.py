@@ -128,8 +128,8 @@ def edges(config: PreprocessConfig, fs: float) -> tuple[float, ...]:
     nyquist = fs / 2
     if config.highpass_hz >= nyquist:
         raise InputError(
-            f"preprocess.highpass_hz = {config.highpass_hz} Hz must be below the Nyquist frequency, {nyquist} Hz at a sampling "
-            f"frequency of {fs} Hz; give a lower --highpass-hz, or the true --sampling-frequency."
+            f"the filter's lower edge, {config.highpass_hz:g} Hz, must be below the Nyquist frequency, {nyquist:g} Hz at a sampling "
+            f"frequency of {fs:g} Hz; give a lower --highpass-hz, or the true --sampling-frequency."
         )
     if config.lowpass_hz is None:
         return (config.highpass_hz,)

@@ -274,6 +274,21 @@ def test_an_argument_of_the_wrong_kind_is_named_with_what_is_allowed(call, messa
         call(simulated()[1])
 
 
+def test_a_sample_that_is_no_number_is_to_be_replaced_in_the_array():
+    traces = simulated()[0].traces(0, 20_000)
+    traces[0, 0] = np.nan
+    with pytest.raises(
+        InputError, match=r"is nan.*Replace such samples, leave the channel out with channels=, or check gain="
+    ):
+        spikecrsae.sort(traces, sampling_frequency=FS)
+
+
+def test_numpy_files_are_to_be_given_as_arrays(tmp_path):
+    np.save(tmp_path / "traces.npy", np.zeros((100, 2)))
+    with pytest.raises(InputError, match=r"load it with numpy and give the array to spikecrsae\.sort"):
+        spikecrsae.sort(tmp_path / "traces.npy")
+
+
 def test_masked_samples_and_uneven_rows_are_refused():
     masked = np.ma.masked_equal(np.arange(40.0).reshape(20, 2), 7.0)
     with pytest.raises(InputError, match=r"has 1 masked sample, .* leave those times out with exclude_s="):

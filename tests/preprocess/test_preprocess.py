@@ -147,7 +147,7 @@ def test_an_upper_edge_below_nyquist_is_kept(rng, caplog):
 @pytest.mark.parametrize(
     ("values", "word"),
     [
-        ({"highpass_hz": 5000.0}, "Nyquist"),
+        ({"highpass_hz": 5000.0}, "^the filter's lower edge, 5000 Hz, must be below the Nyquist frequency, 5000 Hz"),
         ({"highpass_hz": 3000.0, "lowpass_hz": 2000.0}, "upper edge"),
         ({"highpass_hz": 2400.0, "lowpass_hz": 4900.0}, "at least 2 times"),
     ],
