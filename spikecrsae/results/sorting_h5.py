@@ -40,7 +40,7 @@ _CURATION_DTYPE = np.dtype(
 )
 
 
-def sorting_to_hdf5(sorting: SortingData, provenance: str) -> memoryview:
+def sorting_to_hdf5(sorting: SortingData, provenance: str) -> bytes:
     """The bytes of sorting.h5; provenance is run.json as text. The same sorting gives the same bytes."""
     # In memory first: a full disk then meets a plain write, not the middle of the HDF5 library.
     buffer = io.BytesIO()
@@ -61,7 +61,7 @@ def sorting_to_hdf5(sorting: SortingData, provenance: str) -> memoryview:
         file["example"].attrs["start_sample"] = sorting.example_start
         file["curation"] = _curation_rows(sorting.curation)
         file["provenance"] = provenance
-    return buffer.getbuffer()
+    return buffer.getvalue()
 
 
 def _write_table(group: h5py.Group, columns: Mapping[str, np.ndarray]) -> None:

@@ -53,7 +53,7 @@ def _is_simulation(path: Path) -> bool:
         return False
 
 
-def _to_hdf5(simulation: Simulation) -> memoryview:
+def _to_hdf5(simulation: Simulation) -> bytes:
     """The bytes of the file."""
     import h5py
 
@@ -74,4 +74,4 @@ def _to_hdf5(simulation: Simulation) -> memoryview:
             potential = file.create_dataset("intracellular", data=simulation.intracellular, **compressed)
             # The name of the unit in truth/, not one of measurement.
             potential.attrs.update(sampling_frequency=rate, units="mV", neuron=str(simulation.config.intracellular_unit))
-    return buffer.getbuffer()
+    return buffer.getvalue()
