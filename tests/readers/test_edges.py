@@ -284,7 +284,7 @@ def test_a_name_that_is_no_utf_8_is_written_readably(tmp_path):
     result = subprocess.run([*words, strange], capture_output=True)
     assert result.returncode == 7, result.stderr
     stored = json.loads((out / "batch.json").read_text(encoding="utf-8"))
-    assert "not HDF5" in stored["recordings"][0]["error"]
+    assert "not UTF-8" in stored["recordings"][0]["error"]
     assert "m\\xf6d.h5" in stored["recordings"][0]["recording"]
 
 
