@@ -80,7 +80,8 @@ def differences_to_result(folder: Path, request: Mapping[str, Any]) -> str:
         n_channels = len(next(iter(recording["groups"].values()), recording["channels"]))
         config = within_limit(Config().with_values(config), n_channels, recording["sampling_frequency"]).to_dict()
     asked = _flat(to_json({**request, "config": config}))
-    return _differences(asked, {name: value for name, value in _flat(run).items() if name in asked})
+    done = {name: value for name, value in _flat(run).items() if name in asked or name.startswith("recording.read_options.")}
+    return _differences(asked, done)
 
 
 def _differences(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
@@ -100,8 +101,8 @@ def _value(name: str, values: Mapping[str, Any]) -> Any:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested dicts into one, the names joined by dots."""
+    """Turn nested dicts into one, the names joined by dots; an empty one has no names."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat

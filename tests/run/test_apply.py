@@ -52,6 +52,15 @@ def test_resume_keeps_what_is_finished_and_adds_a_format(applied, short_sort, tm
     assert (folder / "sorting.h5").stat().st_mtime_ns == before
 
 
+def test_resume_names_a_reading_option_that_is_no_longer_given(short_sort, tmp_path):
+    words = ["apply", short_sort.folder, short_sort.recording, "-o", tmp_path / "out"]
+    assert spikecrsae(*words, "--stop-s", 4).exit_code == 0
+    result = spikecrsae(*words, "--resume")
+    assert result.exit_code == 6 and "differs (recording.read_options.stop_s 4.0, now none)" in result.stderr
+    result = spikecrsae(*words, "--resume", "--stop-s", 4)
+    assert result.exit_code == 0 and "finished already" in result.stderr
+
+
 def test_resume_says_that_the_recording_is_another_file(applied, short_sort, tmp_path):
     folder, recording = (
         shutil.copytree(applied, tmp_path / "out"),
