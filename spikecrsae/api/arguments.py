@@ -41,6 +41,7 @@ RULES: dict[str, Rule] = {
     "path": (one_of(str, os.PathLike), "the name of a file or folder"),
     "sampling_frequency": (one_of(Real), "a number of Hz"),
     "tolerance_ms": (one_of(Real), "a number of ms"),
+    "preset": (one_of(str), "'tetrode' or 'paper'"),
     "jobs": (lambda value: one_of(Integral)(value) and value >= 1, "a whole number of at least 1"),
     "callback": (callable, "a function, called as callback(stage, done, total)"),
 }

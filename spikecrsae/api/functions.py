@@ -338,9 +338,23 @@ def _trains(
     if isinstance(spikes, Sorting):
         trains = spikes.data.trains()
     else:
-        trains = {str(name): np.sort(np.asarray(samples, np.int64)) for name, samples in spikes.items()}
+        trains = {str(name): _samples(name, samples) for name, samples in spikes.items()}
     if unit is None:
         return trains
     if unit not in trains:
         raise UsageError(f"unit {unit!r} does not exist; the units are {', '.join(trains)}.")
     return {unit: trains[unit]}
+
+
+def _samples(unit: object, samples: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """The samples, ascending. Raises UsageError where they are no whole numbers, as times in seconds are not."""
+    numbers = np.asarray(samples)
+    if (
+        numbers.dtype.kind not in "iuf"
+        or numbers.ndim != 1
+        or not (np.isfinite(numbers) & (numbers == np.floor(numbers))).all()
+    ):
+        raise UsageError(
+            f"unit {unit}: its spikes must be samples, a row of whole numbers; multiply times by the sampling frequency, and round."
+        )
+    return np.sort(numbers.astype(np.int64))
