@@ -1,5 +1,5 @@
 # make demo   sorts a small tetrode recording, scores it and makes its figures
-# make test   runs the tests; make test-fast those that take less than a minute together
+# make test   runs the tests; make test-fast those without a whole sort or a process
 # make docs   builds the documentation as pages for a browser
 # All build .venv on first use; afterwards nothing is installed again until the project file or the pins change.
 
@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install -c constraints.txt $(if $(TORCH_INDEX),-
 help:
 	@echo "make demo    sort the sample recording into demo-output/, score it and make its figures"
 	@echo "make test    run the tests"
-	@echo "make test-fast  run those that sort no whole recording and start no process, in less than a minute"
+	@echo "make test-fast  run those that sort no whole recording and start no process"
 	@echo "make docs    build the documentation into site/"
 	@echo "make check   check style and types"
 	@echo "make hashes  write requirements-hashed.txt anew, after a change of constraints.txt"
