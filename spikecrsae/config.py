@@ -124,6 +124,7 @@ class InferConfig(Checked):
         "prior of a spike's amplitude: spike-slab, near the unit's own; laplace, the paper's",
         choices=("spike-slab", "laplace"),
     )
+    local_search: bool = option(True, "refine crowded places after the encoder: two spikes for one, one for two")
     chunk_s: float = option(
         10.0, "length of signal held at once, at least 65536 samples; the result does not depend on it", low=0.05
     )
@@ -135,6 +136,11 @@ class RuntimeConfig(Checked):
 
     seed: int = option(0, "seed of every random draw", low=0)
     device: str = option("auto", "where torch computes", choices=("auto", "cpu", "cuda", "mps"))
+    backend: str = option(
+        "auto",
+        "what computes: numba (CPU) or torch (any device); auto takes numba on a CPU",
+        choices=("auto", "numba", "torch"),
+    )
     memory_limit: float | None = option(
         None,
         "MB of resident memory to keep to, by learning from less signal at once; no limit unless given",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import special
 
-from spikecrsae.crsae.slab_em import learned_spread
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.windows import windows_at
 
 #: Templates are sums of Legendre polynomials of time up to this degree; a unit needs SPIKES_PER_TERM spikes for each.
@@ -20,33 +20,33 @@ STEADY_LEVEL = 1e-3
 
 
 @dataclass(frozen=True)
-class DriftingSlab:
-    """A spike-and-slab model whose templates are functions of time.
+class Drifting:
+    """A model whose templates are functions of time.
 
-    changes (DEGREE, n_units, n_channels, n_times): the template of a unit at time t of the recording is that of `slab` plus the
+    changes (DEGREE, n_units, n_channels, n_times): the template of a unit at time t of the recording is that of `model` plus the
     sum of changes[k - 1] P_k(x), with Legendre polynomials P_k and x from -1 at the first sample to 1 at the last.
     """
 
-    slab: SpikeSlab
+    model: CRsAE
     changes: np.ndarray
     n_samples: int
 
     @property
     def reach(self) -> int:
         """Samples over which one spike bears on the next."""
-        return self.slab.reach
+        return self.model.reach
 
-    def at(self, sample: int) -> SpikeSlab:
+    def at(self, sample: int) -> CRsAE:
         """The model at a sample of the recording."""
         if not self.changes.any():
-            return self.slab
+            return self.model
         terms = _terms(np.array([sample]), self.n_samples, len(self.changes) + 1)[0, 1:]
-        return replace(self.slab, templates=self.slab.templates + np.tensordot(terms, self.changes, axes=1))
+        return replace(self.model, templates=self.model.templates + np.tensordot(terms, self.changes, axes=1))
 
     def extent(self) -> np.ndarray:
         """How far each template moves from the first sample to the last, relative to its mean norm (n_units,)."""
         moved = self.at(self.n_samples - 1).templates - self.at(0).templates
-        return np.sqrt((moved**2).sum(axis=(1, 2)) / np.maximum(self.slab.energy, 1e-9))
+        return np.sqrt((moved**2).sum(axis=(1, 2)) / np.maximum(self.model.energy, 1e-9))
 
 
 def _terms(samples: np.ndarray, n_samples: int, n_terms: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def _terms(samples: np.ndarray, n_samples: int, n_terms: int) -> np.ndarray:
     return np.polynomial.legendre.legvander(2.0 * samples / max(n_samples - 1, 1) - 1, n_terms - 1)
 
 
-def fit_drift(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.ndarray, n_samples: int) -> DriftingSlab:
+def fit_drift(signal: np.ndarray, model: CRsAE, spikes: Spikes, samples: np.ndarray, n_samples: int) -> Drifting:
     """How the templates change over the recording, from the spikes of whitened signal (n_channels, n_samples of it).
 
     samples (n_spikes,): where each spike stands in the recording of n_samples. A unit's waveforms, every other spike taken
@@ -65,10 +65,11 @@ def fit_drift(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.
     n_times = model.templates.shape[2]
     changes = np.zeros((DEGREE, *model.templates.shape))
     if not len(spikes):
-        return DriftingSlab(model, changes, n_samples)
+        return Drifting(model, changes, n_samples)
     rest = model.residual(signal, spikes).T
     shifted, rows = model.shifted, model.copy_of(spikes)
-    templates, spread = model.templates.astype(np.float64).copy(), model.spread.copy()
+    templates, mean_energy = model.templates.astype(np.float64).copy(), model.energy.copy()
+    drifts, amplitude = np.zeros(len(spikes), bool), np.ones(len(spikes))
     for unit in range(model.n_units):
         mine = np.flatnonzero(spikes.unit == unit)
         n_terms = min(DEGREE + 1, len(mine) // SPIKES_PER_TERM)
@@ -92,6 +93,9 @@ def fit_drift(signal: np.ndarray, model: SpikeSlab, spikes: Spikes, samples: np.
         templates[unit], changes[: n_terms - 1, unit] = fitted[0], fitted[1:]
         expected = basis @ np.linalg.solve(triangle, coefficients)
         energy = (expected**2).sum(axis=1)
-        amplitudes = (windows.reshape(len(mine), -1) * expected).sum(axis=1) / energy
-        spread[unit] = learned_spread(amplitudes, energy.mean())
-    return DriftingSlab(replace(model, templates=templates, spread=spread), changes, n_samples)
+        amplitude[mine] = (windows.reshape(len(mine), -1) * expected).sum(axis=1) / energy
+        mean_energy[unit], drifts[mine] = energy.mean(), True
+    # changes of the template are no spread of the amplitude
+    n_positions = n_samples - n_times + 1
+    prior = model.prior.maximise(spikes.unit[drifts], amplitude[drifts], mean_energy, n_positions)
+    return Drifting(replace(model, templates=templates, prior=prior), changes, n_samples)

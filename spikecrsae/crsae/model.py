@@ -1,83 +1,262 @@
-"""CRsAE: the constrained recurrent sparse auto-encoder as a torch module, and the two losses that train it.
+"""CRsAE: the constrained recurrent sparse auto-encoder, which turns a signal into spikes and spikes into a signal.
 
-The encoder is FISTA unrolled for T iterations (Algorithm 1), the decoder the same atoms once more (Eq. 26).
+The encoder is unrolled: each layer correlates what is left of the signal with the templates, shrinks, and subtracts. The
+decoder is the same templates once more (Eq. 26). The prior decides the shrinkage.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import nn
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
 
-from spikecrsae.crsae.priors import LambdaPrior
-from spikecrsae.csc.fista import fista
-from spikecrsae.csc.operator import synthesis
-from spikecrsae.csc.step_size import lipschitz_bound
+import numpy as np
+
+from spikecrsae.crsae.priors import PRIORS, Prior
+from spikecrsae.csc.backends import Backend
+from spikecrsae.csc.least_squares import fit_templates
+from spikecrsae.csc.numba_backend import NUMBA
+from spikecrsae.csc.operator import BlockSpectra, gram
+from spikecrsae.csc.pursuit import FULL, Effort, Tables
+from spikecrsae.csc.shrinkage import SpikeShrinkage
+from spikecrsae.csc.subsample import SINC_REACH, shift_in_time
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.errors import InputError, UsageError
 
+#: A correlation counts as active from this share of what a spike needs on: it is larger between samples, and templates change.
+_ACTIVE_SHARE, _STRONG = 1 / 1.2, 3
 
-class CRsAE(nn.Module):
-    """Parameters: atoms (n_units, n_channels, n_times) of unit norm, shared by encoder and decoder, and lambda.
 
-    sigma: standard deviation of the noise, known. n_iterations: T. one_sided: non-negative codes, else Eq. 25.
-    Raises InputError for atoms of another shape or none, UsageError for a lambda, sigma or T that is not positive.
+@dataclass(frozen=True)
+class CRsAE:
+    """Templates at full scale with the prior of their spikes.
+
+    templates (n_units, n_channels, n_times); prior: of the same units; sigma: standard deviation of the noise. refractory: a
+    unit fires once within so many samples each way. A spike stands at one of `n_shifts` positions within one sample (Fourier
+    interpolation): jitter of a strong spike is no residual. support (n_units, n_channels) bool: the channels on which each
+    template lives, all unless given; elsewhere templates are zero. local_search: refine crowded places after the encoder.
+
+    Templates are not to be changed in place: what follows from them is kept. Raises InputError for templates of another
+    shape or a prior of other units, UsageError for a sigma that is not positive.
     """
 
-    def __init__(
-        self,
-        atoms: np.ndarray | torch.Tensor,
-        lam: float,
-        sigma: float = 1.0,
-        n_iterations: int = 180,
-        one_sided: bool = True,
-    ) -> None:
-        super().__init__()
-        atoms = torch.as_tensor(atoms)
-        if atoms.ndim != 3 or not len(atoms):
-            raise InputError(f"atoms {tuple(atoms.shape)} must be (n_units, n_channels, n_times) with at least one unit.")
-        if not (lam > 0 and sigma > 0 and n_iterations >= 1):
-            raise UsageError(f"lambda = {lam}, sigma = {sigma} and T = {n_iterations} must all be positive.")
-        self.atoms = nn.Parameter(atoms.clone())
-        self.lam = nn.Parameter(torch.tensor(float(lam), dtype=atoms.dtype))
-        self.sigma, self.n_iterations, self.one_sided = sigma, n_iterations, one_sided
+    templates: np.ndarray
+    prior: Prior
+    sigma: float = 1.0
+    refractory: int = 0
+    n_shifts: int = 8
+    support: np.ndarray | None = None
+    local_search: bool = True
+    backend: Backend = NUMBA
+
+    def __post_init__(self) -> None:
+        if self.templates.ndim != 3:
+            raise InputError(f"templates {self.templates.shape} must be (n_units, n_channels, n_times).")
+        if any(len(values) != self.n_units for values in self.prior.parameters().values()):
+            raise InputError(
+                f"the prior is of another number of units than the {self.n_units} templates; give one value for each."
+            )
+        if not self.sigma > 0:
+            raise UsageError(f"sigma = {self.sigma} must be a positive noise level.")
+        if self.support is None:
+            object.__setattr__(self, "support", np.ones(self.templates.shape[:2], bool))
+
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any], backend: Backend = NUMBA) -> CRsAE:
+        """The model that `to_dict` gave."""
+        kind, parameters = values["prior"]["name"], values["prior"]["parameters"]
+        return cls(**{**values, "prior": PRIORS[kind](**parameters), "backend": backend})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All that defines the model, without what follows from it, as a nest of dicts of arrays, numbers and text."""
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("prior", "backend")}
+        return kept | {"prior": {"name": self.prior.name, "parameters": self.prior.parameters()}}
 
     @property
-    def lipschitz(self) -> float:
-        """L of the present atoms, >= the largest eigenvalue of H^T H; a constant for the gradients."""
-        return lipschitz_bound(self.atoms.detach().cpu().numpy())
+    def n_units(self) -> int:
+        return len(self.templates)
 
-    def encode(self, signal: torch.Tensor, start: torch.Tensor | None = None) -> torch.Tensor:
-        """Codes (n_windows, n_units, n_samples - n_times + 1) of signal (n_windows, n_channels, n_samples).
+    @property
+    def n_times(self) -> int:
+        """Samples of a template."""
+        return int(self.templates.shape[2])
 
-        start: codes of a warm start. Raises InputError where the channels differ or a window is shorter than an atom.
+    @cached_property
+    def energy(self) -> np.ndarray:
+        """||h||^2 / sigma^2 per unit."""
+        return (self.templates.astype(np.float64) ** 2).sum(axis=(1, 2)) / self.sigma**2
+
+    @cached_property
+    def shrinkage(self) -> SpikeShrinkage:
+        """The prior's, for these templates."""
+        return self.prior.shrinkage(self.energy)
+
+    @property
+    def reach(self) -> int:
+        """Samples over which one spike bears on the next: template length, with what interpolation sees, or refractory
+        period."""
+        return max(self.n_times, self.refractory + 1) + 2 * SINC_REACH
+
+    def shifts(self) -> np.ndarray:
+        """Sub-sample shifts of the copies, in samples, (n_shifts,)."""
+        return (np.arange(self.n_shifts) - (self.n_shifts - 1) / 2) / self.n_shifts
+
+    @cached_property
+    def shifted(self) -> np.ndarray:
+        """All copies (n_units * n_shifts, n_channels, n_times), float32; the copies of a unit stand together."""
+        copies = np.stack([shift_in_time(self.templates, by) for by in self.shifts()], axis=1)
+        return np.ascontiguousarray(copies.reshape(-1, *self.templates.shape[1:]), dtype=np.float32)
+
+    @cached_property
+    def overlaps(self) -> np.ndarray:
+        """csc.operator.gram of the templates with their copies (n_units, n_units * n_shifts, 2 n_times - 1), float32, in units
+        of the noise."""
+        return (gram(self.templates, self.shifted) / self.sigma**2).astype(np.float32)
+
+    def copy_of(self, spikes: Spikes) -> np.ndarray:
+        """Row (int64) of `shifted` that each spike is a multiple of."""
+        step = np.rint(spikes.shift * self.n_shifts + (self.n_shifts - 1) / 2).astype(np.int64)
+        return spikes.unit * self.n_shifts + step
+
+    def at(self, sample: int) -> CRsAE:
+        """The model at a sample of the recording: the same everywhere (one that changes is drift.Drifting)."""
+        return self
+
+    def select(self, units: Sequence[int] | np.ndarray) -> CRsAE:
+        """The model with only these units (indices or mask)."""
+        return replace(self, templates=self.templates[units], prior=self.prior.select(units), support=self.support[units])
+
+    def extended(self, templates: np.ndarray) -> CRsAE:
+        """The model with further units (n_more, n_channels, n_times) at its end, with the prior of units not known yet."""
+        return replace(
+            self,
+            templates=np.concatenate([self.templates, templates]),
+            prior=self.prior.joined(self.prior.first(len(templates))),
+            support=np.concatenate([self.support, np.ones(templates.shape[:2], bool)]),
+        )
+
+    def seen(self, signal: np.ndarray) -> BlockSpectra:
+        """A signal (n_channels, n_samples) made ready for encoding it many times."""
+        return self.backend.seen(signal, self.n_times, keep=True)
+
+    def view(self, signal: np.ndarray) -> View:
+        """A signal (n_channels, n_samples) as the templates see it."""
+        correlation = self.backend.correlation(self.backend.seen(signal, self.n_times), self._scaled)
+        return View(signal, correlation, self.overlaps)
+
+    @property
+    def _scaled(self) -> np.ndarray:
+        """Templates whose correlation with a signal is in units of the noise."""
+        return self.templates if self.sigma == 1 else self.templates / self.sigma**2
+
+    def encode(self, signal: np.ndarray | BlockSpectra | View, effort: Effort = FULL) -> Spikes:
+        """The codes of a signal (n_channels, n_samples) as spikes; samples are first samples of the templates.
+
+        Signals that are encoded several times can be given as `seen` or `view` makes them ready.
         """
-        _, n_channels, n_times = self.atoms.shape
-        if signal.ndim != 3 or signal.shape[1] != n_channels or signal.shape[2] < n_times:
-            raise InputError(
-                f"signal {tuple(signal.shape)} must be (n_windows, {n_channels} channels, at least {n_times} samples) for these atoms."
+        if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < self.n_times):
+            return Spikes.none()
+        enough, gap = _ACTIVE_SHARE * self.shrinkage.needed(), 3 * self.n_times + self.refractory
+        effort = effort if self.local_search else replace(effort, n_sweeps=0)
+        how = enough, gap, effort, self._doubtful
+        if isinstance(signal, View):
+            tables = Tables.of(
+                signal.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), signal.correlation.dtype
             )
-        return fista(signal, self.atoms, self.lam, self.sigma, self.lipschitz, self.n_iterations, self.one_sided, start)
+            return self.backend.pursue_correlation(signal.signal, signal.correlation, tables, *how)
+        seen = self.backend.seen(signal, self.n_times) if isinstance(signal, np.ndarray) else signal
+        tables = Tables.of(self.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), seen.dtype)
+        return self.backend.pursue(seen, self._scaled, tables, *how)
 
-    def forward(self, signal: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(reconstruction, codes): Eq. 26; the reconstruction has the shape of the signal."""
-        codes = self.encode(signal)
-        return synthesis(codes, self.atoms), codes
+    def decode(self, spikes: Spikes, n_samples: int) -> np.ndarray:
+        """H x: the signal (n_channels, n_samples) that spikes stand for, float32."""
+        return -self.residual(np.zeros((self.templates.shape[1], n_samples), np.float32), spikes)
 
-    @torch.no_grad()
-    def normalise(self) -> torch.Tensor:
-        """Bring every atom back to unit norm; returns the norms taken away, (n_units,)."""
-        norms: torch.Tensor = self.atoms.flatten(1).norm(dim=1).clamp(min=torch.finfo(self.atoms.dtype).tiny)
-        self.atoms.div_(norms[:, None, None])
-        return norms
+    def residual(self, signal: np.ndarray, spikes: Spikes, out: np.ndarray | None = None) -> np.ndarray:
+        """signal (n_channels, n_samples) less the spikes, float32; into `out` if given, which may be the signal."""
+        return self.backend.subtract(signal, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude, out)
+
+    def maximise(self, signal: np.ndarray, spikes: Spikes, n_positions: int | None = None) -> CRsAE:
+        """The M-step for the spikes of a signal (n_channels, n_samples). Units without a spike keep what they have.
+
+        Templates: joint least squares with the spikes' amplitudes, those of before counting a little (see fit_templates),
+        rescaled so that the mean amplitude is 1. Prior: its own M-step. n_positions: among which spikes of a unit are
+        counted for its rate; those of the signal unless given.
+        """
+        if not len(spikes) or not self.n_units:
+            return self
+        here = signal.shape[1] - self.n_times + 1
+        counts = np.bincount(spikes.unit, minlength=self.n_units)
+        means = np.bincount(spikes.unit, spikes.amplitude, self.n_units) / np.maximum(counts, 1)
+        statistics = self.backend.code_statistics(
+            signal, spikes.unit, spikes.sample, spikes.amplitude, self.n_units, self.n_times
+        )
+        fitted = fit_templates(*statistics, before=self.templates)
+        several = counts >= 2
+        templates = self.templates.astype(np.float64)
+        templates[several] = fitted[several] * means[several, None, None] * self.support[several, :, None]
+        amplitude = self.shrinkage.unshrunk(spikes.unit, spikes.amplitude, self.energy) / means[spikes.unit]
+        prior = self.prior.maximise(spikes.unit, amplitude, self.energy, n_positions or here)
+        return replace(self, templates=templates, prior=prior)
+
+    def active(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (bool, n_positions) of signal (n_channels, n_samples) where a spike could gain, with a margin for what
+        lies between samples and for templates that still change; and those where it would gain very much."""
+        if signal.shape[1] < self.n_times or not self.n_units:
+            return np.zeros(0, bool), np.zeros(0, bool)
+        needed = self.shrinkage.needed()
+        return self.backend.active(signal, self._scaled, _ACTIVE_SHARE * needed, _STRONG / _ACTIVE_SHARE)
+
+    def log_posterior(self, signal: np.ndarray, spikes: Spikes) -> float:
+        """Log posterior odds of spikes against none at all: half the energy they explain, and their prior."""
+        if not len(spikes):
+            return 0.0
+        rest = self.residual(signal, spikes)
+        explained = 0.5 * (np.vdot(signal, signal) - np.vdot(rest, rest)) / self.sigma**2
+        return float(explained + self.shrinkage.prior(spikes.unit, spikes.amplitude, self.energy).sum())
+
+    def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
+        """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted
+        by the template's power, relative to its peak."""
+        return self.backend.misfits(
+            signal, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude, self._power, spikes.unit
+        )
+
+    @property
+    def misfit_of_noise(self) -> np.ndarray:
+        """Standard deviation of the cube root of a misfit that is noise alone (n_units,): the weighted sum of squares is nearly
+        chi squared, of as many degrees as give its mean and variance, and its root nearly normal (Wilson and Hilferty 1931)."""
+        n_channels = self.templates.shape[1]
+        mean, variance = n_channels * self._power.sum(axis=1), 2 * n_channels * (self._power**2).sum(axis=1)
+        return np.cbrt(mean) * np.sqrt(variance) / (3 * np.maximum(mean, 1e-12))
+
+    def _doubtful(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
+        """Spikes (bool, n) that leave more in the signal than noise would on most of them."""
+        weights = self._power
+        expected = len(signal) * weights.sum(axis=1) + np.sqrt(2 * len(signal) * (weights**2).sum(axis=1))
+        return self.misfit(signal, spikes) > expected[spikes.unit]
+
+    @cached_property
+    def _power(self) -> np.ndarray:
+        """Power of the templates over time, relative to its peak (n_units, n_times)."""
+        power = (self.templates.astype(np.float64) ** 2).sum(axis=1)
+        return power / np.maximum(power.max(axis=1, keepdims=True), 1e-12)
 
 
-def reconstruction_loss(signal: torch.Tensor, reconstruction: torch.Tensor) -> torch.Tensor:
-    """1/2 ||y - CRsAE(y)||^2 (Eq. 27), averaged over windows; signal (n_windows, n_channels, n_samples)."""
-    return 0.5 * (signal - reconstruction).square().sum((1, 2)).mean()
+@dataclass(frozen=True)
+class View:
+    """A signal as templates see it: signal (n_channels, n_samples), correlation (n_units, n_positions) with every template, and
+    overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted copies. It is used up by
+    encoding."""
 
+    signal: np.ndarray
+    correlation: np.ndarray
+    overlaps: np.ndarray
 
-def lambda_loss(codes: torch.Tensor, lam: torch.Tensor, prior: LambdaPrior) -> torch.Tensor:
-    """lambda (||x||_1 + C delta) - (N_e + r - 1) C log lambda (Eq. 28), ||x||_1 averaged over windows."""
-    mean_l1 = codes.abs().sum((1, 2)).mean()
-    weight = (prior.n_positions + prior.r - 1) * prior.n_units
-    return lam * (mean_l1 + prior.n_units * prior.delta) - weight * torch.log(lam)
+    def select(self, units: Sequence[int] | np.ndarray) -> View:
+        """As some of the units (indices or mask) see it; a copy."""
+        n_units, n_copies, n_lags = self.overlaps.shape
+        overlaps = self.overlaps.reshape(n_units, n_units, -1, n_lags)[units][:, units]
+        joined = overlaps.reshape(len(overlaps), len(overlaps) * (n_copies // n_units), n_lags)
+        return View(self.signal, self.correlation[units], joined)

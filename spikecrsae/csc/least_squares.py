@@ -7,35 +7,32 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import spsolve
 
-from spikecrsae.data.sparse_code import SparseCode
 from spikecrsae.system.compiled import compiled
 
 
 def fit_templates(
-    signal: np.ndarray,
-    code: SparseCode,
-    n_times: int,
+    lags: np.ndarray,
+    target: np.ndarray,
     ridge: float = 1e-6,
     before: np.ndarray | None = None,
     weight: float = 0.003,
 ) -> np.ndarray:
     """The templates (n_units, n_channels, n_times) that minimise ||y - Hx||^2 for fixed codes x (Eq. 21).
 
-    signal (n_channels, n_samples). One symmetric system of size n_units n_times built from the correlations of the codes,
-    with one right-hand side per channel; overlapping spikes are told apart. Units without an event come back as zero.
+    lags, target: the codes' `code_statistics`. One symmetric system of size n_units n_times built from the correlations of the
+    codes, with one right-hand side per channel; overlapping spikes are told apart. Units without an event come back as zero.
     ridge: relative to the mean of the diagonal; it only keeps the system regular. before: templates that count as much as
     the part `weight` of the unit's events. Where units always come together at one lag the codes tell only the sum of their
     templates; what one has and the other has not then stays as it was before.
     """
-    n_units, n_channels = code.n_units, len(signal)
-    lags, target = _code_statistics(signal, code.unit, code.sample, code.amplitude.astype(np.float64), n_units, n_times)
+    n_units, n_channels, n_times = target.shape
     k = np.arange(n_times)
     system = lags[:, :, k[:, None] - k[None, :] + n_times - 1].transpose(0, 2, 1, 3).reshape(n_units * n_times, -1)
     system[np.diag_indices_from(system)] += ridge * max(np.trace(system) / len(system), 1e-12) if len(system) else 0.0
     if before is not None:
         counted = weight * lags[np.arange(n_units), np.arange(n_units), n_times - 1]
         system[np.diag_indices_from(system)] += np.repeat(counted, n_times)
-        target += counted[:, None, None] * before
+        target = target + counted[:, None, None] * before
     target = target.transpose(0, 2, 1).reshape(n_units * n_times, n_channels)
     # the system is positive definite: Cholesky takes half as long as LU
     solved = cho_solve(cho_factor(system, check_finite=False), target, check_finite=False) if len(system) else target
@@ -43,7 +40,7 @@ def fit_templates(
 
 
 @compiled
-def _code_statistics(
+def code_statistics(
     signal: np.ndarray, unit: np.ndarray, sample: np.ndarray, amplitude: np.ndarray, n_units: int, n_times: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Code correlations lags[c, d, n_times - 1 + t] = sum_n x_c[n] x_d[n + t], and sums of the windows at the events."""

@@ -1,8 +1,10 @@
-"""Proximal operators of the l1 penalty."""
+"""Shrinkage: how a prior turns a correlation into an amplitude."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     import torch
@@ -15,3 +17,29 @@ def shrink(values: torch.Tensor, bias: torch.Tensor | float, one_sided: bool) ->
     if one_sided:
         return relu(values - bias)
     return relu(values - bias) - relu(-values - bias)
+
+
+class SpikeShrinkage(NamedTuple):
+    """The shrinkage of whole spikes, for every unit, each (n_units,).
+
+    Where b is the correlation of the residual with a template, the best amplitude of a spike is (b + pull) / total, and
+    the spike raises the log posterior by 1/2 (b + pull)^2 / total + offset. A spike is there if that is above 0.
+    Every prior whose logarithm is a quadratic function of the amplitude has this form.
+    """
+
+    pull: np.ndarray
+    total: np.ndarray
+    offset: np.ndarray
+
+    def needed(self) -> np.ndarray:
+        """Correlation above which a spike of each unit raises the log posterior, (n_units,)."""
+        return np.sqrt(np.maximum(-2 * self.total * self.offset, 0)) - self.pull
+
+    def prior(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        """Log prior odds of spikes with these amplitudes against none, (n,): what they gain beyond the data term."""
+        more = (self.total - energy)[unit]
+        return amplitude * self.pull[unit] - 0.5 * more * amplitude**2 + self.offset[unit]
+
+    def unshrunk(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        """The least-squares amplitudes (n,) that were shrunk to these."""
+        return (amplitude * self.total[unit] - self.pull[unit]) / np.maximum(energy[unit], 1e-9)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.crsae.slab_em import first_model
-from spikecrsae.csc.pursuit import SpikeSlab
+from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.candidates import Candidates, at_most
 from spikecrsae.curate.evidence import parameter_cost
-from spikecrsae.curate.removals import CERTAIN
+from spikecrsae.curate.removals import CERTAIN, typical_gain
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER, divide, templates_from_labels
 from spikecrsae.detect.windows import windows_at
 
 
-def add_units(state: Candidates, residual: np.ndarray, decoded: SpikeSlab) -> None:
+def add_units(state: Candidates, residual: np.ndarray, decoded: CRsAE) -> None:
     """Add templates for what the residual (n_channels, n_samples) of the found spikes still holds: heads and tails of strong
     spikes beyond their template, and clusters of events; these are looked for in the whole signal, which may hold more of them
     than the stretches looked at. decoded: the model whose spikes they are."""
@@ -36,8 +35,8 @@ def add_units(state: Candidates, residual: np.ndarray, decoded: SpikeSlab) -> No
     templates = templates_from_labels(windows, labels, SMALLEST_CLUSTER)
     everywhere = state.rest_of_whole(decoded) if len(templates) else np.zeros((0, 0), np.float32)
     for template in templates:
-        trial = first_model(template[None], state.model.refractory)
-        found = trial.decode(everywhere)
+        trial = state.model.select([]).extended(template[None])
+        found = trial.encode(everywhere)
         gain, cost = float(found.gain.sum()), parameter_cost(template, len(found))
         if gain > cost and len(found) >= SMALLEST_CLUSTER:
             state.born |= set(state.add([template]))
@@ -67,7 +66,7 @@ def _outer_waveforms(state: Candidates, residual: np.ndarray) -> bool:
             outer = windows_at(residual.T, starts, n_times).mean(axis=0).T
             energy = float((outer.astype(np.float64) ** 2).sum()) - outer.size / len(starts)
             gain, cost = 0.5 * len(starts) * energy, parameter_cost(outer, len(starts))
-            if gain > cost and 0.5 * energy - state.model.penalty[unit] > certain:
+            if gain > cost and typical_gain(state.model.select([unit]), energy)[0] > certain:
                 state.born |= set(state.add([outer]))
                 state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(starts), why="beyond another's template")
     return len(state.ids) > before

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae.crsae.slab_em import add, expectation_maximisation, keep
-from spikecrsae.csc.operator import BlockSpectra
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab, may_hold_spikes
+from spikecrsae.crsae.em import expectation_maximisation
+from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.evidence import Excerpt
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.system.threads import in_threads
@@ -54,9 +54,11 @@ class Candidates:
     subspace: SpikeSubspace
     window: TemplateWindow
     settings: CurationSettings
-    model: SpikeSlab
+    model: CRsAE
     spikes: Spikes = field(default_factory=Spikes.none)
     decisions: list[dict] = field(default_factory=list)
+    #: the units' ids and the prior's parameters after every update
+    history: list[tuple[list[int], dict[str, np.ndarray]]] = field(default_factory=list)
     round_number: int = 0
     #: samples from the beginning of every template to where its energy peaks, once that is settled
     before: int | None = None
@@ -75,7 +77,7 @@ class Candidates:
         self._passed: dict[tuple[str, int], tuple[int, int]] = {}
         self._rest: np.ndarray | None = None
         #: the model that the spikes are of
-        self._decoded: SpikeSlab | None = None
+        self._decoded: CRsAE | None = None
 
     def focus(self) -> None:
         """Look at the stretches where a template of the model may find a spike, and at those around the events; what lies
@@ -83,14 +85,14 @@ class Candidates:
         n_times = self.window.n_times
         known = self.in_whole(self.spikes.sample) if len(self.spikes) else self.spikes.sample
         # what was looked at before is not held beside what comes
-        for name in ("signal", "spectra"):
+        for name in ("signal", "seen"):
             vars(self).pop(name, None)
         self._rest = None
         active = np.zeros(self.whole.shape[1], bool)
         active[self.events] = True
 
         def look(part: slice) -> tuple[np.ndarray, np.ndarray]:
-            found, strong = may_hold_spikes(self.whole[:, part.start : part.stop + n_times - 1], self.model)
+            found, strong = self.model.active(self.whole[:, part.start : part.stop + n_times - 1])
             return np.flatnonzero(found) + part.start, np.flatnonzero(strong) + part.start
 
         for found, strong in in_threads(look, self.whole.shape[1] - n_times + 1, _SEARCHED_AT_ONCE):
@@ -105,7 +107,7 @@ class Candidates:
         last = np.minimum(at[np.r_[new, len(at) - 1]] + after, self.whole.shape[1]) if len(at) else self.first + n_times
         self.signal = np.concatenate([self.whole[:, a:b] for a, b in zip(self.first, last, strict=True)], axis=1)
         self.begins = np.r_[0, np.cumsum(last - self.first)[:-1]]
-        self.spectra = BlockSpectra.of(self.signal, n_times)
+        self.seen = self.model.seen(self.signal)
         stretch = np.searchsorted(self.first, known, "right") - 1
         still = known + n_times <= np.where(stretch < 0, 0, last[stretch])
         sample = self.begins[stretch] + known - self.first[stretch]
@@ -124,23 +126,24 @@ class Candidates:
             self._rest = self.model.residual(self.signal, self.spikes)
         return self._rest
 
-    def rest_of_whole(self, model: SpikeSlab) -> np.ndarray:
+    def rest_of_whole(self, model: CRsAE) -> np.ndarray:
         """The residual of the whole signal (n_channels, n_samples); model: that of which the spikes are."""
         return model.residual(self.whole, replace(self.spikes, sample=self.in_whole(self.spikes.sample)))
 
-    def update(self, n_rounds: int, model: SpikeSlab | None = None, spikes: Spikes | None = None) -> None:
+    def update(self, n_rounds: int, model: CRsAE | None = None, spikes: Spikes | None = None) -> None:
         """EM of the model (or of one put in its place, with its spikes where these are known), and its spikes."""
         n_positions = self.whole.shape[1] - self.window.n_times + 1
         model = model or self.model
         known = self.spikes if model is self._decoded else spikes
-        self.model, self.spikes = expectation_maximisation(self.spectra, model, n_rounds, n_positions, known)
+        self.model, self.spikes = expectation_maximisation(self.seen, model, n_rounds, n_positions, known)
         self._decoded = self.model
+        self.history.append((list(self.ids), self.model.prior.parameters()))
         self._rest = None
 
     def keep(self, units: np.ndarray, others_explain: bool = True) -> None:
         """Keep these units (indices), and decode again where others may explain what those that go have explained."""
         self.ids = [self.ids[u] for u in units]
-        model, known = keep(self.model, units), None
+        model, known = self.model.select(units), None
         if not others_explain:
             row = np.full(self.model.n_units, -1)
             row[units] = np.arange(len(units))
@@ -148,9 +151,20 @@ class Candidates:
             known = replace(known, unit=row[known.unit])
         self.update(0, model, known)
 
+    def course(self) -> dict[str, np.ndarray]:
+        """The course of the prior's parameters, (n_updates, n_units) by name, of the units as they are; NaN before a unit came."""
+        names = self.model.prior.parameters()
+        course = {name: np.full((len(self.history), self.model.n_units), np.nan) for name in names}
+        for row, (ids, parameters) in enumerate(self.history):
+            for column, unit in enumerate(self.ids):
+                if unit in ids:
+                    for name in names:
+                        course[name][row, column] = parameters[name][ids.index(unit)]
+        return course
+
     def add(self, templates: list[np.ndarray]) -> list[int]:
         """Add units, without decoding; returns their ids."""
-        self.model = add(self.model, np.stack(templates))
+        self.model = self.model.extended(np.stack(templates))
         new = list(range(self.next_id, self.next_id + len(templates)))
         self.ids += new
         self.next_id += len(new)

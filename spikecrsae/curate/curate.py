@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from spikecrsae.crsae.slab_em import first_model
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.additions import add_units
 from spikecrsae.curate.candidates import Candidates, CurationSettings
 from spikecrsae.curate.cleaned_waveforms import recentred_waveforms
@@ -20,6 +19,7 @@ from spikecrsae.curate.merges import merge_pairs
 from spikecrsae.curate.removals import drop_redundant_clusters, remove_units
 from spikecrsae.curate.satellites import SATELLITE_FRACTION, find_satellites
 from spikecrsae.curate.splits import split_units
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.progress import Observer
@@ -32,24 +32,25 @@ class Curated:
     """The stable set of units with its prior, the spikes of the training signal, and the decisions that led there.
 
     ids (n_units,): the units' names in the decisions. satellites (n_units,) bool: templates that serve the decoder but are
-    no neuron, see satellites.find_satellites.
+    no neuron, see satellites.find_satellites. history: the course of the prior, see Candidates.course.
     """
 
-    model: SpikeSlab
+    model: CRsAE
     spikes: Spikes
     ids: np.ndarray
     decisions: tuple[dict, ...]
     rounds: int
     satellites: np.ndarray
+    history: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class FirstUnits:
-    """What curation begins with: templates (n_units, n_channels, n_times), `members` of each (n,), the events that it is the mean
-    of, and all `events` (n,). Events are first samples of windows that hold something."""
+    """What curation begins with: the model of the first templates, `members` of each (n,), the events that it was made of, and
+    all `events` (n,). Events are first samples of windows that hold something."""
 
     events: np.ndarray
-    templates: np.ndarray
+    model: CRsAE
     members: list[np.ndarray]
     subspace: SpikeSubspace
     window: TemplateWindow
@@ -57,7 +58,7 @@ class FirstUnits:
 
 def curate(signal: np.ndarray, first: FirstUnits, settings: CurationSettings, observer: Observer) -> Curated:
     """Alternate EM and decisions on signal (n_channels, n_samples), whitened, until the set of units is stable."""
-    model = first_model(first.templates, settings.refractory)
+    model = first.model
     state = Candidates(signal, first.events, first.subspace, first.window, settings, model)
     if not settings.fixed_number:
         drop_redundant_clusters(state, first.members)
@@ -87,7 +88,9 @@ def curate(signal: np.ndarray, first: FirstUnits, settings: CurationSettings, ob
         satellites, locked = find_satellites(state.model, spikes, signal.shape[1])
         for unit in np.flatnonzero(satellites):
             state.decide("satellite", [unit], locked[unit], SATELLITE_FRACTION)
-    return Curated(state.model, spikes, np.array(state.ids), tuple(state.decisions), round_number, satellites)
+    return Curated(
+        state.model, spikes, np.array(state.ids), tuple(state.decisions), round_number, satellites, state.course()
+    )
 
 
 def _decide(state: Candidates, tried: list[int] | None) -> list[int] | None:

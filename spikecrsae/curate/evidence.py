@@ -7,24 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spikecrsae.crsae.slab_em import keep
-from spikecrsae.csc.least_squares import subtract
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab, View
+from spikecrsae.crsae.em import E_STEP
+from spikecrsae.crsae.model import CRsAE, View
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.system.threads import in_threads
 
 #: Spikes of a unit that a comparison of two models looks at, at most.
 COMPARED_SPIKES = 100
-
-
-def log_posterior(signal: np.ndarray, model: SpikeSlab, spikes: Spikes) -> float:
-    """Log posterior odds of spikes against none at all: half the energy they explain, and their prior (see csc.pursuit)."""
-    if not len(spikes):
-        return 0.0
-    rest = model.residual(signal, spikes)
-    explained = 0.5 * (np.vdot(signal, signal) - np.vdot(rest, rest))
-    variance, energy = model.spread[spikes.unit] ** 2, model.energy[spikes.unit]
-    prior = 0.5 * (spikes.amplitude - 1) ** 2 / variance + 0.5 * np.log1p(variance * energy) + model.penalty[spikes.unit]
-    return float(explained - prior.sum())
 
 
 def parameter_cost(template: np.ndarray, n_spikes: int) -> float:
@@ -44,7 +33,7 @@ class Excerpt:
     known: Spikes
 
     @classmethod
-    def around(cls, rest: np.ndarray, model: SpikeSlab, spikes: Spikes, starts: np.ndarray, seed: int) -> Excerpt:
+    def around(cls, rest: np.ndarray, model: CRsAE, spikes: Spikes, starts: np.ndarray, seed: int) -> Excerpt:
         """rest (n_channels, n_samples): the residual of all spikes. starts: first samples of the spikes to look at; of more
         than COMPARED_SPIKES, some drawn at random."""
         n_starts = len(starts)
@@ -63,26 +52,26 @@ class Excerpt:
             low, high = np.searchsorted(spikes.sample, [start, stop - n_times + 1])
             parts.append(spikes.select(slice(low, high)).later(offset - start))
         known = Spikes.joined(parts)
-        subtract(signal, model.shifted, model.copy_of(known), known.sample, -known.amplitude)
+        signal += model.decode(known, signal.shape[1])
         return cls(signal, len(starts) / max(n_starts, 1), known)
 
-    def loss_without(self, model: SpikeSlab, unit: int) -> float:
+    def loss_without(self, model: CRsAE, unit: int) -> float:
         """What the known spikes' log posterior loses where all other units have to do without this one, scaled likewise."""
         others = np.arange(model.n_units) != unit
-        known = log_posterior(self.signal, model, self.known) / self.share
-        return known - self._log_posterior(keep(model, others), model.view(self.signal).of(others))
+        known = model.log_posterior(self.signal, self.known) / self.share
+        return known - self._log_posterior(model.select(others), model.view(self.signal).select(others))
 
-    def log_posteriors(self, model: SpikeSlab, subsets: Sequence[np.ndarray]) -> list[float]:
+    def log_posteriors(self, model: CRsAE, subsets: Sequence[np.ndarray]) -> list[float]:
         """Of the spikes that each subset of the model's units (indices or mask) finds here, scaled to all the spikes that the
         excerpt stands for."""
         view = model.view(self.signal)
         return in_threads(
-            lambda k: self._log_posterior(keep(model, subsets[k.start]), view.of(subsets[k.start])), len(subsets), 1
+            lambda k: self._log_posterior(model.select(subsets[k.start]), view.select(subsets[k.start])), len(subsets), 1
         )
 
-    def log_posterior(self, model: SpikeSlab) -> float:
+    def log_posterior(self, model: CRsAE) -> float:
         """Of the spikes that the model finds here, scaled likewise."""
         return self._log_posterior(model, model.view(self.signal))
 
-    def _log_posterior(self, model: SpikeSlab, view: View) -> float:
-        return log_posterior(self.signal, model, model.decode(view, n_sweeps=2, with_rivals=False)) / self.share
+    def _log_posterior(self, model: CRsAE, view: View) -> float:
+        return model.log_posterior(self.signal, model.encode(view, E_STEP)) / self.share

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from spikecrsae.crsae.slab_em import SPREAD_BOUNDS, add, keep
 from spikecrsae.csc.operator import gram
-from spikecrsae.csc.pursuit import shift_in_time
+from spikecrsae.csc.subsample import shift_in_time
 from spikecrsae.curate.bursts import BURST_LEVEL, SAME_SHAPE, burst_p_value
 from spikecrsae.curate.candidates import Candidates
 from spikecrsae.curate.evidence import Excerpt, parameter_cost
@@ -92,9 +93,10 @@ def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, ampl
     mine = [state.starts(a), state.starts(b)]
     excerpt = Excerpt.around(state.rest, state.model, state.spikes, np.sort(np.concatenate(mine)), state.settings.seed)
     others = np.delete(np.arange(state.model.n_units), [a, b])
-    merged = add(keep(state.model, others), pooled[None])
-    merged.spread[-1] = np.clip(np.sqrt(max(amplitudes.var() - 1 / (pooled**2).sum(), 0)), *SPREAD_BOUNDS)
-    merged.penalty[-1] = -np.logaddexp(-state.model.penalty[a], -state.model.penalty[b])
+    merged = state.model.select(others).extended(pooled[None])
+    unit = np.full(len(amplitudes), merged.n_units - 1)
+    n_positions = state.whole.shape[1] - state.window.n_times + 1
+    merged = replace(merged, prior=merged.prior.maximise(unit, amplitudes, merged.energy, n_positions))
     apart = excerpt.log_posterior(state.model) - sum(parameter_cost(pooled, len(m)) for m in mine)
     return excerpt.log_posterior(merged) - parameter_cost(pooled, sum(map(len, mine))) - apart
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from spikecrsae.crsae.slab_em import keep
-from spikecrsae.csc.pursuit import Spikes
+from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.candidates import Candidates
 from spikecrsae.curate.evidence import Excerpt, parameter_cost
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 from spikecrsae.system.threads import in_threads
 
@@ -28,7 +28,7 @@ def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> Non
         if loss < cost:
             state.decide("death", [unit], loss, cost, n=len(members[unit]), why="explained by others")
             alive[unit] = False
-    state.model = keep(state.model, alive)
+    state.model = state.model.select(alive)
     state.ids = [i for i, stays in zip(state.ids, alive, strict=True) if stays]
 
 
@@ -50,7 +50,7 @@ def _remove_once(state: Candidates) -> bool:
     counts = np.bincount(spikes.unit, minlength=model.n_units)
     gains = np.bincount(spikes.unit, weights=spikes.gain, minlength=model.n_units)
     costs = np.array([parameter_cost(*unit) for unit in zip(model.templates, counts, strict=True)])
-    certain = 0.5 * model.energy - model.penalty
+    certain = typical_gain(model)
     weakest_first = np.argsort(model.energy * counts)
     alive, explained = np.ones(model.n_units, bool), False
     for unit in weakest_first:
@@ -80,6 +80,13 @@ def _remove_once(state: Candidates) -> bool:
     if not alive.all():
         state.keep(np.flatnonzero(alive), others_explain=explained)
     return not alive.all()
+
+
+def typical_gain(model: CRsAE, energy: np.ndarray | float | None = None) -> np.ndarray:
+    """Log posterior odds of a spike of each unit's own size, (n_units,). energy: of other templates with the same prior."""
+    energy = np.broadcast_to(model.energy if energy is None else energy, model.n_units)
+    own = np.arange(model.n_units)
+    return 0.5 * energy + model.prior.shrinkage(energy).prior(own, np.ones(model.n_units), energy)
 
 
 def _dies(state: Candidates, unit: int, alive: np.ndarray, value: float, level: float, n: int, why: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.data.spikes import Spikes
 
 #: A unit of which more spikes than this part come at fixed lags from those of stronger units, beyond chance, is no neuron.
 SATELLITE_FRACTION = 0.75
@@ -15,7 +16,7 @@ SATELLITE_REACH = 3
 LAG_LEVEL = 1e-2
 
 
-def find_satellites(model: SpikeSlab, spikes: Spikes, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
+def find_satellites(model: CRsAE, spikes: Spikes, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
     """Which units are satellites (bool, n_units), and the part of each unit's spikes that is locked (n_units,).
 
     Spikes of satellites mostly come at fixed lags from those of a stronger unit: they stand for what its template misfits, or

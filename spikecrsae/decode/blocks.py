@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from spikecrsae.crsae.drift import DriftingSlab
-from spikecrsae.csc.coordinate import coordinate_descent
-from spikecrsae.csc.least_squares import fit_amplitudes
-from spikecrsae.csc.operator import correlate, gram
-from spikecrsae.csc.pursuit import SINC_REACH, Spikes, SpikeSlab
+from spikecrsae.crsae.drift import Drifting
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.csc.subsample import SINC_REACH
 from spikecrsae.data.recording import BLOCK
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.progress import Observer
 from spikecrsae.system.threads import in_threads
@@ -24,86 +23,6 @@ T = TypeVar("T")
 _MARGIN, _UNSURE = 8, 4
 #: A seam is looked for in so many reaches before the end of a block, where the fewer do not hold one in the more.
 _LOOKS = (8, 32)
-
-
-@dataclass(frozen=True)
-class Laplace:
-    """The paper's encoder as a decoder: l1 codes (Eq. 19), support clusters, unpenalised amplitudes, per-unit threshold.
-
-    prior: templates at full scale with spread and penalty, which decide the threshold; lam, sigma: as trained.
-    """
-
-    prior: SpikeSlab
-    lam: float
-    sigma: float
-    one_sided: bool = True
-
-    @property
-    def reach(self) -> int:
-        return self.prior.reach
-
-    def decode(self, signal: np.ndarray) -> Spikes:
-        """The spikes of signal (n_channels, n_samples); samples are first samples of the templates.
-
-        A spike is a cluster of neighbouring non-zeros of one atom, at most `refractory` samples from its largest; it stands at
-        the largest. Amplitudes are re-estimated jointly by least squares on the support. A spike stays where its posterior
-        log odds against noise are positive, with the unit's own amplitude spread and rate.
-        """
-        templates = self.prior.templates
-        if not len(templates) or signal.shape[1] < templates.shape[2]:
-            return Spikes.none()
-        scale = np.sqrt(self.prior.energy)
-        atoms = (templates / scale[:, None, None]).astype(np.float32)
-        correlation = correlate(signal[None].astype(np.float32), atoms)
-        overlaps = gram(atoms)
-        codes = coordinate_descent(correlation, overlaps, self.lam * self.sigma**2, self.one_sided, 1e-3)[0]
-        unit, sample = _support_clusters(np.abs(codes), self.prior.refractory)
-        if not len(sample):
-            return Spikes.none()
-        while True:
-            amplitude = fit_amplitudes(correlation[0, unit, sample], overlaps, unit, sample) / scale[unit]
-            gains = self._log_odds(amplitude, unit)
-            keep = gains > 0
-            if keep.all():
-                none = np.zeros(len(sample))
-                return Spikes(unit, sample, amplitude, none, gains, np.full(len(sample), -1), none)
-            unit, sample = unit[keep], sample[keep]
-            if not len(sample):
-                return Spikes.none()
-
-    def at(self, sample: int) -> Laplace:
-        """The decoder at a sample of the recording: the same everywhere."""
-        return self
-
-    def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
-        """What each spike leaves in the signal, see SpikeSlab.misfit."""
-        return self.prior.misfit(signal, spikes)
-
-    def _log_odds(self, amplitude: np.ndarray, unit: np.ndarray) -> np.ndarray:
-        """log N(a; 1, s^2 + 1/g) - log N(a; 0, 1/g) - p: a spike of the unit against noise with that amplitude."""
-        noise = 1 / self.prior.energy[unit]
-        spread = self.prior.spread[unit] ** 2 + noise
-        odds = (
-            0.5 * (amplitude**2 / noise - (amplitude - 1) ** 2 / spread - np.log(spread / noise)) - self.prior.penalty[unit]
-        )
-        return np.where(amplitude > 0, odds, -np.inf)
-
-
-def _support_clusters(size: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """(unit, sample) of the non-zeros of size (n_units, n_positions) that are the largest of their unit within `reach`
-    samples each way, taken from the largest down; sorted by sample."""
-    units, samples = [], []
-    for unit, row in enumerate(size):
-        at = np.flatnonzero(row)
-        free = np.ones(len(at), bool)
-        for i in np.argsort(-row[at], kind="stable"):
-            if free[i]:
-                units.append(unit)
-                samples.append(at[i])
-                low, high = np.searchsorted(at, [at[i] - reach, at[i] + reach + 1])
-                free[low:high] = False
-    order = np.lexsort((units, samples))
-    return np.array(units, np.int64)[order], np.array(samples, np.int64)[order]
 
 
 @dataclass(frozen=True)
@@ -128,7 +47,7 @@ class Decoding:
     """
 
     view: PreprocessedRecording
-    model: DriftingSlab | SpikeSlab | Laplace
+    model: Drifting | CRsAE
     n_times: int
     block: int = BLOCK
 
@@ -167,10 +86,10 @@ class Decoding:
         def decode(part: slice) -> T:
             (start, end), stop, (highpassed, whitened) = places[part.start], seams[part.stop], traces[part.start]
             signal = np.ascontiguousarray(whitened)
-            decoder = self.model.at((start + end) // 2)
-            spikes = decoder.decode(signal)
+            model = self.model.at((start + end) // 2)
+            spikes = model.encode(signal)
             here = spikes.sample < stop - start
-            return finish(DecodedChunk(start, stop, spikes.select(here), decoder.misfit(signal, spikes)[here], highpassed))
+            return finish(DecodedChunk(start, stop, spikes.select(here), model.misfit(signal, spikes)[here], highpassed))
 
         return in_threads(decode, len(places), 1)
 
@@ -190,7 +109,7 @@ class Decoding:
                 traces: list[tuple[np.ndarray, np.ndarray]] = traces,
             ) -> int | None:
                 signal = np.ascontiguousarray(traces[part.start][1])
-                samples = self.model.at(ends[part.start]).decode(signal).sample
+                samples = self.model.at(ends[part.start]).encode(signal).sample
                 return _seam(samples, self.model.reach, _UNSURE * reach, look * reach)
 
             places = in_threads(seam, len(wanted), 1)

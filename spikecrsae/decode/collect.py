@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.data.intervals import NONE, in_any
 from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import DecodedChunk, Decoding
 from spikecrsae.decode.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.decode.quality import Evidence, label_units, unit_columns
@@ -196,13 +197,14 @@ class RecordingFacts:
 class DecodedUnits:
     """The units whose spikes were decoded, and how they came about.
 
-    reported (n_units,) bool: satellites are decoded, not reported. learned: what training learned for all units. curation: its
+    reported (n_units,) bool: satellites are decoded, not reported. history: the course of the prior's parameters, (n_rounds,
+    n_units) by name. curation: its
     decisions; ids (n_units,): the units' names in them. drift (n_units,): see DriftingSlab.extent.
     """
 
-    model: SpikeSlab
+    model: CRsAE
     reported: np.ndarray
-    learned: dict[str, np.ndarray] = field(default_factory=dict)
+    history: dict[str, np.ndarray] = field(default_factory=dict)
     curation: tuple[dict, ...] = ()
     ids: np.ndarray | None = None
     drift: np.ndarray | None = None
@@ -231,7 +233,8 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     columns = unit_columns(_evidence(collector, order, table, (mean, spread), model, facts))
     columns |= _model_columns(units, order, errors, columns["amplitude"])
     peak_channel = np.flatnonzero(facts.usable)[np.abs(mean).max(axis=2).argmax(axis=1)]
-    prior = {"spread": model.spread[order], "penalty": model.penalty[order], "whitened_norm": np.sqrt(model.energy)[order]}
+    prior = {name: values[order] for name, values in model.prior.parameters().items()}
+    prior |= {"whitened_norm": np.sqrt(model.energy)[order]}
     return SortingData(
         spikes=table,
         unit_ids=np.arange(len(order), dtype=np.int32),
@@ -245,11 +248,17 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
         templates_std=_on_all_channels(spread, facts.usable),
         peak_index=peak_index,
         channels=facts.channels,
-        model=units.learned | prior,
+        model=_history(units, order) | prior,
         curation=units.curation,
         start_time_s=facts.start_time_s,
         excluded=facts.excluded,
     )
+
+
+def _history(units: DecodedUnits, order: np.ndarray) -> dict[str, np.ndarray]:
+    """sigma, and the course of each unit's prior, of the units in `order`."""
+    history = {f"{name}_history": values[:, order] for name, values in units.history.items()}
+    return {"sigma": np.array(units.model.sigma)} | history
 
 
 def _evidence(
@@ -257,7 +266,7 @@ def _evidence(
     order: np.ndarray,
     table: np.ndarray,
     waveforms: tuple[np.ndarray, np.ndarray],
-    model: SpikeSlab,
+    model: CRsAE,
     facts: RecordingFacts,
 ) -> Evidence:
     """What the quality of the units in `order` is judged by. waveforms: mean and standard deviation of theirs."""

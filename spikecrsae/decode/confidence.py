@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.data.spikes import Spikes
 
 #: Nominal chance that a unit loses one of its own spikes to each test for outliers; decoded misfits have longer tails than
 #: normal ones, which makes it some 0.3.
@@ -18,7 +19,7 @@ LEAST_FOLLOWERS = 20
 
 def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_noise: np.ndarray | None = None) -> np.ndarray:
     """Spikes (bool, n) that are none of their unit: too small for it, or of another shape. burst: bursts.BURST_MS in samples.
-    misfit_of_noise: SpikeSlab's, 0 unless given.
+    misfit_of_noise: CRsAE's, 0 unless given.
 
     Among n spikes of one unit the smallest amplitude and the largest misfit are what
     normal distributions allow at level OUTLIER_LEVEL / n each (Bonferroni; Grubbs 1950); misfit, a sum of squares, is nearly
@@ -43,20 +44,18 @@ def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_nois
     return outlying
 
 
-def thresholds(model: SpikeSlab) -> np.ndarray:
+def thresholds(model: CRsAE) -> np.ndarray:
     """Per unit, the amplitude relative to the template above which a spike is more probable than noise (n_units,)."""
-    precision, energy = 1 / model.spread**2, model.energy
-    odds = 0.5 * precision + 0.5 * np.log1p(energy / precision) + model.penalty
-    return (np.sqrt(2 * odds * (energy + precision)) - precision) / np.maximum(energy, 1e-9)
+    return model.shrinkage.needed() / np.maximum(model.energy, 1e-9)
 
 
-def error_rates(spikes: Spikes, model: SpikeSlab) -> tuple[np.ndarray, np.ndarray]:
+def error_rates(spikes: Spikes, model: CRsAE) -> tuple[np.ndarray, np.ndarray]:
     """Estimated false alarm (false of the found spikes) and miss (missed of the true ones) of every unit, each (n_units,), 0
     to 1.
 
     Every spike is its unit's, its best rival's or noise, with the posterior probabilities that the gains give. Missed are
-    those that stand under another unit's name, and those below the threshold: of amplitudes N(1, s^2 + 1 / ||h||^2) the
-    part that lies there. What no template describes is not seen: the true rates can be higher.
+    those that stand under another unit's name, and those below the threshold: of normal amplitudes, as wide as the upper half of
+    those found and no less than noise makes them, the part that lies there. What no template describes is not seen: the true rates can be higher.
     """
     rivalled = spikes.rival >= 0
     gains = np.stack([spikes.gain, np.where(rivalled, spikes.rival_gain, -np.inf), np.zeros(len(spikes))])
@@ -64,7 +63,11 @@ def error_rates(spikes: Spikes, model: SpikeSlab) -> tuple[np.ndarray, np.ndarra
     own = np.bincount(spikes.unit, weights=chances[0], minlength=model.n_units)
     found = np.bincount(spikes.unit, minlength=model.n_units)
     elsewhere = np.bincount(spikes.rival[rivalled], weights=chances[1, rivalled], minlength=model.n_units)
-    deviation = np.sqrt(model.spread**2 + 1 / np.maximum(model.energy, 1e-9))
+    deviation = 1 / np.sqrt(np.maximum(model.energy, 1e-9))
+    amplitude = model.shrinkage.unshrunk(spikes.unit, spikes.amplitude, model.energy)
+    for unit in np.flatnonzero(found > 1):
+        middle, high = np.percentile(amplitude[spikes.unit == unit], [50, 84])
+        deviation[unit] = max(deviation[unit], high - middle)
     below = special.ndtr((thresholds(model) - 1) / deviation)
     true = own / np.maximum(1 - below, 1e-3) + elsewhere
     return 1 - own / np.maximum(found, 1), np.where(true > 0, 1 - own / np.maximum(true, 1e-9), 0.0)

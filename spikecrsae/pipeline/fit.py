@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from spikecrsae.config import Config, TrainConfig
-from spikecrsae.crsae.drift import DriftingSlab, fit_drift
-from spikecrsae.crsae.train import train
+from spikecrsae.config import Config
+from spikecrsae.crsae.drift import Drifting, fit_drift
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import PRIORS
+from spikecrsae.csc.backends import Backend
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.curate.candidates import CurationSettings
 from spikecrsae.curate.curate import Curated, FirstUnits, curate
-from spikecrsae.data.dictionary import Dictionary
 from spikecrsae.data.recording import BLOCK
 from spikecrsae.detect.clustering import first_templates
 from spikecrsae.detect.detection import SpikeSubspace
@@ -25,8 +26,6 @@ from spikecrsae.system.text import counted
 from spikecrsae.system.threads import n_cores
 from spikecrsae.units import ms_to_samples, s_to_samples
 
-#: Epochs in which lambda settles from curated templates, and seconds of signal that it takes, where only lambda is asked for.
-LAMBDA_EPOCHS, LAMBDA_TRAINING_S = 4, 5.0
 #: Length of the shapes that detection learns.
 SHAPE_MS = 1.0
 
@@ -51,6 +50,7 @@ class Run:
 
     config: Config
     device: str
+    backend: Backend
     observer: Observer
     clock: Clock = field(default_factory=Clock)
 
@@ -90,37 +90,15 @@ class TrainingSignal:
 
 
 def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWindow, run: Run) -> LearnedModel:
-    """First templates, then the set of units and how they drift, then CRsAE's templates, lambda and sigma."""
+    """First templates, then the set of units, and how they drift."""
     curated = _curated(data.signal, window, view.sampling_frequency, run)
-    slab = curated.model
-    if not slab.n_units:
-        empty = Dictionary(np.zeros((0, view.n_channels, window.n_times), np.float32), np.zeros(0))
-        still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), view.n_samples)
-        return LearnedModel(still, empty, 0.0, 1.0, {}, curated.decisions, np.zeros(0, bool), curated.ids)
-    drifting = fit_drift(data.signal, slab, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
-    # the templates are known by now: the penalty need not begin high, and where CRsAE only gives lambda few epochs do
-    settings = replace(run.config.train, annealing=0.0)
-    if run.config.infer.prior != "laplace":
-        settings = replace(
-            settings,
-            epochs=min(settings.epochs, LAMBDA_EPOCHS),
-            max_training_s=min(settings.max_training_s, LAMBDA_TRAINING_S),
-        )
-    training = train(
-        _training_windows(data.signal, settings, view.sampling_frequency), Dictionary.from_templates(slab.templates), settings,
-        sigma=1.0, seed=run.config.runtime.seed, device=run.device, observer=run.observer,
-    )  # fmt: skip
+    crsae = curated.model
+    if not crsae.n_units:
+        still = Drifting(crsae, np.zeros((0, *crsae.templates.shape)), view.n_samples)
+        return LearnedModel(still, {}, curated.decisions, np.zeros(0, bool), curated.ids)
+    drifting = fit_drift(data.signal, crsae, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
     run.clock.lap("train")
-    return LearnedModel(
-        drifting,
-        training.dictionary,
-        training.lam,
-        training.sigma,
-        training.history,
-        curated.decisions,
-        ~curated.satellites,
-        curated.ids,
-    )
+    return LearnedModel(drifting, curated.history, curated.decisions, ~curated.satellites, curated.ids)
 
 
 def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) -> Curated:
@@ -138,22 +116,21 @@ def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) ->
     length = max(4, ms_to_samples(SHAPE_MS, fs))
     subspace = SpikeSubspace.learn(signal, settings.threshold, length, settings.dead_time)
     events, templates, members = first_templates(signal, subspace, window, initial, settings.dead_time, seed)
+    first = CRsAE(
+        templates,
+        PRIORS[run.config.infer.prior].first(len(templates)),
+        1.0,
+        settings.refractory,
+        local_search=run.config.infer.local_search,
+        backend=run.backend,
+    )
     observer.finish(counted(len(templates), "cluster"))
     run.clock.lap("initialise")
     observer.start("curate")
-    curated = curate(signal, FirstUnits(events, templates, members, subspace, window), settings, observer)
+    curated = curate(signal, FirstUnits(events, first, members, subspace, window), settings, observer)
     n_satellites = int(curated.satellites.sum())
     aside = f"; {n_satellites} satellite units (residuals of larger ones) were left out" if n_satellites else ""
     units = counted(curated.model.n_units - n_satellites, "unit")
     observer.finish(f"{units} after {counted(curated.rounds, 'round')}{aside}")
     run.clock.lap("curate")
     return curated
-
-
-def _training_windows(signal: np.ndarray, config: TrainConfig, fs: float) -> np.ndarray:
-    """(n_windows, n_channels, n_samples) of a signal (n_channels, n_samples), at most config.max_training_s, evenly spread."""
-    length = min(s_to_samples(config.window_s, fs), signal.shape[1])
-    n_windows = signal.shape[1] // length
-    windows = signal[:, : n_windows * length].reshape(len(signal), n_windows, length).transpose(1, 0, 2)
-    n_wanted = max(1, int(config.max_training_s // config.window_s))
-    return windows if n_windows <= n_wanted else windows[np.linspace(0, n_windows - 1, n_wanted).astype(int)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from spikecrsae.crsae.drift import DriftingSlab
-from spikecrsae.csc.pursuit import SpikeSlab
-from spikecrsae.data.dictionary import Dictionary
-from spikecrsae.decode.blocks import Laplace
+from spikecrsae.crsae.drift import Drifting
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.csc.backends import Backend
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.preprocess.preprocessor import Preprocessor
 from spikecrsae.preprocess.survey import Survey
@@ -19,25 +19,22 @@ from spikecrsae.results.model_file import from_bytes, load_checkpoint, save_chec
 
 @dataclass(frozen=True)
 class LearnedModel:
-    """What inference needs besides the preprocessor."""
+    """What inference needs besides the preprocessor.
 
-    drifting: DriftingSlab
-    dictionary: Dictionary
-    lam: float
-    sigma: float
+    history: the course of the prior's parameters, (n_rounds, n_units) by name. curation: its decisions; reported (n_units,)
+    bool: satellites are not; ids (n_units,): the units' names in the decisions.
+    """
+
+    drifting: Drifting
     history: dict[str, np.ndarray]
     curation: tuple[dict, ...]
     reported: np.ndarray
     ids: np.ndarray | None = None
 
     @property
-    def slab(self) -> SpikeSlab:
-        return self.drifting.slab
-
-    def decoder(self, prior: str, one_sided: bool) -> DriftingSlab | Laplace:
-        if prior == "spike-slab":
-            return self.drifting
-        return Laplace(replace(self.slab, templates=self.dictionary.templates), self.lam, self.sigma, one_sided)
+    def crsae(self) -> CRsAE:
+        """The mean model over the recording."""
+        return self.drifting.model
 
 
 @dataclass(frozen=True)
@@ -50,34 +47,42 @@ class Learned:
     model: LearnedModel
     seconds: dict[str, float]
 
-    def to_bytes(self) -> bytes:
-        """Return the content of a cache file without its key."""
-        return to_bytes(asdict(self))
+    def to_dict(self) -> dict[str, Any]:
+        """A nest of the fields' values, as model_file writes it."""
+        model, drifting = self.model, self.model.drifting
+        return {
+            "survey": asdict(self.survey),
+            "gaps": self.gaps,
+            "preprocessor": asdict(self.preprocessor),
+            "model": {
+                "crsae": drifting.model.to_dict(),
+                "changes": drifting.changes,
+                "n_samples": drifting.n_samples,
+                "history": model.history,
+                "curation": model.curation,
+                "reported": model.reported,
+                "ids": model.ids,
+            },
+            "seconds": self.seconds,
+        }
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> Learned:
-        """Return what `to_bytes` was called on, to the last bit, as from a cache file."""
-        return cls.from_dict(from_bytes(content))
-
-    @classmethod
-    def from_dict(cls, values: dict) -> Learned:
-        """Build from a nest of the fields' values, as model_file reads it."""
-        model, survey = values["model"], values["survey"]
-        drifting = model["drifting"]
+    def from_dict(cls, values: dict, backend: Backend) -> Learned:
+        """What `to_dict` was called on."""
+        model, survey = dict(values["model"]), values["survey"]
+        crsae = CRsAE.of_dict(model.pop("crsae"), backend)
+        drifting = Drifting(crsae, model.pop("changes"), model.pop("n_samples"))
         return cls(
             survey=Survey(**survey | {"problems": tuple(survey["problems"])}),
             gaps=values["gaps"],
             preprocessor=Preprocessor(**values["preprocessor"]),
-            model=LearnedModel(
-                **model
-                | {
-                    "drifting": DriftingSlab(**drifting | {"slab": SpikeSlab(**drifting["slab"])}),
-                    "dictionary": Dictionary(**model["dictionary"]),
-                    "curation": tuple(model["curation"]),
-                }
-            ),
+            model=LearnedModel(drifting, **model | {"curation": tuple(model["curation"])}),
             seconds=values["seconds"],
         )
+
+    def stored(self) -> Learned:
+        """The same as it is read back from a cache: a run that was stopped gives the same to the last bit."""
+        return Learned.from_dict(from_bytes(to_bytes(self.to_dict())), self.model.crsae.backend)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class LearnedCache:
     def _file(self) -> Path:
         return self.folder / f"{self.name}.safetensors"
 
-    def load(self, checksum: str) -> Learned | None:
+    def load(self, checksum: str, backend: Backend) -> Learned | None:
         """Return the stored entry, None if there is none with this key.
 
         Raises OutputError if it was learned from a recording with another checksum (that of Survey).
@@ -109,7 +114,7 @@ class LearnedCache:
             return None
         if stored.get("key") != self.key:
             return None
-        learned = Learned.from_dict(stored["learned"])
+        learned = Learned.from_dict(stored["learned"], backend)
         if learned.survey.checksum != checksum:
             raise OutputError(
                 f"--resume does not match: the samples have the checksum {checksum}, the unfinished run in {self.folder.parent} had "
@@ -119,4 +124,4 @@ class LearnedCache:
 
     def save(self, learned: Learned) -> None:
         """Store an entry. Raises OutputError if it cannot be written."""
-        save_checkpoint({"key": self.key, "learned": asdict(learned)}, self._file)
+        save_checkpoint({"key": self.key, "learned": learned.to_dict()}, self._file)

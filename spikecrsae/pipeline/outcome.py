@@ -41,12 +41,11 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
     recording, survey, model, config = whole.in_range(), learned.survey, learned.model, run.config
     used = recording.select(np.flatnonzero(survey.usable).tolist())
     view = PreprocessedRecording(used, learned.preprocessor, learned.gaps)
-    n_times, seed = model.slab.templates.shape[2], config.runtime.seed
-    decoder = model.decoder(config.infer.prior, config.train.shrinkage == "one-sided")
-    collector = Collector(model.slab.n_units, view.n_channels, n_times, seed)
+    n_times, seed = model.crsae.n_times, config.runtime.seed
+    collector = Collector(model.crsae.n_units, view.n_channels, n_times, seed)
     run.observer.start("infer", view.n_samples)
     chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
-    for chunk in gather(Decoding(view, decoder, n_times), chunk_size, seed, run.observer):
+    for chunk in gather(Decoding(view, model.drifting, n_times), chunk_size, seed, run.observer):
         collector.add(chunk)
     sorting = build_sorting(collector, _units(model), _facts(recording, view, survey))
     run.observer.finish(counted(len(sorting.spikes), "spike"))
@@ -63,8 +62,7 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
 
 
 def _units(model: LearnedModel) -> DecodedUnits:
-    learned = {"lambda": np.array(model.lam), "sigma": np.array(model.sigma)} | model.history
-    return DecodedUnits(model.slab, model.reported, learned, model.curation, model.ids, model.drifting.extent())
+    return DecodedUnits(model.crsae, model.reported, model.history, model.curation, model.ids, model.drifting.extent())
 
 
 def _facts(recording: Recording, view: PreprocessedRecording, survey: Survey) -> RecordingFacts:
@@ -101,11 +99,8 @@ def _checkpoint(recording: Recording, learned: Learned, config: Config) -> dict[
         "sampling_frequency": recording.sampling_frequency,
         "usable": learned.survey.usable,
         "preprocessor": _fields(learned.preprocessor),
-        "slab": _fields(model.slab),
-        "dictionary": {"atoms": model.dictionary.atoms, "scale": model.dictionary.scale},
+        "crsae": model.crsae.to_dict(),
         "reported": model.reported,
-        "lambda": float(model.lam),
-        "sigma": float(model.sigma),
         "config": config.to_dict(),
     }
 

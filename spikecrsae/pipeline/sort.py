@@ -11,9 +11,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from spikecrsae.config import Config
-from spikecrsae.crsae.drift import DriftingSlab
-from spikecrsae.csc.pursuit import SpikeSlab
-from spikecrsae.data.dictionary import Dictionary
+from spikecrsae.crsae.drift import Drifting
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.csc.backends import backend_of
 from spikecrsae.data.intervals import gaps_from_the_start, widened
 from spikecrsae.data.recording import Recording
 from spikecrsae.decode.collect import Gather, gathered
@@ -61,7 +61,8 @@ def sort_group(
     observer = observer or Observer()
     config.refuse_contradictions()
     config = within_limit(config, recording.n_channels, recording.sampling_frequency)
-    run = Run(config, resolve_device(config.runtime.device), observer)
+    device = resolve_device(config.runtime.device)
+    run = Run(config, device, backend_of(config.runtime.backend, device), observer)
     window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency)
     if recording.n_samples < 2 * window.n_times:
         raise InputError(
@@ -73,7 +74,7 @@ def sort_group(
     survey = survey_recording(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
     survey = survey.with_remarks(sanity.of_facts(recording))
     run.clock.lap("check")
-    learned = cache and cache.load(survey.checksum)
+    learned = cache and cache.load(survey.checksum, run.backend)
     if learned is None:
         learned = _learn_group(recording, window, survey, given, run)
         if cache is not None:
@@ -81,9 +82,7 @@ def sort_group(
     else:
         log.info("going on with what was learned before, %d templates", len(learned.model.reported))
         run.clock.seconds.update(learned.seconds)
-    # as it is read back from the cache: a run that was stopped gives the same to the last bit
-    learned = Learned.from_bytes(learned.to_bytes())
-    return decode_group(whole, learned, run, gather)
+    return decode_group(whole, learned.stored(), run, gather)
 
 
 @_one_thread_for_matrices
@@ -134,16 +133,16 @@ def apply_to_group(
         raise InputError(
             f"{recording.source} lacks a channel that the model {model_path} uses: {'; '.join(survey.problems)}."
         )
-    slab = SpikeSlab(**saved["slab"])
+    device = resolve_device(config.runtime.device)
+    crsae = CRsAE.of_dict(saved["crsae"], backend_of(config.runtime.backend, device))
     used = recording.select(np.flatnonzero(usable))
-    gaps, survey = _gaps(used, replace(survey, usable=usable), given, config, slab.templates.shape[2], observer)
+    gaps, survey = _gaps(used, replace(survey, usable=usable), given, config, crsae.n_times, observer)
     clock.lap("artefacts")
-    dictionary = Dictionary(saved["dictionary"]["atoms"], saved["dictionary"]["scale"])
     # drift belongs to the recording that it was learnt from
-    still = DriftingSlab(slab, np.zeros((0, *slab.templates.shape)), recording.n_samples)
-    model = LearnedModel(still, dictionary, saved["lambda"], saved["sigma"], {}, (), saved["reported"].astype(bool))
+    still = Drifting(crsae, np.zeros((0, *crsae.templates.shape)), recording.n_samples)
+    model = LearnedModel(still, {}, (), saved["reported"].astype(bool))
     learned = Learned(survey, gaps, Preprocessor(**saved["preprocessor"]), model, {})
-    return decode_group(whole, learned, Run(config, resolve_device(config.runtime.device), observer, clock), gather)
+    return decode_group(whole, learned, Run(config, device, crsae.backend, observer, clock), gather)
 
 
 def _learn_group(recording: Recording, window: TemplateWindow, survey: Survey, given: np.ndarray, run: Run) -> Learned:
