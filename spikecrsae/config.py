@@ -100,14 +100,10 @@ class TrainConfig(Checked):
     shrinkage: str = option(
         "one-sided", "one-sided: non-negative codes; two-sided: Eq. 25", choices=("one-sided", "two-sided")
     )
-    solver: str = option(
-        "auto", "sparse coding: coordinate descent (CPU) or FISTA (any device)", choices=("auto", "coordinate", "fista")
-    )
     n_iterations: int = option(180, "unrolled FISTA iterations T", low=1)
     epochs: int = option(40, "training epochs at most", low=1)
-    window_s: float = option(1.0, "length of a training window", low=0.01)
-    max_training_s: float = option(20.0, "signal that CRsAE is trained on at most, windows evenly spread", low=0.1)
-    kappa: float = option(8.5, "weight of the prior that centres lambda on its start (MODEL, scale-free prior)", low=0.01)
+    max_windows: int = option(240, "windows of ten templates for the annealed l1 stage at most, half of them held out", low=0)
+    kappa: float = option(8.5, "weight of the prior that centres lambda on its start (unrolled)", low=0.01)
     annealing: float = option(0.8, "first penalty as a share of the units' median scale; it falls to lambda", low=0.0)
     learning_rate: float = option(1e-2, "Adam step for the templates (unrolled)", low=1e-6)
     learning_rate_lambda: float = option(0.1, "Adam step for lambda (unrolled)", low=1e-6)

@@ -28,17 +28,18 @@ SORT_FIELDS = (
     "initialise.template_ms",
     "train.method",
     "train.shrinkage",
-    "train.solver",
     "train.epochs",
-    "train.max_training_s",
+    "train.max_windows",
     "infer.prior",
+    "infer.local_search",
     "infer.chunk_s",
     "runtime.seed",
     "runtime.device",
+    "runtime.backend",
     "runtime.memory_limit",
 )
 #: What is left to choose once the templates are known.
-APPLY_FIELDS = ("preprocess.exclude_s", "preprocess.find_artefacts", "infer.chunk_s", "runtime.device")
+APPLY_FIELDS = ("preprocess.exclude_s", "preprocess.find_artefacts", "infer.chunk_s", "runtime.device", "runtime.backend")
 
 #: Formats of other programs, as spikecrsae.exports.export.FORMATS has them; known here without loading what writes them.
 EXPORT_FORMATS = ("phy", "nwb", "csv", "mat", "neo", "klusters")

@@ -66,7 +66,7 @@ class CRsAE:
     def of_dict(cls, values: Mapping[str, Any], backend: Backend = NUMBA) -> CRsAE:
         """The model that `to_dict` gave."""
         kind, parameters = values["prior"]["name"], values["prior"]["parameters"]
-        return cls(**{**values, "prior": PRIORS[kind](**parameters), "backend": backend})
+        return cls(**{**values, "prior": PRIORS[kind].of_parameters(parameters), "backend": backend})
 
     def to_dict(self) -> dict[str, Any]:
         """All that defines the model, without what follows from it, as a nest of dicts of arrays, numbers and text."""

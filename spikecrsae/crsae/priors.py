@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import ClassVar, Self
 
 import numpy as np
 
+from spikecrsae.csc.pursuit import L1
 from spikecrsae.csc.shrinkage import SpikeShrinkage
 
-#: Bounds of the learned amplitude spread: below, a spike would have to fit its template better than any real one does;
-#: above, the prior would no longer tell a spike from noise.
-SPREAD_BOUNDS = (0.03, 0.2)
-#: The number of spikes that the spread at the start is worth against what a unit's own spikes say (a conjugate prior of its
-#: variance).
-SPREAD_COUNT = 20
+#: Amplitude spread before anything is known, and the standard deviation of its logarithm (a log-normal prior): a unit's own
+#: spikes decide, unless they are few or so small that noise hides their spread.
+FIRST_SPREAD, SPREAD_DEVIATION = 0.1, 1.0
+#: Where the most probable spread is sought.
+_LOG_SPREADS = np.log(np.geomspace(1e-3, 1.0, 150))
+#: The spikes that the quantiles of a sample tell as much about its width as, of one: all of them tell more.
+_QUANTILE_SHARE = 0.5
+#: lambda before anything is known, about sqrt(2 log(C N_e)) of a minute (Sec. VI-C), and the spikes that it is worth.
+FIRST_LAMBDA, LAMBDA_COUNT = 5.0, 10
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,18 @@ class Prior:
         return type(self)(*(np.concatenate([getattr(p, f.name) for p in (self, other)]) for f in fields(self)))
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Every parameter (n_units,) by its name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """Every parameter (n_units,) by its name in files."""
+        return {f.metadata.get("name", f.name): getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def of_parameters(cls, parameters: Mapping[str, np.ndarray]) -> Self:
+        """The prior with these `parameters`."""
+        return cls(*(parameters[f.metadata.get("name", f.name)] for f in fields(cls)))
+
+    @property
+    def l1(self) -> L1 | None:
+        """The convex problem whose solution says where spikes may stand; None: they may stand anywhere."""
+        return None
 
     def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
         """The shrinkage for templates of this energy ||h||^2 / sigma^2, (n_units,)."""
@@ -62,7 +76,7 @@ class SpikeSlab(Prior):
     """A spike has the amplitude a ~ N(1, spread^2) relative to its template, and costs the log odds `penalty` per position."""
 
     name = "spike-slab"
-    spread: np.ndarray = field(metadata={"start": 0.1})
+    spread: np.ndarray = field(metadata={"start": FIRST_SPREAD})
     penalty: np.ndarray = field(metadata={"start": 8.0})
 
     def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
@@ -81,18 +95,64 @@ class SpikeSlab(Prior):
         return SpikeSlab(spread, penalty)
 
 
-#: The priors by the names that infer.prior takes.
-PRIORS: dict[str, type[Prior]] = {prior.name: prior for prior in (SpikeSlab,)}
+@dataclass(frozen=True)
+class Laplace(Prior):
+    """The paper's prior, one-sided: codes are exponential with the weight `lam` of the l1 penalty, one for every unit.
+
+    lam is in units of 1 / sigma and belongs to atoms of unit norm.
+    """
+
+    name = "laplace"
+    lam: np.ndarray = field(metadata={"start": FIRST_LAMBDA, "name": "lambda"})
+
+    @property
+    def l1(self) -> L1:
+        """The convex problem whose solution says where spikes may stand."""
+        return L1(self.lam, True)
+
+    def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
+        """Without the penalty on the support of the l1 codes (relaxed lasso, Meinshausen 2007): amplitude b / g where the
+        correlation with the unit-norm atom exceeds lambda."""
+        nothing = np.zeros(len(energy))
+        return SpikeShrinkage(nothing, energy.astype(np.float64), -0.5 * self.lam**2)
+
+    def maximise(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int) -> Laplace:
+        """lambda_c: the correlation above which a spike is more probable than noise, for exponential amplitudes of the
+        unit's mean and the unit's rate.
+
+        The optimum of Eq. 22 counts every silent position as a code of size 0 and lets no code survive (MODEL, "A weak
+        prior kills the codes"); so rate and mean size are learned apart, as in a Bernoulli-Laplace prior. For a rate of one
+        in C N_e positions it is the paper's lambda_0 = sqrt(2 log(C N_e)), nearly.
+        """
+        counts = np.bincount(unit, minlength=len(energy))
+        mean = np.bincount(unit, amplitude, len(energy)) / np.maximum(counts, 1) * np.sqrt(energy)
+        mean = np.maximum(mean, 1.0)
+        odds = np.log(n_positions / (counts + 1.0)) + np.log(mean) - 0.5 * np.log(2 * np.pi)
+        learned = 1 / mean + np.sqrt(2 * np.maximum(odds, 0.5))
+        weight = counts / (counts + LAMBDA_COUNT)
+        lam = np.exp(weight * np.log(learned) + (1 - weight) * np.log(FIRST_LAMBDA))
+        return Laplace(np.where(counts > 0, lam, self.lam))
 
 
 def learned_spread(amplitudes: np.ndarray, energy: float) -> float:
-    """Spread of a unit's amplitudes (least squares, about 1) without what noise adds (1 / energy), within SPREAD_BOUNDS.
+    """The most probable spread of a unit's amplitudes (least squares, about 1), to which noise adds 1 / energy.
 
-    From the upper half: small spikes of other neurons must not widen the prior that lets more of them in. A conjugate prior
-    counts as much as SPREAD_COUNT spikes.
+    From the upper half: small spikes of other neurons must not widen the prior that lets more of them in. The prior of the
+    spread is log-normal, so it has no bounds.
     """
-    n = len(amplitudes)
-    deviation = np.subtract(*np.percentile(amplitudes, [84, 50]))
-    noise_free = max(deviation**2 - 1 / max(energy, 1e-9), 0.0)
-    variance = (n * noise_free + SPREAD_COUNT * 0.1**2) / (n + SPREAD_COUNT)
-    return float(np.clip(np.sqrt(variance), *SPREAD_BOUNDS))
+    seen = float(np.subtract(*np.percentile(amplitudes, [84, 50]))) ** 2
+    noise, n = 1 / max(energy, 1e-9), _QUANTILE_SHARE * len(amplitudes)
+
+    variance = np.exp(2 * _LOG_SPREADS) + noise
+    away = (_LOG_SPREADS - np.log(FIRST_SPREAD)) / SPREAD_DEVIATION
+    cost = 0.5 * n * (np.log(variance) + seen / variance) + 0.5 * away**2
+    best = int(np.clip(cost.argmin(), 1, len(cost) - 2))
+    # a parabola through three points of the grid
+    low, middle, high = cost[best - 1 : best + 2]
+    step = 0.5 * (low - high) / max(low - 2 * middle + high, 1e-12)
+    return float(np.exp(_LOG_SPREADS[best] + np.clip(step, -1, 1) * (_LOG_SPREADS[1] - _LOG_SPREADS[0])))
+
+
+
+#: The priors by the names that infer.prior takes.
+PRIORS: dict[str, type[Prior]] = {prior.name: prior for prior in (SpikeSlab, Laplace)}

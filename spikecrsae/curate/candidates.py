@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from spikecrsae.config import TrainConfig
 from spikecrsae.crsae.em import expectation_maximisation
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.evidence import Excerpt
@@ -31,7 +32,7 @@ _SEARCHED_AT_ONCE = 1 << 18
 @dataclass(frozen=True)
 class CurationSettings:
     """threshold, dead_time: for events in the residual, see SpikeSubspace.detect. refractory, burst: in samples, see bursts.
-    fixed_number: only EM, no decision."""
+    fixed_number: only EM, no decision. train: of the first training."""
 
     threshold: float
     dead_time: int
@@ -39,6 +40,7 @@ class CurationSettings:
     burst: int
     fixed_number: bool
     seed: int
+    train: TrainConfig
 
 
 @dataclass

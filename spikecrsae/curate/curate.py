@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from spikecrsae.crsae.first_training import train_first
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.additions import add_units
 from spikecrsae.curate.candidates import Candidates, CurationSettings
@@ -60,8 +61,9 @@ def curate(signal: np.ndarray, first: FirstUnits, settings: CurationSettings, ob
     """Alternate EM and decisions on signal (n_channels, n_samples), whitened, until the set of units is stable."""
     model = first.model
     state = Candidates(signal, first.events, first.subspace, first.window, settings, model)
-    if not settings.fixed_number:
-        drop_redundant_clusters(state, first.members)
+    members = first.members if settings.fixed_number else drop_redundant_clusters(state, first.members)
+    if len(members):
+        state.model = train_first(signal, state.model, members, settings.train, settings.seed).model
     quiet, tried = True, None
     for round_number in range(1, MAX_ROUNDS + 1):
         if quiet:

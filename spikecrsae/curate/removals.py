@@ -17,9 +17,9 @@ CERTAIN = 0.95
 _CLEARLY = 2.0
 
 
-def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> None:
+def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> list[np.ndarray]:
     """Before the first decoding of everything, drop clusters whose events the other templates explain: collisions of spikes
-    gather in clusters too. As for deaths, on the signal around a cluster's events."""
+    gather in clusters too. As for deaths, on the signal around a cluster's events. Returns the members of those that stay."""
     alive = np.ones(state.model.n_units, bool)
     for unit in np.argsort([len(m) for m in members]):
         excerpt = Excerpt.around(state.whole, state.model, Spikes.none(), members[unit], state.settings.seed)
@@ -30,6 +30,7 @@ def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> Non
             alive[unit] = False
     state.model = state.model.select(alive)
     state.ids = [i for i, stays in zip(state.ids, alive, strict=True) if stays]
+    return [m for m, stays in zip(members, alive, strict=True) if stays]
 
 
 def remove_units(state: Candidates) -> None:

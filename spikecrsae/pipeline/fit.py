@@ -9,13 +9,17 @@ import numpy as np
 
 from spikecrsae.config import Config
 from spikecrsae.crsae.drift import Drifting, fit_drift
+from spikecrsae.crsae.em import E_STEP, expectation_maximisation
+from spikecrsae.crsae.first_training import draw_windows
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import PRIORS
+from spikecrsae.crsae.train import train
 from spikecrsae.csc.backends import Backend
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.curate.candidates import CurationSettings
 from spikecrsae.curate.curate import Curated, FirstUnits, curate
 from spikecrsae.data.recording import BLOCK
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.clustering import first_templates
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
@@ -26,6 +30,8 @@ from spikecrsae.system.text import counted
 from spikecrsae.system.threads import n_cores
 from spikecrsae.units import ms_to_samples, s_to_samples
 
+#: Length of the windows that are drawn from a long recording.
+DRAWN_S = 1.0
 #: Length of the shapes that detection learns.
 SHAPE_MS = 1.0
 
@@ -67,7 +73,7 @@ class TrainingSignal:
     @classmethod
     def of(cls, view: PreprocessedRecording, config: Config, rng: np.random.Generator) -> TrainingSignal:
         fs = view.sampling_frequency
-        length = min(s_to_samples(config.train.window_s, fs), view.n_samples)
+        length = min(s_to_samples(DRAWN_S, fs), view.n_samples)
         n_wanted = max(1, s_to_samples(config.initialise.max_signal_s, fs) // length)
         if n_wanted * length >= view.n_samples:
             length = BLOCK
@@ -90,15 +96,30 @@ class TrainingSignal:
 
 
 def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWindow, run: Run) -> LearnedModel:
-    """First templates, then the set of units, and how they drift."""
+    """First templates, then the set of units, a last training on all of the signal, and how the templates drift."""
     curated = _curated(data.signal, window, view.sampling_frequency, run)
     crsae = curated.model
     if not crsae.n_units:
         still = Drifting(crsae, np.zeros((0, *crsae.templates.shape)), view.n_samples)
         return LearnedModel(still, {}, curated.decisions, np.zeros(0, bool), curated.ids)
-    drifting = fit_drift(data.signal, crsae, curated.spikes, data.in_recording(curated.spikes.sample), view.n_samples)
+    crsae, spikes = _train_last(data.signal, curated, run)
+    drifting = fit_drift(data.signal, crsae, spikes, data.in_recording(spikes.sample), view.n_samples)
     run.clock.lap("train")
     return LearnedModel(drifting, curated.history, curated.decisions, ~curated.satellites, curated.ids)
+
+
+def _train_last(signal: np.ndarray, curated: Curated, run: Run) -> tuple[CRsAE, Spikes]:
+    """The units' model trained once more on whitened signal (n_channels, n_samples), and its spikes there: one round of EM, or
+    back-propagation on windows about their spikes."""
+    model, spikes, config = curated.model, curated.spikes, run.config.train
+    if config.method == "unrolled":
+        members = [spikes.sample[spikes.unit == unit] for unit in range(model.n_units)]
+        rng = np.random.default_rng(run.config.runtime.seed)
+        windows = draw_windows(signal, [m for m in members if len(m)], model.n_times, config.max_windows, rng)
+        if len(windows):
+            model = train(windows, model, config, seed=run.config.runtime.seed, observer=run.observer).model
+        return model, model.encode(signal, E_STEP)
+    return expectation_maximisation(signal, model, 1, spikes=spikes)
 
 
 def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) -> Curated:
@@ -111,6 +132,7 @@ def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) ->
         burst=ms_to_samples(BURST_MS, fs),
         fixed_number=initial.units is not None,
         seed=seed,
+        train=run.config.train,
     )
     observer.start("initialise")
     length = max(4, ms_to_samples(SHAPE_MS, fs))
