@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 #: By this factor the excess of the penalty falls from epoch to epoch (at 0.8 one start of six lost two similar templates), and
 #: by this one where templates and lambda have already settled for the penalty as it is.
 ANNEALING_RATE, SETTLED_RATE = 0.9, 0.5
+#: Training codes under at least so many times the prior's lambda: small codes, which noise and other units make, spoil templates
+#: more than small spikes that are missed.
+PURE = 2.0
 #: While the penalty falls, training learns from evenly spread windows, as many as hold this many codes of every unit.
 ENOUGH_CODES = 600
 #: Samples from which sigma is estimated at most, and at least.
@@ -104,38 +107,40 @@ class Course:
 
 
 def _anneal(windows: np.ndarray, model: CRsAE, config: TrainConfig, observer: Observer) -> Course:
-    """Closed-form EM under an l1 penalty that falls to the prior's own."""
+    """Closed-form EM under an l1 penalty that begins high, the same for all units, and falls to PURE times the prior's own."""
     course = Course(model)
     # what the first templates leave of a spike is noise to the codes (Sec. VI-C), in proportion to its amplitude
-    excess = max(1.0, config.annealing * float(np.median(np.sqrt(model.energy) / model.prior.lam)))
+    level = config.annealing * float(np.median(np.sqrt(model.energy)))
     every, codes = 1, None
     for epoch in range(config.epochs):
-        here = windows[::every] if excess > 1 else windows
+        lowest = PURE * course.model.prior.lam
+        annealed = level <= lowest.min()
+        here = windows if annealed else windows[::every]
         codes = codes if codes is not None and len(codes) == len(here) else None
-        moved, n_least, codes = _epoch(here, course, excess, codes)
+        moved, n_least, codes = _epoch(here, course, np.maximum(level, lowest), codes)
         observer.advance()
-        if moved < config.tolerance and excess == 1:
+        if moved < config.tolerance and annealed:
             break
-        excess = max(1.0, excess * (SETTLED_RATE if moved < config.tolerance else ANNEALING_RATE))
+        level *= SETTLED_RATE if moved < config.tolerance else ANNEALING_RATE
         if epoch == 0:
             every = max(1, n_least // ENOUGH_CODES)
     return course
 
 
 def _epoch(
-    windows: np.ndarray, course: Course, excess: float, start: np.ndarray | None
+    windows: np.ndarray, course: Course, lam: np.ndarray, start: np.ndarray | None
 ) -> tuple[float, int, np.ndarray]:
-    """One epoch on these windows; by how much the model has moved, the fewest codes that any unit has, and the codes."""
+    """One epoch on these windows with codes under the penalty lam (n_units,); by how much the model has moved, the fewest codes that any unit has, and the codes."""
     model = course.model
     norms = np.sqrt(model.energy) * model.sigma
     atoms = (model.templates / norms[:, None, None]).astype(np.float32)
-    bias = excess * model.prior.lam * model.sigma
+    bias = lam * model.sigma
     codes = model.backend.l1_codes(windows, atoms, bias, model.prior.l1.one_sided, start)
     n_windows, n_channels, n_samples = windows.shape
     joined = np.ascontiguousarray(windows.transpose(1, 0, 2)).reshape(n_channels, n_windows * n_samples)
     unit, sample, amplitude = _events(codes, n_samples)
     rest = model.backend.subtract(joined, atoms, unit, sample, amplitude)
-    penalty = float((np.bincount(unit, np.abs(amplitude), model.n_units) * model.prior.lam).sum()) / model.sigma
+    penalty = float((np.bincount(unit, np.abs(amplitude), model.n_units) * lam).sum()) / model.sigma
     objective = (float(np.vdot(rest, rest)) / (2 * model.sigma**2) + penalty) / n_windows
     fitted = fit_templates(
         *model.backend.code_statistics(joined, unit, sample, amplitude, model.n_units, model.n_times)
