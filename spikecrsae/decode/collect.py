@@ -198,8 +198,8 @@ class DecodedUnits:
     """The units whose spikes were decoded, and how they came about.
 
     reported (n_units,) bool: satellites are decoded, not reported. history: the course of the prior's parameters, (n_rounds,
-    n_units) by name. curation: its
-    decisions; ids (n_units,): the units' names in them. drift (n_units,): see DriftingSlab.extent.
+    n_units) by name, NaN before a unit came. curation: its decisions; ids (n_units,): the units' names in them. drift
+    (n_units,): see Drifting.extent.
     """
 
     model: CRsAE

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spikecrsae.crsae.drift import DriftingSlab
-from spikecrsae.csc.pursuit import SpikeSlab
+from spikecrsae.crsae.drift import Drifting
+from spikecrsae.crsae.model import CRsAE
 from spikecrsae.data.recording import Recording
-from spikecrsae.decode.blocks import Decoding, Laplace
+from spikecrsae.decode.blocks import Decoding
 from spikecrsae.decode.collect import Gathered, gathered
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.progress import Observer
@@ -62,7 +62,7 @@ class _Shared:
     channels: tuple[int, ...]
     preprocessor: Preprocessor
     gaps: np.ndarray
-    model: DriftingSlab | SpikeSlab | Laplace
+    model: Drifting | CRsAE
     n_times: int
     chunk_size: int
     seed: int

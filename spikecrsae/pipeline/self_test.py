@@ -33,7 +33,7 @@ from scipy.linalg import toeplitz
 from scipy.stats import norm
 
 from spikecrsae.config import PreprocessConfig
-from spikecrsae.csc.pursuit import shift_in_time
+from spikecrsae.csc.subsample import shift_in_time
 from spikecrsae.data.intervals import in_any, widened
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
