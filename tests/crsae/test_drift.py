@@ -9,9 +9,10 @@ import pytest
 from helpers.known_spikes import N_TIMES, Whitened, fired, matched, slab, spikes_at, template
 
 from spikecrsae.config import Config
-from spikecrsae.crsae.drift import DEGREE, SPIKES_PER_TERM, DriftingSlab, fit_drift
+from spikecrsae.crsae.drift import DEGREE, SPIKES_PER_TERM, Drifting, fit_drift
+from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc.least_squares import subtract
-from spikecrsae.csc.pursuit import Spikes
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import Decoding
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.progress import Observer
@@ -40,8 +41,8 @@ def moving(move, n: int, seed: int, gap: int = 90, spread: float = 0.05) -> tupl
     return signal, sample, templates.mean(axis=0)
 
 
-def learnt(signal: np.ndarray, model) -> DriftingSlab:
-    found = model.decode(signal)
+def learnt(signal: np.ndarray, model: CRsAE) -> Drifting:
+    found = model.encode(signal)
     return fit_drift(signal, model, found, found.sample, signal.shape[1])
 
 
@@ -60,7 +61,7 @@ def test_planted_drift_is_found(name, n):
     assert np.sqrt(np.mean(np.square(errors))) < 2 * noise
     assert max(errors) < 4 * noise
     assert max(np.linalg.norm(mean - move(x)) for x in (-1, 1)) > 4
-    assert drifting.slab.spread[0] == pytest.approx(0.065, abs=0.025), "gain that drifts is no spread of amplitudes"
+    assert drifting.model.prior.spread[0] == pytest.approx(0.065, abs=0.025), "gain that drifts is no spread of amplitudes"
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -74,14 +75,14 @@ def test_the_extent_is_the_distance_of_the_ends(name):
 def test_the_model_at_a_sample_is_a_sum_of_legendre_polynomials():
     rng = np.random.default_rng(3)
     changes = rng.standard_normal((DEGREE, 1, 2, N_TIMES))
-    drifting = DriftingSlab(slab([BASE]), changes, n_samples=1001)
+    drifting = Drifting(slab([BASE]), changes, n_samples=1001)
     # P_k(-1) = (-1)^k, P_k(1) = 1, P_k(0) = 0, -1/2, 0, 3/8
     for sample, terms in ((0, (-1, 1, -1, 1)), (1000, (1, 1, 1, 1)), (500, (0, -0.5, 0, 0.375))):
         expected = BASE + sum(term * change[0] for term, change in zip(terms, changes, strict=True))
         np.testing.assert_allclose(drifting.at(sample).templates[0], expected, atol=1e-12)
     moved = 2 * (changes[0, 0] + changes[2, 0])
     assert drifting.extent()[0] == pytest.approx(np.linalg.norm(moved) / 20)
-    assert drifting.reach == drifting.slab.reach == drifting.at(0).reach
+    assert drifting.reach == drifting.model.reach == drifting.at(0).reach
 
 
 @pytest.mark.parametrize(("norm", "spread"), [(12.0, 0.1), (15.0, 0.05), (20.0, 0.05)])
@@ -94,9 +95,9 @@ def test_steady_units_do_not_drift(norm, spread):
         steady = ~drifting.changes.any(axis=(0, 2, 3))
         n_moved += np.sum(~steady)
         assert not drifting.extent()[steady].any()
-        np.testing.assert_array_equal(drifting.slab.templates[steady], model.templates[steady])
-        np.testing.assert_array_equal(drifting.slab.spread[steady], model.spread[steady])
-        assert not steady.all() or drifting.at(0) is drifting.slab
+        np.testing.assert_array_equal(drifting.model.templates[steady], model.templates[steady])
+        np.testing.assert_array_equal(drifting.model.prior.spread[steady], model.prior.spread[steady])
+        assert not steady.all() or drifting.at(0) is drifting.model
     assert n_moved <= 1
 
 
@@ -120,7 +121,7 @@ def test_only_the_unit_that_drifts_moves():
     drifting = learnt(signal, model)
     assert drifting.extent()[0] == pytest.approx(0.6, abs=0.1)
     assert not drifting.changes[:, 1].any()
-    np.testing.assert_array_equal(drifting.slab.templates[1], steady)
+    np.testing.assert_array_equal(drifting.model.templates[1], steady)
 
 
 def test_time_is_that_of_the_recording_and_not_of_the_signal_learnt_from():
@@ -130,7 +131,7 @@ def test_time_is_that_of_the_recording_and_not_of_the_signal_learnt_from():
     sixth = n_samples // 6
     parts = np.ascontiguousarray(np.concatenate([signal[:, :sixth], signal[:, -sixth:]], axis=1))
     model = slab([mean])
-    found = model.decode(parts)
+    found = model.encode(parts)
     samples = np.where(found.sample < sixth, found.sample, found.sample + n_samples - 2 * sixth)
     drifting = fit_drift(parts, model, found, samples, n_samples)
     for x in (-1.0, -0.8, 0.8, 1.0):
@@ -147,7 +148,7 @@ def test_few_spikes_keep_their_template_and_some_give_a_line():
         found = spikes_at(np.zeros(n, np.int64), sample[:n])
         drifting = fit_drift(signal, model, found, found.sample, signal.shape[1])
         assert not drifting.changes.any()
-        np.testing.assert_array_equal(drifting.slab.templates, model.templates)
+        np.testing.assert_array_equal(drifting.model.templates, model.templates)
     signal, _, mean = moving(move, 2 * SPIKES_PER_TERM, seed=7)
     drifting = learnt(signal, slab([mean]))
     assert drifting.changes[0].any()

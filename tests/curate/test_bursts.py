@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, rendered, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, first_slab, rendered, slab, spikes_at, template
 
 from spikecrsae.curate.bursts import BURST_LEVEL, burst_p_value
 from spikecrsae.curate.candidates import CurationSettings
@@ -60,10 +60,10 @@ def test_smaller_and_wider_spikes_are_merged_if_they_come_in_bursts(bursting):
     truth = spikes_at(unit, np.concatenate(trains), rng.normal(1, 0.05, len(unit)))
     signal = rendered(model, truth, N_SAMPLES, rng)
     members = [truth.sample[truth.unit == u] for u in range(3)]
-    templates = np.stack([windows_at(signal.T, m, N_TIMES).mean(axis=0).T for m in members])
+    templates = [windows_at(signal.T, m, N_TIMES).mean(axis=0).T for m in members]
     subspace, window = SpikeSubspace.learn(signal, 4.5, 20, 10), TemplateWindow(N_TIMES, PEAK)
     settings = CurationSettings(4.5, 10, REFRACTORY, BURST, fixed_number=False, seed=0)
-    first_units = FirstUnits(np.sort(np.concatenate(members)), templates, members, subspace, window)
+    first_units = FirstUnits(np.sort(np.concatenate(members)), first_slab(templates), members, subspace, window)
     result = curate(signal, first_units, settings, Observer())
     merges = [d for d in result.decisions if d["decision"] == "merge"]
     assert [d["why"] for d in merges] == (["bursts"] if bursting else [])

@@ -5,9 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, fired, rendered, slab, spikes_at, template
+from helpers.known_spikes import (
+    N_TIMES,
+    PEAK,
+    REFRACTORY,
+    TWO_SWEEPS,
+    fired,
+    first_slab,
+    rendered,
+    slab,
+    spikes_at,
+    template,
+)
 
-from spikecrsae.crsae.slab_em import first_model, maximise
 from spikecrsae.curate.candidates import Candidates, CurationSettings
 from spikecrsae.curate.curate import FirstUnits, curate
 from spikecrsae.detect.detection import SpikeSubspace
@@ -23,15 +33,14 @@ SECOND = template(15, (0.0, 0.1, 1.0, 0.5), width=5.0)
 
 def candidates(signal: np.ndarray, templates, events=()) -> Candidates:
     subspace = SpikeSubspace.learn(signal, LEVEL, 20, DEAD_TIME)
-    model = first_model(np.stack(templates), REFRACTORY)
-    return Candidates(signal, np.array(events, np.int64), subspace, WINDOW, SETTINGS, model)
+    return Candidates(signal, np.array(events, np.int64), subspace, WINDOW, SETTINGS, first_slab(templates))
 
 
 def curated(signal: np.ndarray, members: list[np.ndarray]):
     """Curation from the mean windows at the given first samples."""
     subspace = SpikeSubspace.learn(signal, LEVEL, 20, DEAD_TIME)
-    templates = np.stack([windows_at(signal.T, starts, N_TIMES).mean(axis=0).T for starts in members])
-    first = FirstUnits(np.sort(np.concatenate(members)), templates, members, subspace, WINDOW)
+    templates = [windows_at(signal.T, starts, N_TIMES).mean(axis=0).T for starts in members]
+    first = FirstUnits(np.sort(np.concatenate(members)), first_slab(templates), members, subspace, WINDOW)
     return curate(signal, first, SETTINGS, Observer())
 
 
@@ -52,12 +61,12 @@ def test_on_the_stretches_the_spikes_and_rates_are_those_of_the_whole():
     state = candidates(signal, [FIRST, SECOND])
     state.focus()
     state.update(n_rounds=2)
-    everywhere = state.model.decode(signal, n_sweeps=2)
+    everywhere = state.model.encode(signal, TWO_SWEEPS)
     np.testing.assert_array_equal(state.in_whole(state.spikes.sample), everywhere.sample)
     np.testing.assert_array_equal(state.spikes.unit, everywhere.unit)
     np.testing.assert_allclose(state.spikes.amplitude, everywhere.amplitude, atol=1e-3)
     counts = np.bincount(truth.unit)
-    np.testing.assert_allclose(state.model.penalty, np.log(signal.shape[1] / counts), atol=0.05)
+    np.testing.assert_allclose(state.model.prior.penalty, np.log(signal.shape[1] / counts), atol=0.05)
     rest = state.rest_of_whole(state.model)
     assert abs((rest**2).mean() - 1) < 0.02
 
@@ -77,7 +86,7 @@ def test_spikes_that_are_known_stay_where_they_are_when_the_stretches_change():
     np.testing.assert_array_equal(state.in_whole(state.spikes.sample), before)
     np.testing.assert_array_equal(state.spikes.amplitude, known.amplitude)
     state.update(n_rounds=1)
-    elsewhere = maximise(signal, decoded, replace(known, sample=before))
+    elsewhere = decoded.maximise(signal, replace(known, sample=before))
     np.testing.assert_allclose(state.model.templates, elsewhere.templates, atol=1e-4)
 
 

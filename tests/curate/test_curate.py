@@ -7,15 +7,17 @@ from functools import cache
 
 import numpy as np
 import pytest
-from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, fired, matched, rendered, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, fired, first_slab, matched, rendered, slab, spikes_at, template
 
-from spikecrsae.crsae.slab_em import FIRST_PENALTY, expectation_maximisation
+from spikecrsae.crsae.em import expectation_maximisation
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import SpikeSlab
 from spikecrsae.csc.least_squares import subtract
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
 from spikecrsae.curate.candidates import CurationSettings
 from spikecrsae.curate.curate import MAX_ROUNDS, Curated, FirstUnits, curate
 from spikecrsae.curate.removals import CERTAIN
 from spikecrsae.curate.satellites import find_satellites
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow, windows_at
@@ -30,10 +32,10 @@ def trains(*samples) -> Spikes:
     return Spikes(unit[order], sample[order], ones, 0 * ones, ones, np.full(len(ones), -1), 0 * ones)
 
 
-def model(norms, n_times: int = 40) -> SpikeSlab:
+def model(norms, n_times: int = 40) -> CRsAE:
     templates = np.random.default_rng(0).standard_normal((len(norms), 2, n_times))
     templates *= (np.array(norms) / np.sqrt((templates**2).sum(axis=(1, 2))))[:, None, None]
-    return SpikeSlab(templates, np.full(len(norms), 0.1), np.full(len(norms), 8.0), 20)
+    return slab(templates, 0.1, 8.0, refractory=20)
 
 
 def test_a_unit_that_rides_on_a_stronger_one_is_a_satellite_and_an_independent_one_is_not():
@@ -57,8 +59,8 @@ def test_em_learns_the_rate_and_spread_of_a_unit():
     subtract(signal, start.templates.astype(np.float32), np.zeros(n_spikes, np.int64), sample, -amplitude)
     learned, spikes = expectation_maximisation(signal, start, n_rounds=4)
     assert abs(len(spikes) - n_spikes) <= 2
-    assert learned.spread[0] == pytest.approx(0.12, rel=0.15)
-    assert learned.penalty[0] == pytest.approx(np.log(n_samples / n_spikes), abs=0.05)
+    assert learned.prior.spread[0] == pytest.approx(0.12, rel=0.15)
+    assert learned.prior.penalty[0] == pytest.approx(np.log(n_samples / n_spikes), abs=0.05)
     error = learned.templates[0] - start.templates[0]
     assert np.sqrt((error**2).sum()) < 3 * np.sqrt(error.size / n_spikes) + 0.02 * 25
 
@@ -103,7 +105,7 @@ def curated(signal, truth, templates, members, fixed_number=False) -> Scene:
     events = subspace.detect(signal, LEVEL, DEAD_TIME) - WINDOW.before
     events = events[(events >= 0) & (events <= signal.shape[1] - N_TIMES)]
     settings = CurationSettings(LEVEL, DEAD_TIME, REFRACTORY, BURST, fixed_number, seed=0)
-    first = FirstUnits(events, np.stack(templates), members, subspace, WINDOW)
+    first = FirstUnits(events, first_slab(templates), members, subspace, WINDOW)
     return Scene(truth, curate(signal, first, settings, Observer()))
 
 
@@ -346,7 +348,7 @@ def test_a_given_number_of_units_is_kept_without_a_decision():
     assert not scene.result.satellites.any()
     # EM has been at work
     assert scene.accuracy().min() > 0.99
-    assert not np.array_equal(scene.result.model.penalty, np.full(3, FIRST_PENALTY))
+    assert not np.array_equal(scene.result.model.prior.penalty, SpikeSlab.first(3).penalty)
 
 
 @pytest.mark.parametrize("scene", SCENES, ids=lambda scene: scene.__name__)

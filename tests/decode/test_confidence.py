@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from helpers.known_spikes import N_TIMES, Whitened, fired, matched, rendered, slab, spikes_at, template
 
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import Decoding
 from spikecrsae.decode.collect import Collector, DecodedUnits, RecordingFacts, build_sorting, gathered
 from spikecrsae.decode.confidence import OUTLIER_LEVEL, error_rates, find_outliers, thresholds
@@ -21,9 +22,9 @@ from spikecrsae.progress import Observer
 BURST = 60
 
 
-def measured(amplitude: np.ndarray, model: SpikeSlab) -> Spikes:
+def measured(amplitude: np.ndarray, model: CRsAE) -> Spikes:
     """Spikes of unit 0 whose least-squares amplitudes are these; the decoder's are drawn towards 1."""
-    precision, energy = 1 / model.spread[0] ** 2, model.energy[0]
+    precision, energy = 1 / model.prior.spread[0] ** 2, model.energy[0]
     drawn = (energy * amplitude + precision) / (energy + precision)
     return spikes_at(np.zeros(len(drawn), np.int64), 90 * np.arange(len(drawn)), drawn)
 
@@ -34,7 +35,7 @@ def test_spikes_of_another_shape_are_found_and_the_units_own_stay():
     n_aliens = n_found = n_lost = 0
     for seed in range(4):
         signal, truth = fired(both, [300, 12], 90, seed)
-        found = model.decode(signal)
+        found = model.encode(signal)
         alien = np.array([truth.unit[np.abs(truth.sample - s).argmin()] == 1 for s in found.sample])
         outlying = find_outliers(found, model.misfit(signal, found), BURST)
         n_aliens += alien.sum()
@@ -51,7 +52,7 @@ def test_spikes_too_small_for_their_unit_are_found():
     size = np.where(np.arange(420) % 21 == 10, 0.45, rng.normal(1.0, 0.08, 420))
     truth = spikes_at(np.zeros(420, np.int64), 20 + 90 * np.arange(420), size)
     signal = rendered(model, truth, 420 * 90 + 100, rng)
-    found = model.decode(signal)
+    found = model.encode(signal)
     assert len(found) > 415
     outlying = find_outliers(found, model.misfit(signal, found), BURST)
     alien = np.isin(np.rint((found.sample - 20) / 90), np.arange(10, 420, 21))
@@ -79,7 +80,7 @@ def test_a_unit_of_few_spikes_keeps_them_though_their_quantiles_may_lie_side_by_
     model, kept, without = slab([template(20, (1.0, 0.4, 0.2, 0.1))]), 0, 0
     for seed in range(60):
         signal, _ = fired(model, [12], 90, seed)
-        found = model.decode(signal)
+        found = model.encode(signal)
         misfit = model.misfit(signal, found)
         kept += find_outliers(found, misfit, BURST, model.misfit_of_noise).sum()
         without += find_outliers(found, misfit, BURST).sum()
@@ -102,7 +103,7 @@ def test_of_decoded_spikes_less_than_one_in_two_hundred_is_lost(norm, gains):
     model, lost, n = slab([template(norm, gains)]), 0, 0
     for seed in range(10):
         signal, _ = fired(model, [200], 90, seed)
-        found = model.decode(signal)
+        found = model.encode(signal)
         lost, n = lost + find_outliers(found, model.misfit(signal, found), BURST).sum(), n + len(found)
     assert n > 1990
     assert lost < n / 200
@@ -148,18 +149,18 @@ def test_without_spikes_there_is_no_outlier():
 
 @pytest.mark.parametrize(("norm", "spread", "penalty"), [(8, 0.1, 6.0), (20, 0.05, 9.0), (20, 0.2, 9.0), (60, 0.1, 12.0)])
 def test_a_threshold_is_the_size_at_which_the_decoder_begins_to_find_a_spike(norm, spread, penalty):
-    model = SpikeSlab(template(norm)[None], np.array([spread]), np.array([penalty]), 20, n_shifts=1)
+    model = slab([template(norm)], spread, penalty, n_shifts=1)
     low, high = 0.0, 1.5
     for _ in range(12):
         middle = 0.5 * (low + high)
         signal = np.zeros((2, 200), np.float32)
         signal[:, 80 : 80 + N_TIMES] = middle * model.templates[0]
-        low, high = (low, middle) if len(model.decode(signal)) else (middle, high)
+        low, high = (low, middle) if len(model.encode(signal)) else (middle, high)
     assert thresholds(model)[0] == pytest.approx(0.5 * (low + high), abs=2e-3)
 
 
 def test_a_rarer_unit_has_a_higher_threshold_and_a_stronger_one_a_lower():
-    model = SpikeSlab(np.stack([template(n) for n in (10, 10, 30)]), np.full(3, 0.1), np.array([6.0, 12.0, 6.0]), 20)
+    model = slab([template(n) for n in (10, 10, 30)], 0.1, (6.0, 12.0, 6.0))
     common, rare, strong = thresholds(model)
     assert strong < common < rare
 
@@ -178,11 +179,11 @@ def similar(distance: float, norm: float = 15.0) -> list[np.ndarray]:
 
 def estimated_and_true(templates, counts, seed: int) -> np.ndarray:
     """(n_units, 2, 2): false alarm and miss of every unit, estimated by the model and counted."""
-    model, gap = slab(templates), 100
+    gap = 100
     n_samples = gap * sum(counts)
-    model.penalty[:] = np.log(n_samples / np.array(counts))
+    model = slab(templates, penalty=np.log(n_samples / np.array(counts)))
     signal, truth = fired(model, counts, gap, seed)
-    found = model.decode(signal)
+    found = model.encode(signal)
     counted = []
     for unit in range(model.n_units):
         mine, his = found.sample[found.unit == unit], truth.sample[truth.unit == unit]
@@ -244,9 +245,9 @@ def test_a_unit_without_a_spike_misses_nothing_that_is_known():
 def test_units_that_cannot_be_told_apart_are_multi():
     """Two similar units and a strong one that stands alone, from the signal to the table of units."""
     gains = [np.r_[h, np.zeros_like(h)] for h in similar(2.0)]
-    model = slab([*gains, template(25.0, (0.0, 0.0, 1.0, 0.5))])
+    n_samples = 3 * 800 * 100 + 2 * N_TIMES
+    model = slab([*gains, template(25.0, (0.0, 0.0, 1.0, 0.5))], penalty=np.log(n_samples / 800))
     signal, _ = fired(model, (800, 800, 800), 100, seed=8)
-    model.penalty[:] = np.log(signal.shape[1] / 800)
     collector = Collector(3, 4, N_TIMES)
     for chunk in gathered(Decoding(Whitened(signal), model, N_TIMES), 50_000, 0, Observer()):
         collector.add(chunk)

@@ -1,4 +1,4 @@
-"""Whitened signals whose spikes are known, for the tests of what the spike-and-slab model says and learns."""
+"""Whitened signals whose spikes are known, for the tests of what a model says and learns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import SpikeSlab
 from spikecrsae.csc.least_squares import subtract
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab
+from spikecrsae.csc.pursuit import Effort
+from spikecrsae.data.spikes import Spikes
 
 N_TIMES, PEAK, REFRACTORY = 40, 14, 20
+#: Two sweeps of local search; the rivals are told as well.
+TWO_SWEEPS = Effort(n_sweeps=2)
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,18 @@ def template(norm: float, gains=(1.0, 0.4), width: float = 4.0) -> np.ndarray:
     return norm * found / np.linalg.norm(found)
 
 
-def slab(templates, spread: float = 0.1, penalty: float = 6.0) -> SpikeSlab:
-    """The model of templates (n_units, n_channels, N_TIMES), every unit with the same prior."""
+def slab(templates, spread=0.1, penalty=6.0, refractory: int = REFRACTORY, n_shifts: int = 8) -> CRsAE:
+    """The model of templates (n_units, n_channels, N_TIMES) with a spike-and-slab prior; spread, penalty: of each unit, or one
+    for all."""
     templates = np.stack(list(templates))
-    return SpikeSlab(templates, np.full(len(templates), spread), np.full(len(templates), penalty), REFRACTORY)
+    spread, penalty = (np.broadcast_to(np.asarray(v, float), len(templates)).copy() for v in (spread, penalty))
+    return CRsAE(templates, SpikeSlab(spread, penalty), refractory=refractory, n_shifts=n_shifts)
+
+
+def first_slab(templates) -> CRsAE:
+    """The model of templates (n_units, n_channels, N_TIMES) with the spike-and-slab prior of before anything is known."""
+    templates = np.stack(list(templates))
+    return CRsAE(templates, SpikeSlab.first(len(templates)), refractory=REFRACTORY)
 
 
 def spikes_at(unit, sample, amplitude=None, shift=None) -> Spikes:
@@ -56,19 +69,19 @@ def spikes_at(unit, sample, amplitude=None, shift=None) -> Spikes:
     return Spikes(unit, sample, amplitude, shift, np.ones(n), np.full(n, -1), np.zeros(n))
 
 
-def fired(model: SpikeSlab, counts, gap: int, seed: int, spread: float | None = None) -> tuple[np.ndarray, Spikes]:
+def fired(model: CRsAE, counts, gap: int, seed: int, spread: float | None = None) -> tuple[np.ndarray, Spikes]:
     """Signal (n_channels, n_samples) and spikes: so many of each unit, in random order, one in every `gap` samples, between
     samples, with the amplitudes of the model's prior (or of one spread), in white noise."""
     rng = np.random.default_rng(seed)
     unit = rng.permutation(np.repeat(np.arange(model.n_units), counts))
     n = len(unit)
     sample = 20 + np.arange(n) * gap + rng.integers(0, gap // 3, n)
-    amplitude = rng.normal(1.0, model.spread[unit] if spread is None else spread, n)
+    amplitude = rng.normal(1.0, model.prior.spread[unit] if spread is None else spread, n)
     spikes = spikes_at(unit, sample, amplitude, model.shifts()[rng.integers(0, model.n_shifts, n)])
     return rendered(model, spikes, n * gap + 2 * N_TIMES, rng), spikes
 
 
-def rendered(model: SpikeSlab, spikes: Spikes, n_samples: int, rng: np.random.Generator | None) -> np.ndarray:
+def rendered(model: CRsAE, spikes: Spikes, n_samples: int, rng: np.random.Generator | None) -> np.ndarray:
     """The spikes as float32 signal (n_channels, n_samples), in white noise unless rng is None."""
     shape = (model.templates.shape[1], n_samples)
     signal = np.zeros(shape, np.float32) if rng is None else rng.standard_normal(shape).astype(np.float32)
