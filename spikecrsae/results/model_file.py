@@ -16,6 +16,8 @@ import numpy as np
 import safetensors.numpy
 
 from spikecrsae.config import Config, InitialiseConfig, PreprocessConfig
+from spikecrsae.crsae.priors import PRIORS
+from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.preprocess.filters import settling_samples
 from spikecrsae.results.folder import MODEL
@@ -23,7 +25,7 @@ from spikecrsae.system.array_layout import LARGEST, check_array
 from spikecrsae.system.files import refuse_unreadable, write_atomic
 from spikecrsae.units import ms_to_samples
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 #: Name of the JSON text in the header, and the model file of format 1 (a torch archive, which is a zip file).
 _HEADER_ENTRY, _FORMER = "spikecrsae", "model.pt"
 _ZIP = b"PK\x03\x04"
@@ -32,7 +34,8 @@ _LENGTH, _MOST_HEADER = 8, 100_000_000
 
 _PREPROCESS, _INITIALISE = ({f.name: f.metadata for f in fields(stage)} for stage in (PreprocessConfig, InitialiseConfig))
 #: The model of one group of channels. Arrays: kind and sizes for array_layout.check_array (n channels of the recording, c used
-#: ones, k templates, w samples of a template, t taps, s sections), + for positive. Numbers: least and largest value.
+#: ones, k templates, w samples of a template, t taps, s sections), + for positive. Numbers: least and largest value. Text: one of
+#: a list. The parameters of the prior are those of the class in PRIORS, each "f:k+".
 _LAYOUT: dict[str, Any] = {
     "n_channels": (1, 10**6),
     "amplitude_unit": str,
@@ -48,13 +51,20 @@ _LAYOUT: dict[str, Any] = {
         "quiet_fraction": (0.0, 1.0),
         "settling": (0, 10**9),
     },
-    "slab": {"templates": "f:kcw", "spread": "f:k+", "penalty": "f:k+", "refractory": (0, 10**4), "n_shifts": (1, 64)},
-    "dictionary": {"atoms": "f:kcw", "scale": "f:k+"},
+    "crsae": {
+        "templates": "f:kcw",
+        # of a whitened signal, about 1; a tiny one would overflow what is divided by its square
+        "sigma": (1e-3, LARGEST),
+        "refractory": (0, 10**4),
+        "n_shifts": (1, 64),
+        "support": "b:kc",
+        "local_search": bool,
+        "prior": {"name": list(PRIORS), "parameters": dict},
+    },
     "reported": "b:k",
-    "lambda": (0.0, LARGEST),
-    "sigma": (0.0, LARGEST),
     "config": dict,
 }
+_KINDS = {str: "text", bool: "true or false", dict: "group of entries"}
 _NAMES = {"c": "channels", "w": "samples of a template", "t": "taps of the whitening filter", "s": "sections of the filter"}
 
 
@@ -147,7 +157,7 @@ def check_model(saved: Mapping[str, Any], path: Path | str) -> None:
     """Raise InputError, naming the entry, if the model of one group of channels is not one that a sorting writes.
 
     That is: an entry missing, unexpected, of another kind or shape; a number not finite, not positive or too large; a filter
-    that does not settle or has too many taps.
+    that does not settle or has too many taps; templates of another length than the settings say; a prior that is not known.
     """
     try:
         sizes: dict[str, int] = {}
@@ -157,8 +167,8 @@ def check_model(saved: Mapping[str, Any], path: Path | str) -> None:
         if nothing := next((name for letter, name in _NAMES.items() if not sizes[letter]), ""):
             raise ValueError(f"it has no {nothing}")
         _check_filters(saved["preprocessor"], saved["sampling_frequency"])
-        _check_units(saved)
-        Config().with_values(saved["config"], origin="config")
+        config = Config().with_values(saved["config"], origin="config")
+        _check_crsae(saved["crsae"], config, saved["sampling_frequency"], sizes)
     except (ValueError, TypeError, OverflowError, UsageError) as error:
         raise _damaged(path, error) from error
 
@@ -203,17 +213,16 @@ def _check_filters(saved: Mapping[str, Any], sampling_frequency: float) -> None:
         raise ValueError(f"preprocessor.whitening_filter has {n_taps} taps, {most} are the most")
 
 
-def _check_units(saved: Mapping[str, Any]) -> None:
-    slab, dictionary = saved["slab"], saved["dictionary"]
-    most = ms_to_samples(_INITIALISE["refractory_ms"]["high"], saved["sampling_frequency"])
-    if slab["refractory"] > most:
-        raise ValueError(f"slab.refractory is {slab['refractory']} samples, {most} are the most")
-    if not np.allclose(np.linalg.norm(dictionary["atoms"].astype(np.float64), axis=(1, 2)), 1.0, atol=1e-4):
-        raise ValueError("dictionary.atoms are not of unit norm")
-    # nothing is learned where there are no units
-    for name in ("sigma", *(["lambda"] if len(slab["templates"]) else [])):
-        if saved[name] <= 0:
-            raise ValueError(f"{name} must be above 0")
+def _check_crsae(saved: Mapping[str, Any], config: Config, sampling_frequency: float, sizes: dict[str, int]) -> None:
+    wanted = TemplateWindow.from_config(config.initialise, sampling_frequency).n_times
+    if sizes["w"] != wanted:
+        raise ValueError(f"crsae.templates has {sizes['w']} samples, initialise.template_ms gives {wanted}")
+    most = ms_to_samples(_INITIALISE["refractory_ms"]["high"], sampling_frequency)
+    if saved["refractory"] > most:
+        raise ValueError(f"crsae.refractory is {saved['refractory']} samples, {most} are the most")
+    prior = saved["prior"]
+    parameters = PRIORS[prior["name"]].first(0).parameters()
+    _check(prior["parameters"], dict.fromkeys(parameters, "f:k+"), "crsae.prior.parameters.", sizes)
 
 
 def _check(saved: Mapping[str, Any], layout: Mapping[str, Any], place: str, sizes: dict[str, int]) -> None:
@@ -237,5 +246,5 @@ def _check(saved: Mapping[str, Any], layout: Mapping[str, Any], place: str, size
             whole = isinstance(least, int)
             if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not least <= value <= most:
                 raise ValueError(f"{where} is {value!r:.40}, no {'whole ' if whole else ''}number of {least} to {most}")
-        elif not isinstance(value, str if wanted is str else dict):
-            raise ValueError(f"{where} is no {'text' if wanted is str else 'group of entries'}")
+        elif not isinstance(value, kind := wanted if isinstance(wanted, type) else dict):
+            raise ValueError(f"{where} is no {_KINDS[kind]}")

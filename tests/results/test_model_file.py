@@ -11,8 +11,18 @@ import numpy as np
 import pytest
 from helpers.command_line import spikecrsae
 
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import PRIORS
 from spikecrsae.errors import InputError
-from spikecrsae.results.model_file import _LAYOUT, check_groups, check_model, load_checkpoint, save_checkpoint
+from spikecrsae.results.model_file import (
+    _LAYOUT,
+    check_groups,
+    check_model,
+    load_checkpoint,
+    save_checkpoint,
+)
+
+CRSAE, PARAMETERS = ("crsae",), ("crsae", "prior", "parameters")
 
 
 def places(layout, above=()):
@@ -23,7 +33,8 @@ def places(layout, above=()):
             yield from places(wanted, (*above, name))
 
 
-PLACES = list(places(_LAYOUT))
+#: The parameters are those of the prior that the recording was sorted with.
+PLACES = [*places(_LAYOUT), *((*PARAMETERS, name) for name in PRIORS["spike-slab"].first(0).parameters())]
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +75,16 @@ def test_arrays_that_do_not_fit_each_other_and_numbers_that_are_none_are_refused
             if value.dtype.kind == "f":
                 yield np.full_like(value, np.nan)
         elif isinstance(value, int | float):
-            yield from (float("nan"), -1, float("inf") if place not in (("lambda",), ("sigma",)) else -0.5, True)
+            if isinstance(value, bool):
+                yield from (0, 1, "true", np.array(True))
+                return
+            yield from (float("nan"), -1, float("inf"), True)
 
     entry = saved
     for name in place:
         entry = entry[name]
     for value in spoilt(entry):
-        # the number of filters' taps and of sections, and the length of templates with that of atoms, are free
+        # the number of filters' taps and of sections are free
         if (
             place in {("preprocessor", "whitening_filter"), ("preprocessor", "sos")}
             and value.ndim == 2
@@ -83,7 +97,7 @@ def test_arrays_that_do_not_fit_each_other_and_numbers_that_are_none_are_refused
 
 def test_numbers_that_would_take_all_memory_are_refused(saved):
     with pytest.raises(InputError, match="n_shifts is 1000000000, no whole number of 1 to 64"):
-        check_model(changed(saved, ("slab", "n_shifts"), lambda _: 10**9), "model.safetensors")
+        check_model(changed(saved, (*CRSAE, "n_shifts"), lambda _: 10**9), "model.safetensors")
 
 
 def of_kind(kind):
@@ -102,7 +116,7 @@ def unstable(sos):
 
 #: Of the right shape and finite, and no sorting gives it.
 IMPOSSIBLE = {
-    "whole templates": (("slab", "templates"), of_kind(np.int64), "templates is no array of real numbers"),
+    "whole templates": ((*CRSAE, "templates"), of_kind(np.int64), "templates is no array of real numbers"),
     "Boolean filter": (("preprocessor", "whitening_filter"), of_kind(bool), "whitening_filter is no array of real numbers"),
     "whole sections": (("preprocessor", "sos"), of_kind(np.int32), "sos is no array of real numbers"),
     "whole noise": (("preprocessor", "noise_level"), of_kind(np.int16), "noise_level is no array of real numbers"),
@@ -111,20 +125,24 @@ IMPOSSIBLE = {
     "unstable": (("preprocessor", "sos"), unstable, "does not settle"),
     "other sections": (("preprocessor", "sos"), lambda sos: sos * 2, "sos is not normalised"),
     "no sections": (("preprocessor", "sos"), lambda sos: sos[:0], "it has no sections"),
-    "huge": (("slab", "templates"), first(1e13), "templates holds a number beyond 1e"),
+    "long templates": ((*CRSAE, "templates"), lambda t: np.repeat(t, 2, axis=2), "has 80 samples, initialise.template_ms gives 40"),
+    "huge": ((*CRSAE, "templates"), first(1e13), "templates holds a number beyond 1e"),
     "huge matrix": (("preprocessor", "whitening_matrix"), first(-1e13), "whitening_matrix holds a number beyond"),
     "margin": (("preprocessor", "margin"), lambda n: 2 * n, "margin is .* the filter settles in"),
     "settling": (("preprocessor", "settling"), lambda _: 10**6, "settling is"),
     "taps": (("preprocessor", "whitening_filter"), lambda w: np.tile(w, (1, 100)), "whitening_filter has .* taps"),
     "noise level": (("preprocessor", "noise_level"), first(0), "noise_level must be above 0"),
     "reference": (("preprocessor", "common_reference"), lambda _: "mode", "common_reference is 'mode', none of none, median"),
-    "refractory": (("slab", "refractory"), lambda _: 10**4, "slab.refractory is 10000 samples"),
-    "penalty": (("slab", "penalty"), first(-3), "slab.penalty must be above 0"),
-    "spread": (("slab", "spread"), first(0), "slab.spread must be above 0"),
-    "scale": (("dictionary", "scale"), first(0), "dictionary.scale must be above 0"),
-    "atoms": (("dictionary", "atoms"), lambda atoms: atoms * 3, "dictionary.atoms are not of unit norm"),
-    "sigma": (("sigma",), lambda _: 0.0, "sigma must be above 0"),
-    "lambda": (("lambda",), lambda _: 0.0, "lambda must be above 0"),
+    "refractory": ((*CRSAE, "refractory"), lambda _: 10**4, "crsae.refractory is 10000 samples"),
+    "penalty": ((*PARAMETERS, "penalty"), first(-3), "crsae.prior.parameters.penalty must be above 0"),
+    "spread": ((*PARAMETERS, "spread"), first(0), "crsae.prior.parameters.spread must be above 0"),
+    "no sigma": ((*CRSAE, "sigma"), lambda _: 0.0, "crsae.sigma is 0.0, no number of 0.001 to"),
+    "a sigma whose square is 0": ((*CRSAE, "sigma"), lambda _: 1e-200, "crsae.sigma is 1e-200, no number of 0.001 to"),
+    "whole support": ((*CRSAE, "support"), of_kind(np.int64), "crsae.support is no array of truth values"),
+    "number for truth": ((*CRSAE, "local_search"), lambda _: 1, "crsae.local_search is no true or false"),
+    "prior": ((*CRSAE, "prior", "name"), lambda _: "cauchy", "crsae.prior.name is 'cauchy', none of spike-slab"),
+    "two priors": ((*CRSAE, "prior", "name"), lambda name: [name], "crsae.prior.name is .*, none of spike-slab"),
+    "prior's parameters": (PARAMETERS, lambda p: p | {"lam": p["spread"]}, "unexpected entries: crsae.prior.parameters.lam"),
     "stage": (("config",), lambda config: config | {"nonsense": 1}, "config: table nonsense does not exist"),
     "setting": (("config",), lambda config: config | {"train": {"kappa": np.ones(3)}}, "config: train.kappa"),
 }  # fmt: skip
@@ -139,18 +157,32 @@ def test_what_no_sorting_gives_is_named(saved, case):
         check_model(changed(saved, place, change), "model.safetensors")
 
 
-def test_a_model_without_units_passes_with_a_lambda_of_0(saved):
-    def none_of(values):
-        return {name: value[:0] if isinstance(value, np.ndarray) else value for name, value in values.items()}
-
-    empty = {"slab": none_of(saved["slab"]), "dictionary": none_of(saved["dictionary"])}
-    check_model(saved | empty | {"reported": saved["reported"][:0], "lambda": 0.0}, "model.safetensors")
+def test_a_model_without_units_passes(saved):
+    empty = CRsAE.of_dict(saved["crsae"]).select([]).to_dict()
+    check_model(saved | {"crsae": empty, "reported": saved["reported"][:0]}, "model.safetensors")
 
 
-@pytest.mark.parametrize("version", [np.array([2, 2]), 1, 3, True, None, "2"])
+@pytest.mark.parametrize("name", PRIORS)
+def test_every_prior_is_written_and_read(saved, tmp_path, name):
+    """Parameters are checked by the class of the prior; those of another do not pass."""
+    model = CRsAE.of_dict(saved["crsae"])
+    crsae = CRsAE(model.templates, PRIORS[name].first(model.n_units), refractory=model.refractory)
+    save_checkpoint(saved | {"crsae": crsae.to_dict()}, tmp_path / "model.safetensors")
+    read = load_checkpoint(tmp_path / "model.safetensors")
+    check_model(read, "model.safetensors")
+    again = CRsAE.of_dict(read["crsae"])
+    assert again.prior.name == name
+    for parameter, values in crsae.prior.parameters().items():
+        np.testing.assert_array_equal(again.prior.parameters()[parameter], values)
+    np.testing.assert_array_equal(again.templates, model.templates)
+    with pytest.raises(InputError, match=r"missing or unexpected entries: crsae\.prior\.parameters\.other"):
+        check_model(changed(read, PARAMETERS, lambda p: {"other": next(iter(p.values()))}), "model.safetensors")
+
+
+@pytest.mark.parametrize("version", [np.array([3, 3]), 1, 2, 4, True, None, "3"])
 def test_another_format_version_is_refused(saved, tmp_path, version):
     save_checkpoint({**saved, "format_version": version}, tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match=r"has model format .*, this program reads 2; sort the recording again"):
+    with pytest.raises(InputError, match=r"has model format .*, this program reads 3; sort the recording again"):
         load_checkpoint(tmp_path / "model.safetensors")
 
 
@@ -236,7 +268,7 @@ def test_channels_of_groups_must_be_there(saved):
     for place, change, told in (
         (("groups", "a", "channels"), lambda c: c + 1, "channels that are none of"),
         (("groups", "a", "channels"), lambda c: c[1:], "its model another number"),
-        (("groups", "a", "model", "slab"), lambda _: None, "group a, is damaged: missing or unexpected entries: slab"),
+        (("groups", "a", "model", "crsae"), lambda _: None, "group a, is damaged: missing or unexpected entries: crsae"),
         (("groups", "a", "model"), lambda _: None, "group a: model"),
         (("groups",), lambda _: [], "groups"),
         (("groups",), lambda _: {}, "groups is empty"),
@@ -248,9 +280,9 @@ def test_channels_of_groups_must_be_there(saved):
 
 
 def test_the_command_line_refuses_it(saved, short_sort, tmp_path):
-    save_checkpoint(changed(saved, ("slab", "penalty"), lambda p: p[:0]), tmp_path / "model.safetensors")
+    save_checkpoint(changed(saved, (*PARAMETERS, "penalty"), lambda p: p[:0]), tmp_path / "model.safetensors")
     words = ["apply", str(tmp_path / "model.safetensors"), str(short_sort.recording), "-o", str(tmp_path / "out")]
     result = spikecrsae(*words)
     assert result.exit_code == InputError.exit_code
-    assert "slab.penalty has the shape (0,)" in result.stderr
+    assert "crsae.prior.parameters.penalty has the shape (0,)" in result.stderr
     assert not (tmp_path / "out").exists()
