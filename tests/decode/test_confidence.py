@@ -219,6 +219,17 @@ def test_estimated_errors_of_a_weak_unit_err_on_the_side_of_caution(norm):
     assert true[0] <= estimated[0] < true[0] + 0.04
 
 
+@pytest.mark.parametrize("norm", [5.0, 7.0, 10.0])
+@pytest.mark.parametrize("spread", [0.2, 0.3])
+def test_estimated_misses_follow_the_amplitudes_found_whatever_spread_the_prior_has(norm, spread):
+    """The prior's spread is 0.1; amplitudes that vary more fall below the threshold more often."""
+    model = slab([template(norm)], spread=0.1, penalty=np.log(100))
+    signal, truth = fired(model, (3000,), 100, seed=5, spread=spread)
+    found = model.encode(signal)
+    missed = 1 - matched(found.sample, truth.sample) / len(truth)
+    assert error_rates(found, model)[1][0] == pytest.approx(missed, rel=0.2, abs=0.005)
+
+
 def test_the_rarer_of_two_similar_units_has_the_larger_errors():
     estimated, true = estimated_and_true(similar(2.5), (4800, 1200), seed=6).transpose(2, 0, 1)
     for rates in (estimated, true):
