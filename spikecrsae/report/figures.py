@@ -54,7 +54,7 @@ def result_figures(sorting: SortingData, run: Mapping, tradeoffs: Mapping[str, P
         "similarity": similarity_picture(sorting),
     }
     figures = {name: sheet([[picture]]) for name, picture in single.items() if picture}
-    if training := training_pictures(sorting.model):
+    if training := training_pictures(sorting):
         figures["training"] = sheet([[picture] for picture in training])
     templates = []
     for row, unit in enumerate(sorting.unit_ids):

@@ -44,6 +44,12 @@ from spikecrsae.report.unit_pictures import amplitude_unit, channel_names, unit_
 from spikecrsae.score import Comparison, Tradeoff
 from spikecrsae.system.text import counted
 
+#: For a parameter, the prior that has it.
+_PRIORS = {
+    "spread": "Spike-and-slab prior: amplitudes lie near the template's, and each spike has a cost.",
+    "lambda": "Laplace prior: lambda makes the amplitudes of a unit's spikes smaller.",
+}
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -221,15 +227,12 @@ def _pairs(sorting: SortingData) -> str:
 
 
 def _training(sorting: SortingData) -> str:
-    figures = "".join(map(_figure, training_pictures(sorting.model)))
-    words = {"lambda": "lambda", "sigma": "sigma"}
-    facts = {
-        word: ", ".join(trimmed(value) for value in np.atleast_1d(sorting.model[name]))  # one for each group
-        for name, word in words.items()
-        if name in sorting.model
-    }
-    course = f'<div class="figures small">{figures}</div>' if figures else '<p class="none">No training was recorded.</p>'
-    return (_facts(facts) if facts else "") + course
+    figures = "".join(map(_figure, training_pictures(sorting)))
+    prior = next((words for name, words in _PRIORS.items() if name in sorting.model_of_units), "")
+    noise = ", ".join(trimmed(value) for value in np.atleast_1d(sorting.model.get("sigma", ())))  # one for each group
+    told = (_facts({"sigma, noise of the whitened signal": noise}) if noise else "") + (f"<p>{prior}</p>" if prior else "")
+    course = f'<div class="figures">{figures}</div>' if figures else '<p class="none">No training was recorded.</p>'
+    return told + course
 
 
 def _curation(sorting: SortingData) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,6 +21,18 @@ N_COLORS = 8
 MOST_CROSSED, MOST_COMPARED = 12, 40
 CROSS_MS, CROSS_BIN_MS = 25, 1.0
 _TRACES_WIDTH, _NAMES = 1228, 84
+#: Units that are named beside their lines at most, and the height of a name.
+MOST_NAMED, _NAME_STEP = 12, 13
+#: For each parameter of a prior: title, axis, and what it is.
+_COURSES = {
+    "spread": (
+        "Spread",
+        "spread",
+        "standard deviation of a unit's spike amplitudes relative to its template, without the noise",
+    ),
+    "penalty": ("Penalty", "penalty (log odds)", "what each spike must make good by its fit; the rarer a unit, the higher"),
+    "lambda": ("Lambda", "lambda", "by how much the prior makes a unit's spikes smaller; the larger, the fewer spikes"),
+}
 
 
 def color_class(index: int) -> str:
@@ -160,29 +173,52 @@ def similarity_picture(sorting: SortingData) -> Picture | None:
     return Picture("Similarity of templates", drawing, f"Template similarity of {n} units", note, wide=not numbers)
 
 
-def training_pictures(model: Mapping[str, np.ndarray]) -> list[Picture]:
-    """The course of the training, one picture per history that was recorded: (n_epochs,), or one column per unit."""
-    names = {
-        "objective_history": ("Objective", "objective", "Eq. 20 of the paper, per window"),
-        "lambda_history": ("Lambda", "lambda", "weight of the codes' size"),
-        "template_change_history": ("Change of the templates", "relative change", "from one epoch to the next"),
-        "sigma_history": ("Sigma", "sigma", "noise level of the whitened signal"),
-    }
+def training_pictures(sorting: SortingData) -> list[Picture]:
+    """The course of the prior's parameters, one picture for each, one line per unit; none where no training was recorded."""
     pictures = []
-    for name, (title, label, note) in names.items():
-        history = np.asarray(model.get(name, ()), float)
-        if not history.size:
+    for name, (title, label, note) in _COURSES.items():
+        if f"{name}_history" not in sorting.model_of_units:
             continue
-        epochs = np.arange(1, len(history) + 1)
-        drawing, panel = axes(380, 220, (0.5, len(history) + 0.5), span_of(history, room=0.08), (12, 14, 40, 84))
-        panel.y_axis(label, away=72)
-        for row, values in enumerate(history.reshape(len(history), -1).T):
-            with drawing.group(color_class(row)):
-                panel.line(epochs, values, "line")
-                panel.points(epochs, values, "dots large")
-        panel.x_axis("epoch", at=epochs[:: -(-len(epochs) // 10)])
-        pictures.append(Picture(title, drawing, f"{title} per epoch", note))
+        course = np.asarray(sorting.model[f"{name}_history"], float)
+        shown = np.flatnonzero(np.isfinite(course).any(axis=0))
+        if len(shown):
+            each = f"{note}; one line per unit, from the round on in which the unit came"
+            drawing = _course(course, shown, sorting.unit_ids, label)
+            pictures.append(Picture(title, drawing, f"{title} of {counted(len(shown), 'unit')} per round of training", each))
     return pictures
+
+
+def _course(course: np.ndarray, shown: np.ndarray, unit_ids: np.ndarray, label: str) -> Drawing:
+    """course (n_rounds, n_units) of the units `shown`, named at the right where they are at most MOST_NAMED."""
+    rounds, n_rounds = np.arange(1, len(course) + 1), len(course)
+    named = len(shown) <= MOST_NAMED
+    # the names stand beyond the last round, each joined to the end of its line
+    room = 0.5 + 0.06 * n_rounds
+    drawing, panel = axes(380, 220, (0.5, n_rounds + room), span_of(course, room=0.08), (12, 52 if named else 14, 40, 58))
+    panel.y_axis(label, away=46)
+    last = np.array([np.flatnonzero(np.isfinite(course[:, row]))[-1] for row in shown])
+    ends = course[last, shown]
+    places = _apart(panel.down(ends), _NAME_STEP, panel.bottom)
+    for row, at, end, place in zip(shown, last, ends, places, strict=True):
+        with drawing.group(color_class(row), f"unit {unit_ids[row]}: {with_minus(f'{end:.3g}')} at the end"):
+            panel.line(rounds, course[:, row], "line")
+            panel.points(rounds[at : at + 1], [end], "dots large")
+            if named:
+                value = panel.y[0] + (panel.bottom - place) / panel.height * (panel.y[1] - panel.y[0])
+                panel.line([rounds[at], n_rounds + room], [end, value], "join")
+                drawing.text(panel.right + 4, place + 3.5, f"unit {unit_ids[row]}")
+    panel.x_axis("round of training", at=rounds[:: -(-n_rounds // 10)])
+    return drawing
+
+
+def _apart(places: np.ndarray, step: float, end: float) -> np.ndarray:
+    """The places (n,) moved so far that neighbours are `step` apart and none lies beyond `end`, in the same order."""
+    order, found = np.argsort(places, kind="stable"), np.array(places, float)
+    for before, after in pairwise(order):
+        found[after] = max(found[after], found[before] + step)
+    for place, k in enumerate(order[::-1]):
+        found[k] = min(found[k], end - place * step)
+    return found
 
 
 def tradeoff_pictures(curves: Mapping[str, Tradeoff], comparison: Comparison, sorting: SortingData) -> dict[str, Picture]:

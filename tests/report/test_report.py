@@ -11,16 +11,18 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from helpers.command_line import spikecrsae
-from helpers.sortings import FS, HOSTILE, RUN, make_full_sorting, make_sorting, make_truth, write_result
+from helpers.sortings import FS, HOSTILE, RUN, make_full_sorting, make_model, make_sorting, make_truth, write_result
 from spikeinterface.core import NumpySorting
 from spikeinterface.postprocessing import compute_correlograms
 
-from spikecrsae.csc.pursuit import SpikeSlab
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import SpikeSlab
 from spikecrsae.decode.confidence import thresholds
 from spikecrsae.decode.quality import refractory_violations
 from spikecrsae.report.correlograms import correlograms, interval_counts, template_similarity
 from spikecrsae.report.html import Truth, report_html
-from spikecrsae.report.svg import Drawing, axes, escape, tick_labels, ticks, with_minus
+from spikecrsae.report.pictures import MOST_NAMED, color_class, training_pictures
+from spikecrsae.report.svg import Drawing, Group, Text, axes, escape, tick_labels, ticks, with_minus
 from spikecrsae.report.tables import UNKNOWN, number, percent
 from spikecrsae.report.unit_pictures import AmplitudeModel, amplitude_picture, template_picture
 from spikecrsae.results.folder import read_sorting
@@ -199,7 +201,7 @@ def test_what_the_prior_does_to_amplitudes_is_undone():
     precision = 1 / spread**2
     template = np.zeros((1, 1, 30), np.float32)
     template[0, 0, 10] = np.sqrt(energy)
-    slab = SpikeSlab(template, np.array([spread]), np.array([6.0]), 10)
+    slab = CRsAE(template, SpikeSlab(np.array([spread]), np.array([6.0])), refractory=10)
     sorting = make_full_sorting(1, 1, units={"whitened_norm": np.sqrt([energy]), "threshold": size * thresholds(slab)},
                            model={"spread": np.array([spread])}, templates=template * size / np.sqrt(energy))  # fmt: skip
     model = AmplitudeModel.of(sorting, 0, shrunk=True)
@@ -210,7 +212,7 @@ def test_what_the_prior_does_to_amplitudes_is_undone():
     # at the threshold a spike adds nothing to the log posterior
     at = model.threshold / size
     gain = 0.5 * (at * energy + precision) ** 2 / (energy + precision) - 0.5 * precision
-    assert gain == pytest.approx(0.5 * np.log1p(energy / precision) + slab.penalty[0])
+    assert gain == pytest.approx(0.5 * np.log1p(energy / precision) + slab.prior.penalty[0])
     np.testing.assert_array_equal(AmplitudeModel.of(sorting, 0, shrunk=False).found(found), found)
 
 
@@ -251,13 +253,48 @@ def test_the_page_is_well_formed_and_whole(sorting, run):
     assert "url(" not in text and "@import" not in text
 
 
+@pytest.mark.parametrize("n_units", [1, 2, 12, 13])
+def test_the_course_of_training_has_a_line_per_unit_from_the_round_on_in_which_it_came(n_units):
+    sorting = make_full_sorting(n_units, 4, model=make_model(n_units, n_rounds=6))
+    pictures = training_pictures(sorting)
+    assert [picture.title for picture in pictures] == ["Spread", "Penalty"]
+    for picture, name in zip(pictures, ("spread", "penalty"), strict=True):
+        course = sorting.model[f"{name}_history"]
+        groups = [part for part in picture.drawing.parts if isinstance(part, Group)]
+        assert [group.classes for group in groups] == [color_class(row) for row in range(n_units)]
+        for group, values, unit in zip(groups, course.T, sorting.unit_ids, strict=True):
+            line = next(part for part in group.parts if part.classes == "line")
+            assert len(re.findall("[ML]", line.data)) == np.isfinite(values).sum()
+            assert group.title.startswith(f"unit {unit}: ")
+        names = [part for group in groups for part in group.parts if isinstance(part, Text)]
+        assert [part.text for part in names] == [f"unit {unit}" for unit in sorting.unit_ids if n_units <= MOST_NAMED]
+        places = np.sort([part.y for part in names])
+        assert (np.diff(places) > 11).all() and ((places > 0) & (places < picture.drawing.height - 30)).all()
+
+
+def test_the_training_of_a_laplace_prior_of_one_round_and_of_none():
+    course = {"lambda": np.array([4.0, 5.0]), "lambda_history": np.array([[np.nan, 5.0]])}
+    sorting = make_full_sorting(2, 4, model={"sigma": np.array([0.9, 1.1]), **course})
+    (picture,) = training_pictures(sorting)
+    assert picture.title == "Lambda"
+    (group,) = (part for part in picture.drawing.parts if isinstance(part, Group))
+    assert group.title == "unit 1: 5 at the end"
+    text = Page(report_html(sorting, RUN)).text
+    assert "Laplace prior" in text and "0.9, 1.1" in text
+    # `apply` trains nothing; nor is there a course where no unit was found
+    applied = make_full_sorting(2, 4, model={"sigma": np.array(1.0), "spread": np.full(2, 0.1), "penalty": np.full(2, 7.0)})
+    assert training_pictures(applied) == training_pictures(make_full_sorting(0, 4)) == []
+    text = Page(report_html(applied, RUN)).text
+    assert "No training was recorded." in text and "Spike-and-slab prior" in text
+
+
 def test_the_page_says_what_it_should():
     sorting = make_full_sorting(3, 4)
     page = Page(report_html(sorting, RUN, make_truth(sorting)))
     for words in (
         "one.h5", "units: 1 single, 1 multi, 1 noise", "a note", "channel 0 is flat", "flat or saturated", "Template", "Auto-correlogram",
-        "Intervals between spikes", "Amplitude over time", "Threshold", "Cross-correlograms", "Similarity of templates", "Objective", "Lambda",
-        "Change of the templates", "one mode; similarity 0.990", "estimated false alarms 1.20 %", "self-test recall 97 %", "Truth n0, unit 0",
+        "Intervals between spikes", "Amplitude over time", "Threshold", "Cross-correlograms", "Similarity of templates", "Spread", "Penalty",
+        "round of training", "Spike-and-slab prior", "sigma, noise of the whitened signal", "one mode; similarity 0.990", "estimated false alarms 1.20 %", "self-test recall 97 %", "Truth n0, unit 0",
         "spike-slab", "left out, in 1 place",
     ):  # fmt: skip
         assert words in page.text, words
