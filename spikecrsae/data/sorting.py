@@ -27,7 +27,8 @@ class SortingData:
     templates (n_units, n_channels, n_times): high-passed, unwhitened, in amplitude_unit, at full scale;
     templates_whitened: the same units as inference uses them; templates_std: spread of the waveforms around them.
     peak_index: sample within a template of its largest absolute deflection, per unit.
-    model: lambda, sigma, their histories, the objective per epoch, priors and thresholds per unit.
+    model: sigma, one value for each group of channels; per unit the prior's parameters (n_units,), the course of each over the
+    rounds of training (n_rounds, n_units) as `<name>_history`, NaN before a unit came, and whitened_norm (n_units,).
     curation: rows (decision, units, statistic, level).
     excluded (n, 2): intervals [first, end) in samples that were left out; there is no spike in them.
     files: name, first_sample, n_samples and start_time_s of each file or segment, empty where the recording is of one piece.
@@ -75,6 +76,17 @@ class SortingData:
     @property
     def n_units(self) -> int:
         return len(self.unit_ids)
+
+    @property
+    def model_of_units(self) -> set[str]:
+        """The names in `model` of what has one value, or in a history one column, per unit."""
+        return {
+            name
+            for name, values in self.model.items()
+            if name != "sigma"
+            and np.ndim(values) == (2 if name.endswith("_history") else 1)
+            and np.shape(values)[-1] == self.n_units
+        }
 
     @property
     def duration_s(self) -> float:

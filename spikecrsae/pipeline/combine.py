@@ -16,9 +16,6 @@ from spikecrsae.data.sorting import SortingData
 from spikecrsae.pipeline.outcome import Outcome, busiest_stretch
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 
-#: What sorting.model holds for every unit; the rest is learned for a group.
-_PER_UNIT = ("spread", "penalty", "whitened_norm")
-
 
 class ChannelGroup(Protocol):
     """A name, and the positions of its channels in the recording."""
@@ -38,8 +35,8 @@ def combined(recording: Recording, groups: Sequence[ChannelGroup], group_results
     """The outcomes of groups of a recording as one; a group that could not be sorted is a warning and has no units.
 
     Units are numbered group by group, in each the largest first; their column `group` counts the groups from 0. In the model,
-    what is learnt for a group is an array (n_groups,), or (n_epochs, n_groups) with NaN where training had ended. Left out
-    (`excluded`) is what is left out in every group.
+    sigma is an array (n_groups,), NaN for a group that could not be sorted; a history has NaN after a group's last round. Left
+    out (`excluded`) is what is left out in every group.
     """
     results = dict(zip(groups, group_results, strict=True))
     outcomes = {group: result for group, result in results.items() if isinstance(result, Outcome)}
@@ -100,7 +97,7 @@ def _joint_sorting(
         **arrays,
         peak_index=np.concatenate([part.peak_index for part in parts]),
         channels=_channel_table(recording, groups, sortings),
-        model=_joint_model(groups, sortings),
+        model=joint_model(groups, sortings),
         curation=curation,
         excluded=functools.reduce(common, (part.excluded for part in parts)),
     )
@@ -153,17 +150,28 @@ def _channel_table(
     return table
 
 
-def _joint_model(groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, SortingData]) -> dict[str, np.ndarray]:
-    models = {group: sorting.model for group, sorting in sortings.items()}
-    names = dict.fromkeys(name for model in models.values() for name in model)
-    model = {name: np.concatenate([m[name] for m in models.values()]) for name in names if name in _PER_UNIT}
-    for name in names:
-        if name not in _PER_UNIT:
-            values = [np.asarray(models.get(group, {}).get(name, np.nan), np.float64) for group in groups]
-            length = max(v.size for v in values)
-            padded = np.stack([np.pad(v.ravel(), (0, length - v.size), constant_values=np.nan) for v in values], axis=1)
-            model[name] = padded if any(v.ndim for v in values) else padded[0]
+def joint_model(groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, SortingData]) -> dict[str, np.ndarray]:
+    """The values of all units one after the other; of what is one value for a group, one for each of the groups."""
+    parts = list(sortings.values())
+    model: dict[str, np.ndarray] = {}
+    for name in dict.fromkeys(name for part in parts for name in part.model):
+        if any(name in part.model_of_units for part in parts):
+            model[name] = _along_units(name, parts)
+        else:
+            values = [sortings[group].model.get(name, np.nan) if group in sortings else np.nan for group in groups]
+            model[name] = np.array(values, np.float64)
     return model
+
+
+def _along_units(name: str, parts: Sequence[SortingData]) -> np.ndarray:
+    """The values of the units of all parts, (n_units,) or (n_rounds, n_units); NaN where a part has none or fewer rounds."""
+    found = [part.model.get(name, np.full(part.n_units, np.nan)) for part in parts]
+    if not name.endswith("_history"):
+        return np.concatenate(found)
+    rows = [np.atleast_2d(values) for values in found]
+    n_rounds = max(map(len, rows))
+    padded = [np.pad(row, ((0, n_rounds - len(row)), (0, 0)), constant_values=np.nan) for row in rows]
+    return np.concatenate(padded, axis=1)
 
 
 def _with_example(sorting: SortingData, recording: Recording, outcomes: Mapping[ChannelGroup, Outcome]) -> SortingData:

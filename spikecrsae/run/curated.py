@@ -28,8 +28,6 @@ _LABEL_OF_GROUP = {group: label for label, group in GROUP_OF_LABEL.items()}
 _MOST_TABLE_MB = 16
 #: What Phy writes for a cluster that nobody has judged.
 _NO_GROUP = ("unsorted", "", "None", "nan")
-#: Facts about single units in Sorting.model.
-_OF_UNITS = ("spread", "penalty", "whitened_norm")
 
 
 def is_sorting(path: str | Path) -> bool:
@@ -71,7 +69,7 @@ def read_curated(folder: str | Path) -> tuple[SortingData, dict]:
         units={},
         peak_index=original.peak_index[origin.best],
         curation=(*original.curation, *_decisions(original, ids, origin)),
-        model={name: origin.kept(values) if name in _OF_UNITS else values for name, values in original.model.items()},
+        model=original.model | {name: origin.kept(original.model[name]) for name in original.model_of_units},
         **_templates(original, origin),
     )
     columns = _columns(original, merged, origin, run)
@@ -97,8 +95,8 @@ class _Origin:
         return cls(counts, best, whole & (np.count_nonzero(counts, axis=1) == 1))
 
     def kept(self, values: np.ndarray) -> np.ndarray:
-        """Values of the original units for the clusters that are the same; of the others nothing is known."""
-        values = np.asarray(values)[self.best]
+        """Values (..., n_units) of the original units for the clusters that are the same; of the others nothing is known."""
+        values = np.asarray(values)[..., self.best]
         if self.same.all():
             return values
         return np.where(self.same, values, "") if values.dtype.kind in "UO" else np.where(self.same, values * 1.0, np.nan)

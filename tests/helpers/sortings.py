@@ -117,11 +117,22 @@ def make_sorting(
         "templates_std": np.full_like(templates, 5),
         "peak_index": peaks,
         "channels": channels,
-        "model": {"lambda": np.array(0.5), "spread": np.full(n_units, 0.1)},
+        "model": make_model(n_units),
         "start_time_s": START_S,
         "excluded": np.array([[38_000, 39_000]]),
     }
     return SortingData(**known | changes)
+
+
+def make_model(n_units: int, n_rounds: int = 3, spread: float = 0.1, sigma: float = 1.0) -> dict[str, np.ndarray]:
+    """What a sorting says of its model, with a spike-and-slab prior; the last of several units came in the second round."""
+    model = {"sigma": np.array(sigma)}
+    for name, start, end in (("spread", 0.1, spread), ("penalty", 8.0, 6.0)):
+        values = end * (1 + 0.1 * np.arange(n_units))
+        course = np.geomspace(np.full(n_units, start), values, n_rounds) if n_units else np.zeros((n_rounds, 0))
+        course[: int(n_units > 1), -1:] = np.nan
+        model |= {name: values, f"{name}_history": course}
+    return model | {"whitened_norm": np.full(n_units, 11.0)}
 
 
 def make_full_sorting(n_units=3, n_channels=4, spikes_per_unit=60, **changes) -> SortingData:
@@ -138,13 +149,7 @@ def make_full_sorting(n_units=3, n_channels=4, spikes_per_unit=60, **changes) ->
             "estimated_false_alarm": np.full(n_units, 0.012),
             "hybrid_recall": np.full(n_units, 0.97),
         },
-        "model": {
-            "lambda": np.array(5.1),
-            "spread": np.full(n_units, 0.04),
-            "objective_history": np.array([-10.0, -12.5, -12.75]),
-            "lambda_history": np.array([5.0, 5.05, 5.1]),
-            "template_change_history": np.array([0.2, 0.05, 0.01]),
-        },
+        "model": make_model(n_units, n_rounds=5, spread=0.04),
         "curation": (
             {"decision": "merge", "units": [10, 15], "statistic": 0.3, "level": 0.01, "why": "one mode", "similarity": 0.99, "round": 1},
             {"decision": "death", "units": [13], "statistic": None, "level": 6.0, "n": 4, "round": 1},

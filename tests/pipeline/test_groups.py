@@ -79,7 +79,14 @@ def test_each_group_is_sorted_as_alone(outcome, alone):
         np.testing.assert_array_equal(sorting.units["peak_channel"][units], single.units["peak_channel"] + 4 * number)
         for name in ("snr", "threshold", "label", "n_spikes"):
             np.testing.assert_array_equal(sorting.units[name][units], single.units[name])
-        assert sorting.model["lambda"][number] == single.model["lambda"]
+        assert sorting.model["sigma"][number] == single.model["sigma"]
+        for name in ("spread", "penalty", "whitened_norm"):
+            np.testing.assert_array_equal(sorting.model[name][units], single.model[name])
+        for name in ("spread_history", "penalty_history"):
+            course = sorting.model[name][:, units]
+            n_rounds = len(single.model[name])
+            np.testing.assert_array_equal(course[:n_rounds], single.model[name])
+            assert np.isnan(course[n_rounds:]).all()
         offset += single.n_units
 
 
@@ -106,7 +113,7 @@ def test_a_group_that_cannot_be_sorted_is_a_warning(outcome):
     assert "flat" in text
     assert outcome.sorting.channels["groups"].tolist() == [0] * 4 + [1] * 4 + [2]
     assert outcome.sorting.channels["masked"].tolist() == [False] * 8 + [True]
-    assert np.isnan(outcome.sorting.model["lambda"][2])
+    assert np.isnan(outcome.sorting.model["sigma"][2])
 
 
 def test_no_group_at_all_is_an_error():
@@ -180,7 +187,7 @@ def test_on_the_command_line(path, outcome, tmp_path):
     assert (tmp_path / "out" / "units.csv").read_text().startswith("unit,label,group,peak_channel")
     log = (tmp_path / "out" / "run.log").read_text()
     assert "group 0: channels 0, 1, 2, 3" in log and log.index("group 0: ") < log.index("group 1: ")
-    assert "group 1: epoch 1: objective" in log
+    assert "group 1: looking at " in log, "what a stage of a group says is under its name"
     result = spikecrsae("apply", tmp_path / "out", path, "-o", tmp_path / "applied", "--quiet", "--jobs", 1, *words[4:])
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "applied" / "spikes.csv").read_bytes() == (tmp_path / "out" / "spikes.csv").read_bytes()

@@ -125,8 +125,11 @@ def test_other_training_on_a_short_recording(values):
     settings = config(train={"epochs": 2, "window_s": 0.25, "max_training_s": 1.5, **values}, initialise={"units": 3})
     outcome = sort_group(recording, settings)
     assert accuracies(short, outcome.sorting).min() > 0.9
-    assert outcome.checkpoint["lambda"] > 0
-    assert np.isfinite(outcome.sorting.model["lambda"]).all()
+    assert outcome.checkpoint["crsae"]["sigma"] > 0
+    assert np.isfinite(outcome.sorting.model["sigma"]).all()
+    for name in outcome.checkpoint["crsae"]["prior"]["parameters"]:
+        assert (outcome.sorting.model[name] > 0).all()
+        np.testing.assert_array_less(0, outcome.sorting.model[f"{name}_history"][-1])
 
 
 @pytest.mark.parametrize("n_units", [1, 2, 3])

@@ -96,7 +96,8 @@ def test_resume_refuses_a_result_that_was_made_otherwise(applied, short_sort, tm
         words = ["--exclude-s", "1-2"]
     elif change == "model":
         saved, model = load_checkpoint(short_sort.folder / "model.safetensors"), tmp_path / "model.safetensors"
-        save_checkpoint(saved | {"sigma": saved["sigma"] * 1.5}, model)
+        saved["crsae"]["sigma"] *= 1.5
+        save_checkpoint(saved, model)
     task = ["sort"] if change == "task" else ["apply", model]
     result = spikecrsae(*task, short_sort.recording, "-o", folder, "--export", "csv", "--resume", *words)
     assert result.exit_code == 6 and "--resume does not match" in result.stderr

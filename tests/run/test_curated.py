@@ -105,7 +105,13 @@ def test_columns_are_kept_or_computed_or_unknown(made, folder):
     assert units["peak_channel"].tolist() == [1, 2, 0, 3, 3]
     np.testing.assert_allclose(units["amplitude"], np.abs(sorting.templates).max(axis=(1, 2)))
     np.testing.assert_allclose(units["snr"][1:], units["amplitude"][1:] / 5)
-    np.testing.assert_array_equal(sorting.model["spread"], [0.1, *[np.nan] * 4])
+    model, before = sorting.model, made.sorting.model
+    assert model.keys() == before.keys() and model["sigma"] == before["sigma"]
+    for name in ("spread", "penalty", "whitened_norm"):
+        np.testing.assert_array_equal(model[name], [before[name][1], *[np.nan] * 4])
+    for name in ("spread_history", "penalty_history"):
+        np.testing.assert_array_equal(model[name][:, 0], before[name][:, 1])
+        assert model[name].shape == (len(before[name]), 5) and np.isnan(model[name][:, 1:]).all()
     decisions = {row["cluster"]: row for row in sorting.curation if row["decision"] == "phy"}
     assert set(decisions) == {4, 5, 6, 7}
     assert decisions[4]["units"] == [10, 12] and decisions[4]["n_spikes"] == [15, 20]
