@@ -35,7 +35,7 @@ STAGES = ("preprocess", "initialise", "train", "infer")
 DECIDING = (
     "spikecrsae.curate.curate",
     "spikecrsae.curate.removals",
-    "spikecrsae.crsae.slab_em",
+    "spikecrsae.crsae.priors",
     "spikecrsae.curate.evidence",
     "spikecrsae.detect.clustering",
     "spikecrsae.detect.bimodality",

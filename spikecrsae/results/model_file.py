@@ -246,5 +246,7 @@ def _check(saved: Mapping[str, Any], layout: Mapping[str, Any], place: str, size
             whole = isinstance(least, int)
             if not isinstance(value, int if whole else int | float) or isinstance(value, bool) or not least <= value <= most:
                 raise ValueError(f"{where} is {value!r:.40}, no {'whole ' if whole else ''}number of {least} to {most}")
-        elif not isinstance(value, kind := wanted if isinstance(wanted, type) else dict):
-            raise ValueError(f"{where} is no {_KINDS[kind]}")
+        else:
+            right = wanted if isinstance(wanted, type) else dict
+            if not isinstance(value, right):
+                raise ValueError(f"{where} is no {_KINDS[right]}")
