@@ -263,7 +263,8 @@ def test_units_that_cannot_be_told_apart_are_multi():
     for chunk in gathered(Decoding(Whitened(signal), model, N_TIMES), 50_000, 0, Observer()):
         collector.add(chunk)
     facts = RecordingFacts(20000.0, signal.shape[1], "uV", 0.0, {"masked": np.zeros(4, bool)}, np.ones(4))
-    sorting = build_sorting(collector, DecodedUnits(model, np.ones(3, bool)), facts)
+    history = {"spread": np.array([[np.nan, 0.1, 0.1], [0.3, 0.2, 0.1]]), "penalty": np.stack([model.prior.penalty] * 2)}
+    sorting = build_sorting(collector, DecodedUnits(model, np.ones(3, bool), history), facts)
     units = sorting.units
     alone = int(units["peak_channel"].tolist().index(2))
     errors = np.maximum(units["estimated_false_alarm"], units["estimated_miss"])
@@ -274,3 +275,12 @@ def test_units_that_cannot_be_told_apart_are_multi():
     # the threshold of the table is that of the model, in the unit of the amplitudes
     in_table = units["threshold"] / units["amplitude"]
     np.testing.assert_allclose(np.sort(in_table), np.sort(thresholds(model)), rtol=1e-6)
+    # the table begins with the largest unit, and so do all arrays of the model
+    order = [int(np.abs(model.templates - found).sum(axis=(1, 2)).argmin()) for found in sorting.templates_whitened]
+    assert sorted(order) == [0, 1, 2] != order
+    assert sorting.model["sigma"] == 1
+    for name, values in model.prior.parameters().items():
+        np.testing.assert_array_equal(sorting.model[name], values[order])
+        np.testing.assert_array_equal(sorting.model[f"{name}_history"], history[name][:, order])
+    np.testing.assert_allclose(sorting.model["whitened_norm"], np.sqrt(model.energy)[order])
+    assert sorting.model_of_units == sorting.model.keys() - {"sigma"}

@@ -184,7 +184,8 @@ def test_a_run_of_apply_is_repeated_with_the_same_model(copied, tmp_path):
     first, again = ((tmp_path / name / "spikes.csv").read_bytes() for name in ("first", "first.rerun"))
     assert again == first != (model / "spikes.csv").read_bytes()
     saved = load_checkpoint(model / "model.safetensors")
-    save_checkpoint(saved | {"sigma": saved["sigma"] * 1.5}, model / "model.safetensors")
+    saved["crsae"]["sigma"] *= 1.5
+    save_checkpoint(saved, model / "model.safetensors")
     result = spikecrsae("rerun", tmp_path / "first", "-o", tmp_path / "again")
     assert result.exit_code == 3 and "model.safetensors has the SHA-256" in result.stderr
     change(tmp_path / "first", lambda record: record.pop("model"))
