@@ -29,7 +29,7 @@ SAMPLES_AT_ONCE, POSITIONS_AT_ONCE = 32_768, 2048
 def encode(
     signal: np.ndarray,
     atoms: np.ndarray,
-    bias: float,
+    bias: float | np.ndarray,
     one_sided: bool,
     tolerance: float,
     start: np.ndarray | None = None,
@@ -37,7 +37,7 @@ def encode(
     """Codes (n_windows, n_units, n_positions) of signal (n_windows, n_channels, n_samples), in its dtype.
 
     As `coordinate_descent` of the signal's correlations with the atoms (n_units, n_channels, n_times), which are taken in
-    the time domain. Raises InputError for windows shorter than an atom.
+    the time domain. bias: one value, or one for each unit (n_units,). Raises InputError for windows shorter than an atom.
     """
     n_positions = signal.shape[2] - atoms.shape[2] + 1
     if n_positions < 1:
@@ -56,7 +56,7 @@ def encode(
 def coordinate_descent(
     correlation: np.ndarray,
     gram: np.ndarray,
-    bias: float,
+    bias: float | np.ndarray,
     one_sided: bool,
     tolerance: float,
     start: np.ndarray | None = None,
@@ -64,7 +64,7 @@ def coordinate_descent(
     """Codes (n_windows, n_units, n_positions) at the optimum, in the dtype of `correlation`.
 
     correlation: H^T y, (n_windows, n_units, n_positions), kept as it is. gram: csc.operator.gram of the atoms, of unit
-    norm. bias: lambda sigma^2. start: codes of a warm start. It ends when no optimality condition is violated by more than
+    norm. bias: lambda sigma^2, one value or one for each unit (n_units,). start: codes of a warm start. It ends when no optimality condition is violated by more than
     `tolerance` (csc.objective.kkt_violation, in whitened units; to a thousandth of it), or by 1e-12 of the largest
     correlation; the more alike two atoms are, the later. Raises UsageError for atoms that are not of unit norm, InputError
     for values that are not finite.
@@ -76,16 +76,40 @@ def coordinate_descent(
     return codes
 
 
+def encode_correlation(
+    correlation: np.ndarray, gram: np.ndarray, bias: float | np.ndarray, one_sided: bool, tolerance: float
+) -> np.ndarray:
+    """Codes (n_units, n_positions) at the optimum, from the correlation (n_units, n_positions) with templates of any norm.
+
+    gram: csc.operator.gram of the templates, in the same unit as the correlation. Both are divided by the templates' norms:
+    bias (one value or (n_units,)), tolerance and codes are those of `coordinate_descent` for atoms of unit norm.
+    """
+    atoms_gram, norms = of_unit_norm(gram)
+    scaled = correlation / norms[:, None].astype(correlation.dtype)
+    return coordinate_descent(scaled[None], atoms_gram, bias, one_sided, tolerance)[0]
+
+
+def of_unit_norm(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The Gram function (n_units, n_units, 2 n_times - 1) of templates divided by their norms, and these norms (n_units,);
+    a template of zeros stays one."""
+    own = np.arange(len(gram))
+    norms = np.sqrt(gram[own, own, (gram.shape[2] - 1) // 2])
+    norms = np.where(norms > 0, norms, 1.0)
+    return gram / (norms[:, None] * norms[None, :])[:, :, None], norms
+
+
 def _arguments(
-    gram: np.ndarray, bias: float, one_sided: bool, tolerance: float, largest: float
-) -> tuple[np.ndarray, float, bool, float]:
+    gram: np.ndarray, bias: float | np.ndarray, one_sided: bool, tolerance: float, largest: float
+) -> tuple[np.ndarray, np.ndarray, bool, float]:
     """What the compiled functions take: lags (n_units, (2 n_times - 1) n_units), how one unit of code of an atom changes
-    the correlations around it, position by position; bias, one_sided, tolerance."""
+    the correlations around it, position by position; bias (n_times n_units,) of a segment; one_sided, tolerance."""
     energy = gram[range(len(gram)), range(len(gram)), (gram.shape[2] - 1) // 2]
     if not np.allclose(energy, 1, atol=1e-3):
         raise UsageError(f"atoms of squared norms {energy} cannot be coded; divide each by its norm.")
     lags = np.ascontiguousarray(gram.transpose(1, 2, 0).reshape(len(gram), -1), np.float64)
-    return lags, float(bias), one_sided, float(max(tolerance, 1e-12 * largest))
+    n_times = (gram.shape[2] + 1) // 2
+    biases = np.tile(np.broadcast_to(np.asarray(bias, np.float64), (len(gram),)), n_times)
+    return lags, biases, one_sided, float(max(tolerance, 1e-12 * largest))
 
 
 def _largest(values: np.ndarray | None) -> float:
@@ -112,7 +136,7 @@ def _encode_windows(
     atoms: np.ndarray,
     codes: np.ndarray,
     lags: np.ndarray,
-    bias: float,
+    bias: np.ndarray,
     one_sided: bool,
     tolerance: float,
 ) -> None:
@@ -124,7 +148,7 @@ def _encode_windows(
 
 @compiled
 def _descend_windows(
-    correlation: np.ndarray, codes: np.ndarray, lags: np.ndarray, bias: float, one_sided: bool, tolerance: float
+    correlation: np.ndarray, codes: np.ndarray, lags: np.ndarray, bias: np.ndarray, one_sided: bool, tolerance: float
 ) -> None:
     given = np.empty((codes.shape[2], codes.shape[1]))
     for window in range(len(codes)):
@@ -162,7 +186,7 @@ def _add_four(to: np.ndarray, values: np.ndarray, factors: np.ndarray) -> None:
 
 @compiled
 def _solve(
-    correlation: np.ndarray, codes: np.ndarray, lags: np.ndarray, bias: float, one_sided: bool, tolerance: float
+    correlation: np.ndarray, codes: np.ndarray, lags: np.ndarray, bias: np.ndarray, one_sided: bool, tolerance: float
 ) -> None:
     """codes (n_units, n_positions), a start, become the optimum; correlation (n_positions, n_units) is spoilt."""
     n_units, n_positions = codes.shape
@@ -181,7 +205,7 @@ def _solve(
 
 @compiled
 def _descend(
-    correlation: np.ndarray, code: np.ndarray, lags: np.ndarray, bias: float, one_sided: bool, tolerance: float
+    correlation: np.ndarray, code: np.ndarray, lags: np.ndarray, bias: np.ndarray, one_sided: bool, tolerance: float
 ) -> None:
     """The optimum of one window, in place in code and correlation, of what the code leaves over."""
     size = (lags.shape[1] + len(lags)) // 2
@@ -209,7 +233,7 @@ def _settle(
     worst: np.ndarray,
     segment: int,
     threshold: float,
-    bias: float,
+    bias: np.ndarray,
     one_sided: bool,
 ) -> bool:
     """Update a segment until its largest violation, in worst, is at most the threshold; whether that touched an earlier one."""
@@ -219,7 +243,8 @@ def _settle(
         place, worst[segment] = _most_violated(correlation, code, segment * size, size, bias, one_sided)
         if worst[segment] <= threshold:
             return earlier
-        now, best = code[place], _optimum(correlation[place] + code[place], bias, one_sided)
+        now = code[place]
+        best = _optimum(correlation[place] + now, bias[place - segment * size], one_sided)
         code[place] = best
         low, high = _subtract(correlation, lags, place, best - now)
         # an update reaches as far as a segment is long, and no further
@@ -232,9 +257,10 @@ def _settle(
 
 @compiled
 def _most_violated(
-    correlation: np.ndarray, code: np.ndarray, first: int, size: int, bias: float, one_sided: bool
+    correlation: np.ndarray, code: np.ndarray, first: int, size: int, bias: np.ndarray, one_sided: bool
 ) -> tuple[np.integer, float]:
-    """Where, in the segment of this size that begins at first, the largest violation is, and how large.
+    """Where, in the segment of this size that begins at first, the largest violation is, and how large. bias (size,): a segment
+    begins with the first unit, so all share one.
 
     Violations are compared with as many bits as the place leaves of a float's 32, to a thousandth or better.
     """
@@ -245,12 +271,13 @@ def _most_violated(
         places *= np.int32(2)
     places -= np.int32(1)
     here, there = correlation[first : first + size], code[first : first + size]
+    bound = bias[: len(here)]
     best = np.int32(0)
     for i in range(len(there)):
-        rank = np.float32(_violation(here[i], there[i], bias, one_sided)).view(np.int32)
+        rank = np.float32(_violation(here[i], there[i], bound[i], one_sided)).view(np.int32)
         best = max(best, rank & ~places | np.int32(i))
-    place = first + (best & places)
-    return place, _violation(correlation[place], code[place], bias, one_sided)
+    place = best & places
+    return first + place, _violation(here[place], there[place], bound[place], one_sided)
 
 
 @compiled
