@@ -22,7 +22,7 @@ _LEAST_SHARE = 0.3
 _LEAST_GAIN, _NOTABLE_GAIN = 1e-6, 0.1
 #: A correlation below this share of what a gain needs is not enough between the samples either. A parabola through three
 #: samples underestimates the peak between them by less than the margin.
-_PEAK_SHARE, _PARABOLA_MARGIN = 0.6, 1.1
+PEAK_SHARE, PARABOLA_MARGIN = 0.6, 1.1
 _CLOSE_PART, _CLOSE_SAMPLES = 6, 3  # close spikes are at most a template / _CLOSE_PART apart, or _CLOSE_SAMPLES
 
 
@@ -107,18 +107,17 @@ def _highest(row, kernel, position, middle):
 
 @compiled
 def _best(residual, tables, first, last, only):
-    """The spike of the largest gain in [first, last); unit -1 where none has a gain. only: a unit, or -1 for any."""
+    """The spike of the largest gain in [first, last), of equal ones the earliest, then that of the lowest unit; unit -1 where
+    none has a gain. only: a unit, or -1 for any."""
     correlation, blocked, kernel, prior = residual.correlation, residual.blocked, tables.kernel, tables.prior
     n_units, n_positions = correlation.shape
     n_shifts = kernel.shape[0]
     best_gain, best_unit, best_position, best_step, best_amplitude = 0.0, -1, -1, 0, 0.0
-    for unit in range(n_units):
-        if only >= 0 and unit != only:
-            continue
+    for unit in range(max(only, 0), n_units if only < 0 else only + 1):
         precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
         # b must exceed this for the largest gain so far; between samples it can be larger than on them
         need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
-        low = max(_PEAK_SHARE * need, 0.0)
+        low = max(PEAK_SHARE * need, 0.0)
         row = correlation[unit]
         part = row[first:last]
         # a loop without branches, which vector instructions take: most rows hold nothing
@@ -141,16 +140,16 @@ def _best(residual, tables, first, last, only):
             # a parabola tells where between the samples, and whether it is worth the exact value
             bend = 2.0 * b - before - after
             vertex = 0.5 * (after - before) / bend if bend > 0 else 0.0
-            if _PARABOLA_MARGIN * (b + 0.25 * (after - before) * vertex) <= need:
+            if PARABOLA_MARGIN * (b + 0.25 * (after - before) * vertex) <= need:
                 continue
             middle = int(np.rint(vertex * n_shifts + 0.5 * (n_shifts - 1)))
             top, step = _highest(row, kernel, position, middle)
             gain = 0.5 * (top + precision) ** 2 / total + offset
-            if gain > best_gain:
+            if gain > best_gain or (gain == best_gain and position < best_position):
                 best_gain, best_unit, best_position, best_step = gain, unit, position, step
                 best_amplitude = (top + precision) / total
                 need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
-                low = max(_PEAK_SHARE * need, 0.0)
+                low = max(PEAK_SHARE * need, 0.0)
     return Spike(best_unit, best_position, best_step, best_amplitude, best_gain)
 
 
@@ -186,38 +185,44 @@ def _gain(residual, tables, spike):
 
 
 @compiled
+def _is_largest(residual, tables, candidates, segment, touched):
+    """Whether `_best` of all that is within `touched` samples each way is the candidate of this segment."""
+    spike, sure = candidates[segment], True
+    t = spike.position
+    for other in candidates[max(0, segment - 1) : segment + 2]:
+        if other.gain > spike.gain and abs(other.position - t) <= touched:
+            return False
+        sure &= other.gain < spike.gain or other.position == t
+    if not sure:
+        # a neighbour's candidate is out of reach, or equal; another spike of its segment may be within reach
+        best = _best(residual, tables, max(0, t - touched), min(t + touched + 1, residual.correlation.shape[1]), -1)
+        sure = best.position == t and best.unit == spike.unit
+    return sure
+
+
+@compiled
 def search(residual, tables):
-    """The greedy solution: in each segment and its two neighbours the spike of the largest gain, until none gains. Subtracts
-    the spikes from the residual and returns them (FOUND_DTYPE)."""
+    """The greedy solution in layers: each takes all spikes whose gain is the largest within reach, `touched` samples each way,
+    as far as a spike changes gains; of equal ones the earliest, then that of the lowest unit. It ends with a layer without a
+    spike. Subtracts the spikes from the residual and returns them (FOUND_DTYPE). csc.layered_search follows the same rule."""
     n_positions = residual.correlation.shape[1]
     # a spike changes what interpolation sees a little beyond the overlap
     touched = max(tables.overlaps.shape[2] // 2, tables.refractory) + tables.kernel.shape[1] // 2 + 1
-    length = 2 * touched + 1
+    length = touched + 1  # of segments: of each, a layer takes one spike at most
     n_segments = (n_positions + length - 1) // length
     candidates, stale = [Spike(-1, 0, 0, 0.0, 0.0)] * n_segments, np.ones(n_segments, np.bool_)
-    found, again = candidates[:0], True
-    while again:
-        again = False
+    found, n_before = candidates[:0], -1
+    while len(found) > n_before:
+        n_before = len(found)
+        for segment in np.flatnonzero(stale):
+            last = min((segment + 1) * length, n_positions)
+            candidates[segment], stale[segment] = _best(residual, tables, segment * length, last, -1), False
         for segment in range(n_segments):
-            for near in range(max(0, segment - 1), min(n_segments, segment + 2)):
-                if stale[near]:
-                    last = min((near + 1) * length, n_positions)
-                    candidates[near] = _best(residual, tables, near * length, last, -1)
-                    stale[near] = False
-            spike = candidates[segment]
-            if spike.unit < 0:
-                continue
-            if segment > 0 and candidates[segment - 1].gain > spike.gain:
-                continue
-            if segment < n_segments - 1 and candidates[segment + 1].gain > spike.gain:
-                again = True
-                continue
+            if candidates[segment].unit >= 0 and _is_largest(residual, tables, candidates, segment, touched):
+                found.append(candidates[segment])
+        for spike in found[n_before:]:
             _put(residual, tables, spike, 1)
-            found.append(spike)
-            first, end = max(0, spike.position - touched), min(n_positions - 1, spike.position + touched)
-            for near in range(first // length, end // length + 1):
-                stale[near] = True
-            again = True
+            stale[max(0, spike.position - touched) // length : (spike.position + touched) // length + 1] = True
     rows = _rows(len(found))
     for i, spike in enumerate(found):
         _set(rows, i, spike)
@@ -318,16 +323,13 @@ def _best_set(residual, trial, tables, first, last, old, old_total):
 def _replace(spikes, n, alive, members, best, by):
     """Write the best spikes, `by` samples later, over the members (indices). One that finds no room becomes row n; members that
     are left over are alive no longer. Returns how many rows there are now."""
-    slot = 0
-    for k in range(len(best)):
-        if best[k].unit < 0:
-            continue
+    new = np.flatnonzero(best.unit >= 0)
+    for slot, k in enumerate(new):
         row = members[slot] if slot < len(members) else n
         _set(spikes, row, _spike(best, k, by))
         alive[row] = True
         n = max(n, row + 1)
-        slot += 1
-    for j in members[slot:]:
+    for j in members[len(new) :]:
         alive[j] = False
     return n
 
@@ -337,12 +339,12 @@ def improve(residual, tables, found, open_, first_sweep):
     """One sweep over the spikes (sorted by position) that are open: each, with those close to it, is taken out, and the set
     of spikes that raises the log posterior most takes their place.
 
-    open_ (n,) bool: in the first sweep crowded spikes are open too. Returns the spikes, which of them are open now because
-    something changed beside them, and how many places have changed.
+    open_ (n,) bool: in the first sweep crowded spikes are open too. Returns the spikes, and which of them are open now because
+    they are new or something changed beside them.
     """
     n, n_positions = len(found), residual.correlation.shape[1]
     # each place may need one row more; what comes new is open
-    spikes, end, n_changed = _rows(2 * n), n, 0
+    spikes, end = _rows(2 * n), n
     alive, opened = np.arange(2 * n) < n, np.arange(2 * n) >= n
     spikes[:n] = found
     close, reach = _close(tables), tables.kernel.shape[1] // 2
@@ -351,11 +353,9 @@ def improve(residual, tables, found, open_, first_sweep):
     here = Residual(residual.correlation[:, :width].copy(), residual.blocked[:, :width].copy())
     trial = Residual(here.correlation.copy(), here.blocked.copy())
     for i in range(n):
-        if not alive[i] or not (first_sweep or open_[i]):
-            continue
         t = spikes[i].position
         crowded = (i > 0 and t - spikes[i - 1].position <= close) or (i < n - 1 and spikes[i + 1].position - t <= close)
-        if not (open_[i] or crowded):
+        if not alive[i] or not (open_[i] or (first_sweep and crowded)):
             continue
         members = _close_to(i, spikes, n, alive, close)
         low = min(max(0, t - 2 * close - reach - 1), n_positions - width)
@@ -371,13 +371,12 @@ def improve(residual, tables, found, open_, first_sweep):
         _put_all(residual, tables, best, low, 1)
         end = _replace(spikes, end, alive, members, best, low)
         if total - old_total > _NOTABLE_GAIN:
-            n_changed += 1
             for way in (-1, 1):
                 j = i
                 while 0 <= j < n and way * (spikes[j].position - t) < tables.overlaps.shape[2]:
                     opened[j] = True
                     j += way
-    return spikes[alive], opened[alive], n_changed
+    return spikes[alive], opened[alive]
 
 
 @compiled
@@ -394,7 +393,7 @@ def compare(residual, tables, spikes, with_rivals):
         for unit in range(n_units if with_rivals else 0):
             if unit != spike.unit:
                 other = _best(residual, tables, first, last, unit)
-                if other.unit >= 0 and other.gain > rival_gain[i]:
+                if other.gain > rival_gain[i]:
                     rival[i], rival_gain[i] = unit, other.gain
         _put(residual, tables, spike, 1)
     return gain, rival, rival_gain
