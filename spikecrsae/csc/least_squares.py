@@ -1,11 +1,9 @@
-"""Least squares on a known support: all templates for given codes (M-step), all amplitudes for given spikes."""
+"""Least squares for given codes: all templates at once (M-step), the residual, and what it is under each spike."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
-from scipy.sparse.linalg import spsolve
 
 from spikecrsae.system.compiled import compiled
 
@@ -62,45 +60,26 @@ def code_statistics(
     return lags, target
 
 
-def fit_amplitudes(
-    correlation_at_events: np.ndarray,
-    gram: np.ndarray,
-    unit: np.ndarray,
-    sample: np.ndarray,
-    precision: np.ndarray | None = None,
-) -> np.ndarray:
-    """Joint amplitudes (n,) of spikes at known places, without penalty: overlaps share the signal by least squares.
-
-    correlation_at_events (n,): <signal, template> of each event; gram: csc.operator.gram of the templates; events
-    sorted by sample. precision (n,): with it, the amplitudes' prior is N(1, 1 / precision) (ridge around 1).
-    """
-    if not len(sample):
-        return np.zeros(0)
-    rows, columns, values = _overlaps(gram, unit, sample)
-    system = sparse.csc_matrix((values, (rows, columns)), shape=(len(sample), len(sample)))
-    target = np.asarray(correlation_at_events, np.float64)
-    extra = np.full(len(sample), 1e-9) if precision is None else np.asarray(precision, np.float64)
-    return np.atleast_1d(spsolve(system + sparse.diags(extra, format="csc"), target + (0 if precision is None else extra)))
+def code_correlations(unit: np.ndarray, sample: np.ndarray, amplitude: np.ndarray, n_units: int, n_times: int) -> np.ndarray:
+    """The lags of `code_statistics` without compiled code: sums over pairs of events that are so many apart in their order."""
+    shape = n_units, n_units, 2 * n_times - 1
+    lags = np.zeros(np.prod(shape))
+    for apart in range(most_within(sample, n_times)):
+        first, second = np.arange(len(sample) - apart), np.arange(apart, len(sample))
+        distance = sample[second] - sample[first]
+        near = distance < n_times
+        first, second, distance = first[near], second[near], distance[near]
+        product = amplitude[first] * amplitude[second]
+        for one, other, by in ((first, second, distance), (second, first, -distance))[: 2 if apart else 1]:
+            place = np.ravel_multi_index((unit[one], unit[other], n_times - 1 + by), shape)
+            lags += np.bincount(place, product, len(lags))
+    return lags.reshape(shape)
 
 
-@compiled
-def _overlaps(gram: np.ndarray, unit: np.ndarray, sample: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    centre = (gram.shape[2] - 1) // 2
-    rows, columns, values = [0], [0], [0.0]
-    for i in range(len(sample)):
-        for j in range(i, len(sample)):
-            distance = sample[j] - sample[i]
-            if distance > centre:
-                break
-            value = gram[unit[i], unit[j], centre - distance]
-            rows.append(i)
-            columns.append(j)
-            values.append(value)
-            if j != i:
-                rows.append(j)
-                columns.append(i)
-                values.append(value)
-    return np.array(rows[1:]), np.array(columns[1:]), np.array(values[1:])
+def most_within(sample: np.ndarray, length: int) -> int:
+    """The most events (ascending samples) that lie within less than `length` samples; 0 without any."""
+    ends = np.searchsorted(sample, sample + length)
+    return int((ends - np.arange(len(sample))).max(initial=0))
 
 
 @compiled

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from spikecrsae.csc.coordinate import encode
 from spikecrsae.csc.least_squares import code_statistics, misfits, subtract_within
 from spikecrsae.csc.operator import BlockSpectra, energy_in_span
-from spikecrsae.csc.pursuit import Effort, Tables, pursue
+from spikecrsae.csc.pursuit import L1, TOLERANCE, Effort, Tables, pursue
 from spikecrsae.csc.stretches import above_any, cuts
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.system.threads import in_threads
@@ -20,9 +21,12 @@ _CORRELATED = 1 << 19
 
 
 class NumbaBackend:
-    """Works on all cores. Signals are (n_channels, n_samples)."""
+    """Works on all cores. Signals are (n_channels, n_samples). tolerance: of the convex encoder, see csc.coordinate."""
 
     name = "numba"
+
+    def __init__(self, tolerance: float = TOLERANCE) -> None:
+        self.tolerance = tolerance
 
     def seen(self, signal: np.ndarray, n_times: int, keep: bool = False) -> BlockSpectra:
         """A signal made ready for correlations with templates of n_times samples; keep: for many of them."""
@@ -42,18 +46,18 @@ class NumbaBackend:
 
     def pursue_correlation(
         self, signal: np.ndarray, correlation: np.ndarray, tables: Tables, enough: np.ndarray, gap: int,
-        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray],
+        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None = None,
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal whose correlation is known; see `pursue`."""
         bounds = cuts(correlation, enough, gap, _PIECE)
-        return Spikes.joined(self._pieces(signal, correlation, 0, bounds, tables, effort, doubtful))
+        return Spikes.joined(self._pieces(signal, correlation, 0, bounds, tables, effort, doubtful, l1))
 
     def pursue(
         self, seen: BlockSpectra, templates: np.ndarray, tables: Tables, enough: np.ndarray, gap: int,
-        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray],
+        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None = None,
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal: csc.pursuit in pieces between which, over `gap` positions, no correlation is `enough`
-        (n_units,). doubtful: of the signal of a piece and its spikes, see csc.pursuit.refine."""
+        (n_units,). doubtful: of the signal of a piece and its spikes, see csc.pursuit.refine. l1: see csc.pursuit.pursue."""
         found, first, correlation = [], 0, np.zeros((len(templates), 0), seen.dtype)
         # the correlation with all templates takes more memory than the signal: not of everything at once, if quiet places part it
         for start, stop in seen.parts(_CORRELATED):
@@ -61,13 +65,13 @@ class NumbaBackend:
             bounds = cuts(correlation, enough, gap, _PIECE)
             if stop < seen.n_blocks:
                 bounds = bounds[:-1]  # the last piece goes on in the next part
-            found += self._pieces(seen.signal, correlation, first, bounds, tables, effort, doubtful)
+            found += self._pieces(seen.signal, correlation, first, bounds, tables, effort, doubtful, l1)
             first, correlation = first + bounds[-1], correlation[:, bounds[-1] :].copy()
         return Spikes.joined(found)
 
     def _pieces(
         self, signal: np.ndarray, correlation: np.ndarray, first: int, bounds: np.ndarray, tables: Tables,
-        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray],
+        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None,
     ) -> list[Spikes]:  # fmt: skip
         """Spikes between the bounds, which like the correlation count from position `first` of the signal."""
         n_more = tables.overlaps.shape[2] // 2
@@ -75,10 +79,8 @@ class NumbaBackend:
         def piece(part: slice) -> Spikes:
             low, high = bounds[part.start], bounds[part.stop]
             here = signal[:, first + low : first + high + n_more]
-            found = pursue(
-                np.ascontiguousarray(correlation[:, low:high]), tables, effort, lambda spikes: doubtful(here, spikes)
-            )
-            return found.later(first + low)
+            contiguous = np.ascontiguousarray(correlation[:, low:high])
+            return pursue(contiguous, tables, effort, lambda spikes: doubtful(here, spikes), l1).later(first + low)
 
         return in_threads(piece, len(bounds) - 1, 1)
 
@@ -100,7 +102,23 @@ class NumbaBackend:
 
     misfits = staticmethod(misfits)
     code_statistics = staticmethod(code_statistics)
-    energy_in_span = staticmethod(energy_in_span)
+
+    def energy_in_span(self, signal: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+        """Energy (n_samples,) of a signal in the span of orthonormal shapes (n_shapes, n_times), see csc.operator."""
+        return np.concatenate([np.zeros(0, np.float32), *energy_in_span(signal, shapes)])
+
+    def l1_codes(
+        self,
+        windows: np.ndarray,
+        atoms: np.ndarray,
+        bias: float | np.ndarray,
+        one_sided: bool,
+        start: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Codes (n_windows, n_units, n_positions) of the convex encoder, coordinate descent, in the dtype of the windows
+        (n_windows, n_channels, n_samples); atoms (n_units, n_channels, n_times) of unit norm; bias: lambda sigma^2, one value or
+        (n_units,); start: codes of a warm start."""
+        return encode(windows, atoms, bias, one_sided, self.tolerance, start)
 
 
 NUMBA = NumbaBackend()

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from spikecrsae.csc.coordinate import encode_correlation
 from spikecrsae.csc.local_search import Residual, compare, improve, search
 from spikecrsae.csc.shrinkage import SpikeShrinkage
 from spikecrsae.csc.subsample import interpolator
@@ -21,6 +23,8 @@ from spikecrsae.data.spikes import Spikes
 
 #: Units are rivals if their templates' cosine similarity at the best lag exceeds this value.
 _RIVAL_SIMILARITY = 0.6
+#: The convex problem of an L1 is solved until no optimality condition is violated by more, in units of the noise.
+TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,16 @@ class Effort:
 
 #: Of the last encoding of a recording.
 FULL = Effort()
+
+
+class L1(NamedTuple):
+    """The prior of the convex encoder, whose support is where the pursuit may place spikes.
+
+    bias (n_units,): lambda sigma^2 for templates of unit norm, in units of the noise. one_sided: codes are not negative.
+    """
+
+    bias: np.ndarray
+    one_sided: bool
 
 
 class Tables(NamedTuple):
@@ -58,7 +72,7 @@ class Tables(NamedTuple):
         shrinkage: Callable[[np.ndarray], SpikeShrinkage],
         refractory: int,
         shifts: np.ndarray,
-        dtype=np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> Tables:
         """overlaps, refractory and shifts as kept; shrinkage: of templates with these energies. dtype: that of the
         correlation."""
@@ -76,20 +90,50 @@ class Tables(NamedTuple):
             shifts,
         )
 
+    def gram(self) -> np.ndarray:
+        """csc.operator.gram of the templates themselves, (n_units, n_units, 2 n_times - 1) float64, in units of the noise, read
+        between the copies with the smallest shifts."""
+        n_units, n_shifts = len(self.overlaps), len(self.shifts)
+        copies = self.overlaps.reshape(n_units, n_units, n_shifts, -1)
+        # cubic interpolation halfway; the shifts lie evenly around 0
+        halfway = [0.5, 0.5] if n_shifts == 2 else [-1 / 16, 9 / 16, 9 / 16, -1 / 16]
+        weights = [1.0] if n_shifts % 2 else halfway
+        first = (n_shifts - len(weights)) // 2
+        lags = np.tensordot(copies[:, :, first : first + len(weights)], weights, axes=(2, 0))
+        return 0.5 * (lags + lags.transpose(1, 0, 2)[:, :, ::-1])
+
 
 def pursue(
     correlation: np.ndarray,
     tables: Tables,
     effort: Effort = FULL,
     doubtful: Callable[[Spikes], np.ndarray] | None = None,
+    l1: L1 | None = None,
 ) -> Spikes:
     """The spikes of one stretch.
 
     correlation (n_units, n_positions): of the whitened signal with the templates at full scale; it is changed into that of
-    the residual. doubtful: see `refine`.
+    the residual. doubtful: see `refine`. l1: the pursuit places spikes only where this convex encoder finds any.
     """
-    residual = Residual(correlation, np.zeros(correlation.shape, np.uint8))
-    return refine(residual, tables, search(residual, tables), effort, doubtful)
+    if l1 is None:
+        silent = np.zeros(correlation.shape, np.uint8)
+    else:
+        codes = encode_correlation(correlation, tables.gram(), l1.bias, l1.one_sided, TOLERANCE)
+        silent = outside_support(codes)
+    residual = Residual(correlation, silent.copy())
+    found = search(residual, tables)
+    # the local search is free to leave the support
+    np.subtract(residual.blocked, silent, out=residual.blocked)
+    return refine(residual, tables, found, effort, doubtful)
+
+
+def outside_support(codes: np.ndarray) -> np.ndarray:
+    """1 (uint8) where neither a code (n_units, n_positions) nor its neighbour on either side is above 0, 0 elsewhere."""
+    above = codes > 0
+    near = above.copy()
+    near[:, 1:] |= above[:, :-1]
+    near[:, :-1] |= above[:, 1:]
+    return (~near).astype(np.uint8)
 
 
 def refine(
@@ -112,8 +156,8 @@ def refine(
         if sweep == 0 and doubtful is not None:
             none = np.full(len(found), -1), np.zeros(len(found))
             open_ = doubtful(_spikes(found, shifts, found["gain"], *none))
-        found, open_, n_changed = improve(residual, tables, found, open_, sweep == 0)
-        if not n_changed:
+        found, open_ = improve(residual, tables, found, open_, sweep == 0)
+        if not open_.any():
             break
     found = found[np.lexsort((found["unit"], found["position"]))]
     return _spikes(found, shifts, *compare(residual, tables, found, effort.with_rivals))
