@@ -17,7 +17,7 @@ from spikecrsae.crsae.priors import PRIORS, Prior
 from spikecrsae.csc.backends import Backend
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.csc.numba_backend import NUMBA
-from spikecrsae.csc.operator import BlockSpectra, gram
+from spikecrsae.csc.operator import gram
 from spikecrsae.csc.pursuit import FULL, Effort, Tables
 from spikecrsae.csc.shrinkage import SpikeShrinkage
 from spikecrsae.csc.subsample import SINC_REACH, shift_in_time
@@ -136,7 +136,7 @@ class CRsAE:
             support=np.concatenate([self.support, np.ones(templates.shape[:2], bool)]),
         )
 
-    def seen(self, signal: np.ndarray) -> BlockSpectra:
+    def seen(self, signal: np.ndarray) -> Any:
         """A signal (n_channels, n_samples) made ready for encoding it many times."""
         return self.backend.seen(signal, self.n_times, keep=True)
 
@@ -150,7 +150,7 @@ class CRsAE:
         """Templates whose correlation with a signal is in units of the noise."""
         return self.templates if self.sigma == 1 else self.templates / self.sigma**2
 
-    def encode(self, signal: np.ndarray | BlockSpectra | View, effort: Effort = FULL) -> Spikes:
+    def encode(self, signal: np.ndarray | View | Any, effort: Effort = FULL) -> Spikes:
         """The codes of a signal (n_channels, n_samples) as spikes; samples are first samples of the templates.
 
         Signals that are encoded several times can be given as `seen` or `view` makes them ready.
@@ -161,9 +161,8 @@ class CRsAE:
         effort = effort if self.local_search else replace(effort, n_sweeps=0)
         how = enough, gap, effort, self._doubtful
         if isinstance(signal, View):
-            tables = Tables.of(
-                signal.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), signal.correlation.dtype
-            )
+            dtype = np.result_type(signal.signal.dtype, np.float32)
+            tables = Tables.of(signal.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), dtype)
             return self.backend.pursue_correlation(signal.signal, signal.correlation, tables, *how)
         seen = self.backend.seen(signal, self.n_times) if isinstance(signal, np.ndarray) else signal
         tables = Tables.of(self.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), seen.dtype)
@@ -246,12 +245,12 @@ class CRsAE:
 
 @dataclass(frozen=True)
 class View:
-    """A signal as templates see it: signal (n_channels, n_samples), correlation (n_units, n_positions) with every template, and
-    overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted copies. It is used up by
+    """A signal as templates see it: signal (n_channels, n_samples), correlation (n_units, n_positions) with every template, an
+    array on the backend's device, and overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted copies. It is used up by
     encoding."""
 
     signal: np.ndarray
-    correlation: np.ndarray
+    correlation: Any
     overlaps: np.ndarray
 
     def select(self, units: Sequence[int] | np.ndarray) -> View:
