@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import special
+from scipy.ndimage import maximum_filter1d
 
-from spikecrsae.csc.operator import energy_in_span
-from spikecrsae.system.compiled import compiled
+from spikecrsae.csc.backends import Backend
+from spikecrsae.csc.numba_backend import NUMBA
 from spikecrsae.system.threads import in_threads
 
 
@@ -18,12 +19,22 @@ class SpikeSubspace:
 
     The energy of the whitened signal in that span is the detection statistic. In noise alone it is chi-square with
     n_shapes * n_channels degrees of freedom; a spike of whitened norm r adds r^2, however it is spread over the channels.
+    backend: what computes it.
     """
 
     shapes: np.ndarray
+    backend: Backend = NUMBA
 
     @classmethod
-    def learn(cls, signal: np.ndarray, threshold: float, length: int, dead_time: int, n_shapes: int = 3) -> SpikeSubspace:
+    def learn(
+        cls,
+        signal: np.ndarray,
+        threshold: float,
+        length: int,
+        dead_time: int,
+        n_shapes: int = 3,
+        backend: Backend = NUMBA,
+    ) -> SpikeSubspace:
         """Learn from whitened signal (n_channels, n_samples): the leading singular vectors of its events above `threshold` on their
         peak channels, every event counting alike.
 
@@ -37,15 +48,15 @@ class SpikeSubspace:
             modes = np.stack(
                 [np.hanning(length + 2)[1:-1] * np.cos(np.pi * (j + 1) * time / length) for j in range(n_shapes)]
             )
-            return cls(np.linalg.qr(modes.T)[0].T)
+            return cls(np.linalg.qr(modes.T)[0].T, backend)
         channel = np.abs(signal[:, peaks]).argmax(axis=0)
         snippets = signal[channel[:, None], peaks[:, None] + np.arange(length) - length // 2].astype(np.float64)
         snippets /= np.linalg.norm(snippets, axis=1, keepdims=True)
-        return cls(np.linalg.svd(snippets, full_matrices=False)[2][:n_shapes])
+        return cls(np.linalg.svd(snippets, full_matrices=False)[2][:n_shapes], backend)
 
     def statistic(self, signal: np.ndarray) -> np.ndarray:
         """Energy (n_samples,) of whitened signal (n_channels, n_samples) in the span, each sample the window's centre."""
-        return np.concatenate(list(energy_in_span(np.ascontiguousarray(signal, np.float32), self.shapes.astype(np.float32))))
+        return self.backend.energy_in_span(np.ascontiguousarray(signal, np.float32), self.shapes.astype(np.float32))
 
     def detect(self, signal: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
@@ -54,21 +65,13 @@ class SpikeSubspace:
         return _peaks(self.statistic(signal), level, dead_time)
 
 
-@compiled
 def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
     """Samples above threshold that are the largest within dead_time each way; the first of equal neighbours."""
-    peaks = [0]
-    sample = 0
-    while sample < len(height):
-        value = height[sample]
-        largest = value > threshold
-        if largest:
-            for other in range(max(0, sample - dead_time), min(len(height), sample + dead_time + 1)):
-                if height[other] > value:
-                    largest = False
-                    break
-        if largest:
+    largest = maximum_filter1d(height, 2 * dead_time + 1, mode="nearest") if len(height) else height
+    candidates = np.flatnonzero((height == largest) & (height > threshold))
+    # two candidates within the dead time are equal
+    peaks: list[int] = []
+    for sample in candidates.tolist():
+        if not peaks or sample - peaks[-1] > dead_time:
             peaks.append(sample)
-            sample += dead_time
-        sample += 1
-    return np.array(peaks[1:], dtype=np.int64)
+    return np.array(peaks, dtype=np.int64)

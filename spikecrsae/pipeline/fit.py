@@ -136,7 +136,7 @@ def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) ->
     )
     observer.start("initialise")
     length = max(4, ms_to_samples(SHAPE_MS, fs))
-    subspace = SpikeSubspace.learn(signal, settings.threshold, length, settings.dead_time)
+    subspace = SpikeSubspace.learn(signal, settings.threshold, length, settings.dead_time, backend=run.backend)
     events, templates, members = first_templates(signal, subspace, window, initial, settings.dead_time, seed)
     first = CRsAE(
         templates,
