@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spikecrsae.csc import coordinate
-from spikecrsae.csc.coordinate import coordinate_descent, encode
-from spikecrsae.csc.fista import fista
+from spikecrsae.csc.coordinate import coordinate_descent, encode, encode_correlation
+from spikecrsae.csc.fista import fista, fista_of_correlation
 from spikecrsae.csc.objective import kkt_violation, objective
 from spikecrsae.csc.operator import correlate, gram, synthesis
 from spikecrsae.csc.step_size import lipschitz_bound
@@ -58,15 +58,15 @@ def problem(
     return clean + 0.5 * rng.standard_normal(clean.shape), atoms
 
 
-def violation(signal: np.ndarray, codes: np.ndarray, atoms: np.ndarray, one_sided: bool) -> float:
+def violation(signal: np.ndarray, codes: np.ndarray, atoms: np.ndarray, one_sided: bool, lam=LAM) -> float:
     """The largest in all windows, computed in float64."""
     tensors = (torch.from_numpy(np.asarray(array, np.float64)) for array in (signal, codes, atoms))
-    return float(kkt_violation(*tensors, LAM, SIGMA, one_sided).max())
+    return float(kkt_violation(*tensors, lam, SIGMA, one_sided).max())
 
 
-def value(signal: np.ndarray, codes: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+def value(signal: np.ndarray, codes: np.ndarray, atoms: np.ndarray, lam=LAM) -> np.ndarray:
     tensors = (torch.from_numpy(np.asarray(array, np.float64)) for array in (signal, codes, atoms))
-    return objective(*tensors, LAM, SIGMA).numpy()
+    return objective(*tensors, lam, SIGMA).numpy()
 
 
 @pytest.mark.slow
@@ -101,6 +101,44 @@ def test_with_correlations_from_outside_and_from_any_start_it_is_the_same_optimu
         np.testing.assert_allclose(value(signal, codes, atoms), value(signal, cold, atoms), rtol=1e-9)
     again = coordinate_descent(correlation, lags, BIAS, p["one_sided"], 10 * TIGHT, cold)
     np.testing.assert_array_equal(again, cold)
+
+
+@given(problems)
+@settings(max_examples=20, deadline=None)
+def test_every_unit_may_have_a_bias_of_its_own(p):
+    signal, atoms = problem(**p)
+    bias = np.random.default_rng(p["seed"]).uniform(0.5, 3, p["n_units"])
+    lam = torch.from_numpy(bias / SIGMA**2)[:, None]
+    codes = encode(signal, atoms, bias, p["one_sided"], TIGHT)
+    assert violation(signal, codes, atoms, p["one_sided"], lam) < 1e-6
+    from_outside = coordinate_descent(correlate(signal, atoms), gram(atoms), bias, p["one_sided"], TIGHT)
+    np.testing.assert_allclose(value(signal, from_outside, atoms, lam), value(signal, codes, atoms, lam), rtol=1e-9)
+    same = encode(signal, atoms, np.full(p["n_units"], BIAS), p["one_sided"], TIGHT)
+    np.testing.assert_array_equal(same, encode(signal, atoms, BIAS, p["one_sided"], TIGHT))
+
+
+@given(problems)
+@settings(max_examples=20, deadline=None)
+def test_the_correlation_and_the_gram_function_of_templates_of_any_norm_are_enough(p):
+    signal, atoms = problem(**p)
+    norms = np.random.default_rng(p["seed"]).uniform(0.5, 30, p["n_units"])
+    bias = np.random.default_rng(p["seed"]).uniform(0.5, 3, p["n_units"])
+    templates = norms[:, None, None] * atoms
+    codes = encode_correlation(correlate(signal, templates)[0], gram(templates), bias, p["one_sided"], TIGHT)
+    lam = torch.from_numpy(bias / SIGMA**2)[:, None]
+    assert violation(signal[:1], codes[None], atoms, p["one_sided"], lam) < 1e-6
+
+
+@given(problems)
+@settings(max_examples=20, deadline=None)
+def test_fista_on_the_correlation_takes_the_same_steps_as_on_the_signal(p):
+    signal, atoms = problem(**p)
+    bias = torch.from_numpy(np.random.default_rng(p["seed"]).uniform(0.5, 3, (p["n_units"], 1)))
+    bound = lipschitz_bound(atoms)
+    on_signal = fista(torch.from_numpy(signal), torch.from_numpy(atoms), bias / SIGMA**2, SIGMA, bound, 30, p["one_sided"])
+    correlation, lags = torch.from_numpy(correlate(signal, atoms)), torch.from_numpy(gram(atoms))
+    on_correlation = fista_of_correlation(correlation, lags, bias, bound, 30, p["one_sided"])
+    np.testing.assert_allclose(on_correlation.numpy(), on_signal.numpy(), atol=1e-9)
 
 
 @given(problems, st.sampled_from([1.0, 0.1, 0.01, 0.0]))

@@ -12,16 +12,19 @@ from helpers.dense_code import dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import SpikeSlab
 from spikecrsae.csc.coordinate import coordinate_descent
 from spikecrsae.csc.fista import fista
-from spikecrsae.csc.least_squares import fit_amplitudes, fit_templates, subtract
+from spikecrsae.csc.least_squares import code_statistics, fit_templates, subtract
 from spikecrsae.csc.objective import kkt_violation, objective
 from spikecrsae.csc.operator import BlockSpectra, analysis, correlate, gram, synthesis
-from spikecrsae.csc.pursuit import Spikes, SpikeSlab, Tables, pursue, shift_in_time
+from spikecrsae.csc.pursuit import Effort, Tables, pursue
 from spikecrsae.csc.shrinkage import shrink
-from spikecrsae.csc.step_size import lipschitz_bound
-from spikecrsae.curate.evidence import log_posterior as joint_log_posterior
+from spikecrsae.csc.step_size import lipschitz_bound, lipschitz_of_gram
+from spikecrsae.csc.subsample import shift_in_time
 from spikecrsae.data.sparse_code import SparseCode
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.errors import UsageError
 from spikecrsae.system.threads import in_threads
 
@@ -106,6 +109,7 @@ def test_the_bound_is_never_below_the_largest_eigenvalue(seed, shape, grid):
     assert bound >= largest * (1 - 1e-12)
     if grid is None:
         assert bound <= 1.05 * lipschitz_bound(atoms, 4096)
+        assert lipschitz_of_gram(gram(atoms)) == pytest.approx(bound, rel=1e-9)
 
 
 def test_a_grid_too_coarse_for_a_bound_is_refused():
@@ -157,6 +161,19 @@ def signal_of(code: SparseCode, templates: np.ndarray) -> np.ndarray:
     return signal
 
 
+def fitted(signal: np.ndarray, code: SparseCode, n_times: int, **options) -> np.ndarray:
+    """fit_templates of a signal (n_channels, n_samples) and its code."""
+    statistics = code_statistics(
+        signal,
+        code.unit.astype(np.int64),
+        code.sample.astype(np.int64),
+        code.amplitude.astype(np.float64),
+        code.n_units,
+        n_times,
+    )
+    return fit_templates(*statistics, **options)
+
+
 @given(seeds, shapes)
 @settings(max_examples=15, deadline=None)
 def test_templates_come_back_exactly_from_noiseless_overlaps(seed, shape):
@@ -165,13 +182,13 @@ def test_templates_come_back_exactly_from_noiseless_overlaps(seed, shape):
     code = overlapping_events(rng, shape[0], 300, 500)
     expected = synthesis(torch.from_numpy(dense(code)[None].astype(np.float64)), torch.from_numpy(templates))[0].numpy()
     np.testing.assert_allclose(signal_of(code, templates), expected, atol=1e-10)
-    np.testing.assert_allclose(fit_templates(expected, code, shape[2], ridge=1e-13), templates, atol=1e-6)
+    np.testing.assert_allclose(fitted(expected, code, shape[2], ridge=1e-13), templates, atol=1e-6)
 
 
 def test_a_unit_without_events_gets_a_zero_template():
     rng = np.random.default_rng(0)
     code = SparseCode.build([0, 0], [3, 30], [1.0, 2.0], 2, 50)
-    templates = fit_templates(rng.standard_normal((2, 56)), code, 7)
+    templates = fitted(rng.standard_normal((2, 56)), code, 7)
     assert templates[0].any() and not templates[1].any()
 
 
@@ -183,8 +200,8 @@ def test_what_two_units_that_always_come_together_share_stays_with_the_one_that_
     unit, sample = np.tile([0, 1], 100), np.stack([first, first + 8], axis=1).ravel()
     code = SparseCode.build(unit, sample, np.ones(200), 2, 6200)
     signal = signal_of(code, templates) + rng.standard_normal((3, 6219))
-    alone = fit_templates(signal, code, 20)
-    kept = fit_templates(signal, code, 20, before=templates)
+    alone = fitted(signal, code, 20)
+    kept = fitted(signal, code, 20, before=templates)
     shared = (slice(None), slice(None), slice(8, 20))
     assert np.abs(kept - templates).max() < 0.5
     assert np.abs(alone[shared] - templates[shared]).max() > 1
@@ -197,24 +214,18 @@ def test_templates_of_before_count_as_a_part_of_the_events():
     rng = np.random.default_rng(2)
     before, now = rng.standard_normal((2, 1, 2, 7))
     code = SparseCode.build(np.zeros(3, int), [3, 20, 40], np.ones(3), 1, 60)
-    fitted = fit_templates(signal_of(code, now), code, 7, ridge=0.0, before=before, weight=2 / 3)
-    np.testing.assert_allclose(fitted, (3 * now + 2 * before) / 5, atol=1e-9)
+    found = fitted(signal_of(code, now), code, 7, ridge=0.0, before=before, weight=2 / 3)
+    np.testing.assert_allclose(found, (3 * now + 2 * before) / 5, atol=1e-9)
 
 
-@given(seeds, shapes, st.booleans())
-@settings(max_examples=15, deadline=None)
-def test_amplitudes_are_those_of_dense_least_squares(seed, shape, with_prior):
-    rng = np.random.default_rng(seed)
-    templates = random_atoms(rng, *shape)
-    code = overlapping_events(rng, shape[0], 12, 200)
-    signal = signal_of(code, templates) + 0.1 * rng.standard_normal((shape[1], 199 + shape[2]))
-    columns = dense_operator(templates, 200)[:, code.unit.astype(np.int64) * 200 + code.sample]
-    extra = np.full(12, 3.0 if with_prior else 1e-9)
-    target = columns.T @ signal.ravel() + (extra if with_prior else 0)
-    expected = np.linalg.solve(columns.T @ columns + np.diag(extra), target)
-    at_events = correlate(signal[None], templates)[0][code.unit, code.sample]
-    found = fit_amplitudes(at_events, gram(templates), code.unit, code.sample, extra if with_prior else None)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+def tables(templates: np.ndarray, spread: np.ndarray, penalty: np.ndarray, refractory: int) -> Tables:
+    """For spikes at whole samples."""
+    return Tables.of(gram(templates), SpikeSlab(spread, penalty).shrinkage, refractory, np.zeros(1), float)
+
+
+def slab(templates: np.ndarray, spread: float, penalty: float, refractory: int) -> CRsAE:
+    n_units = len(templates)
+    return CRsAE(templates, SpikeSlab(np.full(n_units, spread), np.full(n_units, penalty)), 1.0, refractory)
 
 
 def log_posterior(signal, templates, spread, penalty, unit, sample) -> float:
@@ -236,7 +247,7 @@ def test_the_gain_of_a_spike_is_the_difference_of_the_log_posterior():
     spread, penalty = np.array([0.1, 0.3]), np.array([6.0, 8.0])
     signal = rng.standard_normal((2, 60))
     signal[:, 20:29] += 1.2 * templates[1]
-    found = pursue(correlate(signal[None], templates)[0], Tables.of(gram(templates), spread, penalty, 5, np.zeros(1), float))
+    found = pursue(correlate(signal[None], templates)[0], tables(templates, spread, penalty, 5))
     assert list(found.unit) == [1] and list(found.sample) == [20]
     expected = log_posterior(signal, templates, spread, penalty, found.unit, found.sample)
     assert found.gain[0] == pytest.approx(expected, rel=1e-9)
@@ -258,7 +269,7 @@ def test_the_pursuit_finds_overlapping_spikes_and_keeps_the_refractory_period():
     code = SparseCode.build(unit, sample, np.ones(len(unit)), 3, 3000)
     signal = signal_of(code, templates)
     correlation = correlate(signal[None], templates)[0]
-    found = pursue(correlation, Tables.of(gram(templates), np.full(3, 0.05), np.full(3, 8.0), 10, np.zeros(1), float))
+    found = pursue(correlation, tables(templates, np.full(3, 0.05), np.full(3, 8.0), 10))
     np.testing.assert_array_equal(found.sample, code.sample)
     np.testing.assert_array_equal(found.unit, code.unit)
     # taken out and put back in turn, overlapping spikes share the signal as least squares would
@@ -278,8 +289,8 @@ def test_a_collision_that_looks_like_a_third_unit_is_two_spikes():
     signal[:, 100:130] += first
     signal[:, 102:132] += second
     signal[:, 300:330] += third
-    model = SpikeSlab(templates, np.full(3, 0.05), np.full(3, 8.0), 10)
-    greedy, improved = model.decode(signal, n_sweeps=0), model.decode(signal)
+    model = slab(templates, 0.05, 8.0, 10)
+    greedy, improved = model.encode(signal, Effort(n_sweeps=0)), model.encode(signal)
     assert greedy.unit[0] == 2
     assert list(zip(improved.unit, improved.sample, strict=True)) == [(0, 100), (1, 102), (2, 300)]
 
@@ -291,8 +302,8 @@ def test_improvement_never_lowers_the_log_posterior(seed):
     templates = rng.uniform(5, 20) * random_atoms(rng, 4, 2, 20)
     code = overlapping_events(rng, 4, 40, 600)
     signal = (signal_of(code, templates) + rng.standard_normal((2, 619))).astype(np.float32)
-    model = SpikeSlab(templates, np.full(4, 0.1), np.full(4, 7.0), 8)
-    before, after = (joint_log_posterior(signal, model, model.decode(signal, n_sweeps=n)) for n in (0, 4))
+    model = slab(templates, 0.1, 7.0, 8)
+    before, after = (model.log_posterior(signal, model.encode(signal, Effort(n_sweeps=n))) for n in (0, 4))
     assert after >= before - 0.5
 
 
@@ -300,11 +311,11 @@ def test_a_shift_below_one_sample_is_found():
     rng = np.random.default_rng(7)
     time = np.arange(40) - 15.0
     shape = np.exp(-0.5 * (time / 2.5) ** 2) - 0.5 * np.exp(-0.5 * ((time - 6) / 4) ** 2)
-    model = SpikeSlab(40 * shape[None, None] / np.linalg.norm(shape), np.full(1, 0.05), np.full(1, 8.0), 10)
+    model = slab(40 * shape[None, None] / np.linalg.norm(shape), 0.05, 8.0, 10)
     for shift in (-0.4, -0.1, 0.3):
         signal = 0.1 * rng.standard_normal((1, 300))
         signal[0, 100:140] += shift_in_time(model.templates[0, 0], shift)
-        found = model.decode(signal)
+        found = model.encode(signal)
         assert len(found) == 1
         assert found.sample[0] + found.shift[0] == pytest.approx(100 + shift, abs=0.1)
         assert model.residual(signal, found).std() < 0.2
@@ -312,7 +323,7 @@ def test_a_shift_below_one_sample_is_found():
 
 def test_the_residual_in_pieces_is_the_signal_less_every_spike_and_misfits_are_its_energy(monkeypatch):
     rng = np.random.default_rng(11)
-    model = SpikeSlab(20 * random_atoms(rng, 3, 2, 24), np.full(3, 0.1), np.full(3, 8.0), 10)
+    model = slab(20 * random_atoms(rng, 3, 2, 24), 0.1, 8.0, 10)
     n, n_samples = 400, 6000
     sample = np.sort(rng.integers(0, n_samples - 23, n))
     order = np.zeros(n)
@@ -322,7 +333,7 @@ def test_the_residual_in_pieces_is_the_signal_less_every_spike_and_misfits_are_i
     for unit, start, amplitude, shift in zip(spikes.unit, sample, spikes.amplitude, spikes.shift, strict=True):
         expected[:, start : start + 24] -= amplitude * shift_in_time(model.templates[unit], shift)
     for piece in (1 << 15, 100, 7):
-        monkeypatch.setattr("spikecrsae.csc.pursuit._PIECE", piece)
+        monkeypatch.setattr("spikecrsae.csc.numba_backend._PIECE", piece)
         np.testing.assert_allclose(model.residual(signal, spikes), expected, atol=1e-4)
     power = (model.templates**2).sum(axis=1)
     power /= power.max(axis=1, keepdims=True)
@@ -368,17 +379,17 @@ def test_a_signal_decoded_in_parts_has_the_spikes_of_the_whole(monkeypatch):
     time_ = np.arange(24) - 8
     shapes = [np.exp(-0.5 * (time_ / width) ** 2) * np.cos(time_ / (1.5 * width)) for width in (2, 3, 4)]
     templates = np.stack([np.outer(rng.normal(1, 0.5, 2), 8 * shape) for shape in shapes])
-    model = SpikeSlab(templates, np.full(3, 0.1), np.full(3, 6.0), 10)
+    model = slab(templates, 0.1, 6.0, 10)
     signal = rng.standard_normal((2, 40_000)).astype(np.float32)
     for start in [0, *range(9000, 15_000, 60), *rng.integers(0, 39_976, 150), 39_976]:
         signal[:, start : start + 24] += templates[rng.integers(3)]
-    monkeypatch.setattr("spikecrsae.csc.pursuit._PIECE", 700)
+    monkeypatch.setattr("spikecrsae.csc.numba_backend._PIECE", 700)
     for values in (signal, signal.astype(np.float64), BlockSpectra.of(signal, 24)):
-        monkeypatch.setattr("spikecrsae.csc.pursuit._CORRELATED", 1 << 19)
-        whole = model.decode(values)
+        monkeypatch.setattr("spikecrsae.csc.numba_backend._CORRELATED", 1 << 19)
+        whole = model.encode(values)
         assert len(whole) > 200
         for at_once in (1, 1500, 5000):
-            monkeypatch.setattr("spikecrsae.csc.pursuit._CORRELATED", at_once)
-            parts = model.decode(values)
+            monkeypatch.setattr("spikecrsae.csc.numba_backend._CORRELATED", at_once)
+            parts = model.encode(values)
             for name in ("unit", "sample", "amplitude", "shift", "gain", "rival"):
                 np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
