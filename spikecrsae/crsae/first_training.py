@@ -51,12 +51,12 @@ def train_first(
     trained = train(learned_from, relaxed, config, seed=seed, observer=Observer()).model
     candidates = [model, replace(model, templates=trained.templates)]
     apart = joined(learned_from, model.n_times)
-    before, after = (
-        posterior_by_window(c.maximise(apart, c.encode(apart, E_STEP)), held_out) for c in candidates
-    )
+    before, after = (posterior_by_window(c.maximise(apart, c.encode(apart, E_STEP)), held_out) for c in candidates)
     gain, error = float((after - before).mean()), float((after - before).std() / np.sqrt(len(held_out)))
     taken = gain > SURE * error
-    log.info("annealed l1: held-out log posterior %+.3g +- %.2g per window, %s", gain, error, "taken" if taken else "not taken")
+    log.info(
+        "annealed l1: held-out log posterior %+.3g +- %.2g per window, %s", gain, error, "taken" if taken else "not taken"
+    )
     return FirstTraining(candidates[taken], gain, error, taken)
 
 
@@ -91,6 +91,8 @@ def posterior_by_window(model: CRsAE, windows: np.ndarray) -> np.ndarray:
     signal = joined(windows, model.n_times)
     spikes = model.encode(signal, E_STEP)
     length = windows.shape[2] + model.n_times
-    energy = [(x**2).reshape(len(signal), len(windows), length).sum(axis=(0, 2)) for x in (signal, model.residual(signal, spikes))]
+    energy = [
+        (x**2).reshape(len(signal), len(windows), length).sum(axis=(0, 2)) for x in (signal, model.residual(signal, spikes))
+    ]
     prior = model.shrinkage.prior(spikes.unit, spikes.amplitude, model.energy)
     return 0.5 * (energy[0] - energy[1]) / model.sigma**2 + np.bincount(spikes.sample // length, prior, len(windows))

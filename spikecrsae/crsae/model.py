@@ -46,7 +46,7 @@ class CRsAE:
     sigma: float = 1.0
     refractory: int = 0
     n_shifts: int = 8
-    support: np.ndarray | None = None
+    support: np.ndarray = None  # type: ignore[assignment]
     local_search: bool = True
     backend: Backend = NUMBA
 
@@ -85,7 +85,8 @@ class CRsAE:
     @cached_property
     def energy(self) -> np.ndarray:
         """||h||^2 / sigma^2 per unit."""
-        return (self.templates.astype(np.float64) ** 2).sum(axis=(1, 2)) / self.sigma**2
+        energy: np.ndarray = (self.templates.astype(np.float64) ** 2).sum(axis=(1, 2)) / self.sigma**2
+        return energy
 
     @cached_property
     def shrinkage(self) -> SpikeShrinkage:
@@ -159,7 +160,7 @@ class CRsAE:
             return Spikes.none()
         enough, gap = _ACTIVE_SHARE * self.shrinkage.needed(), 3 * self.n_times + self.refractory
         effort = effort if self.local_search else replace(effort, n_sweeps=0)
-        how = enough, gap, effort, self._doubtful
+        how = enough, gap, effort, self._doubtful, self.prior.l1
         if isinstance(signal, View):
             dtype = np.result_type(signal.signal.dtype, np.float32)
             tables = Tables.of(signal.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), dtype)
@@ -228,19 +229,22 @@ class CRsAE:
         chi squared, of as many degrees as give its mean and variance, and its root nearly normal (Wilson and Hilferty 1931)."""
         n_channels = self.templates.shape[1]
         mean, variance = n_channels * self._power.sum(axis=1), 2 * n_channels * (self._power**2).sum(axis=1)
-        return np.cbrt(mean) * np.sqrt(variance) / (3 * np.maximum(mean, 1e-12))
+        deviation: np.ndarray = np.cbrt(mean) * np.sqrt(variance) / (3 * np.maximum(mean, 1e-12))
+        return deviation
 
     def _doubtful(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """Spikes (bool, n) that leave more in the signal than noise would on most of them."""
         weights = self._power
         expected = len(signal) * weights.sum(axis=1) + np.sqrt(2 * len(signal) * (weights**2).sum(axis=1))
-        return self.misfit(signal, spikes) > expected[spikes.unit]
+        doubtful: np.ndarray = self.misfit(signal, spikes) > expected[spikes.unit]
+        return doubtful
 
     @cached_property
     def _power(self) -> np.ndarray:
         """Power of the templates over time, relative to its peak (n_units, n_times)."""
-        power = (self.templates.astype(np.float64) ** 2).sum(axis=1)
-        return power / np.maximum(power.max(axis=1, keepdims=True), 1e-12)
+        power: np.ndarray = (self.templates.astype(np.float64) ** 2).sum(axis=1)
+        power /= np.maximum(power.max(axis=1, keepdims=True), 1e-12)
+        return power
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,5 @@ def learned_spread(amplitudes: np.ndarray, energy: float) -> float:
     return float(np.exp(_LOG_SPREADS[best] + np.clip(step, -1, 1) * (_LOG_SPREADS[1] - _LOG_SPREADS[0])))
 
 
-
 #: The priors by the names that infer.prior takes.
 PRIORS: dict[str, type[Prior]] = {prior.name: prior for prior in (SpikeSlab, Laplace)}

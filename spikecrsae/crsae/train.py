@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from spikecrsae.config import TrainConfig
 from spikecrsae.crsae.model import CRsAE
-from spikecrsae.crsae.priors import Laplace
+from spikecrsae.crsae.priors import Prior
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.errors import InputError
 from spikecrsae.progress import Observer
@@ -83,7 +84,7 @@ class Course:
 
     def __init__(self, model: CRsAE) -> None:
         self.model = model
-        self.rows: list[dict[str, np.ndarray]] = []
+        self.rows: list[dict[str, Any]] = []
         self.templates = [model.templates]
 
     def advance(self, model: CRsAE, objective: float) -> float:
@@ -113,11 +114,11 @@ def _anneal(windows: np.ndarray, model: CRsAE, config: TrainConfig, observer: Ob
     level = config.annealing * float(np.median(np.sqrt(model.energy)))
     every, codes = 1, None
     for epoch in range(config.epochs):
-        lowest = PURE * course.model.prior.lam
+        lowest = PURE * _bias(course.model)
         annealed = level <= lowest.min()
         here = windows if annealed else windows[::every]
         codes = codes if codes is not None and len(codes) == len(here) else None
-        moved, n_least, codes = _epoch(here, course, np.maximum(level, lowest), codes)
+        moved, n_least, codes = _epoch(here, course, np.maximum(level, lowest), codes, config.shrinkage == "one-sided")
         observer.advance()
         if moved < config.tolerance and annealed:
             break
@@ -128,23 +129,21 @@ def _anneal(windows: np.ndarray, model: CRsAE, config: TrainConfig, observer: Ob
 
 
 def _epoch(
-    windows: np.ndarray, course: Course, lam: np.ndarray, start: np.ndarray | None
+    windows: np.ndarray, course: Course, lam: np.ndarray, start: np.ndarray | None, one_sided: bool
 ) -> tuple[float, int, np.ndarray]:
     """One epoch on these windows with codes under the penalty lam (n_units,); by how much the model has moved, the fewest codes that any unit has, and the codes."""
     model = course.model
     norms = np.sqrt(model.energy) * model.sigma
     atoms = (model.templates / norms[:, None, None]).astype(np.float32)
     bias = lam * model.sigma
-    codes = model.backend.l1_codes(windows, atoms, bias, model.prior.l1.one_sided, start)
+    codes = model.backend.l1_codes(windows, atoms, bias, one_sided, start)
     n_windows, n_channels, n_samples = windows.shape
     joined = np.ascontiguousarray(windows.transpose(1, 0, 2)).reshape(n_channels, n_windows * n_samples)
     unit, sample, amplitude = _events(codes, n_samples)
     rest = model.backend.subtract(joined, atoms, unit, sample, amplitude)
     penalty = float((np.bincount(unit, np.abs(amplitude), model.n_units) * lam).sum()) / model.sigma
     objective = (float(np.vdot(rest, rest)) / (2 * model.sigma**2) + penalty) / n_windows
-    fitted = fit_templates(
-        *model.backend.code_statistics(joined, unit, sample, amplitude, model.n_units, model.n_times)
-    )
+    fitted = fit_templates(*model.backend.code_statistics(joined, unit, sample, amplitude, model.n_units, model.n_times))
     sigma = _quiet_sigma(joined, sample, model.n_times, model.sigma)
     fitted, grown = _normalised(fitted, unit, amplitude, atoms)
     scale = _scales(codes * grown[:, None].astype(np.float32), bias, norms, model.n_times)
@@ -154,7 +153,21 @@ def _epoch(
     return course.advance(after, objective), int(counts.min()), codes * grown[:, None].astype(np.float32)
 
 
-def _maximised(model, unit, sample, amplitude, bias, scale, n_positions) -> Laplace:
+def _bias(model: CRsAE) -> np.ndarray:
+    """The weight (n_units,) of the l1 penalty, in units of 1 / sigma."""
+    assert model.prior.l1 is not None
+    return model.prior.l1.bias
+
+
+def _maximised(
+    model: CRsAE,
+    unit: np.ndarray,
+    sample: np.ndarray,
+    amplitude: np.ndarray,
+    bias: np.ndarray,
+    scale: np.ndarray,
+    n_positions: int,
+) -> Prior:
     """The prior's M-step from l1 codes: codes of one unit within a quarter template are one spike, and the penalty took the
     bias from it."""
     units, sizes = [], []
@@ -244,4 +257,6 @@ def _check(windows: np.ndarray, model: CRsAE, config: TrainConfig) -> None:
             f"windows of {windows.shape[2]} samples are shorter than a template of {model.n_times}; use longer windows."
         )
     if config.method == "em" and model.prior.l1 is None:
-        raise InputError(f"annealed training needs the laplace prior, not {model.prior.name}; or give train.method = unrolled.")
+        raise InputError(
+            f"annealed training needs the laplace prior, not {model.prior.name}; or give train.method = unrolled."
+        )

@@ -16,7 +16,7 @@ from torch import nn
 from spikecrsae.config import TrainConfig
 from spikecrsae.crsae.em import E_STEP
 from spikecrsae.crsae.model import CRsAE
-from spikecrsae.crsae.priors import Laplace
+from spikecrsae.crsae.priors import FIRST_LAMBDA, Laplace
 from spikecrsae.crsae.train import ANNEALING_RATE, SETTLED_RATE, Course
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.operator import analysis, synthesis
@@ -71,7 +71,7 @@ class Unrolled(nn.Module):
         super().__init__()
         norms = np.linalg.norm(model.templates.reshape(model.n_units, -1), axis=1)
         self.atoms = nn.Parameter(torch.tensor(model.templates / norms[:, None, None], dtype=torch.float32))
-        self.lam = nn.Parameter(torch.tensor(model.prior.lam, dtype=torch.float32))
+        self.lam = nn.Parameter(torch.full((model.n_units,), FIRST_LAMBDA))
         self.sigma, self.n_iterations, self.one_sided = model.sigma, n_iterations, one_sided
 
     @property
@@ -222,19 +222,30 @@ class _SlabSteps(_Steps):
         window, position = np.divmod(spikes.sample, apart.shape[2])
         inside = position <= batch.shape[2] - model.n_times
         copy = model.copy_of(spikes)[inside]
-        where = tuple(torch.from_numpy(i[inside] if len(i) != inside.sum() else i).to(self.device) for i in (window, copy, position))
-        self.found.append((spikes.unit[inside], model.shrinkage.unshrunk(spikes.unit, spikes.amplitude, model.energy)[inside]))
+        where = tuple(
+            torch.from_numpy(i[inside] if len(i) != inside.sum() else i).to(self.device) for i in (window, copy, position)
+        )
+        self.found.append(
+            (spikes.unit[inside], model.shrinkage.unshrunk(spikes.unit, spikes.amplitude, model.energy)[inside])
+        )
         self.n_seen += len(batch)
         signal, amplitude = self._tensor(batch), torch.from_numpy(spikes.amplitude[inside]).float().to(self.device)
         copies = _shifted(self.atoms * torch.from_numpy(self.scale).float().to(self.device)[:, None, None], model.shifts())
-        reconstruction = synthesis(_placed(self._layer(signal, copies, where, amplitude, model), where, signal, copies), copies)
+        reconstruction = synthesis(
+            _placed(self._layer(signal, copies, where, amplitude, model), where, signal, copies), copies
+        )
         loss = reconstruction_loss(signal, reconstruction)
         self.atoms.grad = torch.autograd.grad(loss, self.atoms)[0]
         self._update(self.atoms)
         return float(loss.detach())
 
     def _layer(
-        self, signal: torch.Tensor, copies: torch.Tensor, where: tuple[torch.Tensor, ...], amplitude: torch.Tensor, model: CRsAE
+        self,
+        signal: torch.Tensor,
+        copies: torch.Tensor,
+        where: tuple[torch.Tensor, ...],
+        amplitude: torch.Tensor,
+        model: CRsAE,
     ) -> torch.Tensor:
         """The amplitudes (n_spikes,) after one more layer on the support: the slab's shrinkage of H^T (y - H x) + g x."""
         energy = copies.square().sum((1, 2))[where[1]] / model.sigma**2

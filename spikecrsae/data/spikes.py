@@ -29,7 +29,7 @@ class Spikes:
     def __len__(self) -> int:
         return len(self.sample)
 
-    def select(self, mask) -> Spikes:
+    def select(self, mask: np.ndarray | slice) -> Spikes:
         return Spikes(*(getattr(self, f.name)[mask] for f in fields(self)))
 
     def later(self, by: int) -> Spikes:
