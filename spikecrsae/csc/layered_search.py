@@ -16,8 +16,8 @@ from spikecrsae.csc.pursuit import Tables
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Possible spikes, each field (n,): see FOUND_DTYPE."""
+class Peaks:
+    """Peaks of correlations as possible spikes, each field (n,): see FOUND_DTYPE."""
 
     unit: torch.Tensor
     position: torch.Tensor
@@ -28,11 +28,11 @@ class Candidates:
     def __len__(self) -> int:
         return len(self.unit)
 
-    def select(self, which: torch.Tensor | slice) -> Candidates:
-        return Candidates(*(values[which] for values in vars(self).values()))
+    def select(self, which: torch.Tensor | slice) -> Peaks:
+        return Peaks(*(values[which] for values in vars(self).values()))
 
     @classmethod
-    def joined(cls, first: Candidates, second: Candidates) -> Candidates:
+    def joined(cls, first: Peaks, second: Peaks) -> Peaks:
         return cls(*(torch.cat(pair) for pair in zip(vars(first).values(), vars(second).values(), strict=True)))
 
     def rows(self) -> np.ndarray:
@@ -91,10 +91,10 @@ class LayeredSearch:
             found.append(taken.rows())
             stale = self._around(taken.position)
             kept = candidates.select(~stale[candidates.position])
-            candidates = Candidates.joined(kept, self._candidates(stale.nonzero()[:, 0]))
+            candidates = Peaks.joined(kept, self._candidates(stale.nonzero()[:, 0]))
         return np.concatenate(found) if found else np.zeros(0, FOUND_DTYPE)
 
-    def _candidates(self, at: torch.Tensor) -> Candidates:
+    def _candidates(self, at: torch.Tensor) -> Peaks:
         """Of every unit, the peaks in time of its correlation at these positions (n,) whose gain is above 0."""
         last, here = self.n_positions - 1, at + self.touched
         b = self._correlation[:, here]
@@ -114,7 +114,7 @@ class LayeredSearch:
         top, step = self._highest(unit, position, vertex)
         score, total = top + self.pull[unit], self.total[unit]
         gain = 0.5 * score**2 / total + self.offset[unit]
-        found = Candidates(unit, position, step, score / total, gain)
+        found = Peaks(unit, position, step, score / total, gain)
         return found.select(gain > 0)
 
     def _highest(
@@ -130,7 +130,7 @@ class LayeredSearch:
         top, which = values.gather(1, steps).max(1)
         return top, steps.gather(1, which[:, None])[:, 0]
 
-    def _largest(self, candidates: Candidates) -> torch.Tensor:
+    def _largest(self, candidates: Peaks) -> torch.Tensor:
         """Which candidates (bool, n) have the largest gain within reach; of equal ones the earliest, then the lowest unit."""
         position, gain = candidates.position, candidates.gain
         best = gain.new_full((self.n_positions,), -torch.inf).scatter_reduce(0, position, gain, "amax")
@@ -142,7 +142,7 @@ class LayeredSearch:
         lowest = unit.new_full((self.n_positions,), len(self.overlaps)).scatter_reduce(0, position, unit, "amin")
         return is_largest & (unit == lowest[position])
 
-    def _put(self, spikes: Candidates) -> None:
+    def _put(self, spikes: Peaks) -> None:
         """Subtract spikes of one layer, in order of position, from the correlation, and block their units around them."""
         device = spikes.unit.device
         near = torch.arange(-self.centre, self.centre + 1, device=device) + self.touched

@@ -1,0 +1,382 @@
+"""The torch backend against the numba one: the same correlations, spikes, statistics and codes."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pkgutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import spikecrsae.csc
+import spikecrsae.detect
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import SpikeSlab
+from spikecrsae.csc import layered_search, local_search, numba_backend, torch_backend
+from spikecrsae.csc.coordinate import encode_correlation
+from spikecrsae.csc.layered_search import LayeredSearch
+from spikecrsae.csc.numba_backend import NUMBA
+from spikecrsae.csc.objective import kkt_violation, objective
+from spikecrsae.csc.operator import gram
+from spikecrsae.csc.pursuit import L1, Effort, Tables, outside_support
+from spikecrsae.csc.torch_backend import TorchBackend
+from spikecrsae.data.spikes import Spikes
+
+TORCH = TorchBackend("cpu")
+seeds = st.integers(0, 10_000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The convolutions are too short here for several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def random_templates(rng: np.random.Generator, n_units: int, n_channels: int, n_times: int) -> np.ndarray:
+    """Templates (n_units, n_channels, n_times) of norms 8 to 20; the last one is much like the first."""
+    t = np.arange(n_times) - n_times / 3
+    templates = np.empty((n_units, n_channels, n_times))
+    for unit in range(n_units):
+        trough = np.exp(-0.5 * (t / rng.uniform(2.5, 4)) ** 2)
+        shape = trough - rng.uniform(0.2, 0.6) * np.exp(-0.5 * ((t - rng.uniform(5, 9)) / rng.uniform(4, 7)) ** 2)
+        templates[unit] = np.outer(rng.standard_normal(n_channels), shape)
+    templates[-1] = templates[0] + 0.3 * templates[-1]
+    return templates * (rng.uniform(8, 20, n_units) / np.linalg.norm(templates, axis=(1, 2)))[:, None, None]
+
+
+def world(seed: int, rate: float = 0.02, n_samples: int = 6000, dtype=np.float32) -> tuple[CRsAE, np.ndarray]:
+    """A model on the numba backend, and noise with spikes of its templates, many of which overlap."""
+    rng = np.random.default_rng(seed)
+    n_units, n_channels, n_times = rng.integers(2, 6), rng.integers(1, 5), rng.integers(20, 41)
+    templates = random_templates(rng, n_units, n_channels, n_times)
+    prior = SpikeSlab(rng.uniform(0.05, 0.2, n_units), rng.uniform(5, 9, n_units))
+    model = CRsAE(templates, prior, 1.0, int(rng.choice([0, 10, 70])), int(rng.choice([1, 8])))
+    signal = rng.standard_normal((n_channels, n_samples))
+    for start in rng.integers(0, n_samples - n_times, int(rate * n_samples)):
+        signal[:, start : start + n_times] += rng.normal(1, 0.1) * templates[rng.integers(n_units)]
+    return model, signal.astype(dtype)
+
+
+def on_torch(model: CRsAE, backend: TorchBackend = TORCH) -> CRsAE:
+    return replace(model, backend=backend)
+
+
+def n_agreeing(found: Spikes, expected: Spikes) -> int:
+    """How many spikes found are expected: the same unit, and the sample within one."""
+    n = 0
+    for unit in np.intersect1d(found.unit, expected.unit):
+        here, there = (spikes.sample[spikes.unit == unit] for spikes in (found, expected))
+        n += int((np.abs(here[:, None] - there) <= 1).any(axis=1).sum())
+    return n
+
+
+def assert_same_spikes(found: Spikes, expected: Spikes) -> None:
+    """99.9 % of them."""
+    assert n_agreeing(found, expected) >= 0.999 * max(len(found), len(expected))
+
+
+@given(seeds, st.sampled_from([np.float32, np.float64]))
+@settings(max_examples=15, deadline=None)
+def test_correlation_and_active_places_are_the_same(seed, dtype):
+    model, signal = world(seed, dtype=dtype)
+    expected = model.view(signal).correlation
+    for keep in (False, True):
+        seen = TORCH.seen(signal, model.n_times, keep)
+        found = TORCH.correlation(seen, model.templates)
+        assert found.numpy().dtype == expected.dtype == seen.dtype
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-3 if dtype == np.float32 else 1e-9)
+    for found, expected in zip(on_torch(model).active(signal), model.active(signal), strict=True):
+        assert (found != expected).mean() < 1e-3 and expected.any()
+
+
+@given(seeds)
+@settings(max_examples=15, deadline=None)
+def test_residual_misfits_and_statistics_of_the_codes_are_the_same(seed):
+    """Also for many events on few samples, and templates that reach beyond both ends."""
+    model, signal = world(seed)
+    rng, torch_model = np.random.default_rng(seed), on_torch(model, TorchBackend("cpu", at_once=1500))
+    n, last = 400, signal.shape[1] - model.n_times
+    sample = np.sort(np.r_[rng.integers(0, last + 1, n - 100), rng.integers(3000, 3050, 98), 0, last])
+    none = np.zeros(n)
+    spikes = Spikes(
+        rng.integers(0, model.n_units, n), sample, rng.normal(1, 0.1, n), rng.choice(model.shifts(), n), *3 * [none]
+    )
+    expected = model.residual(signal, spikes)
+    assert expected.dtype == torch_model.residual(signal, spikes).dtype == np.float32
+    np.testing.assert_allclose(torch_model.residual(signal, spikes), expected, atol=1e-3)
+    beyond = replace(spikes, sample=np.sort(rng.integers(-model.n_times, signal.shape[1] + model.n_times, n)))
+    np.testing.assert_allclose(torch_model.residual(signal, beyond), model.residual(signal, beyond), atol=1e-3)
+    own = signal.copy()
+    assert torch_model.residual(own, spikes, own) is own
+    np.testing.assert_allclose(own, expected, atol=1e-3)
+    np.testing.assert_allclose(torch_model.misfit(signal, spikes), model.misfit(signal, spikes), rtol=1e-4)
+    arguments = signal, spikes.unit, sample, spikes.amplitude, model.n_units, model.n_times
+    for found, there in zip(torch_model.backend.code_statistics(*arguments), NUMBA.code_statistics(*arguments), strict=True):
+        assert found.dtype == there.dtype == np.float64
+        np.testing.assert_allclose(found, there, rtol=1e-9, atol=1e-9)
+    templates = torch_model.maximise(signal, spikes).templates
+    np.testing.assert_allclose(templates, model.maximise(signal, spikes).templates, atol=1e-6)
+
+
+@given(seeds, st.integers(1, 300), st.sampled_from([7, 100, 1 << 19]))
+@settings(max_examples=20, deadline=None)
+def test_energy_in_a_span_is_the_same(seed, n_samples, at_once):
+    rng = np.random.default_rng(seed)
+    shapes = np.linalg.qr(rng.standard_normal((20, 3)))[0].T.astype(np.float32)
+    signal = rng.standard_normal((2, n_samples)).astype(np.float32)
+    found = TorchBackend("cpu", at_once=at_once).energy_in_span(signal, shapes)
+    expected = NUMBA.energy_in_span(signal, shapes)
+    assert found.dtype == expected.dtype == np.float32 and found.shape == expected.shape == (n_samples,)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@given(seeds, st.booleans(), st.sampled_from([0.003, 0.02, 0.06]))
+@settings(max_examples=30, deadline=None)
+def test_the_pursuit_finds_the_same_spikes(seed, with_local_search, rate):
+    model, signal = world(seed, rate)
+    model = replace(model, local_search=with_local_search)
+    for given_signal in (signal, signal.astype(np.float64)):
+        expected, found = model.encode(given_signal), on_torch(model).encode(given_signal)
+        assert len(expected) > 0
+        assert_same_spikes(found, expected)
+        assert on_torch(model).log_posterior(signal, found) == pytest.approx(model.log_posterior(signal, expected), rel=1e-3)
+    view, some = on_torch(model).view(signal), np.arange(model.n_units) != 1
+    for units in (some, np.flatnonzero(some)):
+        assert_same_spikes(on_torch(model).select(units).encode(view.select(units)), model.select(units).encode(signal))
+
+
+def largest_within_reach(rows: np.ndarray, touched: int) -> np.ndarray:
+    """Of candidates (FOUND_DTYPE), those that nothing within reach precedes, by position: the rule written out."""
+    order = np.lexsort((rows["unit"], rows["position"], -rows["gain"]))
+    rank = np.argsort(order)
+    near = np.abs(rows["position"][:, None] - rows["position"]) <= touched
+    taken = rows[~(near & (rank[None, :] < rank[:, None])).any(axis=1)]
+    return taken[np.argsort(taken["position"])]
+
+
+@given(seeds, st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_both_searches_take_layer_by_layer_what_is_largest_within_reach(seed, tied):
+    """tied: two pairs of units have the same template, and the signal repeats itself."""
+    model, signal = world(seed, n_samples=2500)
+    if tied:
+        twice = np.arange(model.n_units).repeat(2)
+        model, signal = model.select(twice), np.tile(signal[:, :200], 12)
+    correlation = np.ascontiguousarray(model.view(signal.astype(np.float64)).correlation)
+    tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts(), np.float64)
+    if tied:  # exactly, whatever the order of additions
+        correlation = np.round(correlation, 3)
+    residual = local_search.Residual(correlation.copy(), np.zeros(correlation.shape, np.uint8))
+    found = local_search.search(residual, tables)
+    search = LayeredSearch(torch.from_numpy(correlation), None, tables)
+    in_torch = search.run()
+    for name in ("unit", "position", "step"):
+        np.testing.assert_array_equal(in_torch[name], found[name])
+    np.testing.assert_allclose(in_torch["gain"], found["gain"], rtol=1e-4)
+    np.testing.assert_allclose(search.correlation.numpy(), residual.correlation, atol=1e-3)
+    np.testing.assert_array_equal(search.blocked.numpy(), residual.blocked)
+    # layers one by one, from all candidates anew
+    slow, n = LayeredSearch(torch.from_numpy(correlation), None, tables), 0
+    while len(candidates := slow._candidates(torch.arange(correlation.shape[1]))):
+        taken = largest_within_reach(candidates.rows(), slow.touched)
+        np.testing.assert_array_equal(found[n : n + len(taken)][["unit", "position"]], taken[["unit", "position"]])
+        n += len(taken)
+        slow._put(layered_search.Peaks(*(torch.from_numpy(taken[name].copy()) for name in taken.dtype.names)))
+    assert n == len(found) > 0
+
+
+def test_a_collision_that_looks_like_a_third_unit_is_two_spikes():
+    rng = np.random.default_rng(6)
+    first, second = (15 * w / np.linalg.norm(w) for w in rng.standard_normal((2, 4, 30)))
+    third = 0.93 * (first + np.roll(second, 2, axis=1))
+    templates = np.stack([first, second, third])
+    signal = rng.standard_normal((4, 400))
+    signal[:, 100:130] += first
+    signal[:, 102:132] += second
+    signal[:, 300:330] += third
+    model = CRsAE(templates, SpikeSlab(np.full(3, 0.05), np.full(3, 8.0)), 1.0, 10, backend=TORCH)
+    greedy, improved = model.encode(signal, Effort(n_sweeps=0)), model.encode(signal)
+    assert greedy.unit[0] == 2
+    assert list(zip(improved.unit, improved.sample, strict=True)) == [(0, 100), (1, 102), (2, 300)]
+
+
+def test_a_signal_encoded_in_parts_has_the_spikes_of_the_whole(monkeypatch):
+    """Also where a stretch without a quiet place is longer than a part."""
+    model, signal = world(13, 0.004, 40_000)
+    rng = np.random.default_rng(0)
+    for start in range(9000, 15_000, 60):
+        signal[:, start : start + model.n_times] += model.templates[rng.integers(model.n_units)]
+    whole = on_torch(model).encode(signal.astype(np.float64))
+    monkeypatch.setattr(torch_backend, "_PIECE", 700)
+    for at_once in (1, 1500, 5000):
+        parts = on_torch(model, TorchBackend("cpu", at_once=at_once)).encode(signal.astype(np.float64))
+        for name in ("unit", "sample", "shift", "rival"):
+            np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+        np.testing.assert_allclose(parts.amplitude, whole.amplitude, rtol=1e-6)
+    assert len(whole) > 200
+
+
+@pytest.mark.slow
+@given(seeds, st.booleans())
+@settings(max_examples=10, deadline=None)
+def test_the_convex_codes_are_optimal_on_both_backends(seed, one_sided):
+    rng = np.random.default_rng(seed)
+    n_units, n_channels = rng.integers(1, 4), rng.integers(1, 4)
+    atoms = rng.standard_normal((n_units, n_channels, 9))
+    atoms /= np.linalg.norm(atoms, axis=(1, 2), keepdims=True)
+    windows, bias = rng.normal(0, 2, (3, n_channels, 90)), rng.uniform(0.5, 3, n_units)
+    lam = torch.from_numpy(bias)[:, None]
+    start = np.abs(rng.standard_normal((3, n_units, 82)))
+    values = []
+    for backend in (numba_backend.NumbaBackend(1e-6), TorchBackend("cpu", n_iterations=3000, at_once=100)):
+        for begin in (None, start):
+            codes = backend.l1_codes(windows, atoms, bias, one_sided, begin)
+            assert codes.dtype == windows.dtype and codes.shape == (3, n_units, 82)
+            tensors = torch.from_numpy(windows), torch.from_numpy(codes), torch.from_numpy(atoms), lam, 1.0
+            assert float(kkt_violation(*tensors, one_sided).max()) < 1e-4
+            values.append(objective(*tensors).numpy())
+    for value in values[1:]:
+        np.testing.assert_allclose(value, values[0], rtol=1e-7)
+
+
+@given(seeds)
+@settings(max_examples=15, deadline=None)
+def test_the_gram_function_of_the_templates_is_read_between_their_copies(seed):
+    model, _ = world(seed, n_samples=100)
+    tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts())
+    expected = gram(model.templates)
+    np.testing.assert_allclose(tables.gram(), expected, atol=2e-3 * np.abs(expected).max())
+
+
+def no_doubt(signal: np.ndarray, spikes: Spikes) -> np.ndarray:
+    return np.zeros(len(spikes), bool)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("one_sided", [True, False])
+def test_with_an_l1_prior_spikes_stand_on_the_support_of_the_convex_code(one_sided):
+    """Found there by both backends alike, up to what FISTA has not settled yet; the local search may leave it."""
+    n = n_same = n_near = 0
+    for seed in range(8):
+        model, signal = world(seed, 0.01)
+        scale, l1 = np.sqrt(model.energy), L1(np.random.default_rng(seed).uniform(3, 5, model.n_units), one_sided)
+        tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts())
+        codes = encode_correlation(model.view(signal).correlation, gram(model.templates), l1.bias, one_sided, 1e-4)
+        arguments = tables, l1.bias * scale, 3 * model.n_times + model.refractory
+        found = []
+        for backend in (NUMBA, TorchBackend("cpu", n_iterations=600)):
+            seen = backend.seen(signal, model.n_times)
+            found.append(backend.pursue(seen, model.templates, *arguments, Effort(0), no_doubt, l1))
+            given_correlation = backend.correlation(seen, model.templates)
+            again = backend.pursue_correlation(signal, given_correlation, *arguments, Effort(0), no_doubt, l1)
+            assert_same_spikes(again, found[-1])
+            assert len(backend.pursue(seen, model.templates, *arguments, Effort(), no_doubt, l1)) > 10
+        near = outside_support(codes) == 0
+        n, n_near = n + len(found[0]), n_near + near[found[0].unit, found[0].sample].sum()
+        n_same += n_agreeing(*found)
+    assert n_near >= 0.995 * n and n_same >= 0.99 * n > 200
+
+
+def test_without_a_code_there_is_no_spike():
+    model, signal = world(0)
+    tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts())
+    bias = np.full(model.n_units, 1e6)
+    for backend in (NUMBA, TORCH):
+        seen = backend.seen(signal, model.n_times)
+        assert not len(backend.pursue(seen, model.templates, tables, 8 * bias, 200, Effort(), no_doubt, L1(bias, True)))
+
+
+def test_a_part_that_the_memory_cannot_hold_is_halved(monkeypatch, caplog):
+    model, signal = world(3, 0.01, 20_000)
+    expected = on_torch(model).encode(signal)
+    residual = on_torch(model).residual(signal, expected)
+    for module, function in ((layered_search.LayeredSearch, "run"), (TorchBackend, "_rest")):
+        backend, original, sizes = TorchBackend("cpu", at_once=8192), getattr(module, function), []
+
+        def fails_once(self, *arguments, original=original, sizes=sizes):
+            sizes.append(self)
+            if len(sizes) == 1:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+            return original(self, *arguments)
+
+        caplog.clear()
+        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
+            patch.setattr(module, function, fails_once)
+            found = on_torch(model, backend).encode(signal)
+            rest = on_torch(model, backend).residual(signal, expected)
+        assert_same_spikes(found, expected)
+        np.testing.assert_allclose(rest, residual, atol=1e-4)
+        assert backend.at_once == 4096
+        assert [record.getMessage() for record in caplog.records] == [
+            "the memory of cpu is full; going on with parts of 4096 samples"
+        ]
+
+
+def test_what_no_memory_can_hold_is_an_error(monkeypatch):
+    """Parts get shorter, but not for ever; and a stretch that has no quiet place cannot be shorter."""
+    model, signal = world(3, 0.01, 20_000)
+
+    def full(self, *arguments):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(layered_search.LayeredSearch, "run", full)
+    for at_once in (8192, 60):
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            on_torch(model, TorchBackend("cpu", at_once=at_once)).encode(signal)
+
+
+def compiled_functions():
+    """Module or class, name: of all that numba compiles in csc and detect but for the local search."""
+    kept = {value.py_func.__name__ for value in vars(local_search).values() if hasattr(value, "py_func")} - {
+        "search",
+        "_is_largest",
+    }
+    for package in (spikecrsae.csc, spikecrsae.detect):
+        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(found.name)
+            for holder in (module, *(value for value in vars(module).values() if isinstance(value, type))):
+                for name, value in list(vars(holder).items()):
+                    function = getattr(value, "__func__", value)
+                    if hasattr(function, "py_func") and not (
+                        function.py_func.__module__ == local_search.__name__ and function.py_func.__name__ in kept
+                    ):
+                        yield holder, name
+
+
+def test_besides_the_local_search_nothing_that_is_compiled_is_called(monkeypatch):
+    model, signal = world(5)
+    model = on_torch(model)
+    model.encode(signal)  # the local search is compiled before anything that it calls is replaced
+
+    def refuse(*arguments):
+        raise AssertionError("compiled code is called")
+
+    replaced = list(compiled_functions())
+    for holder, name in replaced:
+        monkeypatch.setattr(holder, name, refuse)
+    assert {"search", "_energy", "misfits", "code_statistics", "above_any", "cuts", "_encode_windows"} <= {
+        n for _, n in replaced
+    }
+    with pytest.raises(AssertionError, match="compiled code"):
+        replace(model, backend=NUMBA).encode(signal)
+    seen = model.seen(signal)
+    spikes = model.encode(seen)
+    assert len(spikes) > 10
+    assert_same_spikes(model.encode(model.view(signal)), spikes)
+    again = model.maximise(seen.signal, spikes)
+    assert again.residual(signal, spikes).std() < signal.std()
+    assert len(model.misfit(signal, spikes)) == len(spikes) and model.active(signal)[0].any()
+    subspace = spikecrsae.detect.detection.SpikeSubspace.learn(signal, 4.5, 12, 10, backend=model.backend)
+    assert len(subspace.detect(signal, 4.5, 10))
+    tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts())
+    l1, gap = L1(np.full(model.n_units, 4.0), True), 3 * model.n_times + model.refractory
+    enough = 4 * np.sqrt(model.energy)
+    assert len(model.backend.pursue(seen, model.templates, tables, enough, gap, Effort(), model._doubtful, l1))
