@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from spikecrsae.config import TrainConfig
+from spikecrsae.crsae.course import ANNEALING_RATE, SETTLED_RATE, Course
 from spikecrsae.crsae.em import E_STEP
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import FIRST_LAMBDA, Laplace
-from spikecrsae.crsae.train import ANNEALING_RATE, SETTLED_RATE, Course
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.operator import analysis, synthesis
 from spikecrsae.csc.step_size import lipschitz_bound

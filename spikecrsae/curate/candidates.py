@@ -40,7 +40,7 @@ class CurationSettings:
     burst: int
     fixed_number: bool
     seed: int
-    train: TrainConfig
+    train: TrainConfig = field(default_factory=TrainConfig)
 
 
 @dataclass

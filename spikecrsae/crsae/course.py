@@ -1,0 +1,60 @@
+"""The course of a training: the model after every epoch, what was measured then, and how a penalty falls."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spikecrsae.crsae.model import CRsAE
+
+log = logging.getLogger(__name__)
+
+#: By this factor the penalty falls from epoch to epoch (at 0.8 one start of six lost two similar templates), and
+#: by this one where templates and lambda have already settled for the penalty as it is.
+ANNEALING_RATE, SETTLED_RATE = 0.9, 0.5
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training learned.
+
+    model: templates at full scale, prior and sigma. A template's scale is the mean unpenalised amplitude of its spikes; a unit
+    without a code keeps the scale it came with. templates_history (n_epochs + 1, n_units, n_channels, n_times): at the start and
+    after every epoch, scaled like the start. history: `objective` (n_epochs,), Eq. 19 per window at the codes that the epoch
+    found; `sigma` and `template_change` (n_epochs,); and each parameter of the prior, (n_epochs, n_units).
+    """
+
+    model: CRsAE
+    history: dict[str, np.ndarray]
+    templates_history: np.ndarray
+
+
+class Course:
+    """The model on its way through training, with its history."""
+
+    def __init__(self, model: CRsAE) -> None:
+        self.model = model
+        self.rows: list[dict[str, Any]] = []
+        self.templates = [model.templates]
+
+    def advance(self, model: CRsAE, objective: float) -> float:
+        """Take over an epoch's model; by how much templates and prior have moved, relative."""
+        flat = [m.templates.reshape(m.n_units, -1).astype(np.float64) for m in (self.model, model)]
+        norms = [np.maximum(np.linalg.norm(t, axis=1), 1e-12) for t in flat]
+        cosine = np.abs((flat[0] * flat[1]).sum(axis=1)) / (norms[0] * norms[1])
+        change = float(np.sqrt(2 * np.clip(1 - cosine, 0, None)).max())
+        before, now = self.model.prior.parameters(), model.prior.parameters()
+        moved = max(float(np.abs(now[name] / before[name] - 1).max()) for name in now)
+        self.model = model
+        self.rows.append({"objective": objective, "sigma": model.sigma, "template_change": change} | now)
+        self.templates.append(model.templates)
+        log.debug("epoch %d: objective %.6g, sigma %.4g, change %.2g", len(self.rows), objective, model.sigma, change)
+        return max(change, moved)
+
+    def training(self) -> Training:
+        names = self.rows[0] if self.rows else {}
+        history = {name: np.array([row[name] for row in self.rows]) for name in names}
+        return Training(self.model, history, np.stack(self.templates))
