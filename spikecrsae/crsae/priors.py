@@ -13,7 +13,7 @@ from spikecrsae.csc.shrinkage import SpikeShrinkage
 
 #: Amplitude spread before anything is known, and the standard deviation of its logarithm (a log-normal prior): a unit's own
 #: spikes decide, unless they are few or so small that noise hides their spread.
-FIRST_SPREAD, SPREAD_DEVIATION = 0.1, 1.0
+FIRST_SPREAD, SPREAD_DEVIATION = 0.1, 0.7
 #: Where the most probable spread is sought.
 _LOG_SPREADS = np.log(np.geomspace(1e-3, 1.0, 150))
 #: The spikes that the quantiles of a sample tell as much about its width as, of one: all of them tell more.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, fired, first_slab, matched, rendered, slab, spikes_at, template
 
+from spikecrsae.config import TrainConfig
 from spikecrsae.crsae.em import expectation_maximisation
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import SpikeSlab
@@ -104,7 +105,7 @@ def curated(signal, truth, templates, members, fixed_number=False) -> Scene:
     subspace = SpikeSubspace.learn(signal, LEVEL, 20, DEAD_TIME)
     events = subspace.detect(signal, LEVEL, DEAD_TIME) - WINDOW.before
     events = events[(events >= 0) & (events <= signal.shape[1] - N_TIMES)]
-    settings = CurationSettings(LEVEL, DEAD_TIME, REFRACTORY, BURST, fixed_number, seed=0)
+    settings = CurationSettings(LEVEL, DEAD_TIME, REFRACTORY, BURST, fixed_number, 0, TrainConfig(max_windows=0))
     first = FirstUnits(events, first_slab(templates), members, subspace, WINDOW)
     return Scene(truth, curate(signal, first, settings, Observer()))
 
