@@ -17,6 +17,7 @@ from spikecrsae.curate.additions import add_units
 from spikecrsae.curate.candidates import Candidates, CurationSettings
 from spikecrsae.curate.cleaned_waveforms import recentred_waveforms
 from spikecrsae.curate.merges import merge_pairs
+from spikecrsae.curate.mixtures import split_mixtures
 from spikecrsae.curate.removals import drop_redundant_clusters, remove_units
 from spikecrsae.curate.satellites import SATELLITE_FRACTION, find_satellites
 from spikecrsae.curate.splits import split_units
@@ -105,7 +106,8 @@ def _decide(state: Candidates, tried: list[int] | None) -> list[int] | None:
     # once one of those born has died, or nothing came of it before, what the residual offers has been tried
     try_births = state.ids != tried and state.born <= set(state.ids)
     decoded, residual = state.model, state.rest
-    split_units(state, cleaned)
+    if not split_units(state, cleaned):
+        split_mixtures(state, cleaned)
     if not try_births:
         return tried
     tried = list(state.ids)

@@ -10,6 +10,7 @@ from spikecrsae.csc.operator import gram
 from spikecrsae.csc.subsample import shift_in_time
 from spikecrsae.curate.bursts import BURST_LEVEL, SAME_SHAPE, burst_p_value
 from spikecrsae.curate.candidates import Candidates
+from spikecrsae.curate.coincidences import INDEPENDENT_LEVEL, LEAST_DISTANCE, Lags, independence_p_value
 from spikecrsae.curate.evidence import Excerpt, parameter_cost
 from spikecrsae.detect.bimodality import MODE_LEVEL, allowed_variance, are_two, nuisance_directions, without
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
@@ -24,6 +25,8 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray]) -> bool:
     gone: set[int] = set()
     for similarity, a, b, shift in _similar_pairs(state.model.templates):
         if a in gone or b in gone or min(len(cleaned[a]), len(cleaned[b])) < SMALLEST_CLUSTER:
+            continue
+        if _fire_independently(state, a, b):
             continue
         first, second = _aligned(cleaned[a], cleaned[b], shift, state.window.n_times)
         pooled, amplitudes = _pooled(first, second)
@@ -51,6 +54,18 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray]) -> bool:
     if gone:
         state.keep(np.array([u for u in range(state.model.n_units) if u not in gone]))
     return bool(gone)
+
+
+def _fire_independently(state: Candidates, a: int, b: int) -> bool:
+    """Whether the times of two units' spikes show that they are two neurons, see coincidences."""
+    templates = state.model.templates[[a, b]]
+    correlation = gram(templates)
+    energy = correlation[[0, 1], [0, 1], state.window.n_times - 1]
+    if energy.sum() - 2 * correlation[0, 1].max() < LEAST_DISTANCE**2:
+        return False
+    trains = [np.sort(state.in_whole(state.starts(unit))) for unit in (a, b)]
+    lags = Lags.of(state.settings.burst, state.settings.refractory)
+    return independence_p_value(trains[0], trains[1], lags) < INDEPENDENT_LEVEL
 
 
 def _at_equal_time(parts: list[np.ndarray], times: list[np.ndarray]) -> list[np.ndarray]:

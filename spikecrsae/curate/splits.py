@@ -12,9 +12,9 @@ from spikecrsae.detect.bimodality import allowed_variance, nuisance_directions, 
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER, divide
 
 
-def split_units(state: Candidates, cleaned: list[np.ndarray]) -> None:
+def split_units(state: Candidates, cleaned: list[np.ndarray]) -> bool:
     """Split the units whose cleaned waveforms, without jitter, divide into clusters that each pay for a template of their own.
-    The largest part stays the unit."""
+    The largest part stays the unit. Whether there was one."""
     n_times = state.window.n_times
     templates, extra, parents = state.model.templates.astype(np.float64).copy(), [], []
     # in this thread: clusters are sought under the interpreter's lock, and for seconds where there are many, in which Ctrl-C counts
@@ -39,3 +39,4 @@ def split_units(state: Candidates, cleaned: list[np.ndarray]) -> None:
     if extra:
         state.model = replace(state.model, templates=templates)
         state.parent |= dict(zip(state.add(extra), parents, strict=True))
+    return bool(extra)
