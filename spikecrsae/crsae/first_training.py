@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: Length of a drawn window, in templates.
 WINDOW_TEMPLATES = 10
+#: Epochs of the l1 stage at most: the penalty has fallen by then, and EM goes on.
+EPOCHS = 15
 #: The l1 stage is taken where the held-out log posterior gains more than this many standard errors over windows.
 SURE = 2.0
 
@@ -48,7 +50,8 @@ def train_first(
     windows = windows[rng.permutation(len(windows))]
     learned_from, held_out = windows[::2], windows[1::2]
     relaxed = replace(model, prior=Laplace.first(model.n_units))
-    trained = train(learned_from, relaxed, config, seed=seed, observer=Observer()).model
+    short = replace(config, epochs=min(config.epochs, EPOCHS))
+    trained = train(learned_from, relaxed, short, seed=seed, observer=Observer()).model
     candidates = [model, replace(model, templates=trained.templates)]
     apart = joined(learned_from, model.n_times)
     before, after = (posterior_by_window(c.maximise(apart, c.encode(apart, E_STEP)), held_out) for c in candidates)

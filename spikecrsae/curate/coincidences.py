@@ -17,6 +17,8 @@ FLANK_MS = (4.0, 24.0)
 CONTAMINATION = (0.05, 0.3)
 #: Level of the test.
 INDEPENDENT_LEVEL = 1e-2
+#: Level at which a train is looked at closely.
+SUSPICIOUS_LEVEL = 0.2
 #: Whitened waveforms of two neurons lie at least so many noise levels apart; nearer ones are parts of one cloud.
 LEAST_DISTANCE = 3.0
 
@@ -52,6 +54,13 @@ def independence_p_value(first: np.ndarray, second: np.ndarray, lags: Lags) -> f
     within = [lags.counts(train, train) for train in (first, second)]
     others = (sum(k for k, _ in within) + 1) / max(sum(mu for _, mu in within), 1.0)
     return float(special.pdtrc(found - 1, np.clip(others, *CONTAMINATION) * expected)) if found else 1.0
+
+
+def contaminated(train: np.ndarray, lags: Lags) -> bool:
+    """Whether a train (samples, ascending) may hold two neurons: it has more pairs within the refractory period than a neuron with
+    the least contamination probably has."""
+    found, expected = lags.counts(train, train)  # each pair twice
+    return bool(found) and float(special.pdtrc(found // 2 - 1, CONTAMINATION[0] * expected / 2)) < SUSPICIOUS_LEVEL
 
 
 def _pairs(first: np.ndarray, second: np.ndarray, low: int, high: int) -> int:

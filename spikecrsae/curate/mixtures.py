@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import eigh, solve_triangular
 
 from spikecrsae.curate.candidates import Candidates
-from spikecrsae.curate.coincidences import INDEPENDENT_LEVEL, LEAST_DISTANCE, Lags, independence_p_value
+from spikecrsae.curate.coincidences import INDEPENDENT_LEVEL, LEAST_DISTANCE, Lags, contaminated, independence_p_value
 from spikecrsae.curate.evidence import parameter_cost
 from spikecrsae.detect.bimodality import nuisance_directions, without
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 
 #: Waveforms that a mixture is fitted to at most, and at least.
-MOST_FITTED, LEAST_FITTED = 2000, 60
+MOST_FITTED, LEAST_FITTED = 1000, 60
 #: Principal components beside the amplitude.
 N_COMPONENTS = 3
 #: Parts of the waveforms, by their value along one feature, that a fit begins with; rounds of a fit at most; the gain in log
 #: likelihood per waveform at which it ends.
-_STARTS, _ROUNDS, _SETTLED = (0.1, 0.5, 0.9), 40, 1e-5
+_STARTS, _ROUNDS, _SETTLED = (0.15, 0.85), 40, 1e-4
 
 
 def split_mixtures(state: Candidates, cleaned: list[np.ndarray]) -> None:
@@ -35,6 +35,8 @@ def split_mixtures(state: Candidates, cleaned: list[np.ndarray]) -> None:
         if len(padded) < LEAST_FITTED or state.has_passed("mixture", unit, alone=True):
             continue
         state.passes("mixture", unit)
+        if not contaminated(np.sort(state.in_whole(state.starts(unit))), lags):
+            continue
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
         smaller = smaller_part(_features(windows, state.model.templates[unit]), state.settings.seed)
         if smaller.sum() < 2 * SMALLEST_CLUSTER:
@@ -62,8 +64,9 @@ def _features(windows: np.ndarray, template: np.ndarray) -> np.ndarray:
     nuisance = nuisance_directions(template)
     rest = without(flat, nuisance)
     rest -= rest.mean(axis=0)
-    components = np.linalg.svd(rest[:MOST_FITTED], full_matrices=False)[2][:N_COMPONENTS]
-    return np.column_stack([flat @ nuisance[0], rest @ components.T])
+    width = rest.shape[1]
+    components = eigh(rest.T @ rest, subset_by_index=[width - N_COMPONENTS, width - 1], check_finite=False)[1]
+    return np.column_stack([flat @ nuisance[0], rest @ components])
 
 
 def smaller_part(features: np.ndarray, seed: int) -> np.ndarray:
