@@ -90,6 +90,7 @@ def fit_drift(signal: np.ndarray, model: CRsAE, spikes: Spikes, samples: np.ndar
             continue
         coefficients[1:] = (left[:, kept] * size[kept]) @ right[kept]
         fitted = np.linalg.solve(triangle, coefficients).reshape(n_terms, n_times, -1).transpose(0, 2, 1)
+        fitted *= model.support[unit, :, None]
         templates[unit], changes[: n_terms - 1, unit] = fitted[0], fitted[1:]
         expected = basis @ np.linalg.solve(triangle, coefficients)
         energy = (expected**2).sum(axis=1)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.crsae.priors import PRIORS, Prior
+from spikecrsae.crsae.support import supported
 from spikecrsae.csc.backends import Backend
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.csc.numba_backend import NUMBA
@@ -181,7 +182,7 @@ class CRsAE:
         """The M-step for the spikes of a signal (n_channels, n_samples). Units without a spike keep what they have.
 
         Templates: joint least squares with the spikes' amplitudes, those of before counting a little (see fit_templates),
-        rescaled so that the mean amplitude is 1. Prior: its own M-step. n_positions: among which spikes of a unit are
+        rescaled so that the mean amplitude is 1, on the channels where they stand out (their support). Prior: its own M-step. n_positions: among which spikes of a unit are
         counted for its rate; those of the signal unless given.
         """
         if not len(spikes) or not self.n_units:
@@ -195,10 +196,12 @@ class CRsAE:
         fitted = fit_templates(*statistics, before=self.templates)
         several = counts >= 2
         templates = self.templates.astype(np.float64)
-        templates[several] = fitted[several] * means[several, None, None] * self.support[several, :, None]
+        templates[several] = fitted[several] * means[several, None, None]
+        support = np.where(several[:, None], supported(templates / self.sigma, counts), self.support)
+        templates *= support[:, :, None]
         amplitude = self.shrinkage.unshrunk(spikes.unit, spikes.amplitude, self.energy) / means[spikes.unit]
         prior = self.prior.maximise(spikes.unit, amplitude, self.energy, n_positions or here)
-        return replace(self, templates=templates, prior=prior)
+        return replace(self, templates=templates, prior=prior, support=support)
 
     def active(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions (bool, n_positions) of signal (n_channels, n_samples) where a spike could gain, with a margin for what

@@ -9,6 +9,7 @@ import numpy as np
 
 from spikecrsae.crsae.em import E_STEP
 from spikecrsae.crsae.model import CRsAE, View
+from spikecrsae.crsae.support import supported
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.system.threads import in_threads
 
@@ -17,8 +18,10 @@ COMPARED_SPIKES = 100
 
 
 def parameter_cost(template: np.ndarray, n_spikes: int) -> float:
-    """What a template costs in log posterior by the Bayesian information criterion: half a log count per parameter."""
-    return 0.5 * template.size * np.log(max(n_spikes, 2))
+    """What a template (n_channels, n_times) costs in log posterior by the Bayesian information criterion: half a log count for
+    every parameter on its support. n_spikes: that it is the mean of."""
+    n_parameters = int(supported(template, np.array(n_spikes)).sum()) * template.shape[1]
+    return 0.5 * n_parameters * float(np.log(max(n_spikes, 2)))
 
 
 @dataclass(frozen=True)
