@@ -100,7 +100,8 @@ def _epoch(
     fitted = fit_templates(*model.backend.code_statistics(joined, unit, sample, amplitude, model.n_units, model.n_times))
     sigma = _quiet_sigma(joined, sample, model.n_times, model.sigma)
     fitted, grown = _normalised(fitted, unit, amplitude, atoms)
-    scale = _scales(codes * grown[:, None].astype(np.float32), bias, norms, model.n_times)
+    # not from the grown codes: least squares has made the templates as much larger as the penalty has made the codes smaller
+    scale = _scales(codes, bias, norms, model.n_times)
     prior = _maximised(model, unit, sample, amplitude, bias, scale, n_windows * (n_samples - model.n_times + 1))
     counts = np.bincount(unit, minlength=model.n_units)
     after = replace(model, templates=fitted * scale[:, None, None], prior=prior, sigma=sigma)
