@@ -68,18 +68,22 @@ def draw_windows(
 ) -> np.ndarray:
     """Windows (n, n_channels, WINDOW_TEMPLATES n_times) of a signal about events, at most n_windows, none twice.
 
-    Stratified: every unit gives as many events, one from each of as many parts of its events in order of time.
+    Stratified: every unit gives as many events, one from each of as many parts of its events in order of time. Where there are
+    more units than windows, the units are drawn at random.
     """
     length, share = WINDOW_TEMPLATES * n_times, max(1, n_windows // max(1, len(members)))
     if signal.shape[1] < length:
         return np.zeros((0, len(signal), length), np.float32)
+    if len(members) > n_windows:
+        members = [members[unit] for unit in np.sort(rng.choice(len(members), n_windows, replace=False))]
     chosen = [int(rng.choice(part)) for m in members for part in np.array_split(np.sort(m), min(share, len(m)))]
     starts = np.sort(np.array(chosen, np.int64) - rng.integers(n_times, length - 2 * n_times, len(chosen)))
     kept: list[int] = []
     for start in np.clip(starts, 0, signal.shape[1] - length):
         if not kept or start - kept[-1] >= length:
             kept.append(int(start))
-    return np.stack([signal[:, start : start + length] for start in kept]) if kept else signal[None, :, :0]
+    windows = [signal[:, start : start + length] for start in kept]
+    return np.stack(windows) if windows else np.zeros((0, len(signal), length), np.float32)
 
 
 def joined(windows: np.ndarray, n_times: int) -> np.ndarray:
