@@ -19,7 +19,9 @@ def split_units(state: Candidates, cleaned: list[np.ndarray]) -> bool:
     templates, extra, parents = state.model.templates.astype(np.float64).copy(), [], []
     # in this thread: clusters are sought under the interpreter's lock, and for seconds where there are many, in which Ctrl-C counts
     for unit, padded in enumerate(cleaned):
-        if state.ids[unit] in state.whole_units or state.has_passed("split", unit, alone=True):
+        # a unit may have lost its spikes when it was aligned; of two parts each needs enough of them
+        too_few = len(padded) < 2 * SMALLEST_CLUSTER
+        if too_few or state.ids[unit] in state.whole_units or state.has_passed("split", unit, alone=True):
             continue
         state.passes("split", unit)
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
