@@ -18,7 +18,8 @@ Encoder   seconds to encode the same signal, with either prior: numba on the CPU
           alone (infer.local_search = false) and whole; the local search runs on the CPU for both. The first call is shown
           apart. Spikes agree where they are of the same unit and at most one sample apart; the share is of all spikes of both.
 Sort      seconds of sort_group on the FILE, default configuration: backend numba on the CPU against torch on the device, and the
-          encodings and layers that it asks for. Without a GPU, the first --seconds only.
+          encodings and layers that it asks for. The l1 stage, part of curate, is FISTA with torch and coordinate descent with
+          numba. Without a GPU, the first --seconds only.
 Hour      `spikecrsae sort` of 64 channels in 16 groups at 30 kHz (14 GB in DIR, written if missing): for each tetrode six simulated
           neurons of 15 Hz, one minute, repeated. Only with a GPU and with --folder.
 """
@@ -57,6 +58,7 @@ from spikecrsae.csc.backends import Backend, backend_of
 from spikecrsae.csc.layered_search import Candidates, LayeredSearch
 from spikecrsae.csc.numba_backend import NUMBA
 from spikecrsae.csc.subsample import SINC_REACH
+from spikecrsae.curate import curate
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.pipeline.outcome import Outcome
 from spikecrsae.pipeline.sort import sort_group
@@ -298,17 +300,25 @@ def sort_rows(path: Path, device: str, stop_s: float | None) -> list[list]:
             outcome = sort_group(recording, configured(backend=backend, device=where))
             return time.perf_counter() - began, recording.in_range().duration_s, outcome
 
-    rows, reference = [], None
+    rows, reference, train_first = [], None, curate.train_first
     for backend, where in (("numba", "cpu"), ("torch", device)):
+        in_l1: list[float] = []
+
+        def timed_stage(*given: Any, in_l1: list[float] = in_l1) -> Any:
+            began = time.perf_counter()
+            trained = train_first(*given)
+            in_l1.append(time.perf_counter() - began)
+            return trained
+
         sort(backend, where, 3.0)
-        with counted() as counts:
+        with counted() as counts, patch.object(curate, "train_first", timed_stage):
             seconds, duration, outcome = sort(backend, where, stop_s)
         trains = outcome.sorting.trains()
         reference = reference or trains
         stages = ", ".join(f"{stage} {value:.1f}" for stage, value in outcome.stage_seconds.items())
         work = [counts.encodings, counts.rounds] if backend == "torch" else ["-", "-"]
         same = "-" if backend == "numba" else f"{100 * shared(reference, trains):.3f} %"
-        facts = [path.stem, f"{duration:.0f}", f"{backend}, {where}", f"{seconds:.1f}", *work]
+        facts = [path.stem, f"{duration:.0f}", f"{backend}, {where}", f"{seconds:.1f}", f"{sum(in_l1):.1f}", *work]
         rows.append([*facts, len(trains), sum(map(len, trains.values())), same, stages])
         print(f"{path.stem}, whole sort, {backend}: {seconds:.1f} s", file=sys.stderr, flush=True)
     return rows
