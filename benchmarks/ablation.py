@@ -29,7 +29,7 @@ fails counts 0. "=" marks a recording whose spikes (sample and unit) are those o
 in which the held-out windows preferred the templates of the l1 stage, of those in which it ran.
 
 Second table, first seed only: how far the learned priors of units with MANY_SPIKES spikes move. Units of two sorts are
-matched one to one by their spikes.
+matched one to one by their spikes. A unit that is not found again has no move: the table says how many are.
 
 Every result is a line of DIR/ablation.jsonl, with its spikes in DIR/ablation. A line is valid as long as neither the
 recording nor the source of the package has changed, so an interrupted run goes on. Delete the file after a change of a variant.
@@ -314,12 +314,14 @@ def prior_table(results: Results, found: list[Case], letters: list[str], seed: i
     for letter in letters:
         reference = REFERENCE.get(letter, "a")
         moves: dict[str, list[float]] = {}
+        n_many = 0
         for case in found:
             pair = [results.obtain(which, case, seed) for which in (reference, letter)]
+            n_many += sum(len(train) >= MANY_SPIKES for train in results.trains(pair[0]).values())
             for name, values in moves_of(*pair, *map(results.trains, pair), case.open().sampling_frequency).items():
                 moves.setdefault(name, []).extend(values)
         for name, values in sorted(moves.items(), reverse=True):
-            yield row([DOUBLED[letter].label, name, len(values), *moved(np.array(values))])
+            yield row([DOUBLED[letter].label, name, f"{len(values)} of {n_many}", *moved(np.array(values))])
 
 
 def at_edge(spreads: np.ndarray) -> np.ndarray:
