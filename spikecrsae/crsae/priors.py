@@ -13,7 +13,7 @@ from spikecrsae.csc.shrinkage import SpikeShrinkage
 
 #: Amplitude spread before anything is known, and the standard deviation of its logarithm (a log-normal prior): a unit's own
 #: spikes decide, unless they are few or so small that noise hides their spread.
-FIRST_SPREAD, SPREAD_DEVIATION = 0.1, 0.7
+FIRST_SPREAD, SPREAD_DEVIATION = 0.1, 1.0
 #: Where the most probable spread is sought.
 _LOG_SPREADS = np.log(np.geomspace(1e-3, 1.0, 150))
 #: The spikes that the quantiles of a sample tell as much about its width as, of one: all of them tell more.
@@ -141,7 +141,8 @@ def learned_spread(amplitudes: np.ndarray, energy: float) -> float:
     spread is log-normal, so it has no bounds.
     """
     seen = float(np.subtract(*np.percentile(amplitudes, [84, 50]))) ** 2
-    noise, n = 1 / max(energy, 1e-9), _QUANTILE_SHARE * len(amplitudes)
+    # two quantiles are taken from as many amplitudes
+    noise, n = 1 / max(energy, 1e-9), _QUANTILE_SHARE * max(len(amplitudes) - 2, 0)
 
     variance = np.exp(2 * _LOG_SPREADS) + noise
     away = (_LOG_SPREADS - np.log(FIRST_SPREAD)) / SPREAD_DEVIATION

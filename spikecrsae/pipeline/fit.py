@@ -102,8 +102,10 @@ def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWin
     if not crsae.n_units:
         still = Drifting(crsae, np.zeros((0, *crsae.templates.shape)), view.n_samples)
         return LearnedModel(still, {}, curated.decisions, np.zeros(0, bool), curated.ids)
+    run.observer.start("train")
     crsae, spikes = _train_last(data.signal, curated, run)
     drifting = fit_drift(data.signal, crsae, spikes, data.in_recording(spikes.sample), view.n_samples)
+    run.observer.finish(counted(len(spikes), "spike"))
     run.clock.lap("train")
     return LearnedModel(drifting, curated.history, curated.decisions, ~curated.satellites, curated.ids)
 
@@ -117,7 +119,7 @@ def _train_last(signal: np.ndarray, curated: Curated, run: Run) -> tuple[CRsAE, 
         rng = np.random.default_rng(run.config.runtime.seed)
         windows = draw_windows(signal, [m for m in members if len(m)], model.n_times, config.max_windows, rng)
         if len(windows):
-            model = train(windows, model, config, seed=run.config.runtime.seed, observer=run.observer).model
+            model = train(windows, model, config, seed=run.config.runtime.seed).model
         return model, model.encode(signal, E_STEP)
     return expectation_maximisation(signal, model, 1, spikes=spikes)
 

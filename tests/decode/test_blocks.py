@@ -10,7 +10,7 @@ from helpers.known_spikes import Whitened
 from scipy.stats import norm
 
 from spikecrsae.crsae.model import CRsAE
-from spikecrsae.crsae.priors import PRIORS, SpikeSlab
+from spikecrsae.crsae.priors import PRIORS, Laplace, SpikeSlab
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import Decoding
 from spikecrsae.progress import Observer
@@ -28,7 +28,10 @@ def templates() -> np.ndarray:
 
 
 #: A prior of the three units of each kind.
-PRIORS_OF_THREE = {"spike-slab": SpikeSlab(np.array([0.1, 0.1, 0.12]), np.array([8.0, 7.5, 7.0]))}
+PRIORS_OF_THREE = {
+    "spike-slab": SpikeSlab(np.array([0.1, 0.1, 0.12]), np.array([8.0, 7.5, 7.0])),
+    "laplace": Laplace(np.array([4.5, 4.5, 4.2])),
+}
 
 
 def model_of(prior: str, n_shifts: int = 1) -> CRsAE:

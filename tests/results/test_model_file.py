@@ -175,7 +175,7 @@ def test_every_prior_is_written_and_read(saved, tmp_path, name):
     for parameter, values in crsae.prior.parameters().items():
         np.testing.assert_array_equal(again.prior.parameters()[parameter], values)
     np.testing.assert_array_equal(again.templates, model.templates)
-    with pytest.raises(InputError, match=r"missing or unexpected entries: crsae\.prior\.parameters\.other"):
+    with pytest.raises(InputError, match=r"missing or unexpected entries: .*crsae\.prior\.parameters\.other"):
         check_model(changed(read, PARAMETERS, lambda p: {"other": next(iter(p.values()))}), "model.safetensors")
 
 
