@@ -38,6 +38,10 @@ class Seen:
         return np.result_type(self.signal.dtype, np.float32)
 
 
+#: From a warm start so many times fewer iterations of FISTA do.
+WARM = 6
+
+
 class TorchBackend(TorchDevice):
     """Works on a torch device. Signals are (n_channels, n_samples); see NumbaBackend for what the methods compute.
 
@@ -175,6 +179,7 @@ class TorchBackend(TorchDevice):
         codes of a warm start."""
         biases = np.broadcast_to(np.asarray(bias, np.float64), (len(atoms),))
         bound, n_samples = lipschitz_bound(atoms), windows.shape[2]
+        n_iterations = self.n_iterations if start is None else -(-self.n_iterations // WARM)
 
         def codes_of(part: slice) -> np.ndarray:
             signal = self.moved(windows[part])
@@ -182,7 +187,7 @@ class TorchBackend(TorchDevice):
             weights = torch.tensor(atoms, dtype=signal.dtype, device=self.device)
             begin = None if start is None else self.moved(start[part]).to(signal.dtype)
             with self.exact():
-                return fista(signal, weights, lam, 1.0, bound, self.n_iterations, one_sided, begin).cpu().numpy()
+                return fista(signal, weights, lam, 1.0, bound, n_iterations, one_sided, begin).cpu().numpy()
 
         return np.concatenate(self.in_parts(len(windows), codes_of, n_samples))
 
