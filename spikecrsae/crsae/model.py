@@ -200,7 +200,7 @@ class CRsAE:
         support = np.where(several[:, None], supported(templates / self.sigma, counts), self.support)
         templates *= support[:, :, None]
         amplitude = self.shrinkage.unshrunk(spikes.unit, spikes.amplitude, self.energy) / means[spikes.unit]
-        prior = self.prior.maximise(spikes.unit, amplitude, self.energy, n_positions or here)
+        prior = self.prior.maximise(spikes.unit, amplitude, self.energy * means**2, n_positions or here)
         return replace(self, templates=templates, prior=prior, support=support)
 
     def active(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

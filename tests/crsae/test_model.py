@@ -1,202 +1,237 @@
-"""CRsAE: the module, the prior of lambda, and the paper's gradients against automatic differentiation."""
+"""CRsAE: encoder and decoder, the M-step, and what it keeps of units that have no spikes; for both priors."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-import torch
+from helpers.known_spikes import fired, matched, rendered, slab, spikes_at, template
 
-from spikecrsae.crsae.model import CRsAE, lambda_loss, reconstruction_loss
-from spikecrsae.crsae.priors import LambdaPrior
-from spikecrsae.csc.objective import kkt_violation
-from spikecrsae.csc.operator import synthesis
+from spikecrsae.crsae.em import E_STEP, expectation_maximisation
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import PRIORS, Laplace, SpikeSlab
+from spikecrsae.data.spikes import Spikes
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.simulate import perturb_templates, template_error_db
 
-SIGMA, LAM = 0.8, 2.0
-
-
-def problem(
-    seed: int = 0, n_units: int = 3, n_channels: int = 1, n_times: int = 7, n_positions: int = 50, n_windows: int = 1
-):
-    """A signal of sparse codes and noise, and unit-norm atoms off the true ones; torch float64."""
-    rng = np.random.default_rng(seed)
-    atoms = rng.standard_normal((n_units, n_channels, n_times))
-    codes = rng.uniform(3, 8, (n_windows, n_units, n_positions)) * (rng.random((n_windows, n_units, n_positions)) < 0.05)
-    signal = synthesis(torch.from_numpy(codes), torch.from_numpy(atoms))
-    signal = signal + 0.3 * torch.from_numpy(rng.standard_normal(signal.shape))
-    start = torch.from_numpy(atoms + 0.3 * rng.standard_normal(atoms.shape))
-    return signal, start / start.flatten(1).norm(dim=1)[:, None, None]
+TRUE = slab([template(30.0), template(22.0, (0.2, 1.0), width=6.0), template(18.0, (1.0, -0.7), width=3.0)])
 
 
-class PaperRecursion:
-    """Algorithms 1 to 3 and Eqs. 30-43 for one window and one channel, in numpy, with H as explicit convolutions.
-
-    copy: with the path z_t -> z_(t-1) of the copied half of the state (Algorithm 1, line 6), which the printed Eqs. 33
-    and 43 leave out.
-    """
-
-    def __init__(self, y, h, lam, sigma, bound, depth, one_sided, copy=True):
-        self.y, self.h, self.lam, self.sigma, self.bound, self.copy = y, h, lam, sigma, bound, copy
-        x = older = np.zeros((len(h), len(y) - h.shape[1] + 1))
-        bias, s = lam * sigma**2 / bound, 0.0
-        self.w, self.c, self.momentum = [], [], []
-        for _ in range(depth):
-            s_next = (1 + np.sqrt(1 + 4 * s**2)) / 2
-            momentum = (s - 1) / s_next
-            w = x + momentum * (x - older)
-            c = w + self.analysis(y - self.synthesis(w)) / bound
-            older, x = x, np.maximum(c - bias, 0) - (0 if one_sided else np.maximum(-c - bias, 0))
-            s = s_next
-            self.w.append(w)
-            self.c.append(c)
-            self.momentum.append(momentum)
-        self.x = x
-        self.active = [(c > bias) | ((c < -bias) & (not one_sided)) for c in self.c]
-
-    def synthesis(self, x):
-        return sum(np.convolve(code, atom) for code, atom in zip(x, self.h, strict=True))
-
-    def analysis(self, y):
-        return np.stack([np.correlate(y, atom, "valid") for atom in self.h])
-
-    def along_h(self, codes, signal):
-        """sum_n codes_c[n] signal[n + k]: the adjoint of h -> h * codes (Eqs. 36-37)."""
-        return np.stack([np.correlate(signal, code, "valid") for code in codes])
-
-    def back(self, first):
-        """From the gradient of the loss with respect to x_T: yields t and dLoss/dc_t for t = T .. 1 (Eqs. 31-33)."""
-        now, older = first, np.zeros_like(first)
-        for t in reversed(range(len(self.c))):
-            dc = self.active[t] * now
-            yield t, dc
-            dw = dc - self.analysis(self.synthesis(dc)) / self.bound
-            now, older = (1 + self.momentum[t]) * dw + (older if self.copy else 0), -self.momentum[t] * dw
-
-    def gradient_h(self):
-        """Algorithm 2."""
-        error = self.synthesis(self.x) - self.y
-        gradient = self.along_h(self.x, error)
-        for t, dc in self.back(self.analysis(error)):
-            residual = self.y - self.synthesis(self.w[t])
-            gradient += (self.along_h(dc, residual) - self.along_h(self.w[t], self.synthesis(dc))) / self.bound
-        return gradient
-
-    def gradient_lambda(self, prior):
-        """Algorithm 3, Eq. 40."""
-        n_units = len(self.h)
-        through = sum(
-            float((-(self.sigma**2) / self.bound * np.sign(self.c[t]) * dc).sum()) for t, dc in self.back(np.sign(self.x))
-        )
-        weight = (prior.n_positions + prior.r - 1) * n_units
-        return np.abs(self.x).sum() + n_units * prior.delta - weight / self.lam + self.lam * through
+@pytest.fixture(scope="module")
+def recording() -> tuple[np.ndarray, Spikes]:
+    return fired(TRUE, (300, 240, 200), gap=50, seed=1)
 
 
-def autograd_gradients(signal, atoms, depth, one_sided, prior):
-    model = CRsAE(atoms, LAM, SIGMA, depth, one_sided)
-    reconstruction, codes = model(signal)
-    along_h = torch.autograd.grad(reconstruction_loss(signal, reconstruction), model.atoms, retain_graph=True)[0]
-    along_lambda = torch.autograd.grad(lambda_loss(codes, model.lam, prior), model.lam)[0]
-    return model, along_h[:, 0].numpy(), float(along_lambda)
+def with_prior(name: str, model: CRsAE = TRUE) -> CRsAE:
+    return replace(model, prior=PRIORS[name].first(model.n_units))
 
 
-@pytest.mark.parametrize("one_sided", [False, True])
-@pytest.mark.parametrize("depth", [1, 2, 12, 60])
-def test_the_papers_backpropagation_is_the_automatic_gradient(depth, one_sided):
-    signal, atoms = problem()
-    prior = LambdaPrior(3, 50, SIGMA, 1.0)
-    model, along_h, along_lambda = autograd_gradients(signal, atoms, depth, one_sided, prior)
-    paper = PaperRecursion(signal[0, 0].numpy(), atoms[:, 0].numpy(), LAM, SIGMA, model.lipschitz, depth, one_sided)
-    np.testing.assert_allclose(paper.x, model.encode(signal)[0].detach().numpy(), atol=1e-12)
-    assert paper.x.any()
-    np.testing.assert_allclose(paper.gradient_h(), along_h, rtol=1e-9, atol=1e-9)
-    assert paper.gradient_lambda(prior) == pytest.approx(along_lambda, rel=1e-9)
+def errors_db(model: CRsAE, n_units: int = 3) -> np.ndarray:
+    pairs = zip(TRUE.templates, model.templates[:n_units], strict=True)
+    return np.array([template_error_db(true, found) for true, found in pairs])
 
 
-def test_the_printed_recursion_lacks_the_copied_half_of_the_state():
-    signal, atoms = problem()
-    model, along_h, _ = autograd_gradients(signal, atoms, 12, True, LambdaPrior(3, 50, SIGMA, 1.0))
-    arguments = (signal[0, 0].numpy(), atoms[:, 0].numpy(), LAM, SIGMA, model.lipschitz, 12, True)
-    printed = PaperRecursion(*arguments, copy=False).gradient_h()
-    assert np.abs(printed - along_h).max() > 1e-3 * np.abs(along_h).max()
+priors = pytest.mark.parametrize("prior", PRIORS)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n_channels", [1, 3])
-def test_only_the_full_objective_has_the_gradient_of_fixed_codes(n_channels):
-    """The envelope theorem at converged codes; Eq. 27 through the encoder is another direction (MODEL)."""
-    signal, atoms = problem(seed=2, n_channels=n_channels, n_windows=2)
-    model = CRsAE(atoms, LAM, SIGMA, 3000, one_sided=True)
-    reconstruction, codes = model(signal)
-    assert kkt_violation(signal, codes, atoms, LAM, SIGMA, True).max() < 1e-6
-    data = reconstruction_loss(signal, reconstruction)
-    full = data / SIGMA**2 + LAM * codes.abs().sum((1, 2)).mean()
-    through, data_alone = (torch.autograd.grad(loss, model.atoms, retain_graph=True)[0].flatten() for loss in (full, data))
-    fixed_loss = reconstruction_loss(signal, synthesis(codes.detach(), model.atoms)) / SIGMA**2
-    fixed = torch.autograd.grad(fixed_loss, model.atoms)[0].flatten()
-    torch.testing.assert_close(through, fixed, rtol=1e-5, atol=1e-5 * float(fixed.abs().max()))
-    cosine = torch.nn.functional.cosine_similarity(data_alone, fixed, dim=0)
-    assert cosine < 0.95
+@priors
+def test_the_encoder_finds_the_spikes_and_the_decoder_their_signal(recording, prior):
+    signal, true = recording
+    model = with_prior(prior)
+    found = model.encode(signal)
+    n_same = sum(matched(found.sample[found.unit == c], true.sample[true.unit == c], 2) for c in range(3))
+    assert n_same >= 0.98 * max(len(found), len(true))
+    decoded = model.decode(found, signal.shape[1])
+    np.testing.assert_allclose(signal - decoded, model.residual(signal, found), atol=1e-4)
+    without_noise = rendered(TRUE, true, signal.shape[1], None)
+    assert ((decoded - without_noise) ** 2).sum() < 0.02 * (without_noise**2).sum()
+    assert model.residual(signal, found).std() == pytest.approx(1.0, abs=0.03)
 
 
-def test_forward_is_the_decoder_after_the_encoder_for_any_number_of_channels():
-    for n_channels in (1, 4):
-        signal, atoms = problem(n_channels=n_channels, n_windows=3)
-        model = CRsAE(atoms, LAM, SIGMA, 500)
-        reconstruction, codes = model(signal)
-        assert codes.shape == (3, 3, 50) and codes.min() >= 0
-        torch.testing.assert_close(reconstruction, synthesis(codes, atoms))
-        warm = CRsAE(atoms, LAM, SIGMA, 1).encode(signal, start=codes.detach())
-        torch.testing.assert_close(warm, codes, atol=1e-4, rtol=0)
-    two_sided = CRsAE(atoms, LAM, SIGMA, 500, one_sided=False)
-    torch.testing.assert_close(two_sided.encode(-signal), -two_sided.encode(signal))
+@priors
+def test_the_scale_of_the_signal_does_not_matter(recording, prior):
+    signal, _ = recording
+    model = with_prior(prior)
+    louder = replace(model, templates=1000 * model.templates, sigma=1000.0)
+    expected, found = model.encode(signal), louder.encode(1000 * signal)
+    for name in ("unit", "sample", "shift", "rival"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_allclose(found.amplitude, expected.amplitude, rtol=1e-3)
+    learned, there = model.maximise(signal, expected), louder.maximise(1000 * signal, expected)
+    np.testing.assert_allclose(there.templates, 1000 * learned.templates, rtol=1e-3, atol=1e-2)
+    for name, values in learned.prior.parameters().items():
+        np.testing.assert_allclose(there.prior.parameters()[name], values, rtol=1e-3)
+    assert louder.log_posterior(1000 * signal, expected) == pytest.approx(model.log_posterior(signal, expected), rel=1e-5)
+    np.testing.assert_allclose(louder.misfit(1000 * signal, expected), 1e6 * model.misfit(signal, expected), rtol=1e-3)
 
 
-def test_normalise_brings_the_atoms_back_and_the_step_follows():
-    _, atoms = problem()
-    model = CRsAE(3 * atoms, LAM)
-    before = model.lipschitz
-    torch.testing.assert_close(model.normalise(), torch.full((3,), 3.0, dtype=torch.float64))
-    torch.testing.assert_close(model.atoms.detach(), atoms)
-    assert model.lipschitz == pytest.approx(before / 9)
+@priors
+def test_em_raises_the_log_posterior_and_mends_the_templates(recording, prior):
+    signal, _ = recording
+    spoiled = perturb_templates(TRUE.templates, -6.0, np.random.default_rng(0))
+    model = with_prior(prior, replace(TRUE, templates=spoiled))
+    values, errors = [], []
+    for _ in range(4):
+        found = model.encode(signal, E_STEP)
+        values.append(model.log_posterior(signal, found))
+        errors.append(errors_db(model).mean())
+        model = model.maximise(signal, found)
+    assert values[1] > values[0] and values[-1] > values[0] + 1000
+    assert np.diff(values).min() > -0.01 * (values[-1] - values[0])
+    assert errors[0] == pytest.approx(-6.0) and errors[-1] < -12
 
 
-def test_the_state_dict_carries_atoms_and_lambda():
-    _, atoms = problem()
-    other = CRsAE(torch.ones_like(atoms), 1.0)
-    other.load_state_dict(CRsAE(atoms, LAM).state_dict())
-    torch.testing.assert_close(other.atoms.detach(), atoms)
-    assert other.lam.item() == LAM
+@priors
+def test_a_template_is_the_mean_spike_and_the_prior_is_relative_to_it(recording, prior):
+    """The same spikes with amplitudes that are three times as large give the same model."""
+    signal, true = recording
+    model = with_prior(prior)
+    learned = model.maximise(signal, true)
+    smaller = replace(model, templates=model.templates / 3)
+    again = smaller.maximise(signal, replace(true, amplitude=3 * true.amplitude))
+    np.testing.assert_allclose(learned.templates, TRUE.templates, atol=0.5)
+    np.testing.assert_allclose(again.templates, learned.templates, rtol=1e-6, atol=1e-6)
+    if prior == "laplace":  # its amplitudes are least squares as they are
+        np.testing.assert_allclose(again.prior.lam, learned.prior.lam, rtol=1e-6)
+    else:  # a slab so wide that it shrinks nothing
+        wide = replace(smaller, prior=SpikeSlab(np.full(3, 1e3), smaller.prior.penalty))
+        there = replace(model, prior=wide.prior).maximise(signal, true)
+        found = wide.maximise(signal, replace(true, amplitude=3 * true.amplitude))
+        np.testing.assert_allclose(found.prior.spread, there.prior.spread, rtol=1e-4)
+
+
+def test_the_m_step_learns_the_prior_that_the_spikes_are_drawn_from():
+    true = slab([template(40.0), template(30.0, (0.2, 1.0), width=6.0)], spread=(0.08, 0.2))
+    signal, spikes = fired(true, (1600, 800), gap=90, seed=2)
+    model, found = expectation_maximisation(signal, with_prior("spike-slab", true), 3)
+    np.testing.assert_allclose(model.prior.spread, true.prior.spread, rtol=0.15)
+    np.testing.assert_allclose(model.prior.penalty, np.log(signal.shape[1] / np.array([1600, 800])), atol=0.03)
+    assert len(found) == pytest.approx(len(spikes), rel=0.02)
+    longer = true.maximise(signal, spikes, n_positions=10 * signal.shape[1])
+    np.testing.assert_allclose(longer.prior.penalty, model.prior.penalty + np.log(10), atol=0.03)
+
+
+@priors
+def test_silent_units_keep_template_and_prior_and_units_keep_their_order(recording, prior):
+    signal, true = recording
+    silent = template(25.0, (-1.0, 0.5), width=8.0)
+    spoiled = perturb_templates(TRUE.templates, -8.0, np.random.default_rng(1))
+    model = with_prior(prior, slab([spoiled[0], silent, spoiled[1], spoiled[2]]))
+    known = {name: np.array([1.0, 7.0, 1.0, 1.0]) * values for name, values in model.prior.parameters().items()}
+    model = replace(model, prior=PRIORS[prior].of_parameters(known))
+    learned = model.maximise(signal, replace(true, unit=np.array([0, 2, 3])[true.unit]))
+    np.testing.assert_array_equal(learned.templates[1], silent)
+    for name, values in learned.prior.parameters().items():
+        assert values[1] == known[name][1]
+    assert errors_db(learned.select([0, 2, 3])).max() < -12
+    # of a single spike no template is made
+    alone = model.maximise(signal, true.select(slice(0, 1)))
+    np.testing.assert_array_equal(alone.templates, model.templates)
+    assert model.maximise(signal, Spikes.none()) is model
+
+
+def test_on_channels_without_support_templates_stay_zero(recording):
+    """And a dead channel, where the signal is zero, gets a template of zero."""
+    signal, true = recording
+    support = np.array([[True, False], [True, True], [True, True]])
+    model = replace(TRUE, support=support, templates=TRUE.templates * support[:, :, None])
+    learned = model.maximise(signal, true)
+    assert not learned.templates[0, 1].any() and learned.templates[1, 1].any()
+    dead = signal * np.array([[1], [0]], np.float32)
+    start = replace(TRUE, templates=TRUE.templates * np.array([[1], [0]]))
+    learned, found = expectation_maximisation(dead, start, 2)
+    assert not learned.templates[:, 1].any() and np.isfinite(learned.templates).all()
+    assert len(found) > 0.8 * len(true)
+
+
+@priors
+def test_every_spike_stands_at_an_active_position(recording, prior):
+    signal, _ = recording
+    model = with_prior(prior)
+    active, strong = model.active(signal)
+    found = model.encode(signal)
+    near = active | np.roll(active, 1) | np.roll(active, -1)
+    assert near[found.sample].all()
+    assert strong.any() and not (strong & ~active).any() and active.mean() < 0.3
+
+
+@priors
+def test_a_view_of_some_units_is_theirs(recording, prior):
+    signal, _ = recording
+    model = with_prior(prior)
+    expected = model.select([2, 0]).encode(signal)
+    found = model.select([2, 0]).encode(model.view(signal).select([2, 0]))
+    np.testing.assert_array_equal(found.sample, expected.sample)
+    np.testing.assert_array_equal(found.unit, expected.unit)
+    again = model.encode(model.seen(signal))
+    np.testing.assert_array_equal(again.sample, model.encode(signal).sample)
+
+
+@priors
+def test_a_model_is_what_its_dictionary_says(prior):
+    model = replace(with_prior(prior), refractory=33, n_shifts=4, local_search=False, sigma=1.5)
+    again = CRsAE.of_dict(model.to_dict())
+    assert type(again.prior) is PRIORS[prior] and again.to_dict().keys() == model.to_dict().keys()
+    for name in ("refractory", "n_shifts", "local_search", "sigma"):
+        assert getattr(again, name) == getattr(model, name)
+    np.testing.assert_array_equal(again.templates, model.templates)
+    np.testing.assert_array_equal(again.support, model.support)
+    for name, values in model.prior.parameters().items():
+        np.testing.assert_array_equal(again.prior.parameters()[name], values)
+
+
+def test_units_are_added_with_the_prior_of_what_is_not_known_yet():
+    model = replace(TRUE, prior=SpikeSlab(np.full(3, 0.05), np.full(3, 4.0)))
+    more = model.extended(np.stack([template(9.0)]))
+    assert more.n_units == 4 and more.support[3].all()
+    assert more.prior.spread.tolist() == [0.05, 0.05, 0.05, SpikeSlab.first(1).spread[0]]
+    np.testing.assert_array_equal(more.select(np.arange(4) < 3).templates, model.templates)
+
+
+def test_local_search_is_a_setting_of_the_model():
+    """A collision that looks like a third unit: the encoder alone takes the third."""
+    rng = np.random.default_rng(6)
+    first, second = (15 * w / np.linalg.norm(w) for w in rng.standard_normal((2, 4, 30)))
+    third = 0.93 * (first + np.roll(second, 2, axis=1))
+    model = CRsAE(np.stack([first, second, third]), SpikeSlab(np.full(3, 0.05), np.full(3, 8.0)), refractory=10)
+    signal = rng.standard_normal((4, 400))
+    signal[:, 100:130] += first
+    signal[:, 102:132] += second
+    assert model.encode(signal).unit.tolist() == [0, 1]
+    assert replace(model, local_search=False).encode(signal).unit[0] == 2
+
+
+@priors
+def test_nothing_is_found_in_nothing(prior):
+    model = with_prior(prior)
+    assert not len(model.encode(np.zeros((2, 1000), np.float32)))
+    assert not len(model.encode(np.zeros((2, 10), np.float32)))
+    nobody = model.select(np.zeros(0, int))
+    assert not len(nobody.encode(np.ones((2, 100), np.float32)))
+    assert nobody.maximise(np.ones((2, 100), np.float32), Spikes.none()) is nobody
+    assert model.log_posterior(np.ones((2, 100), np.float32), Spikes.none()) == 0
+    noise = np.random.default_rng(0).standard_normal((2, 50_000)).astype(np.float32)
+    assert len(model.encode(noise)) <= 2
 
 
 def test_what_does_not_fit_is_refused():
-    signal, atoms = problem(n_channels=2)
-    with pytest.raises(InputError, match="at least one unit"):
-        CRsAE(np.zeros((0, 2, 7)), LAM)
-    with pytest.raises(UsageError, match="positive"):
-        CRsAE(atoms, 0.0)
-    for wrong in (signal[:, :1], signal[:, :, :6], signal[0]):
-        with pytest.raises(InputError, match="2 channels, at least 7 samples"):
-            CRsAE(atoms, LAM).encode(wrong)
+    with pytest.raises(InputError, match="must be \\(n_units, n_channels, n_times\\)"):
+        CRsAE(TRUE.templates[0], TRUE.prior)
+    with pytest.raises(InputError, match="another number of units than the 3 templates"):
+        CRsAE(TRUE.templates, Laplace.first(2))
+    for sigma in (0.0, -1.0, np.nan):
+        with pytest.raises(UsageError, match="must be a positive noise level"):
+            replace(TRUE, sigma=sigma)
 
 
-@pytest.mark.parametrize("mean_l1", [0.0, 3.0, 200.0, 1e6])
-@pytest.mark.parametrize("kappa", [0.5, 8.5])
-def test_the_closed_form_of_lambda_minimises_eq_28_within_its_bounds(mean_l1, kappa):
-    prior = LambdaPrior(4, 983, 0.5, kappa)
-    low, high = prior.bounds
-    grid = torch.linspace(low, high, 20001, dtype=torch.float64)
-    codes = torch.full((1, 1, 1), mean_l1, dtype=torch.float64)
-    values = lambda_loss(codes, grid, prior)
-    assert prior.update(mean_l1) == pytest.approx(float(grid[values.argmin()]), rel=1e-3)
-    assert low <= prior.update(mean_l1) <= high == pytest.approx(prior.lambda_0 * (1 + 1 / kappa))
-
-
-def test_the_prior_is_centred_on_lambda_0_and_scale_free():
-    prior = LambdaPrior(4, 983, 0.024, 8.5)
-    assert prior.lambda_0 == pytest.approx(np.sqrt(2 * np.log(4 * 983)) / 0.024)
-    assert prior.r / prior.delta == pytest.approx(prior.lambda_0)
-    rate = 0.03
-    for n_positions in (983, 98300):
-        longer = LambdaPrior(4, n_positions, 1.0, 8.5)
-        expected = longer.lambda_0 * 9.5 / (8.5 + longer.lambda_0 * rate / 4)
-        assert longer.update(rate * n_positions) == pytest.approx(expected, rel=1e-3)
+def test_a_spike_gains_what_the_log_posterior_loses_without_it():
+    """Gain and rival gain of a spike that stands alone are differences of log posteriors."""
+    model = slab([template(20.0), template(19.0, (0.9, 0.6))])
+    signal = rendered(model, spikes_at([0, 1], [100, 300]), 500, np.random.default_rng(0))
+    found = model.encode(signal)
+    assert found.unit.tolist() == [0, 1]
+    for i in range(2):
+        alone = found.select(slice(i, i + 1))
+        assert found.gain[i] == pytest.approx(model.log_posterior(signal, alone), rel=1e-3)
+        assert found.rival[i] == 1 - i and found.rival_gain[i] < found.gain[i]
