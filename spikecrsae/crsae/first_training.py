@@ -72,18 +72,19 @@ def draw_windows(
     more units than windows, the units are drawn at random.
     """
     length, share = WINDOW_TEMPLATES * n_times, max(1, n_windows // max(1, len(members)))
-    if signal.shape[1] < length:
-        return np.zeros((0, len(signal), length), np.float32)
-    if len(members) > n_windows:
-        members = [members[unit] for unit in np.sort(rng.choice(len(members), n_windows, replace=False))]
-    chosen = [int(rng.choice(part)) for m in members for part in np.array_split(np.sort(m), min(share, len(m)))]
-    starts = np.sort(np.array(chosen, np.int64) - rng.integers(n_times, length - 2 * n_times, len(chosen)))
+    if signal.shape[1] < length or not any(map(len, members)):
+        return np.zeros((0, len(signal), length), signal.dtype)
+    parts = [part for m in members if len(m) for part in np.array_split(np.sort(m), min(share, len(m)))]
+    chosen = np.array([rng.choice(part) for part in parts], np.int64)
+    if len(chosen) > n_windows:  # more units than windows
+        chosen = rng.choice(chosen, n_windows, replace=False)
+    starts = np.sort(chosen - rng.integers(n_times, length - 2 * n_times, len(chosen)))
     kept: list[int] = []
     for start in np.clip(starts, 0, signal.shape[1] - length):
         if not kept or start - kept[-1] >= length:
             kept.append(int(start))
     windows = [signal[:, start : start + length] for start in kept]
-    return np.stack(windows) if windows else np.zeros((0, len(signal), length), np.float32)
+    return np.array(windows, signal.dtype).reshape(-1, len(signal), length)
 
 
 def joined(windows: np.ndarray, n_times: int) -> np.ndarray:
