@@ -293,6 +293,7 @@ def test_backpropagation_and_closed_form_training_end_within_a_decibel(shrinkage
     np.testing.assert_allclose(*norms, rtol=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [42, 1, 2])
 def test_backpropagation_through_the_slab_ends_within_a_decibel_too(seed):
     """Of closed-form training under the Laplace prior; measured over six seeds: 1.7 dB at most, and 0.4 dB on these."""
