@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.crsae.priors import PRIORS, Prior
-from spikecrsae.crsae.support import supported
+from spikecrsae.crsae.support import TETRODE, supported
 from spikecrsae.csc.backends import Backend
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.csc.numba_backend import NUMBA
@@ -197,7 +197,9 @@ class CRsAE:
         several = counts >= 2
         templates = self.templates.astype(np.float64)
         templates[several] = fitted[several] * means[several, None, None]
-        support = np.where(several[:, None], supported(templates / self.sigma, counts), self.support)
+        support = self.support
+        if support.shape[1] > TETRODE:
+            support = np.where(several[:, None], supported(templates / self.sigma, counts), support)
         templates *= support[:, :, None]
         amplitude = self.shrinkage.unshrunk(spikes.unit, spikes.amplitude, self.energy) / means[spikes.unit]
         prior = self.prior.maximise(spikes.unit, amplitude, self.energy * means**2, n_positions or here)

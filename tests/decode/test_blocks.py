@@ -30,7 +30,7 @@ def templates() -> np.ndarray:
 #: A prior of the three units of each kind.
 PRIORS_OF_THREE = {
     "spike-slab": SpikeSlab(np.array([0.1, 0.1, 0.12]), np.array([8.0, 7.5, 7.0])),
-    "laplace": Laplace(np.array([4.5, 4.5, 4.2])),
+    "laplace": Laplace(np.array([5.6, 5.5, 5.4])),
 }
 
 
