@@ -216,10 +216,10 @@ def analyzer(simulation, outcome):
 
 def test_snr_of_a_sorting_is_that_of_spikeinterface(analyzer, outcome):
     """Same signal and noise levels. The mean waveform is gathered before the few outliers among the spikes are known, so it
-    holds theirs too: 3e-3."""
+    holds theirs too: up to 4 of 504 spikes, with the artefacts that they fell on."""
     metrics = pytest.importorskip("spikeinterface.metrics")
     table = metrics.compute_quality_metrics(analyzer, metric_names=["snr"])
-    np.testing.assert_allclose(outcome.sorting.units["snr"], table["snr"].to_numpy(float), rtol=3e-3)
+    np.testing.assert_allclose(outcome.sorting.units["snr"], table["snr"].to_numpy(float), rtol=4 / 504)
 
 
 def test_isolation_is_that_of_spikeinterface(analyzer):
