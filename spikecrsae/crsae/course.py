@@ -1,4 +1,4 @@
-"""The course of a training: the model after every epoch, what was measured then, and how a penalty falls."""
+"""The course of training: the model after every epoch, what the methods have in common, and what comes out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spikecrsae.crsae.model import CRsAE
 
 log = logging.getLogger(__name__)
 
-#: By this factor the penalty falls from epoch to epoch (at 0.8 one start of six lost two similar templates), and
+#: By this factor the excess of the penalty falls from epoch to epoch (at 0.8 one start of six lost two similar templates), and
 #: by this one where templates and lambda have already settled for the penalty as it is.
 ANNEALING_RATE, SETTLED_RATE = 0.9, 0.5
 
@@ -58,3 +58,23 @@ class Course:
         names = self.rows[0] if self.rows else {}
         history = {name: np.array([row[name] for row in self.rows]) for name in names}
         return Training(self.model, history, np.stack(self.templates))
+
+
+def mean_sizes(codes: np.ndarray, bias: np.ndarray, before: np.ndarray, n_times: int) -> np.ndarray:
+    """Mean unpenalised amplitude per unit, (n_units,), each spike weighted by its penalised one so that codes of noise do not
+    count.
+
+    codes: the optimum for this bias. Codes of one unit within a quarter template are one spike. The optimality conditions
+    say what the penalty took from a spike that stands alone: the bias.
+    """
+    scale = np.array(before, np.float64)
+    for unit in range(codes.shape[1]):
+        window, position = np.nonzero(codes[:, unit])
+        if not len(window):
+            continue
+        place = window * (codes.shape[2] + n_times) + position
+        firsts = np.flatnonzero(np.r_[True, np.diff(place) > max(1, n_times // 4)])
+        shrunk = np.abs(np.add.reduceat(codes[window, unit, position].astype(np.float64), firsts))
+        if shrunk.sum() > 0:
+            scale[unit] = np.average(shrunk + bias[unit], weights=shrunk)
+    return scale

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import numpy as np
 
 from spikecrsae.config import TrainConfig
-from spikecrsae.crsae.course import ANNEALING_RATE, SETTLED_RATE, Course, Training
+from spikecrsae.crsae.course import ANNEALING_RATE, SETTLED_RATE, Course, Training, mean_sizes
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import Prior
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.errors import InputError
 from spikecrsae.progress import Observer
 from spikecrsae.system.robust import deviation_about_zero
-
-log = logging.getLogger(__name__)
 
 #: Training codes under at least so many times the prior's lambda: small codes, which noise and other units make, spoil templates
 #: more than small spikes that are missed.
@@ -101,7 +98,7 @@ def _epoch(
     sigma = _quiet_sigma(joined, sample, model.n_times, model.sigma)
     fitted, grown = _normalised(fitted, unit, amplitude, atoms)
     # not from the grown codes: least squares has made the templates as much larger as the penalty has made the codes smaller
-    scale = _scales(codes, bias, norms, model.n_times)
+    scale = mean_sizes(codes, bias, norms, model.n_times)
     prior = _maximised(model, unit, sample, amplitude, bias, scale, n_windows * (n_samples - model.n_times + 1))
     counts = np.bincount(unit, minlength=model.n_units)
     after = replace(model, templates=fitted * scale[:, None, None], prior=prior, sigma=sigma)
@@ -177,26 +174,6 @@ def _quiet_sigma(joined: np.ndarray, sample: np.ndarray, n_times: int, sigma: fl
         return sigma
     estimate = float(deviation_about_zero(joined[:, ::step][:, quiet]))
     return estimate if estimate > LEAST_SIGMA * sigma else sigma
-
-
-def _scales(codes: np.ndarray, bias: np.ndarray, before: np.ndarray, n_times: int) -> np.ndarray:
-    """Mean unpenalised amplitude per unit, (n_units,), each spike weighted by its penalised one so that codes of noise do not
-    count.
-
-    codes: the optimum for this bias. Codes of one unit within a quarter template are one spike. The optimality conditions
-    say what the penalty took from a spike that stands alone: the bias.
-    """
-    scale = np.array(before, np.float64)
-    for unit in range(codes.shape[1]):
-        window, position = np.nonzero(codes[:, unit])
-        if not len(window):
-            continue
-        place = window * (codes.shape[2] + n_times) + position
-        firsts = np.flatnonzero(np.r_[True, np.diff(place) > max(1, n_times // 4)])
-        shrunk = np.abs(np.add.reduceat(codes[window, unit, position].astype(np.float64), firsts))
-        if shrunk.sum() > 0:
-            scale[unit] = np.average(shrunk + bias[unit], weights=shrunk)
-    return scale
 
 
 def _check(windows: np.ndarray, model: CRsAE, config: TrainConfig) -> None:

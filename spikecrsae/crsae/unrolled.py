@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from spikecrsae.config import TrainConfig
-from spikecrsae.crsae.course import ANNEALING_RATE, SETTLED_RATE, Course
+from spikecrsae.crsae.course import ANNEALING_RATE, SETTLED_RATE, Course, mean_sizes
 from spikecrsae.crsae.em import E_STEP
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import FIRST_LAMBDA, Laplace
@@ -180,20 +180,17 @@ class _LaplaceSteps(_Steps):
             gradients[0] += share * torch.autograd.grad(data, net.atoms, retain_graph=True)[0]
             gradients[1] += share * torch.autograd.grad(penalty, net.lam)[0]
             objective += share * float(data.detach() + penalty.detach())
-            self._measure(codes.detach())
+            self._measure(codes.detach().cpu().numpy(), excess)
         net.atoms.grad, net.lam.grad = gradients
         self._update(net.atoms)
         with torch.no_grad():
             net.lam.clamp_(*self.prior.bounds)
         return objective
 
-    def _measure(self, codes: torch.Tensor) -> None:
-        """The mean unpenalised amplitude of every unit, weighted by the penalised one."""
-        size = codes.abs()
-        total, bias = size.sum((0, 2)), self.net.lam.detach() * self.net.sigma
-        mean = (size.square().sum((0, 2)) / total.clamp(min=1e-12) + bias).cpu().numpy()
-        seen = (total > 0).cpu().numpy()
-        self.scale = np.where(seen, 0.9 * self.scale + 0.1 * mean, self.scale)
+    def _measure(self, codes: np.ndarray, excess: float) -> None:
+        """Follow the mean size of every unit's spikes; codes: under `excess` times the penalty."""
+        bias = excess * self.net.lam.detach().cpu().numpy() * self.net.sigma
+        self.scale = 0.9 * self.scale + 0.1 * mean_sizes(codes, bias, self.scale, self.before.n_times)
 
     def model(self) -> CRsAE:
         atoms = self.net.atoms.detach().cpu().numpy().astype(np.float64)
