@@ -103,7 +103,7 @@ class TrainConfig(Checked):
     n_iterations: int = option(180, "unrolled FISTA iterations T", low=1)
     epochs: int = option(40, "training epochs at most", low=1)
     max_windows: int = option(
-        160, "windows of ten templates for the annealed l1 stage at most, half of them held out", low=0
+        160, "windows of ten templates that training draws at most; of the l1 stage's, half are held out", low=0
     )
     kappa: float = option(8.5, "weight of the prior that centres lambda on its start (unrolled)", low=0.01)
     annealing: float = option(0.8, "first penalty as a share of the units' median scale; it falls to lambda", low=0.0)

@@ -106,6 +106,15 @@ def test_packages_stay_in_their_room(module):
             assert package in sys.stdlib_module_names | {"spikecrsae"}, f"{module} imports {package}"
 
 
+#: How spikes are found is the model's business; rooms that only use the model do not reach around it.
+BEHIND_THE_MODEL = {"csc.pursuit", "csc.coordinate", "csc.numba_backend", "csc.torch_backend"}
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m) in ("curate", "decode", "pipeline")))
+def test_curation_decoding_and_pipeline_find_spikes_by_the_model_alone(module):
+    assert not targets(MODULES[module]) & BEHIND_THE_MODEL
+
+
 @pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m) not in ("cli", "__main__")))
 def test_the_core_never_prints(module):
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))

@@ -438,7 +438,7 @@ def test_an_internal_error_leaves_its_traceback_in_the_log(recording, tmp_path, 
 @pytest.mark.parametrize(("signal_number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_sort_leaves_nothing(recording, tmp_path, signal_number, code):
     folder, errors = tmp_path / "stopped", tmp_path / "errors"
-    process = start("sort", recording, "-o", folder, "--max-windows", 8000, "--epochs", 1000, errors=errors)
+    process = start("sort", recording, "-o", folder, "--method", "unrolled", "--epochs", 1000, errors=errors)
     wait_for_stage(process, folder, "noise")
     os.kill(process.pid, signal_number)
     process.join(PATIENCE_S)

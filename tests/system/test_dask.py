@@ -29,9 +29,9 @@ from spikecrsae.simulate import preset_config, simulate
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("distributed", reason="dask.distributed is not installed")
-SETTINGS = ("--groups", "0,1", "--units", "1", "--epochs", "2", "--max-training-s", "5", "--device", "cpu", "--quiet")
+SETTINGS = ("--groups", "0,1", "--units", "1", "--epochs", "2", "--max-windows", "40", "--device", "cpu", "--quiet")
 CONFIG = Config().with_values(
-    {"initialise": {"units": 1}, "train": {"epochs": 2, "max_training_s": 5.0}, "runtime": {"device": "cpu"}}
+    {"initialise": {"units": 1}, "train": {"epochs": 2, "max_windows": 40}, "runtime": {"device": "cpu"}}
 )
 
 #: Commands on a cluster of two workers over loopback; during the first, one worker is killed while blocks are decoded.
