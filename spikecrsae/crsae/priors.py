@@ -80,7 +80,7 @@ class SpikeSlab(Prior):
     penalty: np.ndarray = field(metadata={"start": 8.0})
 
     def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
-        """Amplitude (b + 1/s^2) / (g + 1/s^2), MODEL, "A better prior for the last step"."""
+        """Amplitude (b + 1/s^2) / (g + 1/s^2), docs/model.md, "Two priors"."""
         precision = 1.0 / self.spread**2
         offset = -0.5 * precision - 0.5 * np.log1p(energy / precision) - self.penalty
         return SpikeShrinkage(precision, energy + precision, offset)
@@ -120,8 +120,8 @@ class Laplace(Prior):
         """lambda_c: the correlation above which a spike is more probable than noise, for exponential amplitudes of the
         unit's mean and the unit's rate.
 
-        The optimum of Eq. 22 counts every silent position as a code of size 0 and lets no code survive (MODEL, "A weak
-        prior kills the codes"); so rate and mean size are learned apart, as in a Bernoulli-Laplace prior. For a rate of one
+        The optimum of Eq. 22 counts every silent position as a code of size 0 and lets no code survive (docs/model.md, "Two
+        priors"); so rate and mean size are learned apart, as in a Bernoulli-Laplace prior. For a rate of one
         in C N_e positions it is the paper's lambda_0 = sqrt(2 log(C N_e)), nearly.
         """
         counts = np.bincount(unit, minlength=len(energy))
