@@ -1,4 +1,4 @@
-"""The paper's simulation (Sec. VII-A, Table III): template error over SNR and epochs, lambda, and the time it takes.
+"""The paper's simulation (Sec. VII-A, Table III): template error by way of training, over SNR and epochs; lambda; the time it takes.
 
     python benchmarks/paper_simulation.py --windows 1000 --figures docs/figures
 
@@ -10,30 +10,42 @@ from __future__ import annotations
 import argparse
 import platform
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from scipy.signal import find_peaks
 
 from spikecrsae.config import TrainConfig
-from spikecrsae.crsae.priors import LambdaPrior
-from spikecrsae.crsae.train import Training, train
-from spikecrsae.data.dictionary import Dictionary
+from spikecrsae.crsae.course import Training
+from spikecrsae.crsae.em import expectation_maximisation
+from spikecrsae.crsae.first_training import joined
+from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import FIRST_LAMBDA, Laplace, SpikeSlab
+from spikecrsae.crsae.train import train
 from spikecrsae.detect.clustering import cluster, principal_components, templates_from_labels
 from spikecrsae.detect.windows import windows_at
 from spikecrsae.simulate import PaperSimulation, match_templates, paper_windows, perturb_templates, template_error_db
+from spikecrsae.simulate.shapes import unit_norm
 
 START_DB, GOAL_DB, SNRS = -3.5, -14.0, (7.0, 10.0, 13.0, 16.0)
+#: Rounds of EM with the slab alone, where nothing else is done.
+ROUNDS = 6
 
 
-def oracle_start(simulation: PaperSimulation, seed: int) -> Dictionary:
+def model_of(simulation: PaperSimulation, templates: np.ndarray) -> CRsAE:
+    """Templates at full scale with the Laplace prior. The simulation's spikes stand at whole samples."""
+    return CRsAE(templates, Laplace.first(len(templates)), simulation.sigma, n_shifts=1)
+
+
+def oracle_start(simulation: PaperSimulation, seed: int) -> CRsAE:
     """The true templates moved START_DB away, at the scale of a mean spike."""
     templates = perturb_templates(simulation.templates, START_DB, np.random.default_rng(seed))
-    return Dictionary.from_templates(templates * simulation.amplitudes.mean())
+    return model_of(simulation, templates * simulation.amplitudes.mean())
 
 
-def clustered_start(simulation: PaperSimulation, seed: int) -> Dictionary:
+def clustered_start(simulation: PaperSimulation, seed: int) -> CRsAE:
     """Threshold, windows, two principal components, k-means with C clusters (Sec. VII-B): nothing known but C."""
     n_times = simulation.templates.shape[2]
     found = []
@@ -43,25 +55,61 @@ def clustered_start(simulation: PaperSimulation, seed: int) -> Dictionary:
         found.append(windows_at(signal, starts[(starts >= 0) & (starts + n_times <= len(signal))], n_times))
     spikes = np.concatenate(found)
     labels = cluster(principal_components(spikes, 2, seed), len(simulation.templates), seed)
-    return Dictionary.from_templates(templates_from_labels(spikes, labels, 1) * simulation.sigma)
+    return model_of(simulation, templates_from_labels(spikes, labels, 1) * simulation.sigma)
+
+
+def errors_db(simulation: PaperSimulation, templates: np.ndarray) -> np.ndarray:
+    """Eq. 29 (n_units,), without shift or permutation."""
+    return np.array([template_error_db(t, a) for t, a in zip(simulation.templates, templates, strict=True)])
 
 
 def errors_by_epoch(simulation: PaperSimulation, training: Training) -> np.ndarray:
-    """Eq. 29 (n_epochs + 1, n_units), without shift or permutation."""
-    return np.array(
-        [
-            [template_error_db(t, a) for t, a in zip(simulation.templates, atoms, strict=True)]
-            for atoms in training.atoms_history
-        ]
-    )
+    """Eq. 29 (n_epochs + 1, n_units)."""
+    return np.array([errors_db(simulation, templates) for templates in training.templates_history])
 
 
-def timed(simulation: PaperSimulation, start: Dictionary, config: TrainConfig, seed: int) -> tuple[Training, float]:
+def timed(simulation: PaperSimulation, start: CRsAE, config: TrainConfig, seed: int) -> tuple[Training, float]:
     begin = time.perf_counter()
-    training = train(
-        simulation.windows, start, config, sigma=simulation.sigma, seed=seed, rotate=config.method == "unrolled"
-    )
+    training = train(simulation.windows, start, config, seed=seed, rotate=config.method == "unrolled")
     return training, time.perf_counter() - begin
+
+
+def rounds_of_em(simulation: PaperSimulation, model: CRsAE, n_rounds: int) -> CRsAE:
+    """EM of a model on the windows laid end to end."""
+    return expectation_maximisation(joined(simulation.windows, model.n_times), model, n_rounds)[0]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to learn templates. learn: of a simulation, a start with the Laplace prior, settings and a seed."""
+
+    name: str
+    learn: Callable[[PaperSimulation, CRsAE, TrainConfig, int], CRsAE]
+    is_slow: bool = False
+
+
+def with_slab(model: CRsAE) -> CRsAE:
+    return replace(model, prior=SpikeSlab.first(model.n_units))
+
+
+def annealed(simulation: PaperSimulation, start: CRsAE, config: TrainConfig, seed: int) -> CRsAE:
+    return timed(simulation, start, replace(config, method="em"), seed)[0].model
+
+
+def back_propagated(simulation: PaperSimulation, start: CRsAE, config: TrainConfig, seed: int) -> CRsAE:
+    return timed(simulation, start, replace(config, method="unrolled"), seed)[0].model
+
+
+WAYS = (
+    Way("annealed l1", annealed),
+    Way(
+        "annealed l1, then one round with the slab",
+        lambda s, m, c, seed: rounds_of_em(s, with_slab(annealed(s, m, c, seed)), 1),
+    ),
+    Way(f"{ROUNDS} rounds with the slab alone", lambda s, m, c, seed: rounds_of_em(s, with_slab(m), ROUNDS)),
+    Way("back-propagation, Laplace", back_propagated, is_slow=True),
+    Way("back-propagation, slab", lambda s, m, c, seed: back_propagated(s, with_slab(m), c, seed), is_slow=True),
+)
 
 
 def line(*cells) -> None:
@@ -78,9 +126,10 @@ def decibels(values) -> str:
     return ", ".join(f"{value:.1f}" for value in values)
 
 
-def over_snr(n_windows: int, config: TrainConfig, n_seeds: int) -> dict[float, np.ndarray]:
-    """Errors (n_seeds, n_units) by SNR; prints one line per SNR."""
+def over_snr(n_windows: int, config: TrainConfig, n_seeds: int, ways: tuple[Way, ...]) -> dict[str, dict[float, np.ndarray]]:
+    """Errors (n_seeds, n_units) by way and SNR; prints one line for each."""
     table(
+        "way",
         "SNR (dB)",
         "mean error (dB)",
         "median",
@@ -88,74 +137,50 @@ def over_snr(n_windows: int, config: TrainConfig, n_seeds: int) -> dict[float, n
         f"seeds with all four <= {GOAL_DB:g} dB",
         "s per run",
     )
-    results = {}
-    for snr_db in SNRS:
-        errors, seconds = [], []
-        for seed in range(n_seeds):
-            simulation = paper_windows(n_windows, snr_db, seed)
-            training, took = timed(simulation, oracle_start(simulation, seed), config, seed)
-            errors.append(errors_by_epoch(simulation, training)[-1])
-            seconds.append(took)
-        results[snr_db] = np.array(errors)
-        worst = results[snr_db].max(axis=1)
-        mean, median = results[snr_db].mean(), np.median(results[snr_db])
-        reached = f"{np.sum(worst <= GOAL_DB)} of {n_seeds}"
-        line(f"{snr_db:g}", f"{mean:.1f}", f"{median:.1f}", decibels(worst), reached, f"{np.mean(seconds):.1f}")
+    results: dict[str, dict[float, np.ndarray]] = {way.name: {} for way in ways}
+    for way in ways:
+        for snr_db in SNRS:
+            rows, seconds = [], []
+            for seed in range(n_seeds):
+                simulation = paper_windows(n_windows, snr_db, seed)
+                begin = time.perf_counter()
+                model = way.learn(simulation, oracle_start(simulation, seed), config, seed)
+                seconds.append(time.perf_counter() - begin)
+                rows.append(errors_db(simulation, model.templates))
+            errors = results[way.name][snr_db] = np.array(rows)
+            worst = errors.max(axis=1)
+            reached = f"{np.sum(worst <= GOAL_DB)} of {n_seeds}"
+            middle = f"{errors.mean():.1f}", f"{np.median(errors):.1f}"
+            line(way.name, f"{snr_db:g}", *middle, decibels(worst), reached, f"{np.mean(seconds):.1f}")
     return results
 
 
 def over_epochs(simulation: PaperSimulation, training: Training, seconds: float) -> None:
     errors = errors_by_epoch(simulation, training)
-    table("epoch", "errors of the four templates (dB)", "lambda", "sigma")
+    table("epoch", "errors of the four templates (dB)", "lambda of the four", "sigma")
     for epoch, row in enumerate(errors):
-        lam, sigma = (training.history[name][max(epoch - 1, 0)] for name in ("lambda_history", "sigma_history"))
-        line(epoch, decibels(row), f"{lam:.2f}" if epoch else "", f"{sigma:.5f}" if epoch else "")
+        lam, sigma = (training.history[name][max(epoch - 1, 0)] for name in ("lambda", "sigma"))
+        line(epoch, decibels(row), ", ".join(f"{v:.2f}" for v in lam) if epoch else "", f"{sigma:.5f}" if epoch else "")
     reached = np.flatnonzero((errors <= GOAL_DB).all(axis=1))
     when = f"after {reached[0]} epochs" if len(reached) else "never"
     print(f"\nAll four at {GOAL_DB:g} dB {when}; {len(errors) - 1} epochs took {seconds:.1f} s.")
 
 
-def what_decides_lambda(simulation: PaperSimulation, start: Dictionary, config: TrainConfig) -> dict[float, Training]:
-    """The course of lambda for a strong and a weak prior, in the paper's terms."""
-    table(
-        "kappa",
-        "lambda_0",
-        "final lambda",
-        "largest allowed",
-        "(N_e + r - 1) / delta",
-        "without prior: N_e C / l1",
-        "errors (dB)",
-    )
-    results = {}
-    for kappa in (8.5, 2.7, 0.5):
-        training, _ = timed(simulation, start, replace(config, kappa=kappa), 0)
-        n_units, _, n_times = simulation.templates.shape
-        prior = LambdaPrior(n_units, simulation.windows.shape[2] - n_times + 1, training.sigma, kappa)
-        free = prior.n_positions * n_units / simulation.amplitudes.sum(axis=(1, 2)).mean()
-        line(
-            f"{kappa:g}",
-            f"{training.lambda_0:.2f}",
-            f"{training.lam:.2f}",
-            f"{prior.bounds[1]:.2f}",
-            f"{(prior.n_positions + prior.r - 1) / prior.delta:.2f}",
-            f"{free:.2f}",
-            decibels(errors_by_epoch(simulation, training)[-1]),
-        )
-        results[kappa] = training
-    return results
-
-
 def without_oracle(n_windows: int, config: TrainConfig, n_seeds: int) -> None:
-    table("seed", "errors after PCA and k-means (dB)", "errors after training (dB)", "epochs", "s")
+    table(
+        "seed", "errors after PCA and k-means (dB)", "errors after training (dB)", "and a round with the slab", "epochs", "s"
+    )
     for seed in range(n_seeds):
         simulation = paper_windows(n_windows, 16.0, seed)
         start = clustered_start(simulation, seed)
-        training, took = timed(simulation, start, config, seed)
-        before, after = (match_templates(simulation.templates, d.atoms)[2] for d in (start, training.dictionary))
-        line(seed, decibels(before), decibels(after), len(training.atoms_history) - 1, f"{took:.1f}")
+        training, took = timed(simulation, start, replace(config, method="em"), seed)
+        last = rounds_of_em(simulation, with_slab(training.model), 1)
+        models = start, training.model, last
+        errors = [decibels(match_templates(simulation.templates, model.templates)[2]) for model in models]
+        line(seed, *errors, len(training.templates_history) - 1, f"{took:.1f}")
 
 
-def draw(folder: Path, by_snr: dict, simulation: PaperSimulation, training: Training, by_kappa: dict) -> None:
+def draw(folder: Path, by_snr: dict, simulation: PaperSimulation, training: Training) -> None:
     """Figures 4 to 7 of the paper, one PNG each."""
     import matplotlib
 
@@ -196,18 +221,20 @@ def draw(folder: Path, by_snr: dict, simulation: PaperSimulation, training: Trai
     figure, panels = pyplot.subplots(1, n_units, figsize=(8, 2.2), sharey=True, layout="constrained")
     for unit, axes in enumerate(panels):
         milliseconds = np.arange(simulation.templates.shape[2]) / 10
-        axes.plot(milliseconds, training.atoms_history[0][unit, 0], color="0.7", label="start")
+        axes.plot(milliseconds, unit_norm(training.templates_history[0])[unit, 0], color="0.7", label="start")
         axes.plot(milliseconds, simulation.templates[unit, 0], color="black", linewidth=2.5, label="true")
-        axes.plot(milliseconds, training.dictionary.atoms[unit, 0], color="tab:red", linewidth=1.2, label="learned")
+        axes.plot(
+            milliseconds, unit_norm(training.model.templates)[unit, 0], color="tab:red", linewidth=1.2, label="learned"
+        )
         axes.set(xlabel="time (ms)", title=f"template {unit + 1}")
     panels[0].legend(frameon=False, fontsize=7)
     save(figure, "templates")
 
     figure, axes = axes_of()
-    for kappa, result in by_kappa.items():
-        axes.plot(np.arange(1, len(result.atoms_history)), result.history["lambda_history"], label=f"kappa = {kappa:g}")
-    axes.axhline(training.lambda_0, color="0.6", linestyle=":", label="centre of the prior")
-    axes.set(xlabel="epoch", ylabel="lambda")
+    epochs = np.arange(len(training.templates_history))
+    course = np.concatenate([np.full((1, n_units), FIRST_LAMBDA), training.history["lambda"]])
+    axes.plot(epochs, course, label=[f"template {i + 1}" for i in range(n_units)])
+    axes.set(xlabel="epoch", ylabel="lambda (1 / sigma)")
     axes.legend(frameon=False)
     save(figure, "lambda")
 
@@ -215,38 +242,34 @@ def draw(folder: Path, by_snr: dict, simulation: PaperSimulation, training: Trai
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--windows", type=int, default=10100)
-    parser.add_argument("--method", choices=("em", "unrolled"), default="em")
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=180, help="T of the unrolled encoder")
     parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--unrolled", action="store_true", help="also back-propagation, which takes a hundred times as long")
     parser.add_argument("--first", action="store_true", help="only the first two tables: error over SNR and over epochs")
     parser.add_argument("--figures", type=Path, help="folder for the figures")
     arguments = parser.parse_args()
     if arguments.first and arguments.figures:
         parser.error("the figures need all tables; leave out --first or --figures.")
-    config = TrainConfig(method=arguments.method, n_iterations=arguments.iterations, epochs=arguments.epochs)
-    print(
-        f"{arguments.windows} windows, method {arguments.method}, Python {platform.python_version()}, {platform.machine()}."
-    )
+    config = TrainConfig(n_iterations=arguments.iterations, epochs=arguments.epochs)
+    print(f"{arguments.windows} windows, Python {platform.python_version()}, {platform.machine()}.")
+    ways = tuple(way for way in WAYS if arguments.unrolled or not way.is_slow)
     # compiled functions are loaded before anything is timed
     small = paper_windows(4)
-    timed(small, oracle_start(small, 0), replace(config, method="em", epochs=1), 0)
+    rounds_of_em(small, timed(small, oracle_start(small, 0), replace(config, epochs=1), 0)[0].model, 1)
 
     print(f"\n**Error over SNR**, from {START_DB:g} dB")
-    by_snr = over_snr(arguments.windows, config, arguments.seeds)
-    print("\n**Error over epochs**, 16 dB, seed 0")
+    by_way = over_snr(arguments.windows, config, arguments.seeds, ways)
+    print("\n**Error over epochs of the annealed l1 stage**, 16 dB, seed 0")
     simulation = paper_windows(arguments.windows, 16.0, 0)
-    start = oracle_start(simulation, 0)
-    training, seconds = timed(simulation, start, config, 0)
+    training, seconds = timed(simulation, oracle_start(simulation, 0), config, 0)
     over_epochs(simulation, training, seconds)
     if arguments.first:
         return
-    print("\n**What decides lambda**, 16 dB, seed 0")
-    by_kappa = what_decides_lambda(simulation, start, config)
     print("\n**Without the oracle**: threshold, two principal components, k-means with C = 4; 16 dB")
     without_oracle(arguments.windows, config, min(arguments.seeds, 4))
     if arguments.figures:
-        draw(arguments.figures, by_snr, simulation, training, by_kappa)
+        draw(arguments.figures, by_way[WAYS[1].name], simulation, training)
 
 
 if __name__ == "__main__":

@@ -32,13 +32,16 @@ from trials import publish
 
 import spikecrsae
 from spikecrsae.config import TrainConfig
-from spikecrsae.crsae.train import CODE_TOLERANCE, Training, train
+from spikecrsae.crsae.course import Training
+from spikecrsae.crsae.train import train
 from spikecrsae.csc.coordinate import encode
 from spikecrsae.csc.fista import fista
 from spikecrsae.csc.objective import kkt_violation, objective
+from spikecrsae.csc.pursuit import TOLERANCE
 from spikecrsae.csc.step_size import lipschitz_bound
 from spikecrsae.progress import Observer
 from spikecrsae.simulate import match_templates, paper_windows
+from spikecrsae.simulate.shapes import unit_norm
 from spikecrsae.system.threads import in_threads
 
 PARTS, REPEATS, WHOLE_REPEATS, FISTA_ITERATIONS, GOAL_DB = 10, 3, 20, 180, -19.0
@@ -65,15 +68,15 @@ def middle(values) -> str:
     return f"{np.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
-def by_fista(windows: np.ndarray, atoms: np.ndarray, lam: float, sigma: float) -> np.ndarray:
+def by_fista(windows: np.ndarray, atoms: np.ndarray, lam: np.ndarray, sigma: float) -> np.ndarray:
     """Codes by FISTA, 32 windows at a time on every core, one thread each and without oneDNN: of the ways the fastest."""
-    lipschitz = lipschitz_bound(atoms)
+    lipschitz, weights = lipschitz_bound(atoms), torch.from_numpy(lam.astype(np.float32))[:, None]
     codes = np.empty((len(windows), len(atoms), windows.shape[2] - atoms.shape[2] + 1), np.float32)
 
     def work(part: slice) -> None:
         with torch.no_grad():
             batch = torch.from_numpy(windows[part])
-            codes[part] = fista(batch, torch.from_numpy(atoms), lam, sigma, lipschitz, FISTA_ITERATIONS, True).numpy()
+            codes[part] = fista(batch, torch.from_numpy(atoms), weights, sigma, lipschitz, FISTA_ITERATIONS, True).numpy()
 
     in_threads(work, len(windows), 32)
     return codes
@@ -82,7 +85,8 @@ def by_fista(windows: np.ndarray, atoms: np.ndarray, lam: float, sigma: float) -
 def quality(windows, codes, atoms, lam, sigma) -> np.ndarray:
     """Objective of every window, and its largest violation of the optimality conditions, (2, n_windows)."""
     tensors = [torch.from_numpy(np.asarray(array, np.float64)) for array in (windows, codes, atoms)]
-    return np.stack([objective(*tensors, lam, sigma).numpy(), kkt_violation(*tensors, lam, sigma, True).numpy()])
+    weights = torch.from_numpy(lam)[:, None]
+    return np.stack([objective(*tensors, weights, sigma).numpy(), kkt_violation(*tensors, weights, sigma, True).numpy()])
 
 
 def first_calls() -> tuple[float, float]:
@@ -100,12 +104,14 @@ def encoder(arguments: argparse.Namespace) -> list[str]:
     torch.backends.mkldnn.enabled = False
     simulation = paper_windows(arguments.windows, 16.0, 0)
     start = oracle_start(simulation, 0)
-    training = train(simulation.windows[:1000], start, TrainConfig(), sigma=simulation.sigma, seed=0)
+    training = train(simulation.windows[:1000], start, TrainConfig(), seed=0)
     # in units of the noise, as everywhere in the pipeline
     windows = np.ascontiguousarray(simulation.windows / simulation.sigma, np.float32)
-    model = training.dictionary.atoms, training.lam * simulation.sigma, training.sigma / simulation.sigma
+    learned, sigma = training.model, training.model.sigma / simulation.sigma
+    # lambda of the units, weight of ||x||_1 for a sigma of its own
+    model = unit_norm(learned.templates).astype(np.float32), learned.prior.lam / sigma, sigma
     ways = {
-        "coordinate descent": lambda part: encode(part, model[0], model[1] * model[2] ** 2, True, CODE_TOLERANCE),
+        "coordinate descent": lambda part: encode(part, model[0], model[1] * model[2] ** 2, True, TOLERANCE),
         f"FISTA, T = {FISTA_ITERATIONS}": lambda part: by_fista(part, *model),
     }
     for work in ways.values():
@@ -132,7 +138,7 @@ def encoder(arguments: argparse.Namespace) -> list[str]:
         "",
         f"{len(windows)} windows of {windows.shape[2]} samples. Coordinate descent is {middle(theirs[:, 0] / ours[:, 0])} times as fast "
         f"by the clock and {middle(theirs[:, 1] / ours[:, 1])} times by processor time (median and range of the ten parts), at a lower objective in {sum(better)} of {PARTS}. Its tolerance is a KKT "
-        f"violation of {CODE_TOLERANCE:g} noise levels. All windows in one call: {middle(whole[:, 0])} s, {middle(whole[:, 1])} s "
+        f"violation of {TOLERANCE:g} noise levels. All windows in one call: {middle(whole[:, 0])} s, {middle(whole[:, 1])} s "
         f"of processor time (median and range of {WHOLE_REPEATS}).",
         f"The first call takes {compiling:.1f} s where it has to be compiled, and {loading:.2f} s in the next process.",
     ]
@@ -151,9 +157,7 @@ class Clock(Observer):
 def learn(simulation, start) -> tuple[float, float, Training]:
     """Seconds until all templates are at the goal for good, seconds until training ends by itself, and the training."""
     clock = Clock()
-    took, _, training = seconds_of(
-        lambda: train(simulation.windows, start, TrainConfig(), sigma=simulation.sigma, seed=0, observer=clock)
-    )
+    took, _, training = seconds_of(lambda: train(simulation.windows, start, TrainConfig(), seed=0, observer=clock))
     above = np.flatnonzero(errors_by_epoch(simulation, training).max(axis=1) > GOAL_DB)
     reached = above[-1] + 1
     return (clock.seconds[reached] if reached < len(clock.seconds) else np.nan), took, training
@@ -165,7 +169,7 @@ def learn_by_sporco(simulation, start, python: Path, iterations: int) -> tuple[f
         given, out = Path(name) / "in.npz", Path(name) / "out.npz"
         # lambda sigma^2 in the data's own units is 0.048; these two are the best of those tried (docs/performance.md)
         settings = {"lmbda": 0.07, "rho": 0.3, "iterations": iterations, "every": 5}
-        np.savez(given, windows=simulation.windows[:, 0], atoms=start.atoms[:, 0], **settings)
+        np.savez(given, windows=simulation.windows[:, 0], atoms=unit_norm(start.templates)[:, 0], **settings)
         script = Path(__file__).with_name("sporco_learning.py")
         subprocess.run([str(python), str(script), str(given), str(out)], check=True, stdout=subprocess.DEVNULL)
         with np.load(out) as file:
@@ -180,7 +184,7 @@ def learn_by_sporco(simulation, start, python: Path, iterations: int) -> tuple[f
 def learning(arguments: argparse.Namespace) -> list[str]:
     simulation = paper_windows(1000, 16.0, 0)
     start = oracle_start(simulation, 0)
-    train(simulation.windows[:4], start, TrainConfig(epochs=1), sigma=simulation.sigma, seed=0)
+    train(simulation.windows[:4], start, TrainConfig(epochs=1), seed=0)
     lines = [
         f"| | s until {GOAL_DB:g} dB | s until it ends | errors (dB) | ends |",
         "| --- | --- | --- | --- | --- |",
