@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers.known_spikes import N_TIMES, PEAK, REFRACTORY, first_slab, rendered, slab, spikes_at, template
 
+from spikecrsae.config import TrainConfig
 from spikecrsae.curate.bursts import BURST_LEVEL, burst_p_value
 from spikecrsae.curate.candidates import CurationSettings
 from spikecrsae.curate.curate import FirstUnits, curate
@@ -62,7 +63,7 @@ def test_smaller_and_wider_spikes_are_merged_if_they_come_in_bursts(bursting):
     members = [truth.sample[truth.unit == u] for u in range(3)]
     templates = [windows_at(signal.T, m, N_TIMES).mean(axis=0).T for m in members]
     subspace, window = SpikeSubspace.learn(signal, 4.5, 20, 10), TemplateWindow(N_TIMES, PEAK)
-    settings = CurationSettings(4.5, 10, REFRACTORY, BURST, fixed_number=False, seed=0)
+    settings = CurationSettings(4.5, 10, REFRACTORY, BURST, fixed_number=False, seed=0, train=TrainConfig())
     first_units = FirstUnits(np.sort(np.concatenate(members)), first_slab(templates), members, subspace, window)
     result = curate(signal, first_units, settings, Observer())
     merges = [d for d in result.decisions if d["decision"] == "merge"]

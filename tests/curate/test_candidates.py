@@ -18,6 +18,7 @@ from helpers.known_spikes import (
     template,
 )
 
+from spikecrsae.config import TrainConfig
 from spikecrsae.curate.candidates import Candidates, CurationSettings
 from spikecrsae.curate.curate import FirstUnits, curate
 from spikecrsae.detect.detection import SpikeSubspace
@@ -26,7 +27,7 @@ from spikecrsae.progress import Observer
 
 WINDOW = TemplateWindow(N_TIMES, PEAK)
 LEVEL, DEAD_TIME, BURST = 4.5, 10, 400
-SETTINGS = CurationSettings(LEVEL, DEAD_TIME, REFRACTORY, BURST, fixed_number=False, seed=0)
+SETTINGS = CurationSettings(LEVEL, DEAD_TIME, REFRACTORY, BURST, fixed_number=False, seed=0, train=TrainConfig())
 FIRST = template(20, (1.0, 0.4, 0.1, 0.0))
 SECOND = template(15, (0.0, 0.1, 1.0, 0.5), width=5.0)
 
