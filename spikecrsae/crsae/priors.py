@@ -156,3 +156,11 @@ def learned_spread(amplitudes: np.ndarray, energy: float) -> float:
 
 #: The priors by the names that infer.prior takes.
 PRIORS: dict[str, type[Prior]] = {prior.name: prior for prior in (SpikeSlab, Laplace)}
+
+
+def prior_of(parameters: Mapping[str, np.ndarray]) -> Prior:
+    """The prior whose parameters are among these, (n_units,) by name. Raises KeyError where there is none."""
+    for prior in PRIORS.values():
+        if prior.first(0).parameters().keys() <= parameters.keys():
+            return prior.of_parameters(parameters)
+    raise KeyError(f"none of the priors {', '.join(PRIORS)} has parameters among {', '.join(parameters)}")

@@ -33,6 +33,7 @@ from scipy.linalg import toeplitz
 from scipy.stats import norm
 
 from spikecrsae.config import PreprocessConfig
+from spikecrsae.crsae.priors import prior_of
 from spikecrsae.csc.subsample import shift_in_time
 from spikecrsae.data.intervals import in_any, widened
 from spikecrsae.data.recording import Recording
@@ -127,7 +128,8 @@ def draw_copies(sorting: SortingData, seed: int) -> Copies:
     rest, margin = ms_to_samples(REST_MS, sorting.sampling_frequency), sorting.templates.shape[2]
     ends = [(0, 0), (sorting.n_samples, sorting.n_samples)]
     closed = widened([*ends, *sorting.excluded], margin, sorting.n_samples)
-    usual, parts = unselected_scale(sorting.model), []
+    spread, parts = amplitude_spread(sorting), []
+    usual = unselected_scale(sorting.model, spread)
     # twenty draws for each copy, more where much is left out, leave enough also where a unit fires a hundred times per second
     crowd = 20 * sorting.n_samples / max(sorting.n_samples - np.diff(sorting.excluded).sum(), 1)
     for row, unit in enumerate(sorting.unit_ids):
@@ -138,24 +140,36 @@ def draw_copies(sorting: SortingData, seed: int) -> Copies:
         drawn = drawn[~in_any(closed, drawn) & ~in_any(near_own, drawn)]
         drawn = drawn[np.diff(drawn, prepend=-rest - 1) > rest]
         sample = np.sort(rng.permutation(drawn)[:n_wanted])
-        scale = np.maximum(usual[row] * rng.normal(1.0, sorting.model["spread"][row], len(sample)), 0.1)
+        scale = np.maximum(usual[row] * rng.normal(1.0, spread[row], len(sample)), 0.1)
         parts.append((sample, np.full(len(sample), row), scale, rng.uniform(-0.5, 0.5, len(sample))))
     columns = [np.concatenate(c) for c in zip(*parts, strict=True)] if parts else [np.zeros(0, np.int64)] * 4
     order = np.lexsort((columns[1], columns[0]))
     return Copies(*(column[order] for column in columns))
 
 
-def unselected_scale(model: dict[str, np.ndarray]) -> np.ndarray:
+def amplitude_spread(sorting: SortingData) -> np.ndarray:
+    """Spread (n_units,) of every unit's amplitudes relative to their mean: that of the prior where it has one, else that of the
+    spikes, from the upper half and without what noise adds."""
+    if "spread" in sorting.model:
+        return sorting.model["spread"]
+    spread = np.zeros(sorting.n_units)
+    for row, unit in enumerate(sorting.unit_ids):
+        middle, high = np.percentile(sorting.spikes["amplitude"][sorting.spikes["unit"] == unit], [50, 84])
+        seen = (high - middle) / max(abs(middle), 1e-9)
+        spread[row] = np.sqrt(max(seen**2 - 1 / sorting.model["whitened_norm"][row] ** 2, 0.0))
+    return spread
+
+
+def unselected_scale(model: dict[str, np.ndarray], spread: np.ndarray) -> np.ndarray:
     """Mean amplitude (n_units,) of all spikes of each unit, where that of the spikes that were found is 1.
 
     A weak unit's template is the mean of the spikes that noise has lifted over the threshold, and too large: copies of it
     would be found too easily. The amplitude that the decoder sees is x ~ N(c, s^2 + 1 / ||h||^2), found where it exceeds the
-    threshold of csc.pursuit; c, from 0.5 to 1, is such that E[x | found] = 1. model: spread s, penalty, whitened_norm ||h||.
+    prior's threshold; c, from 0.5 to 1, is such that E[x | found] = 1. model: the prior's parameters, whitened_norm ||h||.
     """
-    energy, precision = model["whitened_norm"] ** 2, 1 / model["spread"] ** 2
-    least_gain = precision / 2 + 0.5 * np.log1p(energy / precision) + model["penalty"]
-    threshold = (np.sqrt(2 * (energy + precision) * np.maximum(least_gain, 0)) - precision) / energy
-    deviation = np.sqrt(1 / precision + 1 / energy)
+    energy = model["whitened_norm"] ** 2
+    threshold = prior_of(model).shrinkage(energy).needed() / energy
+    deviation = np.sqrt(spread**2 + 1 / energy)
     scale = np.linspace(0.5, 1.0, 501)[:, None]
     above = (threshold - scale) / deviation
     mean_of_found = scale + deviation * np.exp(norm.logpdf(above) - norm.logsf(above))

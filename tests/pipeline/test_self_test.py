@@ -198,7 +198,7 @@ def test_a_seed_decides_the_copies(outcome):
 def test_the_scale_undoes_the_selection_by_the_threshold():
     """Amplitudes drawn about the scale and cut off at the threshold have the mean 1 that the template was made with."""
     model = {"whitened_norm": np.array([6.0, 30.0]), "spread": np.array([0.1, 0.1]), "penalty": np.array([8.0, 8.0])}
-    scale = unselected_scale(model)
+    scale = unselected_scale(model, model["spread"])
     assert scale[1] == pytest.approx(1, abs=0.005)
     assert 0.9 < scale[0] < 0.99
     seen = scale[0] + np.random.default_rng(0).normal(0, np.hypot(0.1, 1 / 6), 400_000)
