@@ -55,7 +55,7 @@ from spikecrsae.config import Config
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc import torch_backend
 from spikecrsae.csc.backends import Backend, backend_of
-from spikecrsae.csc.layered_search import Candidates, LayeredSearch
+from spikecrsae.csc.layered_search import LayeredSearch, Peaks
 from spikecrsae.csc.numba_backend import NUMBA
 from spikecrsae.csc.subsample import SINC_REACH
 from spikecrsae.curate import curate
@@ -116,7 +116,7 @@ def counted() -> Iterator[Counts]:
             counts.encode(self.n_positions)
             return super().run()
 
-        def _candidates(self, at: torch.Tensor) -> Candidates:
+        def _candidates(self, at: torch.Tensor) -> Peaks:
             counts.layer(self.number, positions=len(at))
             return super()._candidates(at)
 
@@ -124,11 +124,11 @@ def counted() -> Iterator[Counts]:
             counts.layer(self.number, peaks=len(unit))
             return super()._highest(unit, *more)
 
-        def _largest(self, candidates: Candidates) -> torch.Tensor:
+        def _largest(self, candidates: Peaks) -> torch.Tensor:
             counts.layer(self.number, candidates=len(candidates), dense=self.n_positions)
             return super()._largest(candidates)
 
-        def _put(self, spikes: Candidates) -> None:
+        def _put(self, spikes: Peaks) -> None:
             super()._put(spikes)
             counts.layer(self.number, spikes=len(spikes))
             self.number += 1

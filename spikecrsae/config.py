@@ -98,10 +98,12 @@ class TrainConfig(Checked):
 
     method: str = option("em", "em: closed-form updates; unrolled: back-propagation (the paper)", choices=("em", "unrolled"))
     shrinkage: str = option(
-        "one-sided", "one-sided: non-negative codes; two-sided: Eq. 25", choices=("one-sided", "two-sided")
+        "one-sided",
+        "codes of the training windows; one-sided: non-negative; two-sided: Eq. 25",
+        choices=("one-sided", "two-sided"),
     )
-    n_iterations: int = option(180, "unrolled FISTA iterations T", low=1)
-    epochs: int = option(40, "training epochs at most", low=1)
+    n_iterations: int = option(180, "FISTA iterations T, of back-propagation and of the torch backend", low=1)
+    epochs: int = option(40, "training epochs at most (unrolled; the l1 stage ends after 15)", low=1)
     max_windows: int = option(
         160, "windows of ten templates that training draws at most; of the l1 stage's, half are held out", low=0
     )
@@ -209,6 +211,10 @@ class Config:
             raise UsageError(
                 f"preprocess.lowpass_hz = {filter_.lowpass_hz:g} must be at least {OCTAVE:g} times preprocess.highpass_hz = "
                 f"{filter_.highpass_hz:g}, a narrower band holds no spike; change --lowpass-hz or --highpass-hz."
+            )
+        if self.runtime.backend == "numba" and self.runtime.device in ("cuda", "mps"):
+            raise UsageError(
+                f"runtime.backend = numba computes on the CPU, not on {self.runtime.device}; leave out --backend or --device."
             )
         if start.before_ms >= start.template_ms:
             raise UsageError(

@@ -47,7 +47,7 @@ class Course:
         cosine = np.abs((flat[0] * flat[1]).sum(axis=1)) / (norms[0] * norms[1])
         change = float(np.sqrt(2 * np.clip(1 - cosine, 0, None)).max())
         before, now = self.model.prior.parameters(), model.prior.parameters()
-        moved = max(float(np.abs(now[name] / before[name] - 1).max()) for name in now)
+        moved = max((float(np.abs(now[name] / np.maximum(before[name], 1e-12) - 1).max()) for name in now), default=0.0)
         self.model = model
         self.rows.append({"objective": objective, "sigma": model.sigma, "template_change": change} | now)
         self.templates.append(model.templates)

@@ -97,6 +97,6 @@ def fit_drift(signal: np.ndarray, model: CRsAE, spikes: Spikes, samples: np.ndar
         amplitude[mine] = (windows.reshape(len(mine), -1) * expected).sum(axis=1) / energy
         mean_energy[unit], drifts[mine] = energy.mean(), True
     # changes of the template are no spread of the amplitude
-    n_positions = n_samples - n_times + 1
+    n_positions = signal.shape[1] - n_times + 1
     prior = model.prior.maximise(spikes.unit[drifts], amplitude[drifts], mean_energy, n_positions)
     return Drifting(replace(model, templates=templates, prior=prior), changes, n_samples)

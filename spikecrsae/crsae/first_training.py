@@ -11,7 +11,7 @@ from spikecrsae.config import TrainConfig
 from spikecrsae.crsae.em import E_STEP
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import Laplace
-from spikecrsae.crsae.train import train
+from spikecrsae.crsae.train import anneal
 from spikecrsae.progress import Observer
 
 log = logging.getLogger(__name__)
@@ -36,22 +36,27 @@ class FirstTraining:
 
 
 def train_first(
-    signal: np.ndarray, model: CRsAE, members: list[np.ndarray], config: TrainConfig, seed: int
+    signal: np.ndarray,
+    model: CRsAE,
+    members: list[np.ndarray],
+    config: TrainConfig,
+    seed: int,
+    observer: Observer | None = None,
 ) -> FirstTraining:
     """Train the templates of a model on windows of whitened signal (n_channels, n_samples) drawn about their events.
 
     members: of every unit, the first samples of the events that its template is the mean of. The model's prior stays: the
-    l1 stage only gives templates. It is robust where these are far off; where they are good it gains nothing.
+    l1 stage only gives templates, by EM whatever config.method is. It is robust where these are far off; where they are good it gains nothing.
     """
     rng = np.random.default_rng(seed)
     windows = draw_windows(signal, members, model.n_times, config.max_windows, rng)
-    if len(windows) < 4 or not config.epochs:
+    if len(windows) < 4:
         return FirstTraining(model)
     windows = windows[rng.permutation(len(windows))]
     learned_from, held_out = windows[::2], windows[1::2]
     relaxed = replace(model, prior=Laplace.first(model.n_units))
-    short = replace(config, epochs=min(config.epochs, EPOCHS))
-    trained = train(learned_from, relaxed, short, seed=seed, observer=Observer()).model
+    short = replace(config, method="em", epochs=min(config.epochs, EPOCHS))
+    trained = anneal(np.ascontiguousarray(learned_from, np.float32), relaxed, short, observer or Observer()).model
     candidates = [model, replace(model, templates=trained.templates)]
     apart = joined(learned_from, model.n_times)
     before, after = (posterior_by_window(c.maximise(apart, c.encode(apart, E_STEP)), held_out) for c in candidates)

@@ -234,14 +234,14 @@ class CRsAE:
         chi squared, of as many degrees as give its mean and variance, and its root nearly normal (Wilson and Hilferty 1931)."""
         n_channels = self.templates.shape[1]
         mean, variance = n_channels * self._power.sum(axis=1), 2 * n_channels * (self._power**2).sum(axis=1)
-        deviation: np.ndarray = np.cbrt(mean) * np.sqrt(variance) / (3 * np.maximum(mean, 1e-12))
+        deviation: np.ndarray = np.cbrt(self.sigma**2) * np.cbrt(mean) * np.sqrt(variance) / (3 * np.maximum(mean, 1e-12))
         return deviation
 
     def _doubtful(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """Spikes (bool, n) that leave more in the signal than noise would on most of them."""
         weights = self._power
         expected = len(signal) * weights.sum(axis=1) + np.sqrt(2 * len(signal) * (weights**2).sum(axis=1))
-        doubtful: np.ndarray = self.misfit(signal, spikes) > expected[spikes.unit]
+        doubtful: np.ndarray = self.misfit(signal, spikes) > expected[spikes.unit] * self.sigma**2
         return doubtful
 
     @cached_property

@@ -138,7 +138,7 @@ def learned_spread(amplitudes: np.ndarray, energy: float) -> float:
     """The most probable spread of a unit's amplitudes (least squares, about 1), to which noise adds 1 / energy.
 
     From the upper half: small spikes of other neurons must not widen the prior that lets more of them in. The prior of the
-    spread is log-normal, so it has no bounds.
+    spread is log-normal; it is sought from 0.001 to 1.
     """
     seen = float(np.subtract(*np.percentile(amplitudes, [84, 50]))) ** 2
     # two quantiles are taken from as many amplitudes

@@ -53,12 +53,12 @@ def train(
 
         course = back_propagate(windows, model, config, np.random.default_rng(seed), observer, rotate)
     else:
-        course = _anneal(windows, model, config, observer)
+        course = anneal(windows, model, config, observer)
     observer.finish(f"{len(course.rows)} epochs")
     return course.training()
 
 
-def _anneal(windows: np.ndarray, model: CRsAE, config: TrainConfig, observer: Observer) -> Course:
+def anneal(windows: np.ndarray, model: CRsAE, config: TrainConfig, observer: Observer) -> Course:
     """Closed-form EM under an l1 penalty that begins high, the same for all units, and falls to PURE times the prior's own."""
     course = Course(model)
     # what the first templates leave of a spike is noise to the codes (Sec. VI-C), in proportion to its amplitude
@@ -101,7 +101,7 @@ def _epoch(
     scale = mean_sizes(codes, bias, norms, model.n_times)
     prior = _maximised(model, unit, sample, amplitude, bias, scale, n_windows * (n_samples - model.n_times + 1))
     counts = np.bincount(unit, minlength=model.n_units)
-    after = replace(model, templates=fitted * scale[:, None, None], prior=prior, sigma=sigma)
+    after = replace(model, templates=fitted * scale[:, None, None] * model.support[:, :, None], prior=prior, sigma=sigma)
     return course.advance(after, objective), int(counts.min()), codes * grown[:, None].astype(np.float32)
 
 

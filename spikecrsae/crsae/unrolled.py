@@ -195,7 +195,8 @@ class _LaplaceSteps(_Steps):
     def model(self) -> CRsAE:
         atoms = self.net.atoms.detach().cpu().numpy().astype(np.float64)
         prior = Laplace(self.net.lam.detach().cpu().numpy().astype(np.float64))
-        return replace(self.before, templates=atoms * self.scale[:, None, None], prior=prior)
+        templates = atoms * self.scale[:, None, None] * self.before.support[:, :, None]
+        return replace(self.before, templates=templates, prior=prior)
 
 
 class _SlabSteps(_Steps):
@@ -218,10 +219,7 @@ class _SlabSteps(_Steps):
         spikes = model.encode(joined, E_STEP)
         window, position = np.divmod(spikes.sample, apart.shape[2])
         inside = position <= batch.shape[2] - model.n_times
-        copy = model.copy_of(spikes)[inside]
-        where = tuple(
-            torch.from_numpy(i[inside] if len(i) != inside.sum() else i).to(self.device) for i in (window, copy, position)
-        )
+        where = tuple(torch.from_numpy(index[inside]).to(self.device) for index in (window, model.copy_of(spikes), position))
         self.found.append(
             (spikes.unit[inside], model.shrinkage.unshrunk(spikes.unit, spikes.amplitude, model.energy)[inside])
         )
@@ -248,12 +246,15 @@ class _SlabSteps(_Steps):
         energy = copies.square().sum((1, 2))[where[1]] / model.sigma**2
         rest = signal - synthesis(_placed(amplitude, where, signal, copies), copies)
         b = analysis(rest, copies)[where[0], where[1], where[2]] / model.sigma**2 + amplitude * energy
-        pull = torch.from_numpy(model.shrinkage.pull).float().to(self.device)[where[1] // model.n_shifts]
-        return (b + pull) / (energy + pull)
+        shrinkage, unit = model.shrinkage, where[1] // model.n_shifts
+        pull, more = (
+            torch.from_numpy(part).float().to(self.device)[unit] for part in (shrinkage.pull, shrinkage.total - model.energy)
+        )
+        return (b + pull) / (energy + more)
 
     def _now(self) -> CRsAE:
         atoms = self.atoms.detach().cpu().numpy().astype(np.float64)
-        return replace(self.before, templates=atoms * self.scale[:, None, None])
+        return replace(self.before, templates=atoms * self.scale[:, None, None] * self.before.support[:, :, None])
 
     def model(self) -> CRsAE:
         """After an epoch: the templates, and the prior's M-step."""

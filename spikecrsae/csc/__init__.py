@@ -1,4 +1,4 @@
-"""Convolutional sparse coding: the operator, the penalty, the objective and the solvers of one convex problem.
+"""Convolutional sparse coding: the operator, shrinkage, the pursuit of whole spikes with its local search, and the convex problem
 
     minimise over x   1/(2 sigma^2) ||y - H x||^2 + lambda ||x||_1          (MODEL, Encoder; Eq. 19)
 

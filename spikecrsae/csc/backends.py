@@ -65,10 +65,10 @@ class Backend(Protocol):
     def energy_in_span(self, signal: np.ndarray, shapes: np.ndarray) -> np.ndarray: ...
 
 
-def backend_of(name: str, device: str) -> Backend:
+def backend_of(name: str, device: str, n_iterations: int = 180) -> Backend:
     """The backend of a name (auto, numba or torch) on a torch device; auto is numba on a CPU and torch elsewhere."""
     if name == "numba" or (name == "auto" and device == "cpu"):
         return NUMBA
     from spikecrsae.csc.torch_backend import TorchBackend
 
-    return TorchBackend(device)
+    return TorchBackend(device, n_iterations)

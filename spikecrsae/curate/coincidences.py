@@ -15,6 +15,8 @@ LEAST_MS = 0.5
 FLANK_MS = (4.0, 24.0)
 #: Of the pairs that chance gives, one neuron shows at least and at most this part: spikes of others that were taken for its own.
 CONTAMINATION = (0.05, 0.3)
+#: Fewer pairs than this within the refractory period say nothing.
+LEAST_PAIRS = 3
 #: Level of the test.
 INDEPENDENT_LEVEL = 1e-2
 #: Level at which a train is looked at closely.
@@ -36,7 +38,8 @@ class Lags:
         """burst: bursts.BURST_MS in samples; blocked: within so many samples the model lets no unit fire twice."""
         per_ms = burst / BURST_MS
         near = max(int(LEAST_MS * per_ms), blocked + 1)
-        return cls(near, max(int(REFRACTORY_MS * per_ms), near + 1), (int(FLANK_MS[0] * per_ms), int(FLANK_MS[1] * per_ms)))
+        refractory = max(int(REFRACTORY_MS * per_ms), near + 1)
+        return cls(near, refractory, (max(int(FLANK_MS[0] * per_ms), refractory), int(FLANK_MS[1] * per_ms)))
 
     def counts(self, first: np.ndarray, second: np.ndarray) -> tuple[int, float]:
         """Pairs of two trains (samples, ascending) within the refractory period, and how many the flank lets expect."""
@@ -51,9 +54,11 @@ def independence_p_value(first: np.ndarray, second: np.ndarray, lags: Lags) -> f
     How many spikes of others there are is read from pairs within each train (Poisson; see CONTAMINATION).
     """
     found, expected = lags.counts(first, second)
+    if found < LEAST_PAIRS:
+        return 1.0
     within = [lags.counts(train, train) for train in (first, second)]
     others = (sum(k for k, _ in within) + 1) / max(sum(mu for _, mu in within), 1.0)
-    return float(special.pdtrc(found - 1, np.clip(others, *CONTAMINATION) * expected)) if found else 1.0
+    return float(special.pdtrc(found - 1, np.clip(others, *CONTAMINATION) * expected))
 
 
 def contaminated(train: np.ndarray, lags: Lags) -> bool:

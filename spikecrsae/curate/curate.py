@@ -1,4 +1,4 @@
-"""Which templates there are: EM of the spike-and-slab model, and births, splits, merges and deaths by statistical tests.
+"""Which templates there are: EM of the model, and births, splits, merges and deaths by statistical tests.
 
 One round decodes the training signal, updates templates and priors, then asks of every unit whether it pays for its
 parameters (death), is two (split) or the same as another (merge), and of the residual whether it holds spikes of no unit
@@ -64,7 +64,7 @@ def curate(signal: np.ndarray, first: FirstUnits, settings: CurationSettings, ob
     state = Candidates(signal, first.events, first.subspace, first.window, settings, model)
     members = first.members if settings.fixed_number else drop_redundant_clusters(state, first.members)
     if len(members):
-        state.model = train_first(signal, state.model, members, settings.train, settings.seed).model
+        state.model = train_first(signal, state.model, members, settings.train, settings.seed, observer).model
     quiet, tried = True, None
     for round_number in range(1, MAX_ROUNDS + 1):
         if quiet:

@@ -15,12 +15,13 @@ _GPU_DRIVERS = {
 }
 
 
-def resolve_device(name: str) -> str:
-    """Return the torch device for a name or `auto`, which is CUDA if it works and the CPU otherwise (never mps).
+def resolve_device(name: str, backend: str = "auto") -> str:
+    """Return the torch device for a name or `auto`, which is CUDA if it works and the CPU otherwise (never mps); that of the
+    backend numba is the CPU.
 
     Raises UsageError if this machine does not have the device.
     """
-    if name == "cpu" or (name == "auto" and not _cuda_is_possible()):
+    if name == "cpu" or (name == "auto" and backend == "numba") or (name == "auto" and not _cuda_is_possible()):
         return "cpu"
     import torch
 

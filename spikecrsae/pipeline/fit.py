@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -107,7 +107,9 @@ def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWin
     drifting = fit_drift(data.signal, crsae, spikes, data.in_recording(spikes.sample), view.n_samples)
     run.observer.finish(counted(len(spikes), "spike"))
     run.clock.lap("train")
-    return LearnedModel(drifting, curated.history, curated.decisions, ~curated.satellites, curated.ids)
+    last = drifting.model.prior.parameters()
+    history = {name: np.vstack([rows, last[name]]) for name, rows in curated.history.items()}
+    return LearnedModel(drifting, history, curated.decisions, ~curated.satellites, curated.ids)
 
 
 def _train_last(signal: np.ndarray, curated: Curated, run: Run) -> tuple[CRsAE, Spikes]:
@@ -119,7 +121,11 @@ def _train_last(signal: np.ndarray, curated: Curated, run: Run) -> tuple[CRsAE, 
         rng = np.random.default_rng(run.config.runtime.seed)
         windows = draw_windows(signal, [m for m in members if len(m)], model.n_times, config.max_windows, rng)
         if len(windows):
-            model = train(windows, model, config, seed=run.config.runtime.seed).model
+            trained = train(windows, model, config, seed=run.config.runtime.seed).model
+            model = replace(model, templates=trained.templates)
+        # the windows lie about spikes, so they say nothing of the rates: the prior is learned from the whole signal
+        found = model.encode(signal, E_STEP)
+        model = replace(model, prior=model.maximise(signal, found).prior)
         return model, model.encode(signal, E_STEP)
     return expectation_maximisation(signal, model, 1, spikes=spikes)
 

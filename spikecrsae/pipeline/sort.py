@@ -61,8 +61,8 @@ def sort_group(
     observer = observer or Observer()
     config.refuse_contradictions()
     config = within_limit(config, recording.n_channels, recording.sampling_frequency)
-    device = resolve_device(config.runtime.device)
-    run = Run(config, device, backend_of(config.runtime.backend, device), observer)
+    device = resolve_device(config.runtime.device, config.runtime.backend)
+    run = Run(config, device, backend_of(config.runtime.backend, device, config.train.n_iterations), observer)
     window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency)
     if recording.n_samples < 2 * window.n_times:
         raise InputError(
@@ -133,8 +133,8 @@ def apply_to_group(
         raise InputError(
             f"{recording.source} lacks a channel that the model {model_path} uses: {'; '.join(survey.problems)}."
         )
-    device = resolve_device(config.runtime.device)
-    crsae = CRsAE.of_dict(saved["crsae"], backend_of(config.runtime.backend, device))
+    device = resolve_device(config.runtime.device, config.runtime.backend)
+    crsae = CRsAE.of_dict(saved["crsae"], backend_of(config.runtime.backend, device, config.train.n_iterations))
     used = recording.select(np.flatnonzero(usable))
     gaps, survey = _gaps(used, replace(survey, usable=usable), given, config, crsae.n_times, observer)
     clock.lap("artefacts")

@@ -47,7 +47,7 @@ from spikecrsae.system.text import counted
 #: For a parameter, the prior that has it.
 _PRIORS = {
     "spread": "Spike-and-slab prior: amplitudes lie near the template's, and each spike has a cost.",
-    "lambda": "Laplace prior: lambda makes the amplitudes of a unit's spikes smaller.",
+    "lambda": "Laplace prior: lambda is the correlation from which a spike is taken.",
 }
 
 

@@ -31,7 +31,7 @@ _COURSES = {
         "standard deviation of a unit's spike amplitudes relative to its template, without the noise",
     ),
     "penalty": ("Penalty", "penalty (log odds)", "what each spike must make good by its fit; the rarer a unit, the higher"),
-    "lambda": ("Lambda", "lambda", "by how much the prior makes a unit's spikes smaller; the larger, the fewer spikes"),
+    "lambda": ("Lambda", "lambda", "correlation from which a spike is taken, in noise levels; the higher, the fewer spikes"),
 }
 
 

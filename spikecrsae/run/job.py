@@ -118,7 +118,7 @@ class Job:
             chosen = {
                 "preprocess": ("exclude_s", "find_artefacts"),
                 "infer": ("chunk_s",),
-                "runtime": ("seed", "device", "memory_limit"),
+                "runtime": ("seed", "device", "backend", "memory_limit"),
             }
             request["config"] = {s: {name: request["config"][s][name] for name in names} for s, names in chosen.items()}
             request["model"] = model_facts(self.model_file)

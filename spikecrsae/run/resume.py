@@ -37,7 +37,8 @@ def fingerprint(request: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
     and the recording as it was opened (recording_facts). Export formats and the like do not matter."""
     libraries = library_versions()
     del libraries["platform"]  # that of a kernel, which changes at a restart
-    device = resolve_device(Config().with_values(request["config"]).runtime.device)
+    runtime = Config().with_values(request["config"]).runtime
+    device = resolve_device(runtime.device, runtime.backend)
     same = {name: request[name] for name in ("task", "spikecrsae", "config", "model") if name in request}
     values = same | {"device": device, "libraries": libraries, "recording": recorded}
     return json.dumps(to_json(values), indent=2, ensure_ascii=False) + "\n"
