@@ -10,6 +10,7 @@ from scipy.linalg import eigh, solve_triangular
 from spikecrsae.curate.candidates import Candidates
 from spikecrsae.curate.coincidences import INDEPENDENT_LEVEL, LEAST_DISTANCE, Lags, contaminated, independence_p_value
 from spikecrsae.curate.evidence import parameter_cost
+from spikecrsae.curate.satellites import find_satellites
 from spikecrsae.detect.bimodality import nuisance_directions, without
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 
@@ -27,15 +28,21 @@ def split_mixtures(state: Candidates, cleaned: list[np.ndarray]) -> None:
     for a template each, and fire independently of each other. The larger part stays the unit.
 
     A neuron whose amplitudes vary is described better by two distributions too, but its refractory period shows that they
-    are one neuron.
+    are one neuron. Satellites, which fire with several stronger units, are no neurons and stay whole.
     """
     n_times, lags = state.window.n_times, Lags.of(state.settings.burst, state.settings.refractory)
     templates, extra, parents = state.model.templates.astype(np.float64), [], []
+    satellites: np.ndarray | None = None
     for unit, padded in enumerate(cleaned):
         if len(padded) < LEAST_FITTED or state.has_passed("mixture", unit, alone=True):
             continue
         state.passes("mixture", unit)
         if not contaminated(np.sort(state.in_whole(state.starts(unit))), lags):
+            continue
+        if satellites is None:
+            spikes = replace(state.spikes, sample=state.in_whole(state.spikes.sample))
+            satellites = find_satellites(state.model, spikes, state.whole.shape[1])[0]
+        if satellites[unit]:
             continue
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
         smaller = smaller_part(_features(windows, state.model.templates[unit]), state.settings.seed)
