@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.known_spikes import fired, matched, rendered, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, REFRACTORY, fired, matched, rendered, slab, spikes_at, template
 
 from spikecrsae.crsae.em import E_STEP, expectation_maximisation
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import PRIORS, Laplace, SpikeSlab
+from spikecrsae.curate.evidence import parameter_cost
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.simulate import perturb_templates, template_error_db
@@ -235,3 +236,18 @@ def test_a_spike_gains_what_the_log_posterior_loses_without_it():
         alone = found.select(slice(i, i + 1))
         assert found.gain[i] == pytest.approx(model.log_posterior(signal, alone), rel=1e-3)
         assert found.rival[i] == 1 - i and found.rival_gain[i] < found.gain[i]
+
+
+def test_on_a_probe_a_template_lives_where_it_stands_out():
+    """Eight channels, two neurons on three of them each: elsewhere their templates are zero, and their cost counts nothing."""
+    rng = np.random.default_rng(8)
+    gains = np.zeros((2, 8))
+    gains[0, :3], gains[1, 4:7] = (1.0, 0.6, 0.3), (0.4, 1.0, 0.5)
+    true = CRsAE(np.stack([template(15.0, g) for g in gains]), SpikeSlab.first(2), refractory=REFRACTORY)
+    signal, spikes = fired(true, (300, 200), 60, 8)
+    start = replace(true, templates=true.templates + 0.3 * rng.standard_normal(true.templates.shape))
+    learned = start.maximise(signal, spikes)
+    np.testing.assert_array_equal(learned.support, gains > 0)
+    assert not learned.templates[~learned.support].any() and learned.templates[learned.support].any(axis=1).all()
+    assert np.linalg.norm(learned.templates - true.templates) < np.linalg.norm(start.templates - true.templates) / 2
+    assert parameter_cost(learned.templates[0], 300) == pytest.approx(0.5 * 3 * N_TIMES * np.log(300))
