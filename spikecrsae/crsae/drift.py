@@ -77,7 +77,8 @@ def fit_drift(signal: np.ndarray, model: CRsAE, spikes: Spikes, samples: np.ndar
             continue
         windows = windows_at(rest, spikes.sample[mine], n_times)
         windows = windows + shifted[rows[mine]].transpose(0, 2, 1) * spikes.amplitude[mine, None, None]
-        basis = _terms(samples[mine], n_samples, n_terms)
+        # where the noise is louder, signal divided by it holds a smaller template
+        basis = _terms(samples[mine], n_samples, n_terms) * spikes.expected[mine, None]
         orthonormal, triangle = np.linalg.qr(basis)
         coefficients = orthonormal.T @ windows.reshape(len(mine), -1)
         left, size, right = np.linalg.svd(coefficients[1:], full_matrices=False)
@@ -95,8 +96,8 @@ def fit_drift(signal: np.ndarray, model: CRsAE, spikes: Spikes, samples: np.ndar
         expected = basis @ np.linalg.solve(triangle, coefficients)
         energy = (expected**2).sum(axis=1)
         amplitude[mine] = (windows.reshape(len(mine), -1) * expected).sum(axis=1) / energy
-        mean_energy[unit], drifts[mine] = energy.mean(), True
+        mean_energy[unit], drifts[mine] = (energy / spikes.expected[mine] ** 2).mean(), True
     # changes of the template are no spread of the amplitude
     n_positions = signal.shape[1] - n_times + 1
-    prior = model.prior.maximise(spikes.unit[drifts], amplitude[drifts], mean_energy, n_positions)
+    prior = model.prior.maximise(spikes.unit[drifts], amplitude[drifts], mean_energy, n_positions, spikes.clear[drifts])
     return Drifting(replace(model, templates=templates, prior=prior), changes, n_samples)

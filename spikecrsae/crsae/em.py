@@ -20,14 +20,15 @@ def expectation_maximisation(
     n_rounds: int,
     n_positions: int | None = None,
     spikes: Spikes | None = None,
+    level: np.ndarray | None = None,
 ) -> tuple[CRsAE, Spikes]:
     """So many rounds of encoding and maximising; ends with the spikes of the last model.
 
     signal: (n_channels, n_samples), or what `CRsAE.seen` makes of it. n_positions: see CRsAE.maximise. spikes: those of the
-    given model, or nearly, where they are known.
+    given model, or nearly, where they are known. level (n_samples,): see CRsAE.encode.
     """
     seen = model.seen(signal) if isinstance(signal, np.ndarray) else signal
     for _ in range(n_rounds):
-        found = model.encode(seen, E_STEP) if spikes is None else spikes
+        found = model.encode(seen, E_STEP, level) if spikes is None else spikes
         model, spikes = model.maximise(seen.signal, found, n_positions), None
-    return model, model.encode(seen, E_STEP) if spikes is None else spikes
+    return model, model.encode(seen, E_STEP, level) if spikes is None else spikes

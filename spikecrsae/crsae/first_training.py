@@ -42,12 +42,15 @@ def train_first(
     config: TrainConfig,
     seed: int,
     observer: Observer | None = None,
+    level: np.ndarray | None = None,
 ) -> FirstTraining:
     """Train the templates of a model on windows of whitened signal (n_channels, n_samples) drawn about their events.
 
     members: of every unit, the first samples of the events that its template is the mean of. The model's prior stays: the
-    l1 stage only gives templates, by EM whatever config.method is. It is robust where these are far off; where they are good it gains nothing.
+    l1 stage only gives templates, by EM whatever config.method is. It is robust where these are far off; where they are good it
+    gains nothing. level (n_samples,) uint8: of the noise, see data.loudness; windows with louder noise are left out.
     """
+    members = away_from_loud(members, level, WINDOW_TEMPLATES * model.n_times)
     rng = np.random.default_rng(seed)
     windows = draw_windows(signal, members, model.n_times, config.max_windows, rng)
     if len(windows) < 4:
@@ -66,6 +69,14 @@ def train_first(
         "annealed l1: held-out log posterior %+.3g +- %.2g per window, %s", gain, error, "taken" if taken else "not taken"
     )
     return FirstTraining(candidates[taken], gain, error, taken)
+
+
+def away_from_loud(members: list[np.ndarray], level: np.ndarray | None, reach: int) -> list[np.ndarray]:
+    """Of each unit's events those with no louder noise within `reach` samples. level (n_samples,): None for steady noise."""
+    if level is None:
+        return members
+    loud = np.r_[0, np.cumsum(level > 0)]
+    return [m[loud[np.minimum(m + reach, len(level))] == loud[np.maximum(m - reach, 0)]] for m in members]
 
 
 def draw_windows(
@@ -107,5 +118,5 @@ def posterior_by_window(model: CRsAE, windows: np.ndarray) -> np.ndarray:
     energy = [
         (x**2).reshape(len(signal), len(windows), length).sum(axis=(0, 2)) for x in (signal, model.residual(signal, spikes))
     ]
-    prior = model.shrinkage.prior(spikes.unit, spikes.amplitude, model.energy)
+    prior = model.log_prior(spikes)
     return 0.5 * (energy[0] - energy[1]) / model.sigma**2 + np.bincount(spikes.sample // length, prior, len(windows))

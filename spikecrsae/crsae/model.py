@@ -6,7 +6,7 @@ decoder is the same templates once more (Eq. 26). The prior decides the shrinkag
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -22,6 +22,7 @@ from spikecrsae.csc.operator import gram
 from spikecrsae.csc.pursuit import FULL, Effort, Tables
 from spikecrsae.csc.shrinkage import SpikeShrinkage
 from spikecrsae.csc.subsample import SINC_REACH, shift_in_time
+from spikecrsae.data.loudness import expected_at
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.errors import InputError, UsageError
 
@@ -152,23 +153,60 @@ class CRsAE:
         """Templates whose correlation with a signal is in units of the noise."""
         return self.templates if self.sigma == 1 else self.templates / self.sigma**2
 
-    def encode(self, signal: np.ndarray | View | Any, effort: Effort = FULL) -> Spikes:
+    def encode(self, signal: np.ndarray | View | Any, effort: Effort = FULL, level: np.ndarray | None = None) -> Spikes:
         """The codes of a signal (n_channels, n_samples) as spikes; samples are first samples of the templates.
 
-        Signals that are encoded several times can be given as `seen` or `view` makes them ready.
+        Signals that are encoded several times can be given as `seen` or `view` makes them ready. level (n_samples,) uint8: of
+        the noise that the signal is divided by, see data.loudness; 0 unless given.
         """
         if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < self.n_times):
             return Spikes.none()
-        enough, gap = _ACTIVE_SHARE * self.shrinkage.needed(), 3 * self.n_times + self.refractory
+        at, n_levels = self._levels_of_positions(level)
+        enough, gap = _ACTIVE_SHARE * self.needed(at), 3 * self.n_times + self.refractory
         effort = effort if self.local_search else replace(effort, n_sweeps=0)
         how = enough, gap, effort, self._doubtful, self.prior.l1
         if isinstance(signal, View):
             dtype = np.result_type(signal.signal.dtype, np.float32)
-            tables = Tables.of(signal.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), dtype)
-            return self.backend.pursue_correlation(signal.signal, signal.correlation, tables, *how)
+            tables = Tables.of(signal.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), dtype, n_levels)
+            return self.backend.pursue_correlation(signal.signal, signal.correlation, tables, *how, at)
         seen = self.backend.seen(signal, self.n_times) if isinstance(signal, np.ndarray) else signal
-        tables = Tables.of(self.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), seen.dtype)
-        return self.backend.pursue(seen, self._scaled, tables, *how)
+        tables = Tables.of(self.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), seen.dtype, n_levels)
+        return self.backend.pursue(seen, self._scaled, tables, *how, at)
+
+    def _levels_of_positions(self, level: np.ndarray | None) -> tuple[np.ndarray | None, int]:
+        """The level of each position, that in the middle of a template there, None where all are 0; and the number of levels up
+        to the highest."""
+        if level is None or not level.any():
+            return None, 1
+        first = self.n_times // 2
+        at = np.ascontiguousarray(level[first : first + len(level) - self.n_times + 1])
+        return at, int(at.max(initial=0)) + 1
+
+    def needed(self, level: np.ndarray | None = None) -> np.ndarray:
+        """Correlation above which a spike of each unit raises the log posterior, (n_units,), the least of these levels (uint8); level
+        0 unless given."""
+        if level is None:
+            return self.shrinkage.needed()
+        each = [self.prior.shrinkage(self.energy, float(expected_at(one))).needed() for one in np.unique(level)]
+        return np.asarray(np.min(each, axis=0))
+
+    def log_prior(self, spikes: Spikes) -> np.ndarray:
+        """Log prior odds (n,) of each spike against none."""
+        return self._by_expected(spikes, lambda shrinkage, *values: shrinkage.prior(*values))
+
+    def unshrunk(self, spikes: Spikes) -> np.ndarray:
+        """The spikes' amplitudes (n,) by least squares, relative to the expected ones."""
+        found = self._by_expected(spikes, lambda shrinkage, *values: shrinkage.unshrunk(*values))
+        return np.asarray(found / spikes.expected)
+
+    def _by_expected(self, spikes: Spikes, of: Callable[..., np.ndarray]) -> np.ndarray:
+        """What `of` makes of the shrinkage at each spike's expected amplitude, unit, amplitude, and the energies; (n,)."""
+        found = np.zeros(len(spikes))
+        for expected in np.unique(spikes.expected):
+            here = spikes.expected == expected
+            shrinkage = self.prior.shrinkage(self.energy, float(expected))
+            found[here] = of(shrinkage, spikes.unit[here], spikes.amplitude[here], self.energy)
+        return found
 
     def decode(self, spikes: Spikes, n_samples: int) -> np.ndarray:
         """H x: the signal (n_channels, n_samples) that spikes stand for, float32."""
@@ -182,14 +220,14 @@ class CRsAE:
         """The M-step for the spikes of a signal (n_channels, n_samples). Units without a spike keep what they have.
 
         Templates: joint least squares with the spikes' amplitudes, those of before counting a little (see fit_templates),
-        rescaled so that the mean amplitude is 1, on the channels where they stand out (their support). Prior: its own M-step. n_positions: among which spikes of a unit are
+        rescaled so that the mean relative amplitude is 1, on the channels where they stand out (their support). Prior: its own M-step. n_positions: among which spikes of a unit are
         counted for its rate; those of the signal unless given.
         """
         if not len(spikes) or not self.n_units:
             return self
         here = signal.shape[1] - self.n_times + 1
         counts = np.bincount(spikes.unit, minlength=self.n_units)
-        means = np.bincount(spikes.unit, spikes.amplitude, self.n_units) / np.maximum(counts, 1)
+        means = np.bincount(spikes.unit, spikes.relative, self.n_units) / np.maximum(counts, 1)
         statistics = self.backend.code_statistics(
             signal, spikes.unit, spikes.sample, spikes.amplitude, self.n_units, self.n_times
         )
@@ -201,16 +239,17 @@ class CRsAE:
         if support.shape[1] > TETRODE:
             support = np.where(several[:, None], supported(templates / self.sigma, counts), support)
         templates *= support[:, :, None]
-        amplitude = self.shrinkage.unshrunk(spikes.unit, spikes.amplitude, self.energy) / means[spikes.unit]
-        prior = self.prior.maximise(spikes.unit, amplitude, self.energy * means**2, n_positions or here)
+        amplitude = self.unshrunk(spikes) / means[spikes.unit]
+        prior = self.prior.maximise(spikes.unit, amplitude, self.energy * means**2, n_positions or here, spikes.clear)
         return replace(self, templates=templates, prior=prior, support=support)
 
-    def active(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def active(self, signal: np.ndarray, level: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Positions (bool, n_positions) of signal (n_channels, n_samples) where a spike could gain, with a margin for what
-        lies between samples and for templates that still change; and those where it would gain very much."""
+        lies between samples and for templates that still change; and those where it would gain very much. level
+        (n_samples,): as for `encode`."""
         if signal.shape[1] < self.n_times or not self.n_units:
             return np.zeros(0, bool), np.zeros(0, bool)
-        needed = self.shrinkage.needed()
+        needed = self.needed(self._levels_of_positions(level)[0])
         return self.backend.active(signal, self._scaled, _ACTIVE_SHARE * needed, _STRONG / _ACTIVE_SHARE)
 
     def log_posterior(self, signal: np.ndarray, spikes: Spikes) -> float:
@@ -219,7 +258,7 @@ class CRsAE:
             return 0.0
         rest = self.residual(signal, spikes)
         explained = 0.5 * (np.vdot(signal, signal) - np.vdot(rest, rest)) / self.sigma**2
-        return float(explained + self.shrinkage.prior(spikes.unit, spikes.amplitude, self.energy).sum())
+        return float(explained + self.log_prior(spikes).sum())
 
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
         """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted

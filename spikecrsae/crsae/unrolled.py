@@ -220,9 +220,7 @@ class _SlabSteps(_Steps):
         window, position = np.divmod(spikes.sample, apart.shape[2])
         inside = position <= batch.shape[2] - model.n_times
         where = tuple(torch.from_numpy(index[inside]).to(self.device) for index in (window, model.copy_of(spikes), position))
-        self.found.append(
-            (spikes.unit[inside], model.shrinkage.unshrunk(spikes.unit, spikes.amplitude, model.energy)[inside])
-        )
+        self.found.append((spikes.unit[inside], model.unshrunk(spikes)[inside]))
         self.n_seen += len(batch)
         signal, amplitude = self._tensor(batch), torch.from_numpy(spikes.amplitude[inside]).float().to(self.device)
         copies = _shifted(self.atoms * torch.from_numpy(self.scale).float().to(self.device)[:, None, None], model.shifts())

@@ -47,10 +47,16 @@ class LayeredSearch:
     """Searches one stretch.
 
     correlation (n_units, n_positions): on the device; kept as it is. silent (n_units, n_positions) uint8: where it is not 0 a
-    unit finds nothing. tables: as csc.pursuit takes them. Gains are computed in float64, where the device has it.
+    unit finds nothing. level (n_positions,) uint8: of the noise, 0 unless given. tables: as csc.pursuit takes them. Gains are computed in float64, where the device has it.
     """
 
-    def __init__(self, correlation: torch.Tensor, silent: torch.Tensor | None, tables: Tables) -> None:
+    def __init__(
+        self,
+        correlation: torch.Tensor,
+        silent: torch.Tensor | None,
+        tables: Tables,
+        level: np.ndarray | None = None,
+    ) -> None:
         device, self.n_positions = correlation.device, correlation.shape[1]
         self.centre, self.reach = tables.overlaps.shape[2] // 2, tables.kernel.shape[1] // 2
         self.n_shifts, self.refractory = len(tables.kernel), int(tables.refractory)
@@ -59,9 +65,13 @@ class LayeredSearch:
         self.real = torch.float32 if device.type == "mps" else torch.float64
         self.overlaps = torch.tensor(tables.overlaps, dtype=correlation.dtype, device=device)
         self.kernel = torch.tensor(tables.kernel, dtype=self.real, device=device)
-        self.pull, self.total, self.offset = torch.tensor(tables.prior, dtype=self.real, device=device)
+        # (n_levels, n_units) each
+        self.pull, self.total, self.offset = torch.tensor(tables.prior, dtype=self.real, device=device).unbind(1)
+        several = len(tables.prior) > 1 and level is not None
+        self.level = torch.tensor(level, device=device).long() if several else None
         self.needed = (2 * self.total * -self.offset).clamp(min=0).sqrt() - self.pull
-        self.low = (PEAK_SHARE * self.needed).clamp(min=0).to(correlation.dtype)[:, None]
+        least = (self.needed if self.level is None else self.needed[self.level.unique()]).amin(0)
+        self.low = (PEAK_SHARE * least).clamp(min=0).to(correlation.dtype)[:, None]
         # spikes near the ends change values in the margins, which nothing reads
         margins = (self.touched, self.touched)
         self._correlation = torch.nn.functional.pad(correlation, margins)
@@ -109,11 +119,12 @@ class LayeredSearch:
         # a parabola tells where between the samples, and whether it is worth the exact value
         bend = 2 * b - before - after
         vertex = torch.where(bend > 0, 0.5 * (after - before) / bend, 0.0)
-        worth = PARABOLA_MARGIN * (b + 0.25 * (after - before) * vertex) > self.needed[unit]
-        unit, position, vertex = unit[worth], position[worth], vertex[worth]
+        row = torch.zeros_like(unit) if self.level is None else self.level[position]
+        worth = PARABOLA_MARGIN * (b + 0.25 * (after - before) * vertex) > self.needed[row, unit]
+        unit, position, vertex, row = unit[worth], position[worth], vertex[worth], row[worth]
         top, step = self._highest(unit, position, vertex)
-        score, total = top + self.pull[unit], self.total[unit]
-        gain = 0.5 * score**2 / total + self.offset[unit]
+        score, total = top + self.pull[row, unit], self.total[row, unit]
+        gain = 0.5 * score**2 / total + self.offset[row, unit]
         found = Peaks(unit, position, step, score / total, gain)
         return found.select(gain > 0)
 

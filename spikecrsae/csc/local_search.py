@@ -28,10 +28,12 @@ _CLOSE_PART, _CLOSE_SAMPLES = 6, 3  # close spikes are at most a template / _CLO
 
 class Residual(NamedTuple):
     """correlation (n_units, n_positions) of every template with the signal less the spikes; blocked (n_units, n_positions) uint8:
-    how many spikes of the unit keep it silent at the position. Both are kept up to date as spikes come and go."""
+    how many spikes of the unit keep it silent at the position. Both are kept up to date as spikes come and go. level
+    (n_positions,) uint8: of the noise, which says which row of Tables.prior holds."""
 
     correlation: np.ndarray
     blocked: np.ndarray
+    level: np.ndarray
 
 
 class Spike(NamedTuple):
@@ -106,6 +108,31 @@ def _highest(row, kernel, position, middle):
 
 
 @compiled
+def _need(prior, unit, gain):
+    """The correlation that a spike needs for more than this gain, by a prior (3, n_units)."""
+    precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
+    return np.sqrt(max(0.0, 2.0 * total * (gain - offset))) - precision
+
+
+@compiled
+def _least_need(prior, lowest, highest, unit, gain):
+    """The least of what a spike needs at levels of the noise from the lowest to the highest."""
+    need = _need(prior[lowest], unit, gain)
+    for level in range(lowest + 1, highest + 1):
+        need = min(need, _need(prior[level], unit, gain))
+    return need
+
+
+@compiled
+def _levels(level):
+    """The lowest and the highest of some levels."""
+    lowest, highest = level[0], level[0]
+    for i in range(len(level)):
+        lowest, highest = min(lowest, level[i]), max(highest, level[i])
+    return int(lowest), int(highest)
+
+
+@compiled
 def _best(residual, tables, first, last, only):
     """The spike of the largest gain in [first, last), of equal ones the earliest, then that of the lowest unit; unit -1 where
     none has a gain. only: a unit, or -1 for any."""
@@ -113,10 +140,13 @@ def _best(residual, tables, first, last, only):
     n_units, n_positions = correlation.shape
     n_shifts = kernel.shape[0]
     best_gain, best_unit, best_position, best_step, best_amplitude = 0.0, -1, -1, 0, 0.0
+    lowest, highest = 0, 0
+    if len(prior) > 1 and first < last:
+        lowest, highest = _levels(residual.level[first:last])
     for unit in range(max(only, 0), n_units if only < 0 else only + 1):
-        precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
+        precision, total, offset = prior[lowest, 0, unit], prior[lowest, 1, unit], prior[lowest, 2, unit]
         # b must exceed this for the largest gain so far; between samples it can be larger than on them
-        need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
+        need = _least_need(prior, lowest, highest, unit, best_gain)
         low = max(PEAK_SHARE * need, 0.0)
         row = correlation[unit]
         part = row[first:last]
@@ -137,6 +167,10 @@ def _best(residual, tables, first, last, only):
             after = row[position + 1] if position < n_positions - 1 else b
             if before > b or after > b or (after == b and position < n_positions - 1):
                 continue
+            if highest > lowest:
+                level = residual.level[position]
+                precision, total, offset = prior[level, 0, unit], prior[level, 1, unit], prior[level, 2, unit]
+                need = _need(prior[level], unit, best_gain)
             # a parabola tells where between the samples, and whether it is worth the exact value
             bend = 2.0 * b - before - after
             vertex = 0.5 * (after - before) / bend if bend > 0 else 0.0
@@ -148,7 +182,7 @@ def _best(residual, tables, first, last, only):
             if gain > best_gain or (gain == best_gain and position < best_position):
                 best_gain, best_unit, best_position, best_step = gain, unit, position, step
                 best_amplitude = (top + precision) / total
-                need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
+                need = _least_need(prior, lowest, highest, unit, best_gain)
                 low = max(PEAK_SHARE * need, 0.0)
     return Spike(best_unit, best_position, best_step, best_amplitude, best_gain)
 
@@ -179,7 +213,8 @@ def _gain(residual, tables, spike):
     """What a spike of this amplitude adds to the log posterior of the residual without it."""
     prior, unit, amplitude = tables.prior, spike.unit, spike.amplitude
     b = _read(residual.correlation[unit], tables.kernel, spike.position, spike.step)
-    precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
+    level = residual.level[spike.position]
+    precision, total, offset = prior[level, 0, unit], prior[level, 1, unit], prior[level, 2, unit]
     best = (b + precision) / total
     return 0.5 * total * (best**2 - (amplitude - best) ** 2) + offset
 
@@ -285,6 +320,8 @@ def _close_to(i, spikes, n, alive, close):
 def _copy(source, low, target):
     """Copy the positions from `low` on, as many as the target has."""
     width = target.correlation.shape[1]
+    for i in range(width):
+        target.level[i] = source.level[low + i]
     for unit in range(len(target.correlation)):
         # row by row: the assignment of whole arrays takes numba three seconds to compile
         seen, to_seen = source.correlation[unit, low : low + width], target.correlation[unit]
@@ -350,8 +387,10 @@ def improve(residual, tables, found, open_, first_sweep):
     close, reach = _close(tables), tables.kernel.shape[1] // 2
     # what is tried at a place is tried on a copy of what can be seen there: it changes what is around only when it is better
     width = min(n_positions, 4 * close + tables.kernel.shape[1] + 2)
-    here = Residual(residual.correlation[:, :width].copy(), residual.blocked[:, :width].copy())
-    trial = Residual(here.correlation.copy(), here.blocked.copy())
+    here = Residual(
+        residual.correlation[:, :width].copy(), residual.blocked[:, :width].copy(), residual.level[:width].copy()
+    )
+    trial = Residual(here.correlation.copy(), here.blocked.copy(), here.level.copy())
     for i in range(n):
         t = spikes[i].position
         crowded = (i > 0 and t - spikes[i - 1].position <= close) or (i < n - 1 and spikes[i + 1].position - t <= close)

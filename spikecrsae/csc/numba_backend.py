@@ -47,17 +47,20 @@ class NumbaBackend:
     def pursue_correlation(
         self, signal: np.ndarray, correlation: np.ndarray, tables: Tables, enough: np.ndarray, gap: int,
         effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None = None,
+        level: np.ndarray | None = None,
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal whose correlation is known; see `pursue`."""
         bounds = cuts(correlation, enough, gap, _PIECE)
-        return Spikes.joined(self._pieces(signal, correlation, 0, bounds, tables, effort, doubtful, l1))
+        return Spikes.joined(self._pieces(signal, correlation, 0, bounds, tables, effort, doubtful, l1, level))
 
     def pursue(
         self, seen: BlockSpectra, templates: np.ndarray, tables: Tables, enough: np.ndarray, gap: int,
         effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None = None,
+        level: np.ndarray | None = None,
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal: csc.pursuit in pieces between which, over `gap` positions, no correlation is `enough`
-        (n_units,). doubtful: of the signal of a piece and its spikes, see csc.pursuit.refine. l1: see csc.pursuit.pursue."""
+        (n_units,). doubtful: of the signal of a piece and its spikes, see csc.pursuit.refine. l1: see csc.pursuit.pursue.
+        level (n_positions,) uint8: of the noise, see data.loudness; 0 unless given."""
         found, first, correlation = [], 0, np.zeros((len(templates), 0), seen.dtype)
         # the correlation with all templates takes more memory than the signal: not of everything at once, if quiet places part it
         for start, stop in seen.parts(_CORRELATED):
@@ -65,13 +68,13 @@ class NumbaBackend:
             bounds = cuts(correlation, enough, gap, _PIECE)
             if stop < seen.n_blocks:
                 bounds = bounds[:-1]  # the last piece goes on in the next part
-            found += self._pieces(seen.signal, correlation, first, bounds, tables, effort, doubtful, l1)
+            found += self._pieces(seen.signal, correlation, first, bounds, tables, effort, doubtful, l1, level)
             first, correlation = first + bounds[-1], correlation[:, bounds[-1] :].copy()
         return Spikes.joined(found)
 
     def _pieces(
         self, signal: np.ndarray, correlation: np.ndarray, first: int, bounds: np.ndarray, tables: Tables,
-        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None,
+        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None, level: np.ndarray | None,
     ) -> list[Spikes]:  # fmt: skip
         """Spikes between the bounds, which like the correlation count from position `first` of the signal."""
         n_more = tables.overlaps.shape[2] // 2
@@ -80,7 +83,9 @@ class NumbaBackend:
             low, high = bounds[part.start], bounds[part.stop]
             here = signal[:, first + low : first + high + n_more]
             contiguous = np.ascontiguousarray(correlation[:, low:high])
-            return pursue(contiguous, tables, effort, lambda spikes: doubtful(here, spikes), l1).later(first + low)
+            known = None if level is None else level[first + low : first + high]
+            found = pursue(contiguous, tables, effort, lambda spikes: doubtful(here, spikes), l1, known)
+            return found.later(first + low)
 
         return in_threads(piece, len(bounds) - 1, 1)
 

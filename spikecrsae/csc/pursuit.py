@@ -19,6 +19,7 @@ from spikecrsae.csc.coordinate import encode_correlation
 from spikecrsae.csc.local_search import Residual, compare, improve, search
 from spikecrsae.csc.shrinkage import SpikeShrinkage
 from spikecrsae.csc.subsample import interpolator
+from spikecrsae.data.loudness import expected_at
 from spikecrsae.data.spikes import Spikes
 
 #: Units are rivals if their templates' cosine similarity at the best lag exceeds this value.
@@ -53,7 +54,8 @@ class Tables(NamedTuple):
     """What the search reads besides the correlation, the same for all stretches that it goes through.
 
     overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.operator.gram of the templates with their shifted copies.
-    kernel (n_shifts, 2 reach + 1): reads a correlation between its samples. prior (3, n_units): the rows of a SpikeShrinkage.
+    kernel (n_shifts, 2 reach + 1): reads a correlation between its samples. prior (n_levels, 3, n_units): the
+    rows of a SpikeShrinkage at each level of noise (see data.loudness).
     rivals (n_units, n_units) bool: pairs of templates that resemble each other. refractory: a unit fires once within so many
     samples each way. shifts (n_shifts,): of the copies, in samples.
     """
@@ -69,13 +71,14 @@ class Tables(NamedTuple):
     def of(
         cls,
         overlaps: np.ndarray,
-        shrinkage: Callable[[np.ndarray], SpikeShrinkage],
+        shrinkage: Callable[[np.ndarray, float], SpikeShrinkage],
         refractory: int,
         shifts: np.ndarray,
         dtype: DTypeLike = np.float32,
+        n_levels: int = 1,
     ) -> Tables:
-        """overlaps, refractory and shifts as kept; shrinkage: of templates with these energies. dtype: that of the
-        correlation."""
+        """overlaps, refractory and shifts as kept; shrinkage: of templates with these energies, where a spike of their size
+        has this amplitude. dtype: that of the correlation. n_levels: of the noise."""
         n_units, n_shifts = len(overlaps), len(shifts)
         middle = overlaps.reshape(n_units, n_units, n_shifts, -1)
         own = np.arange(n_units)
@@ -84,7 +87,7 @@ class Tables(NamedTuple):
         return cls(
             np.ascontiguousarray(overlaps, dtype=dtype),
             np.ascontiguousarray(interpolator(shifts), dtype=dtype),
-            np.ascontiguousarray(np.stack(shrinkage(energy))),
+            np.stack([np.stack(shrinkage(energy, float(expected_at(level)))) for level in range(n_levels)]),
             np.abs(middle).max(axis=(2, 3)) > _RIVAL_SIMILARITY * norms[:, None] * norms[None, :],
             refractory,
             shifts,
@@ -109,18 +112,21 @@ def pursue(
     effort: Effort = FULL,
     doubtful: Callable[[Spikes], np.ndarray] | None = None,
     l1: L1 | None = None,
+    level: np.ndarray | None = None,
 ) -> Spikes:
     """The spikes of one stretch.
 
     correlation (n_units, n_positions): of the whitened signal with the templates at full scale; it is changed into that of
     the residual. doubtful: see `refine`. l1: the pursuit places spikes only where this convex encoder finds any.
+    level (n_positions,) uint8: of the noise, 0 unless given.
     """
     if l1 is None:
         silent = np.zeros(correlation.shape, np.uint8)
     else:
         codes = encode_correlation(correlation, tables.gram(), l1.bias, l1.one_sided, TOLERANCE)
         silent = outside_support(codes)
-    residual = Residual(correlation, silent.copy())
+    level = np.zeros(correlation.shape[1], np.uint8) if level is None else level
+    residual = Residual(correlation, silent.copy(), level)
     found = search(residual, tables)
     # the local search is free to leave the support
     np.subtract(residual.blocked, silent, out=residual.blocked)
@@ -155,15 +161,18 @@ def refine(
         found, open_ = found[order], open_[order]
         if sweep == 0 and doubtful is not None:
             none = np.full(len(found), -1), np.zeros(len(found))
-            open_ = doubtful(_spikes(found, shifts, found["gain"], *none))
+            open_ = doubtful(_spikes(found, shifts, residual.level, found["gain"], *none))
         found, open_ = improve(residual, tables, found, open_, sweep == 0)
         if not open_.any():
             break
     found = found[np.lexsort((found["unit"], found["position"]))]
-    return _spikes(found, shifts, *compare(residual, tables, found, effort.with_rivals))
+    return _spikes(found, shifts, residual.level, *compare(residual, tables, found, effort.with_rivals))
 
 
-def _spikes(found: np.ndarray, shifts: np.ndarray, gain: np.ndarray, rival: np.ndarray, rival_gain: np.ndarray) -> Spikes:
+def _spikes(
+    found: np.ndarray, shifts: np.ndarray, level: np.ndarray, gain: np.ndarray, rival: np.ndarray, rival_gain: np.ndarray
+) -> Spikes:
     """Spikes of the rows (FOUND_DTYPE) that the search has found."""
     unit, sample, amplitude = (found[name].copy() for name in ("unit", "position", "amplitude"))
-    return Spikes(unit, sample, amplitude, shifts[found["step"]], gain, rival, rival_gain)
+    expected = expected_at(level[found["position"]])
+    return Spikes(unit, sample, amplitude, shifts[found["step"]], gain, rival, rival_gain, expected)

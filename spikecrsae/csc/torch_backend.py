@@ -86,15 +86,17 @@ class TorchBackend(TorchDevice):
     def pursue_correlation(
         self, signal: np.ndarray, correlation: torch.Tensor, tables: Tables, enough: np.ndarray, gap: int,
         effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None = None,
+        level: np.ndarray | None = None,
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal whose correlation is known; see `pursue`."""
         return self._pursue(
-            signal, lambda first, stop: correlation[:, first:stop], tables, enough, gap, effort, doubtful, l1
+            signal, lambda first, stop: correlation[:, first:stop], tables, enough, gap, effort, doubtful, l1, level
         )
 
     def pursue(
         self, seen: Seen, templates: np.ndarray, tables: Tables, enough: np.ndarray, gap: int,
         effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None = None,
+        level: np.ndarray | None = None,
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal: csc.layered_search, and the local search of csc.pursuit, in parts between which, over `gap`
         positions, no correlation is `enough` (n_units,). doubtful: of the signal of a piece and its spikes, see
@@ -102,15 +104,16 @@ class TorchBackend(TorchDevice):
         return self._pursue(
             seen.signal,
             lambda first, stop: self._correlate(seen, first, stop, templates),
-            tables, enough, gap, effort, doubtful, l1,
+            tables, enough, gap, effort, doubtful, l1, level,
         )  # fmt: skip
 
     def _pursue(
         self, signal: np.ndarray, read: Callable[[int, int], torch.Tensor], tables: Tables, enough: np.ndarray, gap: int,
-        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None,
+        effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None, level: np.ndarray | None,
     ) -> Spikes:  # fmt: skip
         """See `pursue`. read: the correlation (n_units, n) at positions from one to before another."""
         n_positions = signal.shape[1] - tables.overlaps.shape[2] // 2
+        known = np.zeros(n_positions, np.uint8) if level is None else level
         found, first, size, too_short = [], 0, self.at_once, 0
         while first < n_positions:
             stop = min(first + size, n_positions)
@@ -119,7 +122,10 @@ class TorchBackend(TorchDevice):
                 correlation = read(first, stop)
                 loud = self._loud(correlation, enough)
                 length = stop - first if stop == n_positions else _quiet_end(loud, gap)
-                return (length, *self._search(correlation[:, :length], loud[:length], tables, gap, l1)) if length else None
+                if not length:
+                    return None
+                here = known[first : first + length]
+                return (length, *self._search(correlation[:, :length], loud[:length], tables, gap, l1, here))
 
             result, full = self.unless_full(part, size, too_short + 1)
             if full:
@@ -133,16 +139,17 @@ class TorchBackend(TorchDevice):
         return Spikes.joined(found)
 
     def _search(
-        self, correlation: torch.Tensor, loud: torch.Tensor, tables: Tables, gap: int, l1: L1 | None
+        self, correlation: torch.Tensor, loud: torch.Tensor, tables: Tables, gap: int, l1: L1 | None, level: np.ndarray
     ) -> tuple[Residual, np.ndarray]:
         """The rows (FOUND_DTYPE) of the layered search, and the residual, both on the CPU."""
         silent = None if l1 is None else outside_support(self._convex(correlation, loud, tables, gap, l1).cpu().numpy())
         given = None if silent is None else torch.tensor(silent, device=self.device)
-        search = LayeredSearch(correlation, given, tables)
+        search = LayeredSearch(correlation, given, tables, level)
         rows = search.run()
         blocked = search.blocked.cpu().numpy()
         # the local search is free to leave the support
-        return Residual(search.correlation.cpu().numpy(), blocked if silent is None else blocked - silent), rows
+        blocked = blocked if silent is None else blocked - silent
+        return Residual(search.correlation.cpu().numpy(), blocked, level), rows
 
     def _convex(self, correlation: torch.Tensor, loud: torch.Tensor, tables: Tables, gap: int, l1: L1) -> torch.Tensor:
         """Codes (n_units, n_positions) of the convex encoder: FISTA where something is loud, 0 in the middle of quiet gaps."""
@@ -325,7 +332,7 @@ def _refined(
     def piece(part: slice) -> Spikes:
         low, high = bounds[part.start], bounds[part.stop]
         first, last = np.searchsorted(position, [low, high])
-        here = Residual(*(np.ascontiguousarray(values[:, low:high]) for values in residual))
+        here = Residual(*(np.ascontiguousarray(values[..., low:high]) for values in residual))
         found = rows[first:last].copy()
         found["position"] -= low
         window = signal[:, low : high + n_more]

@@ -28,6 +28,7 @@ def add_units(state: Candidates, residual: np.ndarray, decoded: CRsAE) -> None:
         after = np.abs(spikes.sample[np.minimum(nearest, len(spikes) - 1)] - starts)
         before = np.abs(spikes.sample[np.maximum(nearest - 1, 0)] - starts)
         starts = starts[np.minimum(after, before) > window.n_times // 2]
+    starts = starts[state.is_clear(starts)]
     if len(starts) < SMALLEST_CLUSTER:
         return
     windows = windows_at(rest, at_most(starts, 20000, state.settings.seed), window.n_times)
@@ -36,9 +37,10 @@ def add_units(state: Candidates, residual: np.ndarray, decoded: CRsAE) -> None:
     everywhere = state.rest_of_whole(decoded) if len(templates) else np.zeros((0, 0), np.float32)
     for template in templates:
         trial = state.model.select([]).extended(template[None])
-        found = trial.encode(everywhere)
-        gain, cost = float(found.gain.sum()), parameter_cost(template, len(found))
-        if gain > cost and len(found) >= SMALLEST_CLUSTER:
+        found = trial.encode(everywhere, level=state.whole_level)
+        clear = found.select(found.clear)
+        gain, cost = float(clear.gain.sum()), parameter_cost(template, len(clear))
+        if gain > cost and len(clear) >= SMALLEST_CLUSTER:
             state.born |= set(state.add([template]))
             state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(found))
             trial.residual(everywhere, found, out=everywhere)
@@ -58,7 +60,7 @@ def _outer_waveforms(state: Candidates, residual: np.ndarray) -> bool:
     certain, before = np.log(CERTAIN / (1 - CERTAIN)), len(state.ids)
     for unit in range(before):
         for side in (-n_times, n_times):
-            starts = state.starts(unit) + side
+            starts = state.clear_starts(unit) + side
             starts = starts[(starts >= 0) & (starts <= residual.shape[1] - n_times)]
             if len(starts) < SMALLEST_CLUSTER or state.has_passed(f"outer {side}", unit, alone=True):
                 continue

@@ -14,7 +14,9 @@ from spikecrsae.config import TrainConfig
 from spikecrsae.crsae.em import expectation_maximisation
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.evidence import Excerpt
+from spikecrsae.data.loudness import CLEAR
 from spikecrsae.data.spikes import Spikes
+from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.system.threads import in_threads
@@ -64,6 +66,8 @@ class Candidates:
     round_number: int = 0
     #: samples from the beginning of every template to where its energy peaks, once that is settled
     before: int | None = None
+    #: of the noise in `whole`, (n_samples,); None where it is steady (see data.loudness)
+    whole_level: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         self.ids = list(range(self.model.n_units))
@@ -87,14 +91,17 @@ class Candidates:
         n_times = self.window.n_times
         known = self.in_whole(self.spikes.sample) if len(self.spikes) else self.spikes.sample
         # what was looked at before is not held beside what comes
-        for name in ("signal", "seen"):
+        for name in ("signal", "seen", "level"):
             vars(self).pop(name, None)
         self._rest = None
         active = np.zeros(self.whole.shape[1], bool)
         active[self.events] = True
 
         def look(part: slice) -> tuple[np.ndarray, np.ndarray]:
-            found, strong = self.model.active(self.whole[:, part.start : part.stop + n_times - 1])
+            here = slice(part.start, part.stop + n_times - 1)
+            found, strong = self.model.active(
+                self.whole[:, here], None if self.whole_level is None else self.whole_level[here]
+            )
             return np.flatnonzero(found) + part.start, np.flatnonzero(strong) + part.start
 
         for found, strong in in_threads(look, self.whole.shape[1] - n_times + 1, _SEARCHED_AT_ONCE):
@@ -108,6 +115,9 @@ class Candidates:
         self.first = np.maximum(at[np.r_[0, new + 1]] - before, 0) if len(at) else np.zeros(1, np.int64)
         last = np.minimum(at[np.r_[new, len(at) - 1]] + after, self.whole.shape[1]) if len(at) else self.first + n_times
         self.signal = np.concatenate([self.whole[:, a:b] for a, b in zip(self.first, last, strict=True)], axis=1)
+        self.level = None
+        if self.whole_level is not None:
+            self.level = np.concatenate([self.whole_level[a:b] for a, b in zip(self.first, last, strict=True)])
         self.begins = np.r_[0, np.cumsum(last - self.first)[:-1]]
         self.seen = self.model.seen(self.signal)
         stretch = np.searchsorted(self.first, known, "right") - 1
@@ -137,7 +147,7 @@ class Candidates:
         n_positions = self.whole.shape[1] - self.window.n_times + 1
         model = model or self.model
         known = self.spikes if model is self._decoded else spikes
-        self.model, self.spikes = expectation_maximisation(self.seen, model, n_rounds, n_positions, known)
+        self.model, self.spikes = expectation_maximisation(self.seen, model, n_rounds, n_positions, known, self.level)
         self._decoded = self.model
         self.history.append((list(self.ids), self.model.prior.parameters()))
         self._rest = None
@@ -180,13 +190,29 @@ class Candidates:
         """First samples of a unit's spikes."""
         return self.spikes.sample[self.spikes.unit == unit]
 
+    def clear(self, unit: int) -> np.ndarray:
+        """Indices of a unit's spikes whose noise is hardly louder than usual; of all where these are too few."""
+        mine = self.of(unit)
+        clear = mine[self.spikes.clear[mine]]
+        return clear if len(clear) >= SMALLEST_CLUSTER else mine
+
+    def clear_starts(self, unit: int) -> np.ndarray:
+        """First samples of a unit's `clear` spikes."""
+        return self.spikes.sample[self.clear(unit)]
+
+    def is_clear(self, starts: np.ndarray) -> np.ndarray:
+        """Windows (bool, n) of `signal` that begin at these samples and whose noise is hardly louder than usual."""
+        if self.level is None:
+            return np.ones(len(starts), bool)
+        return self.level[np.minimum(starts + self.window.n_times // 2, len(self.level) - 1)] <= CLEAR
+
     def around(self, unit: int, rest: np.ndarray) -> Excerpt:
         """The signal around spikes of a unit; rest: the residual."""
-        return Excerpt.around(rest, self.model, self.spikes, self.starts(unit), self.settings.seed)
+        return Excerpt.around(rest, self.model, self.spikes, self.clear_starts(unit), self.settings.seed, self.level)
 
     def looked_at(self, unit: int) -> np.ndarray:
-        """Indices of the spikes of a unit whose waveforms are looked at: at most MOST_WAVEFORMS, drawn at random."""
-        return at_most(self.of(unit), MOST_WAVEFORMS, self.settings.seed)
+        """Indices of the spikes of a unit whose waveforms are looked at: at most MOST_WAVEFORMS of the clear ones, drawn at random."""
+        return at_most(self.clear(unit), MOST_WAVEFORMS, self.settings.seed)
 
     def passes(self, test: str, unit: int) -> None:
         """Remember that a unit has passed a test clearly."""

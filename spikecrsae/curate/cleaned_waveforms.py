@@ -26,6 +26,8 @@ def _cleaned_waveforms(state: Candidates) -> list[np.ndarray]:
         windows = windows_at(rest, spikes.sample[mine], n_times + 2 * pad)
         own = copies[rows[mine]].transpose(0, 2, 1) * spikes.amplitude[mine, None, None]
         windows[:, pad : pad + n_times] += own.astype(np.float32)
+        # as large as in signal that is not divided by its noise
+        windows /= spikes.expected[mine, None, None].astype(np.float32)
         return windows
 
     return in_threads(of_unit, model.n_units, 1)

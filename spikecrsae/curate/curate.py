@@ -58,13 +58,20 @@ class FirstUnits:
     window: TemplateWindow
 
 
-def curate(signal: np.ndarray, first: FirstUnits, settings: CurationSettings, observer: Observer) -> Curated:
-    """Alternate EM and decisions on signal (n_channels, n_samples), whitened, until the set of units is stable."""
+def curate(
+    signal: np.ndarray,
+    first: FirstUnits,
+    settings: CurationSettings,
+    observer: Observer,
+    level: np.ndarray | None = None,
+) -> Curated:
+    """Alternate EM and decisions on signal (n_channels, n_samples), whitened, until the set of units is stable. level
+    (n_samples,) uint8: of the noise that the signal is divided by, see data.loudness."""
     model = first.model
-    state = Candidates(signal, first.events, first.subspace, first.window, settings, model)
+    state = Candidates(signal, first.events, first.subspace, first.window, settings, model, whole_level=level)
     members = first.members if settings.fixed_number else drop_redundant_clusters(state, first.members)
     if len(members):
-        state.model = train_first(signal, state.model, members, settings.train, settings.seed, observer).model
+        state.model = train_first(signal, state.model, members, settings.train, settings.seed, observer, level).model
     quiet, tried = True, None
     for round_number in range(1, MAX_ROUNDS + 1):
         if quiet:

@@ -28,17 +28,27 @@ def parameter_cost(template: np.ndarray, n_spikes: int) -> float:
 class Excerpt:
     """The signal around some spikes, with what reaches in from spikes beyond its ends taken away.
 
-    signal (n_channels, n_samples); share: the part of the asked-for spikes that it holds; known: all spikes in it.
+    signal (n_channels, n_samples); share: the part of the asked-for spikes that it holds; known: all spikes in it. level
+    (n_samples,): of the noise, None where it is steady, see data.loudness.
     """
 
     signal: np.ndarray
     share: float
     known: Spikes
+    level: np.ndarray | None = None
 
     @classmethod
-    def around(cls, rest: np.ndarray, model: CRsAE, spikes: Spikes, starts: np.ndarray, seed: int) -> Excerpt:
+    def around(
+        cls,
+        rest: np.ndarray,
+        model: CRsAE,
+        spikes: Spikes,
+        starts: np.ndarray,
+        seed: int,
+        level: np.ndarray | None = None,
+    ) -> Excerpt:
         """rest (n_channels, n_samples): the residual of all spikes. starts: first samples of the spikes to look at; of more
-        than COMPARED_SPIKES, some drawn at random."""
+        than COMPARED_SPIKES, some drawn at random. level (n_samples,): of the noise."""
         n_starts = len(starts)
         if n_starts > COMPARED_SPIKES:
             starts = np.sort(np.random.default_rng(seed).choice(starts, COMPARED_SPIKES, replace=False))
@@ -50,13 +60,16 @@ class Excerpt:
         offsets = np.r_[0, np.cumsum(last - first + n_times)]
         signal = np.zeros((len(rest), offsets[-1]), np.float32)
         parts = []
+        levels = None if level is None else np.zeros(signal.shape[1], np.uint8)
         for start, stop, offset in zip(first, last, offsets[:-1], strict=True):
             signal[:, offset : offset + stop - start] = rest[:, start:stop]
+            if level is not None and levels is not None:
+                levels[offset : offset + stop - start] = level[start:stop]
             low, high = np.searchsorted(spikes.sample, [start, stop - n_times + 1])
             parts.append(spikes.select(slice(low, high)).later(offset - start))
         known = Spikes.joined(parts)
         signal += model.decode(known, signal.shape[1])
-        return cls(signal, len(starts) / max(n_starts, 1), known)
+        return cls(signal, len(starts) / max(n_starts, 1), known, levels)
 
     def loss_without(self, model: CRsAE, unit: int) -> float:
         """What the known spikes' log posterior loses where all other units have to do without this one, scaled likewise."""
@@ -77,4 +90,4 @@ class Excerpt:
         return self._log_posterior(model, model.view(self.signal))
 
     def _log_posterior(self, model: CRsAE, view: View) -> float:
-        return model.log_posterior(self.signal, model.encode(view, E_STEP)) / self.share
+        return model.log_posterior(self.signal, model.encode(view, E_STEP, self.level)) / self.share

@@ -105,8 +105,9 @@ def _burst_p_value(state: Candidates, a: int, b: int, similarity: float) -> floa
 def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> float:
     """Log posterior, less what templates cost, that one unit with the pooled template (n_channels, n_times) in place of a and b
     gains. amplitudes (n,): of both units' spikes relative to it."""
-    mine = [state.starts(a), state.starts(b)]
-    excerpt = Excerpt.around(state.rest, state.model, state.spikes, np.sort(np.concatenate(mine)), state.settings.seed)
+    mine = [state.clear_starts(a), state.clear_starts(b)]
+    starts = np.sort(np.concatenate(mine))
+    excerpt = Excerpt.around(state.rest, state.model, state.spikes, starts, state.settings.seed, state.level)
     others = np.delete(np.arange(state.model.n_units), [a, b])
     merged = state.model.select(others).extended(pooled[None])
     unit = np.full(len(amplitudes), merged.n_units - 1)

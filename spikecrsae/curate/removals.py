@@ -22,7 +22,9 @@ def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> lis
     gather in clusters too. As for deaths, on the signal around a cluster's events. Returns the members of those that stay."""
     alive = np.ones(state.model.n_units, bool)
     for unit in np.argsort([len(m) for m in members]):
-        excerpt = Excerpt.around(state.whole, state.model, Spikes.none(), members[unit], state.settings.seed)
+        excerpt = Excerpt.around(
+            state.whole, state.model, Spikes.none(), members[unit], state.settings.seed, state.whole_level
+        )
         loss = _loss_without(state, unit, alive, excerpt)
         cost = parameter_cost(state.model.templates[unit], len(members[unit]))
         if loss < cost:

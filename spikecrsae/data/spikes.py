@@ -6,12 +6,15 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from spikecrsae.data.loudness import CLEAR_AMPLITUDE
+
 
 @dataclass(frozen=True)
 class Spikes:
     """Decoded spikes sorted by sample: unit, first sample of the template, amplitude relative to the template, sub-sample
     shift, and where all other spikes stay: gain, the log posterior odds of the spike against none, and rival_gain, those of
-    the best spike of another unit (rival) in its place; without one, rival is -1 and rival_gain 0."""
+    the best spike of another unit (rival) in its place; without one, rival is -1 and rival_gain 0. expected: the amplitude of a
+    spike of its template's size, 1 unless given and below 1 in loud noise (see data.loudness)."""
 
     unit: np.ndarray
     sample: np.ndarray
@@ -20,6 +23,11 @@ class Spikes:
     gain: np.ndarray
     rival: np.ndarray
     rival_gain: np.ndarray
+    expected: np.ndarray = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.expected is None:
+            object.__setattr__(self, "expected", np.ones(len(self.sample)))
 
     @classmethod
     def none(cls) -> Spikes:
@@ -28,6 +36,16 @@ class Spikes:
 
     def __len__(self) -> int:
         return len(self.sample)
+
+    @property
+    def relative(self) -> np.ndarray:
+        """Amplitudes relative to the expected ones: those in signal that is not divided by its noise."""
+        return self.amplitude / self.expected
+
+    @property
+    def clear(self) -> np.ndarray:
+        """Spikes (bool, n) in signal whose noise is hardly louder than usual."""
+        return np.asarray(self.expected > CLEAR_AMPLITUDE)
 
     def select(self, mask: np.ndarray | slice) -> Spikes:
         return Spikes(*(getattr(self, f.name)[mask] for f in fields(self)))

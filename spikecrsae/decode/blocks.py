@@ -87,7 +87,7 @@ class Decoding:
             (start, end), stop, (highpassed, whitened) = places[part.start], seams[part.stop], traces[part.start]
             signal = np.ascontiguousarray(whitened)
             model = self.model.at((start + end) // 2)
-            spikes = model.encode(signal)
+            spikes = model.encode(signal, level=self.view.level(start, end))
             here = spikes.sample < stop - start
             return finish(DecodedChunk(start, stop, spikes.select(here), model.misfit(signal, spikes)[here], highpassed))
 
@@ -100,16 +100,19 @@ class Decoding:
         for look in _LOOKS:
             wanted = [number for number in numbers if number not in found]
             ends = [number * self._size for number in wanted]
-            traces = self.view.both_of([(end - look * reach, min(end + _MARGIN * reach, n_samples)) for end in ends])
+            stretches = [(end - look * reach, min(end + _MARGIN * reach, n_samples)) for end in ends]
+            traces = self.view.both_of(stretches)
 
             def seam(
                 part: slice,
                 look: int = look,
                 ends: list[int] = ends,
+                stretches: list[tuple[int, int]] = stretches,
                 traces: list[tuple[np.ndarray, np.ndarray]] = traces,
             ) -> int | None:
                 signal = np.ascontiguousarray(traces[part.start][1])
-                samples = self.model.at(ends[part.start]).encode(signal).sample
+                level = self.view.level(*stretches[part.start])
+                samples = self.model.at(ends[part.start]).encode(signal, level=level).sample
                 return _seam(samples, self.model.reach, _UNSURE * reach, look * reach)
 
             places = in_threads(seam, len(wanted), 1)

@@ -319,7 +319,7 @@ def _spike_table(spikes: Spikes, peak: np.ndarray, peak_offset: np.ndarray, n_sa
     table = np.zeros(len(spikes), SPIKE_DTYPE)
     table["sample"] = np.clip(spikes.sample + peak_offset[spikes.unit], 0, n_samples - 1)
     table["unit"] = spikes.unit
-    table["amplitude"] = spikes.amplitude * peak[spikes.unit]
+    table["amplitude"] = spikes.relative * peak[spikes.unit]
     table["shift"] = spikes.shift
     return table[np.lexsort((table["unit"], table["sample"]))]
 

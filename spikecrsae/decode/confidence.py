@@ -36,11 +36,12 @@ def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_nois
         least = 0.0 if misfit_of_noise is None else misfit_of_noise[unit]
         outlying[mine] = root[mine] > usual + bound * max(upper - usual, least)
         follows = np.r_[False, np.diff(spikes.sample[mine]) <= burst]
-        for part in (mine[~follows], mine[follows]):
+        clear = spikes.clear[mine]
+        for part in (mine[~follows & clear], mine[follows & clear], mine[~clear]):
             if len(part) == 0 or (part[0] != mine[0] and len(part) < LEAST_FOLLOWERS):
                 continue
-            low, middle, high = np.percentile(spikes.amplitude[part], [16, 50, 84])
-            outlying[part] |= spikes.amplitude[part] < middle - bound * max(high - middle, middle - low)
+            low, middle, high = np.percentile(spikes.relative[part], [16, 50, 84])
+            outlying[part] |= spikes.relative[part] < middle - bound * max(high - middle, middle - low)
     return outlying
 
 
@@ -64,9 +65,11 @@ def error_rates(spikes: Spikes, model: CRsAE) -> tuple[np.ndarray, np.ndarray]:
     found = np.bincount(spikes.unit, minlength=model.n_units)
     elsewhere = np.bincount(spikes.rival[rivalled], weights=chances[1, rivalled], minlength=model.n_units)
     deviation = 1 / np.sqrt(np.maximum(model.energy, 1e-9))
-    amplitude = model.shrinkage.unshrunk(spikes.unit, spikes.amplitude, model.energy)
+    amplitude, clear = model.unshrunk(spikes), spikes.clear
     for unit in np.flatnonzero(found > 1):
-        middle, high = np.percentile(amplitude[spikes.unit == unit], [50, 84])
+        mine = spikes.unit == unit
+        mine &= clear if (mine & clear).any() else mine
+        middle, high = np.percentile(amplitude[mine], [50, 84])
         deviation[unit] = max(deviation[unit], high - middle)
     below = special.ndtr((thresholds(model) - 1) / deviation)
     true = own / np.maximum(1 - below, 1e-3) + elsewhere

@@ -10,6 +10,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.linalg import eigh
 
 from spikecrsae.config import InitialiseConfig
+from spikecrsae.data.loudness import CLEAR, noise_of
 from spikecrsae.detect.bimodality import (
     MODE_LEVEL,
     allowed_variance,
@@ -293,20 +294,26 @@ def first_templates(
     config: InitialiseConfig,
     dead_time: int,
     seed: int,
+    level: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Events, and templates (n_units, n_channels, n_times) of them, of whitened signal (n_channels, n_samples).
 
     Detection, windows, principal components, clusters. Events are first samples (int64) of windows; the third result says
-    which events each template is the mean of. At most config.max_events events, drawn at random, are clustered.
+    which events each template is the mean of. At most config.max_events events, drawn at random, are clustered. level (n_samples,)
+    uint8: of the noise, see data.loudness; where there are others, events in loud noise are not looked at.
     """
     starts = subspace.detect(signal, config.detection_threshold, dead_time) - window.before
     starts = starts[(starts >= 0) & (starts <= signal.shape[1] - window.n_times)]
+    if level is not None and np.any(clear := level[starts + window.n_times // 2] <= CLEAR):
+        starts = starts[clear]
     events = starts
     if len(starts) > config.max_events:
         starts = np.sort(np.random.default_rng(seed).choice(starts, config.max_events, replace=False))
     if len(starts) < 2:
         return events, np.zeros((0, len(signal), window.n_times)), []
     windows = windows_at(signal.T, starts, window.n_times)
+    if level is not None:
+        windows = windows * noise_of(level[starts + window.n_times // 2])[:, None, None].astype(np.float32)
     if config.units is None:
         labels = divide(windows, SMALLEST_CLUSTER, seed, config.n_components)
     else:

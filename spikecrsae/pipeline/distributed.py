@@ -10,6 +10,7 @@ import numpy as np
 
 from spikecrsae.crsae.drift import Drifting
 from spikecrsae.crsae.model import CRsAE
+from spikecrsae.data.loudness import Loudness
 from spikecrsae.data.recording import Recording
 from spikecrsae.decode.blocks import Decoding
 from spikecrsae.decode.collect import Gathered, gathered
@@ -39,7 +40,7 @@ class Elsewhere:
             return
         view = decoding.view
         common = _Shared(
-            self.reopen, view.recording.channels, view.preprocessor, view.gaps, decoding.model, decoding.n_times, chunk_size, seed
+            self.reopen, view.recording.channels, view.preprocessor, view.gaps, view.loudness, decoding.model, decoding.n_times, chunk_size, seed
         )  # fmt: skip
         found: dict[int, list[Gathered]] = {}
         following = 0
@@ -62,6 +63,7 @@ class _Shared:
     channels: tuple[int, ...]
     preprocessor: Preprocessor
     gaps: np.ndarray
+    loudness: Loudness
     model: Drifting | CRsAE
     n_times: int
     chunk_size: int
@@ -71,6 +73,6 @@ class _Shared:
 def _decoded(shared: _Shared, blocks: range, observer: Observer) -> list[Gathered]:
     with contextlib.closing(shared.reopen()) as opened:
         used = opened.in_range().select([opened.channels.index(channel) for channel in shared.channels])
-        view = PreprocessedRecording(used, shared.preprocessor, shared.gaps)
+        view = PreprocessedRecording(used, shared.preprocessor, shared.gaps, shared.loudness)
         decoding = Decoding(view, shared.model, shared.n_times)
         return list(gathered(decoding, shared.chunk_size, shared.seed, observer, blocks))

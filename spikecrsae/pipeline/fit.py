@@ -10,7 +10,7 @@ import numpy as np
 from spikecrsae.config import Config
 from spikecrsae.crsae.drift import Drifting, fit_drift
 from spikecrsae.crsae.em import E_STEP, expectation_maximisation
-from spikecrsae.crsae.first_training import draw_windows
+from spikecrsae.crsae.first_training import WINDOW_TEMPLATES, away_from_loud, draw_windows
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import PRIORS
 from spikecrsae.crsae.train import train
@@ -18,12 +18,14 @@ from spikecrsae.csc.backends import Backend
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.curate.candidates import CurationSettings
 from spikecrsae.curate.curate import Curated, FirstUnits, curate
+from spikecrsae.data.loudness import Loudness
 from spikecrsae.data.recording import BLOCK
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.clustering import first_templates
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.pipeline.learned import LearnedModel
+from spikecrsae.preprocess.loudness import Loudnesses, of_recording
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.progress import Observer
 from spikecrsae.system.text import counted
@@ -64,11 +66,13 @@ class Run:
 @dataclass(frozen=True)
 class TrainingSignal:
     """Whitened signal (n_channels, n_samples) to learn from: the whole recording, or windows drawn at random, in order, each of
-    `length` samples (the last may be shorter) from one of `starts`."""
+    `length` samples (the last may be shorter) from one of `starts`. level (n_samples,) uint8: of the noise that it is divided by,
+    None where it is steady, see data.loudness."""
 
     signal: np.ndarray
     starts: np.ndarray
     length: int
+    level: np.ndarray | None = None
 
     @classmethod
     def of(cls, view: PreprocessedRecording, config: Config, rng: np.random.Generator) -> TrainingSignal:
@@ -88,7 +92,17 @@ class TrainingSignal:
             for _, white in view.both_of(places[k : k + at_once]):
                 begin, end = end, end + white.shape[1]
                 signal[:, begin:end] = white
-        return cls(signal, starts, length)
+        levels = [view.level(*place) for place in places]
+        known = [level for level in levels if level is not None]
+        return cls(signal, starts, length, np.concatenate(known) if known else None)
+
+    def loudness(self, view: PreprocessedRecording) -> Loudness:
+        """The loudness of the recording whose whitened signal this is."""
+        if self.signal.shape[1] < view.n_samples:
+            return of_recording(view)
+        gathered = Loudnesses(view.sampling_frequency)
+        gathered.add(self.signal)
+        return gathered.loudness()
 
     def in_recording(self, samples: np.ndarray) -> np.ndarray:
         """Where samples of the signal stand in the recording."""
@@ -97,13 +111,13 @@ class TrainingSignal:
 
 def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWindow, run: Run) -> LearnedModel:
     """First templates, then the set of units, a last training on all of the signal, and how the templates drift."""
-    curated = _curated(data.signal, window, view.sampling_frequency, run)
+    curated = _curated(data, window, view.sampling_frequency, run)
     crsae = curated.model
     if not crsae.n_units:
         still = Drifting(crsae, np.zeros((0, *crsae.templates.shape)), view.n_samples)
         return LearnedModel(still, {}, curated.decisions, np.zeros(0, bool), curated.ids)
     run.observer.start("train")
-    crsae, spikes = _train_last(data.signal, curated, run)
+    crsae, spikes = _train_last(data, curated, run)
     drifting = fit_drift(data.signal, crsae, spikes, data.in_recording(spikes.sample), view.n_samples)
     run.observer.finish(counted(len(spikes), "spike"))
     run.clock.lap("train")
@@ -112,26 +126,28 @@ def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWin
     return LearnedModel(drifting, history, curated.decisions, ~curated.satellites, curated.ids)
 
 
-def _train_last(signal: np.ndarray, curated: Curated, run: Run) -> tuple[CRsAE, Spikes]:
-    """The units' model trained once more on whitened signal (n_channels, n_samples), and its spikes there: one round of EM, or
+def _train_last(data: TrainingSignal, curated: Curated, run: Run) -> tuple[CRsAE, Spikes]:
+    """The units' model trained once more on whitened signal, and its spikes there: one round of EM, or
     back-propagation on windows about their spikes."""
-    model, spikes, config = curated.model, curated.spikes, run.config.train
+    model, spikes, config, signal = curated.model, curated.spikes, run.config.train, data.signal
     if config.method == "unrolled":
         members = [spikes.sample[spikes.unit == unit] for unit in range(model.n_units)]
+        members = away_from_loud(members, data.level, WINDOW_TEMPLATES * model.n_times)
         rng = np.random.default_rng(run.config.runtime.seed)
         windows = draw_windows(signal, [m for m in members if len(m)], model.n_times, config.max_windows, rng)
         if len(windows):
             trained = train(windows, model, config, seed=run.config.runtime.seed).model
             model = replace(model, templates=trained.templates)
         # the windows lie about spikes, so they say nothing of the rates: the prior is learned from the whole signal
-        found = model.encode(signal, E_STEP)
+        found = model.encode(signal, E_STEP, data.level)
         model = replace(model, prior=model.maximise(signal, found).prior)
-        return model, model.encode(signal, E_STEP)
-    return expectation_maximisation(signal, model, 1, spikes=spikes)
+        return model, model.encode(signal, E_STEP, data.level)
+    return expectation_maximisation(signal, model, 1, spikes=spikes, level=data.level)
 
 
-def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) -> Curated:
-    """The set of units of whitened signal (n_channels, n_samples)."""
+def _curated(data: TrainingSignal, window: TemplateWindow, fs: float, run: Run) -> Curated:
+    """The set of units of whitened signal."""
+    signal, level = data.signal, data.level
     initial, seed, observer = run.config.initialise, run.config.runtime.seed, run.observer
     settings = CurationSettings(
         threshold=initial.detection_threshold,
@@ -145,7 +161,7 @@ def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) ->
     observer.start("initialise")
     length = max(4, ms_to_samples(SHAPE_MS, fs))
     subspace = SpikeSubspace.learn(signal, settings.threshold, length, settings.dead_time, backend=run.backend)
-    events, templates, members = first_templates(signal, subspace, window, initial, settings.dead_time, seed)
+    events, templates, members = first_templates(signal, subspace, window, initial, settings.dead_time, seed, level)
     first = CRsAE(
         templates,
         PRIORS[run.config.infer.prior].first(len(templates)),
@@ -157,7 +173,7 @@ def _curated(signal: np.ndarray, window: TemplateWindow, fs: float, run: Run) ->
     observer.finish(counted(len(templates), "cluster"))
     run.clock.lap("initialise")
     observer.start("curate")
-    curated = curate(signal, FirstUnits(events, first, members, subspace, window), settings, observer)
+    curated = curate(signal, FirstUnits(events, first, members, subspace, window), settings, observer, level)
     n_satellites = int(curated.satellites.sum())
     aside = f"; {n_satellites} satellite units (residuals of larger ones) were left out" if n_satellites else ""
     units = counted(curated.model.n_units - n_satellites, "unit")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from spikecrsae.crsae.drift import Drifting
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc.backends import Backend
+from spikecrsae.data.loudness import Loudness
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.preprocess.preprocessor import Preprocessor
 from spikecrsae.preprocess.survey import Survey
@@ -39,13 +40,15 @@ class LearnedModel:
 
 @dataclass(frozen=True)
 class Learned:
-    """All that is learned: what the survey says, the gaps (n, 2), the filters, the model, and the seconds of each stage."""
+    """All that is learned: what the survey says, the gaps (n, 2), the filters, the model, the seconds of each stage, and the
+    noise over time."""
 
     survey: Survey
     gaps: np.ndarray
     preprocessor: Preprocessor
     model: LearnedModel
     seconds: dict[str, float]
+    loudness: Loudness = field(default_factory=Loudness.steady)
 
     def to_dict(self) -> dict[str, Any]:
         """A nest of the fields' values, as model_file writes it."""
@@ -64,6 +67,7 @@ class Learned:
                 "ids": model.ids,
             },
             "seconds": self.seconds,
+            "loudness": asdict(self.loudness),
         }
 
     @classmethod
@@ -78,6 +82,7 @@ class Learned:
             preprocessor=Preprocessor(**values["preprocessor"]),
             model=LearnedModel(drifting, **model | {"curation": tuple(model["curation"])}),
             seconds=values["seconds"],
+            loudness=Loudness(**values["loudness"]),
         )
 
     def stored(self) -> Learned:

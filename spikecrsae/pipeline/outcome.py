@@ -40,7 +40,7 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
     """Inference over the time range of the whole recording and everything that is made of it."""
     recording, survey, model, config = whole.in_range(), learned.survey, learned.model, run.config
     used = recording.select(np.flatnonzero(survey.usable).tolist())
-    view = PreprocessedRecording(used, learned.preprocessor, learned.gaps)
+    view = PreprocessedRecording(used, learned.preprocessor, learned.gaps, learned.loudness)
     n_times, seed = model.crsae.n_times, config.runtime.seed
     collector = Collector(model.crsae.n_units, view.n_channels, n_times, seed)
     run.observer.start("infer", view.n_samples)
@@ -55,7 +55,9 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
         checkpoint=_checkpoint(recording, learned, config),
         stage_seconds=run.clock.seconds,
         device=run.device,
-        warnings=survey.with_remarks(sanity.of_result(view.recording, sorting)).problems,
+        warnings=survey.with_remarks(
+            sanity.of_loudness(recording, view.loudness), sanity.of_result(view.recording, sorting)
+        ).problems,
         input_checksum=survey.checksum,
         config=config,
     )

@@ -26,6 +26,7 @@ from spikecrsae.pipeline.memory import within_limit
 from spikecrsae.pipeline.outcome import Outcome, decode_group
 from spikecrsae.preprocess import sanity
 from spikecrsae.preprocess.artefacts import find_artefacts
+from spikecrsae.preprocess.loudness import of_recording
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.preprocess.survey import Survey
 from spikecrsae.preprocess.survey import survey as survey_recording
@@ -141,7 +142,9 @@ def apply_to_group(
     # drift belongs to the recording that it was learnt from
     still = Drifting(crsae, np.zeros((0, *crsae.templates.shape)), recording.n_samples)
     model = LearnedModel(still, {}, (), saved["reported"].astype(bool))
-    learned = Learned(survey, gaps, Preprocessor(**saved["preprocessor"]), model, {})
+    preprocessor = Preprocessor(**saved["preprocessor"])
+    loudness = of_recording(PreprocessedRecording(used, preprocessor, gaps))
+    learned = Learned(survey, gaps, preprocessor, model, {}, loudness)
     return decode_group(whole, learned, Run(config, device, crsae.backend, observer, clock), gather)
 
 
@@ -154,9 +157,17 @@ def _learn_group(recording: Recording, window: TemplateWindow, survey: Survey, g
     view = PreprocessedRecording(used, fit(used, config.preprocess, rng, run.observer, gaps), gaps)
     run.clock.lap("noise")
     training = TrainingSignal.of(view, config, rng)
+    loudness = training.loudness(view)
+    if not loudness.is_steady:
+        # the filters are those of the usual noise, and by them what is loud is measured once more
+        rng = np.random.default_rng(run.config.runtime.seed)
+        filters = fit(used, config.preprocess, rng, Observer(), gaps, loudness.intervals(0, used.n_samples))
+        view = replace(view, preprocessor=filters)
+        view = replace(view, loudness=of_recording(view))
+        training = TrainingSignal.of(view, config, rng)
     run.clock.lap("whiten")
     model = learn(training, view, window, run)
-    return Learned(survey, gaps, view.preprocessor, model, dict(run.clock.seconds))
+    return Learned(survey, gaps, view.preprocessor, model, dict(run.clock.seconds), view.loudness)
 
 
 def _gaps(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spikecrsae.data.intervals import NONE, bridged, widened, within
+from spikecrsae.data.loudness import Loudness, noise_of
 from spikecrsae.data.recording import Recording
 from spikecrsae.preprocess import filters
 from spikecrsae.system.threads import in_each
@@ -51,11 +52,14 @@ class PreprocessedRecording:
     gaps (n, 2): intervals [start, stop) in samples, ascending and apart, whose traces are not looked at. Before filtering a
     gap is bridged, so that nothing of an artefact rings on; afterwards signal is zero in the `excluded` samples. No filter runs
     across a seam, an empty gap.
+
+    loudness: the noise over time; whitened signal is divided by it, so that its noise has variance 1 everywhere.
     """
 
     recording: Recording
     preprocessor: Preprocessor
     gaps: np.ndarray = field(default_factory=lambda: NONE)
+    loudness: Loudness = field(default_factory=Loudness.steady)
 
     @property
     def n_samples(self) -> int:
@@ -98,9 +102,15 @@ class PreprocessedRecording:
             white = p.whiten(high)[:, reach:]
             for first, end in within(self.excluded, *place) - place[0]:
                 high[reach + first : reach + end], white[:, first:end] = 0, 0
+            if (level := self.level(*place)) is not None:
+                white /= noise_of(level).astype(np.float32)
             return high[reach:], white
 
         return in_each(finish, blocks, before, places)
+
+    def level(self, start: int, stop: int) -> np.ndarray | None:
+        """Levels (uint8) of the noise that whitened signal is divided by, see data.loudness; None where it is steady."""
+        return None if self.loudness.is_steady else self.loudness.at(start, stop)
 
     def _filtered(self, start: int, stop: int) -> np.ndarray:
         p = self.preprocessor

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from spikecrsae.data.loudness import Loudness, noise_of
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.system.text import counted
@@ -19,6 +20,7 @@ NOISE_UV, LARGEST_SPIKE_UV = (1.0, 500.0), 5000.0
 #: converter has so many bits.
 NOISE_COUNTS = (0.3, 65_536.0)
 #: Hz at which spikes are recorded; and the length below which a neuron at an ordinary rate fires too few to be known.
+LOUD, LOUD_PART = 1.5, 0.01
 RATES_HZ, SHORT_S = (5000.0, 100_000.0), 5.0
 #: Part of the steps from sample to sample that may exceed half of the number type's range.
 WRAPPED = 1e-3
@@ -54,6 +56,23 @@ def of_result(used: Recording, sorting: SortingData) -> tuple[str, ...]:
         of_numbers(used)
         + of_noise(used, noise[~np.asarray(sorting.channels["masked"])])
         + of_spikes(used, sorting.templates)
+    )
+
+
+def of_loudness(recording: Recording, loudness: Loudness) -> tuple[str, ...]:
+    """A remark where noise is LOUD times the usual one for more than LOUD_PART of the recording."""
+    fs, lengths = recording.sampling_frequency, np.diff(np.r_[loudness.starts, recording.n_samples])
+    sigma = noise_of(loudness.levels)
+    loud = sigma > LOUD
+    seconds = lengths[loud].sum() / fs
+    if seconds <= LOUD_PART * recording.duration_s:
+        return ()
+    usual, most = np.average(sigma[loud], weights=lengths[loud]), sigma.max()
+    first = loudness.starts[loud][0] / fs + recording.start_time_s
+    return (
+        f"noise is louder than usual for {seconds:.3g} s of {recording.duration_s:.3g} s ({usual:.2g} times on average, up to {most:.2g} times; "
+        f"first at {first:.3f} s): small spikes are missed there, and rates that fall there say nothing of a neuron; templates are learned "
+        "elsewhere",
     )
 
 

@@ -36,8 +36,10 @@ def fit(
     rng: np.random.Generator,
     observer: Observer,
     gaps: np.ndarray = NONE,
+    loud: np.ndarray = NONE,
 ) -> Preprocessor:
-    """Learn noise level and whitening from the silent periods of at most `noise_sample_s` of the recording outside the `gaps`.
+    """Learn noise level and whitening from the silent periods of at most `noise_sample_s` of the recording outside the `gaps` and the
+    `loud` intervals (n, 2), whose noise is not the usual one.
 
     Raises InputError where the recording is too short to filter or never quiet enough to learn its noise.
     """
@@ -53,8 +55,9 @@ def fit(
             "preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper
         )
     observer.start("noise")
-    places = list(_noise_blocks(recording, config, gaps, rng))
-    settling, kept = 0, [~inside(gaps, start, stop) for start, stop in places]
+    unlike = widened(np.concatenate([gaps, loud]), 0, recording.n_samples) if len(loud) else gaps
+    places = list(_noise_blocks(recording, config, unlike, rng))
+    settling, kept = 0, [~inside(unlike, start, stop) for start, stop in places]
     blocks = filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
     quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     lines = find_lines(blocks, quiet, fs) if config.remove_hum else np.zeros((0, 3))
@@ -65,7 +68,7 @@ def fit(
         margin, settling = settling_samples(sos), settling_samples(sos, part_to_leave(lines))
         blocks = filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
         unsettled = widened(with_ends(gaps, settling, recording.n_samples), settling, recording.n_samples)
-        kept = [~inside(unsettled, start, stop) for start, stop in places]
+        kept = [~inside(unsettled, *place) & ~inside(loud, *place) for place in places]
         quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     n_taps = ms_to_samples(config.whitening_ms, fs)
     fraction = _quiet_fraction(recording, quiet, kept, 20 * (n_taps + recording.n_channels))
