@@ -40,7 +40,7 @@ class Spikes:
     @property
     def relative(self) -> np.ndarray:
         """Amplitudes relative to the expected ones: those in signal that is not divided by its noise."""
-        return self.amplitude / self.expected
+        return np.asarray(self.amplitude / self.expected)
 
     @property
     def clear(self) -> np.ndarray:

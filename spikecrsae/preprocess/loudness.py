@@ -1,8 +1,8 @@
 """How loud the noise of a recording is over time, beside its spikes.
 
 The whitened signal is looked at in windows of WINDOW_MS, and the logarithm of its root mean square is taken in each. The level
-is the lower quartile of these values over time with a penalty on changes: quantile regression with a total-variation penalty,
-solved exactly by dynamic programming. Spikes raise single windows, which a quartile ignores; loud noise raises them all. The
+is the lower QUANTILE of these values over time with a penalty on changes: quantile regression with a total-variation penalty,
+solved exactly by dynamic programming. Spikes raise single windows, which a low quantile ignores; loud noise raises them all. The
 result is constant in pieces and follows jumps within a few windows.
 """
 
@@ -20,11 +20,12 @@ from spikecrsae.units import ms_to_samples
 #: Length of a window: about that of a spike, so that a spike disturbs few of them.
 WINDOW_MS = 2.0
 #: Part of the windows that lie below the level.
-QUANTILE = 0.25
+QUANTILE = 0.15
 #: A stretch of other noise is followed if it lasts at least about this long: shorter ones are no noise but events.
 SHORTEST_MS = 100.0
-#: Levels nearer to the usual noise than this one are not told from it: sampling error and the background's spikes come so far.
-LEAST_LEVEL = 3
+#: Levels nearer to the usual noise than this one are not told from it, nor those within so many sampling errors of a window:
+#: where spikes disturb most of the windows, the quantile of all is the median of the others, or more.
+LEAST_LEVEL, LEAST_ERRORS = 3, 1.5
 #: Bins of so many windows tell what noise is usual, those among the quietest USUAL_PART of them.
 BIN, USUAL_PART = 50, 0.2
 #: Sums of squares below this part of the usual one are of a signal that is not there.
@@ -50,7 +51,7 @@ class Loudnesses:
     def loudness(self) -> Loudness:
         """The loudness of all that was added."""
         sizes = np.concatenate(self._windows, axis=1) if self._windows else np.zeros((1, 0))
-        return Loudness.of_windows(levels_of(sizes, self.shortest), self.length)
+        return Loudness.of_windows(levels_of(sizes, self.length, self.shortest), self.length)
 
 
 def of_recording(view: PreprocessedRecording) -> Loudness:
@@ -78,8 +79,8 @@ def window_sizes(white: np.ndarray, length: int) -> np.ndarray:
     return sizes
 
 
-def levels_of(sizes: np.ndarray, shortest: float) -> np.ndarray:
-    """Levels (n_windows,) of the mean squares (n_channels, n_windows) of windows. shortest: how many windows a stretch of other
+def levels_of(sizes: np.ndarray, length: int, shortest: float) -> np.ndarray:
+    """Levels (n_windows,) of the mean squares (n_channels, n_windows) of windows of `length` samples. shortest: how many windows a stretch of other
     noise lasts at least, about."""
     known = (sizes > _SILENT).all(axis=0)
     levels = np.zeros(sizes.shape[1], np.uint8)
@@ -88,11 +89,13 @@ def levels_of(sizes: np.ndarray, shortest: float) -> np.ndarray:
     values = np.median(0.5 * np.log(sizes[:, known]), axis=0)
     n_bins = len(values) // BIN
     bins = np.quantile(values[: n_bins * BIN].reshape(n_bins, BIN), QUANTILE, axis=1)
-    least = LEAST_LEVEL * np.log1p(STEP)
+    # the standard deviation of the logarithm of a root mean square is 1 / sqrt(2 n)
+    lowest = max(LEAST_LEVEL, int(np.ceil(LEAST_ERRORS / np.sqrt(2 * length) / np.log1p(STEP))))
+    least = lowest * np.log1p(STEP)
     usual = np.median(bins[bins < np.quantile(bins, USUAL_PART) + least])
     if bins.max() - usual < 0.5 * least:
         return levels
-    states = np.r_[0, LEAST_LEVEL : HIGHEST + 1]
+    states = np.r_[0, lowest : HIGHEST + 1]
     heights = usual + np.log1p(STEP) * states
     path = _cheapest_path(values, heights, QUANTILE, 0.5 * QUANTILE * shortest)
     found = states[path]

@@ -21,6 +21,43 @@ def amplitudes(spread: float, energy: float, n: int, seed: int) -> np.ndarray:
     return rng.normal(1.0, spread, n) + rng.normal(0.0, 1 / np.sqrt(energy), n)
 
 
+# ---- the slab where the noise is louder
+
+
+@pytest.mark.parametrize("expected", [1.0, 0.5, 0.2])
+@pytest.mark.parametrize("spread", [0.05, 0.3])
+def test_the_gain_of_the_slab_is_the_integral_over_amplitudes(expected, spread):
+    """log of the mean of exp(a b - a^2 g / 2) over a ~ N(m, (s m)^2), less the penalty; its mode is the amplitude."""
+    energy, penalty = 60.0, 7.0
+    pull, total, offset = (
+        float(v[0]) for v in SpikeSlab(np.array([spread]), np.array([penalty])).shrinkage(np.array([energy]), expected)
+    )
+    for b in (0.0, 0.6 * energy * expected, 1.3 * energy * expected):
+        width = spread * expected
+
+        def weight(a, b=b, width=width):
+            return np.exp(a * b - 0.5 * a**2 * energy - 0.5 * ((a - expected) / width) ** 2) / (width * np.sqrt(2 * np.pi))
+
+        best = (b + pull) / total
+        reach = 12 / np.sqrt(total)
+        integral = integrate.quad(weight, best - reach, best + reach, limit=200)[0]
+        assert 0.5 * (b + pull) ** 2 / total + offset == pytest.approx(np.log(integral) - penalty, abs=1e-6)
+        assert optimize.minimize_scalar(
+            lambda a: -np.log(weight(a)), bounds=(best - reach, best + reach), method="bounded"
+        ).x == pytest.approx(best, abs=1e-4)
+
+
+def test_spikes_in_loud_noise_do_not_widen_the_spread():
+    clear = np.repeat([True, False], 1000)
+    seen = np.r_[amplitudes(0.1, 900.0, 1000, 1), amplitudes(0.1, 20.0, 1000, 2)]
+    unit, energy = np.zeros(2000, int), np.array([900.0])
+    learned = SpikeSlab.first(1).maximise(unit, seen, energy, 10**6, clear)
+    alone = SpikeSlab.first(1).maximise(unit[:1000], seen[:1000], energy, 10**6)
+    assert learned.spread == pytest.approx(alone.spread) and learned.penalty < alone.penalty
+    loud = SpikeSlab.first(1).maximise(unit, seen, energy, 10**6, np.zeros(2000, bool))
+    assert loud.spread == pytest.approx(SpikeSlab.first(1).maximise(unit, seen, energy, 10**6).spread)
+
+
 # ---- the slab's spread and penalty
 
 

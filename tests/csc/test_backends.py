@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 import spikecrsae.csc
 import spikecrsae.detect
 from spikecrsae.crsae.model import CRsAE
-from spikecrsae.crsae.priors import SpikeSlab
+from spikecrsae.crsae.priors import Laplace, SpikeSlab
 from spikecrsae.csc import layered_search, local_search, numba_backend, torch_backend
 from spikecrsae.csc.coordinate import encode_correlation
 from spikecrsae.csc.layered_search import LayeredSearch
@@ -25,6 +25,7 @@ from spikecrsae.csc.objective import kkt_violation, objective
 from spikecrsae.csc.operator import gram
 from spikecrsae.csc.pursuit import L1, Effort, Tables, outside_support
 from spikecrsae.csc.torch_backend import TorchBackend
+from spikecrsae.data.loudness import expected_at, noise_of
 from spikecrsae.data.spikes import Spikes
 
 TORCH = TorchBackend("cpu")
@@ -174,7 +175,9 @@ def test_both_searches_take_layer_by_layer_what_is_largest_within_reach(seed, ti
     tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts(), np.float64)
     if tied:  # exactly, whatever the order of additions
         correlation = np.round(correlation, 3)
-    residual = local_search.Residual(correlation.copy(), np.zeros(correlation.shape, np.uint8))
+    residual = local_search.Residual(
+        correlation.copy(), np.zeros(correlation.shape, np.uint8), np.zeros(correlation.shape[1], np.uint8)
+    )
     found = local_search.search(residual, tables)
     search = LayeredSearch(torch.from_numpy(correlation), None, tables)
     in_torch = search.run()
@@ -191,6 +194,63 @@ def test_both_searches_take_layer_by_layer_what_is_largest_within_reach(seed, ti
         n += len(taken)
         slow._put(layered_search.Peaks(*(torch.from_numpy(taken[name].copy()) for name in taken.dtype.names)))
     assert n == len(found) > 0
+
+
+@given(seeds, st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_both_searches_agree_where_the_noise_has_levels(seed, laplace):
+    model, signal = world(seed, n_samples=2500)
+    if laplace:
+        model = replace(model, prior=Laplace(np.full(model.n_units, 4.0)))
+    correlation = np.ascontiguousarray(model.view(signal.astype(np.float64)).correlation)
+    # one after the other, and so mixed that every window holds several
+    level = np.random.default_rng(seed).integers(0, 30, len(correlation[0])).astype(np.uint8)
+    level[:800], level[800:1600] = 0, 19
+    tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts(), np.float64, 30)
+    residual = local_search.Residual(correlation.copy(), np.zeros(correlation.shape, np.uint8), level)
+    found = local_search.search(residual, tables)
+    search = LayeredSearch(torch.from_numpy(correlation), None, tables, level)
+    in_torch = search.run()
+    for name in ("unit", "position", "step"):
+        np.testing.assert_array_equal(in_torch[name], found[name])
+    np.testing.assert_allclose(in_torch["amplitude"], found["amplitude"], rtol=1e-5)
+    np.testing.assert_allclose(search.correlation.numpy(), residual.correlation, atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_signal_divided_by_its_noise_is_encoded_alike_on_both_backends(seed):
+    model, _ = world(seed)
+    rng, n = np.random.default_rng(seed), 8000
+    level = np.repeat([0, 12, 0, 19], n // 4).astype(np.uint8)
+    clean = rng.standard_normal((model.templates.shape[1], n)) * noise_of(level)
+    at = np.arange(100, n - 100, 150)
+    unit = rng.integers(0, model.n_units, len(at))
+    for start, u in zip(at, unit, strict=True):
+        clean[:, start : start + model.n_times] += 2 * model.templates[u]
+    model = replace(model, templates=2 * model.templates)
+    signal = (clean / noise_of(level)).astype(np.float32)
+    first, second = (m.encode(signal, level=level) for m in (model, on_torch(model)))
+    np.testing.assert_array_equal(first.sample, second.sample)
+    np.testing.assert_array_equal(first.unit, second.unit)
+    np.testing.assert_array_equal(first.expected, second.expected)
+    middle = first.sample + model.n_times // 2
+    np.testing.assert_array_equal(first.expected, expected_at(level[middle]))
+    for one in np.unique(level):
+        assert abs(np.median(first.relative[level[middle] == one]) - 1) < 0.1
+    # every spike's gain is what the log posterior loses without it
+    for k in range(0, len(first), 7):
+        others = first.select(np.arange(len(first)) != k)
+        lost = model.log_posterior(signal, first) - model.log_posterior(signal, others)
+        assert lost == pytest.approx(first.gain[k], abs=0.05 + 0.01 * abs(first.gain[k]))
+
+
+def test_levels_that_are_all_0_change_nothing():
+    for seed in range(3):
+        model, signal = world(seed)
+        plain, level0 = model.encode(signal), model.encode(signal, level=np.zeros(signal.shape[1], np.uint8))
+        for name in ("unit", "sample", "amplitude", "shift", "gain", "rival", "rival_gain", "expected"):
+            np.testing.assert_array_equal(getattr(plain, name), getattr(level0, name))
+        assert np.all(plain.expected == 1) and np.all(plain.clear)
 
 
 def test_a_collision_that_looks_like_a_third_unit_is_two_spikes():

@@ -31,6 +31,10 @@ class Whitened:
     def n_samples(self) -> int:
         return self.signal.shape[1]
 
+    def level(self, start: int, stop: int) -> None:
+        """The noise is steady."""
+        return None
+
     def both_of(self, places) -> list[tuple[np.ndarray, np.ndarray]]:
         assert all(0 <= start <= stop <= self.n_samples for start, stop in places)
         parts = [self.signal[:, start:stop] for start, stop in places]
