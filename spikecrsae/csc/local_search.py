@@ -108,18 +108,18 @@ def _highest(row, kernel, position, middle):
 
 
 @compiled
-def _need(prior, unit, gain):
-    """The correlation that a spike needs for more than this gain, by a prior (3, n_units)."""
-    precision, total, offset = prior[0, unit], prior[1, unit], prior[2, unit]
+def _need(prior, level, unit, gain):
+    """The correlation that a spike needs for more than this gain at a level of the noise."""
+    precision, total, offset = prior[level, 0, unit], prior[level, 1, unit], prior[level, 2, unit]
     return np.sqrt(max(0.0, 2.0 * total * (gain - offset))) - precision
 
 
 @compiled
 def _least_need(prior, lowest, highest, unit, gain):
     """The least of what a spike needs at levels of the noise from the lowest to the highest."""
-    need = _need(prior[lowest], unit, gain)
-    for level in range(lowest + 1, highest + 1):
-        need = min(need, _need(prior[level], unit, gain))
+    need = np.inf
+    for level in range(lowest, highest + 1):
+        need = min(need, _need(prior, level, unit, gain))
     return need
 
 
@@ -146,7 +146,9 @@ def _best(residual, tables, first, last, only):
     for unit in range(max(only, 0), n_units if only < 0 else only + 1):
         precision, total, offset = prior[lowest, 0, unit], prior[lowest, 1, unit], prior[lowest, 2, unit]
         # b must exceed this for the largest gain so far; between samples it can be larger than on them
-        need = _least_need(prior, lowest, highest, unit, best_gain)
+        need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
+        if highest > lowest:
+            need = _least_need(prior, lowest, highest, unit, best_gain)
         low = max(PEAK_SHARE * need, 0.0)
         row = correlation[unit]
         part = row[first:last]
@@ -170,7 +172,7 @@ def _best(residual, tables, first, last, only):
             if highest > lowest:
                 level = residual.level[position]
                 precision, total, offset = prior[level, 0, unit], prior[level, 1, unit], prior[level, 2, unit]
-                need = _need(prior[level], unit, best_gain)
+                need = _need(prior, level, unit, best_gain)
             # a parabola tells where between the samples, and whether it is worth the exact value
             bend = 2.0 * b - before - after
             vertex = 0.5 * (after - before) / bend if bend > 0 else 0.0
@@ -182,7 +184,9 @@ def _best(residual, tables, first, last, only):
             if gain > best_gain or (gain == best_gain and position < best_position):
                 best_gain, best_unit, best_position, best_step = gain, unit, position, step
                 best_amplitude = (top + precision) / total
-                need = _least_need(prior, lowest, highest, unit, best_gain)
+                need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
+                if highest > lowest:
+                    need = _least_need(prior, lowest, highest, unit, best_gain)
                 low = max(PEAK_SHARE * need, 0.0)
     return Spike(best_unit, best_position, best_step, best_amplitude, best_gain)
 
