@@ -58,6 +58,12 @@ class Loudness:
         bounds = np.clip(np.r_[self.starts[first : last + 1], stop], start, stop)
         return np.repeat(self.levels[first : last + 1], np.diff(bounds))
 
+    def shares(self, n_samples: int) -> dict[int, float]:
+        """The part of n_samples that each level holds."""
+        lengths = np.diff(np.r_[self.starts, n_samples])
+        total = np.bincount(self.levels, weights=lengths)
+        return {int(level): float(total[level] / n_samples) for level in np.flatnonzero(total)}
+
     def intervals(self, above: int, n_samples: int) -> np.ndarray:
         """Intervals (n, 2) of samples with a level above this one."""
         loud = np.r_[False, self.levels > above, False]

@@ -10,6 +10,7 @@ import numpy as np
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.data.intervals import NONE, in_any
+from spikecrsae.data.loudness import Loudness
 from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import DecodedChunk, Decoding
@@ -79,14 +80,16 @@ class Gathered:
         padded = np.pad(chunk.highpassed, ((margin, margin), (0, 0)))
         waveforms = {}
         for unit in np.unique(s.unit):
-            starts = s.sample[s.unit == unit]
+            mine = s.unit == unit
+            clear = bool((mine & s.clear).any())
+            starts = s.sample[mine & s.clear if clear else mine]
             sample = WaveformSample(n_times, padded.shape[1], seed)
             sample.add(starts + chunk.start, padded, starts + margin)
             whole = (starts >= margin) & (starts + n_times + margin <= len(chunk.highpassed))
             starts = starts[whole] if whole.any() else starts
             windows = windows_at(padded, starts, n_times + 2 * margin).astype(np.float64)
             waveforms[int(unit)] = UnitWaveforms(
-                sample, windows.sum(axis=0), (windows**2).sum(axis=0), len(windows), whole.any()
+                sample, windows.sum(axis=0), (windows**2).sum(axis=0), len(windows), whole.any(), clear
             )
         return cls(s.later(chunk.start), chunk.misfit, waveforms)
 
@@ -94,13 +97,15 @@ class Gathered:
 @dataclass(frozen=True)
 class UnitWaveforms:
     """Of one unit in one chunk: a sample of its high-passed waveforms, and the sum and the sum of squares (n_times + 2 margin,
-    n_channels) of `count` wider windows, those that the chunk holds `whole`, or else those that its edges cut."""
+    n_channels) of `count` wider windows, those that the chunk holds `whole`, or else those that its edges cut. clear: these are of clear spikes
+    only; else the unit has none here (see Spikes.clear)."""
 
     sample: WaveformSample
     total: np.ndarray
     squares: np.ndarray
     count: int
     whole: bool
+    clear: bool = True
 
 
 #: Where the blocks of a recording are decoded: what takes the arguments of `gathered` and gives what that gives.
@@ -135,12 +140,17 @@ class Collector:
     total: np.ndarray = field(init=False)
     squares: np.ndarray = field(init=False)
     counts: np.ndarray = field(init=False)
+    clear: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         shape = (self.n_units, self.n_times + 2 * self.margin, self.n_channels)
         self.total, self.squares = np.zeros(shape), np.zeros(shape)
         self.counts = np.zeros(self.n_units, np.int64)
-        self.waveforms = [WaveformSample(self.n_times, self.n_channels, self.seed) for _ in range(self.n_units)]
+        self.clear = np.zeros(self.n_units, bool)
+        self.waveforms = [self._no_waveforms() for _ in range(self.n_units)]
+
+    def _no_waveforms(self) -> WaveformSample:
+        return WaveformSample(self.n_times, self.n_channels, self.seed)
 
     @property
     def margin(self) -> int:
@@ -151,6 +161,12 @@ class Collector:
         self.chunks.append(chunk.spikes)
         self.misfits.append(chunk.misfit)
         for unit, here in chunk.waveforms.items():
+            # waveforms in loud noise count only as long as there is no clear one
+            if self.clear[unit] and not here.clear:
+                continue
+            if here.clear and not self.clear[unit]:
+                self.clear[unit], self.waveforms[unit], self.counts[unit] = True, self._no_waveforms(), 0
+                self.total[unit], self.squares[unit] = 0, 0
             self.waveforms[unit].join(here.sample)
             # windows cut by a chunk's edge count only as long as there is no whole one
             if here.whole or not self.counts[unit]:
@@ -176,7 +192,7 @@ class RecordingFacts:
     """What a Sorting says of its recording.
 
     channels: columns of the table of all channels; those that are not `masked` were sorted. noise_level (n_sorted_channels,): in
-    the recording's unit. excluded (n, 2): intervals that were left out, in samples.
+    the recording's unit. excluded (n, 2): intervals that were left out, in samples. loudness: the noise over time.
     """
 
     sampling_frequency: float
@@ -186,6 +202,7 @@ class RecordingFacts:
     channels: dict[str, np.ndarray]
     noise_level: np.ndarray
     excluded: np.ndarray = field(default_factory=lambda: NONE)
+    loudness: Loudness = field(default_factory=Loudness.steady)
 
     @property
     def usable(self) -> np.ndarray:
@@ -221,7 +238,7 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     misfit = np.concatenate([*collector.misfits, np.zeros(0)])
     burst = ms_to_samples(BURST_MS, facts.sampling_frequency)
     spikes = spikes.select(~find_outliers(spikes, misfit, burst, model.misfit_of_noise))
-    errors = error_rates(spikes, model)
+    errors = error_rates(spikes, model, facts.loudness.shares(facts.n_samples))
     mean, spread = collector.templates()
     peaks = spikes.sample - collector.margin + np.abs(mean).max(axis=1).argmax(axis=1)[spikes.unit]
     spikes = spikes.select(~in_any(facts.excluded, peaks))

@@ -3,10 +3,13 @@ misses that the model implies. No ground truth enters."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy import special
 
 from spikecrsae.crsae.model import CRsAE
+from spikecrsae.data.loudness import expected_at, noise_of
 from spikecrsae.data.spikes import Spikes
 
 #: Nominal chance that a unit loses one of its own spikes to each test for outliers; decoded misfits have longer tails than
@@ -45,14 +48,16 @@ def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_nois
     return outlying
 
 
-def thresholds(model: CRsAE) -> np.ndarray:
-    """Per unit, the amplitude relative to the template above which a spike is more probable than noise (n_units,)."""
-    return model.shrinkage.needed() / np.maximum(model.energy, 1e-9)
+def thresholds(model: CRsAE, level: int = 0) -> np.ndarray:
+    """Per unit, the amplitude relative to the template above which a spike is more probable than noise (n_units,), at a level of
+    the noise (see data.loudness)."""
+    needed = model.needed(np.array([level]))
+    return np.asarray(needed / np.maximum(model.energy, 1e-9) / expected_at(level))
 
 
-def error_rates(spikes: Spikes, model: CRsAE) -> tuple[np.ndarray, np.ndarray]:
+def error_rates(spikes: Spikes, model: CRsAE, shares: Mapping[int, float] | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Estimated false alarm (false of the found spikes) and miss (missed of the true ones) of every unit, each (n_units,), 0
-    to 1.
+    to 1. shares: the part of the recording at each level of the noise; all at level 0 unless given.
 
     Every spike is its unit's, its best rival's or noise, with the posterior probabilities that the gains give. Missed are
     those that stand under another unit's name, and those below the threshold: of normal amplitudes, as wide as the upper half of
@@ -71,6 +76,10 @@ def error_rates(spikes: Spikes, model: CRsAE) -> tuple[np.ndarray, np.ndarray]:
         mine &= clear if (mine & clear).any() else mine
         middle, high = np.percentile(amplitude[mine], [50, 84])
         deviation[unit] = max(deviation[unit], high - middle)
-    below = special.ndtr((thresholds(model) - 1) / deviation)
+    below = np.zeros(model.n_units)
+    for level, share in (shares or {0: 1.0}).items():
+        # louder noise adds to what the amplitudes vary by
+        more = (noise_of(level) ** 2 - 1) / np.maximum(model.energy, 1e-9)
+        below += share * special.ndtr((thresholds(model, level) - 1) / np.sqrt(deviation**2 + more))
     true = own / np.maximum(1 - below, 1e-3) + elsewhere
     return 1 - own / np.maximum(found, 1), np.where(true > 0, 1 - own / np.maximum(true, 1e-9), 0.0)

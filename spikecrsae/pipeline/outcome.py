@@ -76,6 +76,7 @@ def _facts(recording: Recording, view: PreprocessedRecording, survey: Survey) ->
         channels=_channel_table(recording, view, survey),
         noise_level=view.preprocessor.noise_level,
         excluded=view.excluded,
+        loudness=view.loudness,
     )
 
 

@@ -108,6 +108,7 @@ def test_levels_of_any_stretch_are_those_of_the_whole():
     for start, stop in [(0, 1), (49, 51), (50, 90), (399, 500), (120, 130), (7, 7)]:
         np.testing.assert_array_equal(loudness.at(start, stop), whole[start:stop])
     np.testing.assert_array_equal(loudness.intervals(5, 500), [[90, 400]])
+    assert loudness.shares(500) == {0: 0.3, 5: 0.08, HIGHEST: 0.62}
     assert expected_at(0) == 1.0 and Loudness.steady().is_steady
 
 
