@@ -8,6 +8,7 @@ import numpy as np
 from scipy import special
 
 from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import as_if_clear
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.windows import windows_at
 
@@ -99,5 +100,7 @@ def fit_drift(signal: np.ndarray, model: CRsAE, spikes: Spikes, samples: np.ndar
         mean_energy[unit], drifts[mine] = (energy / spikes.expected[mine] ** 2).mean(), True
     # changes of the template are no spread of the amplitude
     n_positions = signal.shape[1] - n_times + 1
-    prior = model.prior.maximise(spikes.unit[drifts], amplitude[drifts], mean_energy, n_positions, spikes.clear[drifts])
+    units = spikes.unit[drifts]
+    amplitude = as_if_clear(units, amplitude[drifts], spikes.clear[drifts])
+    prior = model.prior.maximise(units, amplitude, mean_energy, n_positions)
     return Drifting(replace(model, templates=templates, prior=prior), changes, n_samples)

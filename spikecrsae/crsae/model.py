@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae.crsae.priors import PRIORS, Prior
+from spikecrsae.crsae.priors import PRIORS, Prior, as_if_clear
 from spikecrsae.crsae.support import TETRODE, supported
 from spikecrsae.csc.backends import Backend
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.csc.numba_backend import NUMBA
 from spikecrsae.csc.operator import gram
 from spikecrsae.csc.pursuit import FULL, Effort, Tables
-from spikecrsae.csc.shrinkage import SpikeShrinkage
+from spikecrsae.csc.shrinkage import SpikeShrinkage, shrinkage_at
 from spikecrsae.csc.subsample import SINC_REACH, shift_in_time
 from spikecrsae.data.loudness import expected_at
 from spikecrsae.data.spikes import Spikes
@@ -94,6 +94,10 @@ class CRsAE:
     def shrinkage(self) -> SpikeShrinkage:
         """The prior's, for these templates."""
         return self.prior.shrinkage(self.energy)
+
+    def _shrinkage_at(self, expected: float) -> SpikeShrinkage:
+        """The shrinkage where a spike of its template's size has this amplitude."""
+        return shrinkage_at(self.prior.shrinkage, self.energy, expected)
 
     @property
     def reach(self) -> int:
@@ -187,7 +191,7 @@ class CRsAE:
         0 unless given."""
         if level is None:
             return self.shrinkage.needed()
-        each = [self.prior.shrinkage(self.energy, float(expected_at(one))).needed() for one in np.unique(level)]
+        each = [self._shrinkage_at(float(expected_at(one))).needed() for one in np.unique(level)]
         return np.asarray(np.min(each, axis=0))
 
     def log_prior(self, spikes: Spikes) -> np.ndarray:
@@ -204,7 +208,7 @@ class CRsAE:
         found = np.zeros(len(spikes))
         for expected in np.unique(spikes.expected):
             here = spikes.expected == expected
-            shrinkage = self.prior.shrinkage(self.energy, float(expected))
+            shrinkage = self._shrinkage_at(float(expected))
             found[here] = of(shrinkage, spikes.unit[here], spikes.amplitude[here], self.energy)
         return found
 
@@ -239,8 +243,8 @@ class CRsAE:
         if support.shape[1] > TETRODE:
             support = np.where(several[:, None], supported(templates / self.sigma, counts), support)
         templates *= support[:, :, None]
-        amplitude = self.unshrunk(spikes) / means[spikes.unit]
-        prior = self.prior.maximise(spikes.unit, amplitude, self.energy * means**2, n_positions or here, spikes.clear)
+        amplitude = as_if_clear(spikes.unit, self.unshrunk(spikes) / means[spikes.unit], spikes.clear)
+        prior = self.prior.maximise(spikes.unit, amplitude, self.energy * means**2, n_positions or here)
         return replace(self, templates=templates, prior=prior, support=support)
 
     def active(self, signal: np.ndarray, level: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

@@ -58,24 +58,15 @@ class Prior:
         """The convex problem whose solution says where spikes may stand; None: they may stand anywhere."""
         return None
 
-    def shrinkage(self, energy: np.ndarray, expected: float = 1.0) -> SpikeShrinkage:
-        """The shrinkage for templates of this energy ||h||^2 / sigma^2, (n_units,), where a spike of their size has the amplitude
-        `expected`: in signal divided by louder noise it is smaller."""
+    def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
+        """The shrinkage for templates of this energy ||h||^2 / sigma^2, (n_units,)."""
         raise NotImplementedError
 
-    def maximise(
-        self,
-        unit: np.ndarray,
-        amplitude: np.ndarray,
-        energy: np.ndarray,
-        n_positions: int,
-        clear: np.ndarray | None = None,
-    ) -> Self:
+    def maximise(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int) -> Self:
         """The M-step: the prior of units that have spikes, all others as they are.
 
         unit, amplitude (n_spikes,): of the spikes, amplitudes by least squares and relative to the new templates. energy
-        (n_units,): of the templates. n_positions: among which each unit's spikes were found. clear (n_spikes,) bool: spikes
-        whose amplitudes tell of the unit, not of louder noise; all unless given.
+        (n_units,): of the templates. n_positions: among which each unit's spikes were found.
         """
         raise NotImplementedError
 
@@ -88,29 +79,18 @@ class SpikeSlab(Prior):
     spread: np.ndarray = field(metadata={"start": FIRST_SPREAD})
     penalty: np.ndarray = field(metadata={"start": 8.0})
 
-    def shrinkage(self, energy: np.ndarray, expected: float = 1.0) -> SpikeShrinkage:
-        """Amplitude (b + m/t^2) / (g + 1/t^2) with t = s m and the expected amplitude m, docs/model.md, "Two priors"."""
-        precision = 1.0 / (self.spread * expected) ** 2
-        pull = precision * expected
-        offset = -0.5 * pull * expected - 0.5 * np.log1p(energy / precision) - self.penalty
-        return SpikeShrinkage(pull, energy + precision, offset)
+    def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
+        """Amplitude (b + 1/s^2) / (g + 1/s^2), docs/model.md, "Two priors"."""
+        precision = 1.0 / self.spread**2
+        offset = -0.5 * precision - 0.5 * np.log1p(energy / precision) - self.penalty
+        return SpikeShrinkage(precision, energy + precision, offset)
 
-    def maximise(
-        self,
-        unit: np.ndarray,
-        amplitude: np.ndarray,
-        energy: np.ndarray,
-        n_positions: int,
-        clear: np.ndarray | None = None,
-    ) -> SpikeSlab:
+    def maximise(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int) -> SpikeSlab:
         """Spread: that of the amplitudes less what noise adds. Penalty: minus the log of the rate per position."""
         counts = np.bincount(unit, minlength=len(energy))
         spread, penalty = self.spread.copy(), self.penalty.copy()
         for c in np.flatnonzero(counts):
-            mine = unit == c
-            if clear is not None and np.count_nonzero(mine & clear) > 1:
-                mine &= clear
-            spread[c] = learned_spread(amplitude[mine], energy[c])
+            spread[c] = learned_spread(amplitude[unit == c], energy[c])
             penalty[c] = np.log(n_positions / (counts[c] + 1.0))
         return SpikeSlab(spread, penalty)
 
@@ -130,20 +110,13 @@ class Laplace(Prior):
         """The convex problem whose solution says where spikes may stand."""
         return L1(self.lam, True)
 
-    def shrinkage(self, energy: np.ndarray, expected: float = 1.0) -> SpikeShrinkage:
+    def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
         """Without the penalty on the support of the l1 codes (relaxed lasso, Meinshausen 2007): amplitude b / g where the
         correlation with the unit-norm atom exceeds lambda."""
         nothing = np.zeros(len(energy))
         return SpikeShrinkage(nothing, energy.astype(np.float64), -0.5 * self.lam**2)
 
-    def maximise(
-        self,
-        unit: np.ndarray,
-        amplitude: np.ndarray,
-        energy: np.ndarray,
-        n_positions: int,
-        clear: np.ndarray | None = None,
-    ) -> Laplace:
+    def maximise(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int) -> Laplace:
         """lambda_c: the correlation above which a spike is more probable than noise, for exponential amplitudes of the
         unit's mean and the unit's rate.
 
@@ -159,6 +132,19 @@ class Laplace(Prior):
         weight = counts / (counts + LAMBDA_COUNT)
         lam = np.exp(weight * np.log(learned) + (1 - weight) * np.log(FIRST_LAMBDA))
         return Laplace(np.where(counts > 0, lam, self.lam))
+
+
+def as_if_clear(unit: np.ndarray, amplitude: np.ndarray, clear: np.ndarray) -> np.ndarray:
+    """Amplitudes (n_spikes,) for an M-step, without what louder noise adds to them: those of spikes that are not clear (bool) are
+    replaced by those of the unit's clear spikes, in turn. Units without a clear spike keep theirs."""
+    if clear.all():
+        return amplitude
+    amplitude = amplitude.copy()
+    for c in np.unique(unit[~clear]):
+        mine = unit == c
+        if (mine & clear).any():
+            amplitude[mine & ~clear] = np.resize(amplitude[mine & clear], np.count_nonzero(mine & ~clear))
+    return amplitude
 
 
 def learned_spread(amplitudes: np.ndarray, energy: float) -> float:

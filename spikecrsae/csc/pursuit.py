@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 
 from spikecrsae.csc.coordinate import encode_correlation
 from spikecrsae.csc.local_search import Residual, compare, improve, search
-from spikecrsae.csc.shrinkage import SpikeShrinkage
+from spikecrsae.csc.shrinkage import SpikeShrinkage, shrinkage_at
 from spikecrsae.csc.subsample import interpolator
 from spikecrsae.data.loudness import expected_at
 from spikecrsae.data.spikes import Spikes
@@ -71,14 +71,13 @@ class Tables(NamedTuple):
     def of(
         cls,
         overlaps: np.ndarray,
-        shrinkage: Callable[[np.ndarray, float], SpikeShrinkage],
+        shrinkage: Callable[[np.ndarray], SpikeShrinkage],
         refractory: int,
         shifts: np.ndarray,
         dtype: DTypeLike = np.float32,
         n_levels: int = 1,
     ) -> Tables:
-        """overlaps, refractory and shifts as kept; shrinkage: of templates with these energies, where a spike of their size
-        has this amplitude. dtype: that of the correlation. n_levels: of the noise."""
+        """overlaps, refractory and shifts as kept; shrinkage: of templates with these energies. dtype: that of the correlation. n_levels: of the noise."""
         n_units, n_shifts = len(overlaps), len(shifts)
         middle = overlaps.reshape(n_units, n_units, n_shifts, -1)
         own = np.arange(n_units)
@@ -87,7 +86,7 @@ class Tables(NamedTuple):
         return cls(
             np.ascontiguousarray(overlaps, dtype=dtype),
             np.ascontiguousarray(interpolator(shifts), dtype=dtype),
-            np.stack([np.stack(shrinkage(energy, float(expected_at(level)))) for level in range(n_levels)]),
+            np.stack([np.stack(shrinkage_at(shrinkage, energy, float(expected_at(k)))) for k in range(n_levels)]),
             np.abs(middle).max(axis=(2, 3)) > _RIVAL_SIMILARITY * norms[:, None] * norms[None, :],
             refractory,
             shifts,

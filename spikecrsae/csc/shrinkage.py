@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -43,3 +44,14 @@ class SpikeShrinkage(NamedTuple):
     def unshrunk(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray) -> np.ndarray:
         """The least-squares amplitudes (n,) that were shrunk to these."""
         return (amplitude * self.total[unit] - self.pull[unit]) / np.maximum(energy[unit], 1e-9)
+
+
+def shrinkage_at(of: Callable[[np.ndarray], SpikeShrinkage], energy: np.ndarray, expected: float) -> SpikeShrinkage:
+    """The shrinkage where a spike of its template's size has the amplitude `expected`: in signal divided by louder noise.
+
+    of: a prior's shrinkage of templates with some energies. Templates are `expected` times as large there, their energy and
+    correlation with the signal too; amplitudes relative to these are 1 / expected times as large as those relative to the templates
+    themselves.
+    """
+    pull, total, offset = of(energy * expected**2)
+    return SpikeShrinkage(pull / expected, total / expected**2, offset)

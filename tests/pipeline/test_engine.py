@@ -73,7 +73,9 @@ def test_the_result_is_what_the_encoder_returns(usual, fixed, monkeypatch):
     """Without every second spike that it returns, half of the spikes are gone: of a model that is applied, and of units that are
     learned that way (where their number is free some do not pass the tests)."""
     encode = CRsAE.encode
-    monkeypatch.setattr(CRsAE, "encode", lambda self, *given: encode(self, *given).select(slice(None, None, 2)))
+    monkeypatch.setattr(
+        CRsAE, "encode", lambda self, *given, **more: encode(self, *given, **more).select(slice(None, None, 2))
+    )
     recording = open_recording(SAMPLE).between(None, STOP_S)
     applied = apply_to_group(usual.checkpoint, recording, Config().with_settings(device="cpu"), name="usual")
     for half, whole, rel in ((applied, usual, 0.08), (sort(**FIXED), fixed, 0.15)):
