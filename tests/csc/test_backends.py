@@ -81,7 +81,9 @@ def n_agreeing(found: Spikes, expected: Spikes) -> int:
 
 def assert_same_spikes(found: Spikes, expected: Spikes) -> None:
     """99.9 % of them."""
-    assert n_agreeing(found, expected) >= 0.999 * max(len(found), len(expected))
+    # one spike may be a tie that rounding decides; test_over_many_worlds_... counts how often
+    n = max(len(found), len(expected))
+    assert n - n_agreeing(found, expected) <= max(1, 0.001 * n)
 
 
 @given(seeds, st.sampled_from([np.float32, np.float64]))
@@ -154,6 +156,18 @@ def test_the_pursuit_finds_the_same_spikes(seed, with_local_search, rate):
         assert_same_spikes(on_torch(model).select(units).encode(view.select(units)), model.select(units).encode(signal))
 
 
+@pytest.mark.parametrize("with_local_search", [True, False])
+def test_over_many_worlds_the_pursuit_finds_the_same_spikes(with_local_search):
+    agreeing = total = 0
+    for seed in range(20):
+        model, signal = world(seed, 0.06)
+        model = replace(model, local_search=with_local_search)
+        expected, found = model.encode(signal), on_torch(model).encode(signal)
+        agreeing += n_agreeing(found, expected)
+        total += max(len(found), len(expected))
+    assert total > 2000 and agreeing >= 0.999 * total
+
+
 def largest_within_reach(rows: np.ndarray, touched: int) -> np.ndarray:
     """Of candidates (FOUND_DTYPE), those that nothing within reach precedes, by position: the rule written out."""
     order = np.lexsort((rows["unit"], rows["position"], -rows["gain"]))
@@ -166,7 +180,8 @@ def largest_within_reach(rows: np.ndarray, touched: int) -> np.ndarray:
 @given(seeds, st.booleans())
 @settings(max_examples=15, deadline=None)
 def test_both_searches_take_layer_by_layer_what_is_largest_within_reach(seed, tied):
-    """tied: two pairs of units have the same template, and the signal repeats itself."""
+    """tied: two pairs of units have the same template, and the signal repeats itself; which of a pair is taken is decided by
+    rounding after the first layer."""
     model, signal = world(seed, n_samples=2500)
     if tied:
         twice = np.arange(model.n_units).repeat(2)
@@ -181,16 +196,21 @@ def test_both_searches_take_layer_by_layer_what_is_largest_within_reach(seed, ti
     found = local_search.search(residual, tables)
     search = LayeredSearch(torch.from_numpy(correlation), None, tables)
     in_torch = search.run()
-    for name in ("unit", "position", "step"):
+    for name in ("position", "step"):
         np.testing.assert_array_equal(in_torch[name], found[name])
+    pair = 2 if tied else 1
+    np.testing.assert_array_equal(in_torch["unit"] // pair, found["unit"] // pair)
     np.testing.assert_allclose(in_torch["gain"], found["gain"], rtol=1e-4)
     np.testing.assert_allclose(search.correlation.numpy(), residual.correlation, atol=1e-3)
-    np.testing.assert_array_equal(search.blocked.numpy(), residual.blocked)
+    blocked = [b.reshape(-1, pair, b.shape[1]).sum(axis=1) for b in (search.blocked.numpy(), residual.blocked)]
+    np.testing.assert_array_equal(*blocked)
     # layers one by one, from all candidates anew
     slow, n = LayeredSearch(torch.from_numpy(correlation), None, tables), 0
     while len(candidates := slow._candidates(torch.arange(correlation.shape[1]))):
         taken = largest_within_reach(candidates.rows(), slow.touched)
-        np.testing.assert_array_equal(found[n : n + len(taken)][["unit", "position"]], taken[["unit", "position"]])
+        same = found[n : n + len(taken)]
+        np.testing.assert_array_equal(same["position"], taken["position"])
+        np.testing.assert_array_equal(same["unit"] // pair, taken["unit"] // pair)
         n += len(taken)
         slow._put(layered_search.Peaks(*(torch.from_numpy(taken[name].copy()) for name in taken.dtype.names)))
     assert n == len(found) > 0
