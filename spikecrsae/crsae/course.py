@@ -60,21 +60,31 @@ class Course:
         return Training(self.model, history, np.stack(self.templates))
 
 
-def mean_sizes(codes: np.ndarray, bias: np.ndarray, before: np.ndarray, n_times: int) -> np.ndarray:
-    """Mean unpenalised amplitude per unit, (n_units,), each spike weighted by its penalised one so that codes of noise do not
-    count.
+def spike_sizes(codes: np.ndarray, n_times: int) -> list[np.ndarray]:
+    """The sizes of each unit's spikes, as the penalty has left them, in l1 codes (n_windows, n_units, n_positions).
 
-    codes: the optimum for this bias. Codes of one unit within a quarter template are one spike. The optimality conditions
-    say what the penalty took from a spike that stands alone: the bias.
+    Codes of one unit within a quarter template are one spike; n_times: of a template.
     """
-    scale = np.array(before, np.float64)
+    sizes = []
     for unit in range(codes.shape[1]):
         window, position = np.nonzero(codes[:, unit])
         if not len(window):
+            sizes.append(np.zeros(0))
             continue
         place = window * (codes.shape[2] + n_times) + position
         firsts = np.flatnonzero(np.r_[True, np.diff(place) > max(1, n_times // 4)])
-        shrunk = np.abs(np.add.reduceat(codes[window, unit, position].astype(np.float64), firsts))
+        sizes.append(np.abs(np.add.reduceat(codes[window, unit, position].astype(np.float64), firsts)))
+    return sizes
+
+
+def mean_sizes(sizes: list[np.ndarray], bias: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Mean unpenalised size of each unit's spikes, (n_units,); `before` for a unit without a spike.
+
+    sizes: see spike_sizes. bias (n_units,): what the penalty takes from a spike that stands alone, by the optimality
+    conditions. Each spike is weighted by its penalised size, so that codes of noise do not count.
+    """
+    mean = np.array(before, np.float64)
+    for unit, shrunk in enumerate(sizes):
         if shrunk.sum() > 0:
-            scale[unit] = np.average(shrunk + bias[unit], weights=shrunk)
-    return scale
+            mean[unit] = np.average(shrunk + bias[unit], weights=shrunk)
+    return mean

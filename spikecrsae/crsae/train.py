@@ -1,4 +1,4 @@
-"""Training from windows: sparse codes under an annealed l1 penalty, then templates and prior in closed form; or back-propagation."""
+"""Training from windows: l1 codes under an annealed penalty and closed forms in turn, or back-propagation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from spikecrsae.config import TrainConfig
-from spikecrsae.crsae.course import ANNEALING_RATE, SETTLED_RATE, Course, Training, mean_sizes
+from spikecrsae.crsae.course import ANNEALING_RATE, SETTLED_RATE, Course, Training, mean_sizes, spike_sizes
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import Prior
 from spikecrsae.csc.least_squares import fit_templates
@@ -82,7 +82,8 @@ def anneal(windows: np.ndarray, model: CRsAE, config: TrainConfig, observer: Obs
 def _epoch(
     windows: np.ndarray, course: Course, lam: np.ndarray, start: np.ndarray | None, one_sided: bool
 ) -> tuple[float, int, np.ndarray]:
-    """One epoch on these windows with codes under the penalty lam (n_units,); by how much the model has moved, the fewest codes that any unit has, and the codes."""
+    """One epoch on these windows, with codes under the penalty lam (n_units,). Returns by how much the model has moved, the fewest
+    codes that any unit has, and the codes."""
     model = course.model
     norms = np.sqrt(model.energy) * model.sigma
     atoms = (model.templates / norms[:, None, None]).astype(np.float32)
@@ -98,8 +99,9 @@ def _epoch(
     sigma = _quiet_sigma(joined, sample, model.n_times, model.sigma)
     fitted, grown = _normalised(fitted, unit, amplitude, atoms)
     # not from the grown codes: least squares has made the templates as much larger as the penalty has made the codes smaller
-    scale = mean_sizes(codes, bias, norms, model.n_times)
-    prior = _maximised(model, unit, sample, amplitude, bias, scale, n_windows * (n_samples - model.n_times + 1))
+    sizes = spike_sizes(codes, model.n_times)
+    scale = mean_sizes(sizes, bias, norms)
+    prior = _maximised(model, sizes, bias, scale, n_windows * (n_samples - model.n_times + 1))
     counts = np.bincount(unit, minlength=model.n_units)
     after = replace(model, templates=fitted * scale[:, None, None] * model.support[:, :, None], prior=prior, sigma=sigma)
     return course.advance(after, objective), int(counts.min()), codes * grown[:, None].astype(np.float32)
@@ -111,30 +113,13 @@ def _bias(model: CRsAE) -> np.ndarray:
     return model.prior.l1.bias
 
 
-def _maximised(
-    model: CRsAE,
-    unit: np.ndarray,
-    sample: np.ndarray,
-    amplitude: np.ndarray,
-    bias: np.ndarray,
-    scale: np.ndarray,
-    n_positions: int,
-) -> Prior:
-    """The prior's M-step from l1 codes: codes of one unit within a quarter template are one spike, and the penalty took the
-    bias from it."""
-    units, sizes = [], []
-    for c in range(model.n_units):
-        mine = unit == c
-        if not mine.any():
-            continue
-        firsts = np.flatnonzero(np.r_[True, np.diff(sample[mine]) > max(1, model.n_times // 4)])
-        size = np.abs(np.add.reduceat(amplitude[mine].astype(np.float64), firsts)) + bias[c]
-        units.append(np.full(len(size), c))
-        sizes.append(size / scale[c])
-    if not units:
+def _maximised(model: CRsAE, sizes: list[np.ndarray], bias: np.ndarray, scale: np.ndarray, n_positions: int) -> Prior:
+    """The prior's M-step from the sizes of the spikes in l1 codes, from which the penalty took the bias (n_units,)."""
+    if not any(map(len, sizes)):
         return model.prior
-    energy = (scale / model.sigma) ** 2
-    return model.prior.maximise(np.concatenate(units), np.concatenate(sizes), energy, n_positions)
+    unit = np.repeat(np.arange(model.n_units), [len(mine) for mine in sizes])
+    amplitude = (np.concatenate(sizes) + bias[unit]) / scale[unit]
+    return model.prior.maximise(unit, amplitude, (scale / model.sigma) ** 2, n_positions)
 
 
 def _events(codes: np.ndarray, n_samples: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from spikecrsae.config import TrainConfig
-from spikecrsae.crsae.course import ANNEALING_RATE, SETTLED_RATE, Course, mean_sizes
+from spikecrsae.crsae.course import ANNEALING_RATE, SETTLED_RATE, Course, mean_sizes, spike_sizes
 from spikecrsae.crsae.em import E_STEP
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import FIRST_LAMBDA, Laplace
@@ -190,7 +190,7 @@ class _LaplaceSteps(_Steps):
     def _measure(self, codes: np.ndarray, excess: float) -> None:
         """Follow the mean size of every unit's spikes; codes: under `excess` times the penalty."""
         bias = excess * self.net.lam.detach().cpu().numpy() * self.net.sigma
-        self.scale = 0.9 * self.scale + 0.1 * mean_sizes(codes, bias, self.scale, self.before.n_times)
+        self.scale = 0.9 * self.scale + 0.1 * mean_sizes(spike_sizes(codes, self.before.n_times), bias, self.scale)
 
     def model(self) -> CRsAE:
         atoms = self.net.atoms.detach().cpu().numpy().astype(np.float64)
