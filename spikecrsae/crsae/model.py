@@ -19,7 +19,7 @@ from spikecrsae.csc.backends import Backend
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.csc.numba_backend import NUMBA
 from spikecrsae.csc.operator import gram
-from spikecrsae.csc.pursuit import FULL, Effort, Tables
+from spikecrsae.csc.pursuit import FULL, L1, Effort, Tables
 from spikecrsae.csc.shrinkage import SpikeShrinkage, shrinkage_at
 from spikecrsae.csc.subsample import SINC_REACH, shift_in_time
 from spikecrsae.data.loudness import expected_at
@@ -121,6 +121,12 @@ class CRsAE:
         of the noise."""
         return (gram(self.templates, self.shifted) / self.sigma**2).astype(np.float32)
 
+    @cached_property
+    def _l1(self) -> L1 | None:
+        """The prior's convex problem, with these templates."""
+        l1 = self.prior.l1
+        return None if l1 is None else l1._replace(gram=gram(self.templates) / self.sigma**2)
+
     def copy_of(self, spikes: Spikes) -> np.ndarray:
         """Row (int64) of `shifted` that each spike is a multiple of."""
         step = np.rint(spikes.shift * self.n_shifts + (self.n_shifts - 1) / 2).astype(np.int64)
@@ -168,7 +174,7 @@ class CRsAE:
         at, n_levels = self._levels_of_positions(level)
         enough, gap = _ACTIVE_SHARE * self.needed(at), 3 * self.n_times + self.refractory
         effort = effort if self.local_search else replace(effort, n_sweeps=0)
-        how = enough, gap, effort, self._doubtful, self.prior.l1
+        how = enough, gap, effort, self._doubtful, self._l1
         if isinstance(signal, View):
             dtype = np.result_type(signal.signal.dtype, np.float32)
             tables = Tables.of(signal.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), dtype, n_levels)

@@ -43,11 +43,13 @@ FULL = Effort()
 class L1(NamedTuple):
     """The prior of the convex encoder, whose support is where the pursuit may place spikes.
 
-    bias (n_units,): lambda sigma^2 for templates of unit norm, in units of the noise. one_sided: codes are not negative.
+    bias (n_units,): lambda sigma^2 for templates of unit norm, in units of the noise. one_sided: codes are not negative. gram
+    (n_units, n_units, 2 n_times - 1): csc.operator.gram of the templates, in units of the noise; a prior does not know it.
     """
 
     bias: np.ndarray
     one_sided: bool
+    gram: np.ndarray = np.zeros((0, 0, 1))
 
 
 class Tables(NamedTuple):
@@ -92,18 +94,6 @@ class Tables(NamedTuple):
             shifts,
         )
 
-    def gram(self) -> np.ndarray:
-        """csc.operator.gram of the templates themselves, (n_units, n_units, 2 n_times - 1) float64, in units of the noise, read
-        between the copies with the smallest shifts."""
-        n_units, n_shifts = len(self.overlaps), len(self.shifts)
-        copies = self.overlaps.reshape(n_units, n_units, n_shifts, -1)
-        # cubic interpolation halfway; the shifts lie evenly around 0
-        halfway = [0.5, 0.5] if n_shifts == 2 else [-1 / 16, 9 / 16, 9 / 16, -1 / 16]
-        weights = [1.0] if n_shifts % 2 else halfway
-        first = (n_shifts - len(weights)) // 2
-        lags = np.tensordot(copies[:, :, first : first + len(weights)], weights, axes=(2, 0))
-        return 0.5 * (lags + lags.transpose(1, 0, 2)[:, :, ::-1])
-
 
 def pursue(
     correlation: np.ndarray,
@@ -122,7 +112,7 @@ def pursue(
     if l1 is None:
         silent = np.zeros(correlation.shape, np.uint8)
     else:
-        codes = encode_correlation(correlation, tables.gram(), l1.bias, l1.one_sided, TOLERANCE)
+        codes = encode_correlation(correlation, l1.gram, l1.bias, l1.one_sided, TOLERANCE)
         silent = outside_support(codes)
     level = np.zeros(correlation.shape[1], np.uint8) if level is None else level
     residual = Residual(correlation, silent.copy(), level)

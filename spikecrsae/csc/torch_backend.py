@@ -142,7 +142,7 @@ class TorchBackend(TorchDevice):
         self, correlation: torch.Tensor, loud: torch.Tensor, tables: Tables, gap: int, l1: L1 | None, level: np.ndarray
     ) -> tuple[Residual, np.ndarray]:
         """The rows (FOUND_DTYPE) of the layered search, and the residual, both on the CPU."""
-        silent = None if l1 is None else outside_support(self._convex(correlation, loud, tables, gap, l1).cpu().numpy())
+        silent = None if l1 is None else outside_support(self._convex(correlation, loud, gap, l1).cpu().numpy())
         given = None if silent is None else torch.tensor(silent, device=self.device)
         search = LayeredSearch(correlation, given, tables, level)
         rows = search.run()
@@ -151,7 +151,7 @@ class TorchBackend(TorchDevice):
         blocked = blocked if silent is None else blocked - silent
         return Residual(search.correlation.cpu().numpy(), blocked, level), rows
 
-    def _convex(self, correlation: torch.Tensor, loud: torch.Tensor, tables: Tables, gap: int, l1: L1) -> torch.Tensor:
+    def _convex(self, correlation: torch.Tensor, loud: torch.Tensor, gap: int, l1: L1) -> torch.Tensor:
         """Codes (n_units, n_positions) of the convex encoder: FISTA where something is loud, 0 in the middle of quiet gaps."""
         kept = loud.nonzero()[:, 0]
         around = torch.arange(-(gap // 2), gap // 2 + 1, device=self.device)
@@ -160,7 +160,7 @@ class TorchBackend(TorchDevice):
         codes = torch.zeros_like(correlation)
         if not len(kept):
             return codes
-        gram, norms = of_unit_norm(tables.gram())
+        gram, norms = of_unit_norm(l1.gram)
         scale, bias, kernels = (torch.tensor(v).to(correlation) for v in (norms[:, None], l1.bias[:, None], gram))
         with self.exact():
             codes[:, near] = fista_of_correlation(

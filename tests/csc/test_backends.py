@@ -327,15 +327,6 @@ def test_the_convex_codes_are_optimal_on_both_backends(seed, one_sided):
         np.testing.assert_allclose(value, values[0], rtol=1e-7)
 
 
-@given(seeds)
-@settings(max_examples=15, deadline=None)
-def test_the_gram_function_of_the_templates_is_read_between_their_copies(seed):
-    model, _ = world(seed, n_samples=100)
-    tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts())
-    expected = gram(model.templates)
-    np.testing.assert_allclose(tables.gram(), expected, atol=2e-3 * np.abs(expected).max())
-
-
 def no_doubt(signal: np.ndarray, spikes: Spikes) -> np.ndarray:
     return np.zeros(len(spikes), bool)
 
@@ -347,7 +338,10 @@ def test_with_an_l1_prior_spikes_stand_on_the_support_of_the_convex_code(one_sid
     n = n_same = n_near = 0
     for seed in range(8):
         model, signal = world(seed, 0.01)
-        scale, l1 = np.sqrt(model.energy), L1(np.random.default_rng(seed).uniform(3, 5, model.n_units), one_sided)
+        scale, l1 = (
+            np.sqrt(model.energy),
+            L1(np.random.default_rng(seed).uniform(3, 5, model.n_units), one_sided, gram(model.templates)),
+        )
         tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts())
         codes = encode_correlation(model.view(signal).correlation, gram(model.templates), l1.bias, one_sided, 1e-4)
         arguments = tables, l1.bias * scale, 3 * model.n_times + model.refractory
@@ -371,7 +365,11 @@ def test_without_a_code_there_is_no_spike():
     bias = np.full(model.n_units, 1e6)
     for backend in (NUMBA, TORCH):
         seen = backend.seen(signal, model.n_times)
-        assert not len(backend.pursue(seen, model.templates, tables, 8 * bias, 200, Effort(), no_doubt, L1(bias, True)))
+        assert not len(
+            backend.pursue(
+                seen, model.templates, tables, 8 * bias, 200, Effort(), no_doubt, L1(bias, True, gram(model.templates))
+            )
+        )
 
 
 def test_a_part_that_the_memory_cannot_hold_is_halved(monkeypatch, caplog):
@@ -457,6 +455,6 @@ def test_besides_the_local_search_nothing_that_is_compiled_is_called(monkeypatch
     subspace = spikecrsae.detect.detection.SpikeSubspace.learn(signal, 4.5, 12, 10, backend=model.backend)
     assert len(subspace.detect(signal, 4.5, 10))
     tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts())
-    l1, gap = L1(np.full(model.n_units, 4.0), True), 3 * model.n_times + model.refractory
+    l1, gap = L1(np.full(model.n_units, 4.0), True, gram(model.templates)), 3 * model.n_times + model.refractory
     enough = 4 * np.sqrt(model.energy)
     assert len(model.backend.pursue(seen, model.templates, tables, enough, gap, Effort(), model._doubtful, l1))
