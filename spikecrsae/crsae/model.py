@@ -193,8 +193,8 @@ class CRsAE:
         return at, int(at.max(initial=0)) + 1
 
     def needed(self, level: np.ndarray | None = None) -> np.ndarray:
-        """Correlation above which a spike of each unit raises the log posterior, (n_units,), the least of these levels (uint8); level
-        0 unless given."""
+        """Correlation above which a spike of each unit raises the log posterior, (n_units,). level (uint8): of the noise, 0 unless
+        given; of several the least correlation counts."""
         if level is None:
             return self.shrinkage.needed()
         each = [self._shrinkage_at(float(expected_at(one))).needed() for one in np.unique(level)]
@@ -230,8 +230,9 @@ class CRsAE:
         """The M-step for the spikes of a signal (n_channels, n_samples). Units without a spike keep what they have.
 
         Templates: joint least squares with the spikes' amplitudes, those of before counting a little (see fit_templates),
-        rescaled so that the mean relative amplitude is 1, on the channels where they stand out (their support). Prior: its own M-step. n_positions: among which spikes of a unit are
-        counted for its rate; those of the signal unless given.
+        rescaled so that the mean relative amplitude is 1, and zero outside their support. A unit of one spike keeps its
+        template. Prior: its own M-step. n_positions: among which a unit's spikes are counted for its rate; those of the signal
+        unless given.
         """
         if not len(spikes) or not self.n_units:
             return self
@@ -304,8 +305,8 @@ class CRsAE:
 @dataclass(frozen=True)
 class View:
     """A signal as templates see it: signal (n_channels, n_samples), correlation (n_units, n_positions) with every template, an
-    array on the backend's device, and overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted copies. It is used up by
-    encoding."""
+    array on the backend's device, and overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted
+    copies. It is used up by encoding."""
 
     signal: np.ndarray
     correlation: Any

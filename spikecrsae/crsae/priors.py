@@ -24,7 +24,8 @@ FIRST_LAMBDA, LAMBDA_COUNT = 5.0, 10
 
 @dataclass(frozen=True)
 class Prior:
-    """The prior of spikes. Fields: one array (n_units,) for each of its parameters, with its value before anything is known as metadata `start`.
+    """The prior of spikes. Fields: one array (n_units,) for each of its parameters, with its value before anything is known as
+    metadata `start`.
 
     A prior is a subclass with `shrinkage` and `maximise`; the encoder, training, curation and decoding take it as it is.
     """

@@ -47,7 +47,8 @@ class LayeredSearch:
     """Searches one stretch.
 
     correlation (n_units, n_positions): on the device; kept as it is. silent (n_units, n_positions) uint8: where it is not 0 a
-    unit finds nothing. level (n_positions,) uint8: of the noise, 0 unless given. tables: as csc.pursuit takes them. Gains are computed in float64, where the device has it.
+    unit finds nothing. level (n_positions,) uint8: of the noise, 0 unless given. tables: as csc.pursuit
+    takes them. Gains are computed in float64, where the device has it.
     """
 
     def __init__(

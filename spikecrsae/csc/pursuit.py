@@ -79,7 +79,8 @@ class Tables(NamedTuple):
         dtype: DTypeLike = np.float32,
         n_levels: int = 1,
     ) -> Tables:
-        """overlaps, refractory and shifts as kept; shrinkage: of templates with these energies. dtype: that of the correlation. n_levels: of the noise."""
+        """overlaps, refractory and shifts as kept; shrinkage: of templates with these energies. dtype: that of the
+        correlation. n_levels: of the noise."""
         n_units, n_shifts = len(overlaps), len(shifts)
         middle = overlaps.reshape(n_units, n_units, n_shifts, -1)
         own = np.arange(n_units)

@@ -80,8 +80,8 @@ def window_sizes(white: np.ndarray, length: int) -> np.ndarray:
 
 
 def levels_of(sizes: np.ndarray, length: int, shortest: float) -> np.ndarray:
-    """Levels (n_windows,) of the mean squares (n_channels, n_windows) of windows of `length` samples. shortest: how many windows a stretch of other
-    noise lasts at least, about."""
+    """Levels (n_windows,) of the noise, from the mean squares (n_channels, n_windows) of windows of `length` samples. shortest: how many
+    windows a stretch of other noise lasts at least, about."""
     known = (sizes > _SILENT).all(axis=0)
     levels = np.zeros(sizes.shape[1], np.uint8)
     if known.sum() < BIN:

@@ -71,8 +71,8 @@ def of_loudness(recording: Recording, loudness: Loudness) -> tuple[str, ...]:
     first = loudness.starts[loud][0] / fs + recording.start_time_s
     return (
         f"noise is louder than usual for {seconds:.3g} s of {recording.duration_s:.3g} s ({usual:.2g} times on average, up to {most:.2g} times; "
-        f"first at {first:.3f} s): small spikes are missed there, and rates that fall there say nothing of a neuron; templates are learned "
-        "elsewhere",
+        f"first at {first:.3f} s): small spikes are missed there, so rates seem to fall; templates are learned "
+        "from the rest",
     )
 
 
