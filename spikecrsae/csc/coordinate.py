@@ -64,8 +64,8 @@ def coordinate_descent(
     """Codes (n_windows, n_units, n_positions) at the optimum, in the dtype of `correlation`.
 
     correlation: H^T y, (n_windows, n_units, n_positions), kept as it is. gram: csc.operator.gram of the atoms, of unit
-    norm. bias: lambda sigma^2, one value or one for each unit (n_units,). start: codes of a warm start. It ends when no optimality condition is violated by more than
-    `tolerance` (csc.objective.kkt_violation, in whitened units; to a thousandth of it), or by 1e-12 of the largest
+    norm. bias: lambda sigma^2, one value or one for each unit (n_units,). start: codes of a warm start. It
+    ends when no optimality condition is violated by more than `tolerance` (csc.objective.kkt_violation, in whitened units; to a thousandth of it), or by 1e-12 of the largest
     correlation; the more alike two atoms are, the later. Raises UsageError for atoms that are not of unit norm, InputError
     for values that are not finite.
     """

@@ -97,8 +97,8 @@ class Gathered:
 @dataclass(frozen=True)
 class UnitWaveforms:
     """Of one unit in one chunk: a sample of its high-passed waveforms, and the sum and the sum of squares (n_times + 2 margin,
-    n_channels) of `count` wider windows, those that the chunk holds `whole`, or else those that its edges cut. clear: these are of clear spikes
-    only; else the unit has none here (see Spikes.clear)."""
+    n_channels) of `count` wider windows, those that the chunk holds `whole`, or else those that its edges cut. clear: they are of
+    clear spikes (see Spikes.clear); otherwise the unit has no clear spike here."""
 
     sample: WaveformSample
     total: np.ndarray

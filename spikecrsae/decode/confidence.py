@@ -60,8 +60,9 @@ def error_rates(spikes: Spikes, model: CRsAE, shares: Mapping[int, float] | None
     to 1. shares: the part of the recording at each level of the noise; all at level 0 unless given.
 
     Every spike is its unit's, its best rival's or noise, with the posterior probabilities that the gains give. Missed are
-    those that stand under another unit's name, and those below the threshold: of normal amplitudes, as wide as the upper half of
-    those found and no less than noise makes them, the part that lies there. What no template describes is not seen: the true rates can be higher.
+    spikes that stand under another unit's name, and spikes below the threshold. The latter are a part of normal amplitudes, which
+    are as wide as the upper half of those found, and at least as wide as noise makes them. What no template describes is not seen:
+    the true rates can be higher.
     """
     rivalled = spikes.rival >= 0
     gains = np.stack([spikes.gain, np.where(rivalled, spikes.rival_gain, -np.inf), np.zeros(len(spikes))])

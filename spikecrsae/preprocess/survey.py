@@ -39,7 +39,8 @@ def survey(
 ) -> Survey:
     """Read everything once: checksum, non-finite samples, flat and saturated channels (judged outside the `gaps`).
 
-    stage: what the observer hears that this is.     Raises InputError where a sample is NaN or infinite (names the first), or where no usable channel is left.
+    stage: the name that the observer is told. Raises InputError where a sample is NaN or infinite (names the first), or where
+    no usable channel is left.
     """
     observer.start(stage, recording.n_samples)
     digest = hashlib.blake2b(digest_size=16)
