@@ -98,8 +98,8 @@ def _cell(sorting: SortingData, name: str, row: int) -> Any:
 
 
 def _on_peak_channels(sorting: SortingData) -> list[np.ndarray]:
-    """The template of each unit on the channel where it is largest, (n_times,)."""
-    return [template[abs(template).max(axis=1).argmax()] for template in sorting.templates]
+    """The template of each unit on its peak channel, (n_times,)."""
+    return [template[channel] for template, channel in zip(sorting.templates, sorting.peaks.channel, strict=True)]
 
 
 def _document(outcome: Outcome, folder: Path) -> dict[str, Any]:

@@ -78,8 +78,9 @@ def score(
     )
     known = _in_range(known, sorted_, narrator)
     labels = [] if sorted_.sorting is None else list(sorted_.sorting.units.get("label", ()))
-    if n_noise := labels.count("noise"):
-        narrator.say(f"{n_noise} of the units are labelled noise; they are scored as the others are.")
+    for label in ("noise", "artefact"):
+        if n := labels.count(label):
+            narrator.say(f"{n} of the units are labelled {label}; they are scored as the others are.")
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
     doubted = doubt(comparison, known, sorted_.trains, 0.0 if sorted_.sorting is None else sorted_.sorting.start_time_s)
     folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)

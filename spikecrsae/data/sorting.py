@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.data.intervals import widened
+from spikecrsae.data.peaks import Peaks
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
 
-#: One row per spike. sample: of the template's largest deflection; amplitude in the recording's unit;
+#: One row per spike. sample: of the template's largest deflection in units of noise; amplitude: there, in the recording's unit;
 #: shift: sub-sample offset in samples, sample + shift is the refined time.
 SPIKE_DTYPE = np.dtype([("sample", np.int64), ("unit", np.int32), ("amplitude", np.float32), ("shift", np.float32)])
+#: What a unit is called, see decode.quality.label_units.
+LABELS = ("single", "multi", "noise", "artefact")
 #: Numbers of units are int32, and Phy's placeholders are numbered after the last one.
 LARGEST_UNIT = 2**31 - 2
 
@@ -26,7 +29,7 @@ class SortingData:
     spikes: SPIKE_DTYPE, sorted by sample. unit_ids (n_units,) int32. units: one array (n_units,) per column of units.csv.
     templates (n_units, n_channels, n_times): high-passed, unwhitened, in amplitude_unit, at full scale;
     templates_whitened: the same units as inference uses them; templates_std: spread of the waveforms around them.
-    peak_index: sample within a template of its largest absolute deflection, per unit.
+    peak_index: sample within a template of its largest deflection in units of noise, per unit.
     model: sigma, one value for each group of channels; per unit the prior's parameters (n_units,), the course of each over the
     rounds of training (n_rounds, n_units) as `<name>_history`, NaN before a unit came, and whitened_norm (n_units,).
     curation: rows (decision, units, statistic, level).
@@ -89,6 +92,11 @@ class SortingData:
         }
 
     @property
+    def peaks(self) -> Peaks:
+        """Where the templates stand out of the noise most."""
+        return Peaks.of(self.templates, self.channels.get("noise_level"))
+
+    @property
     def duration_s(self) -> float:
         return self.n_samples / self.sampling_frequency
 
@@ -146,14 +154,14 @@ class SortingData:
         signal = np.zeros((stop - start + 2 * n_times, self.n_channels), np.float32)
         chosen = self.unit_ids if unit_ids is None else unit_ids
         low, high = np.searchsorted(self.spikes["sample"], [start - n_times, stop + n_times])
-        row = {int(u): i for i, u in enumerate(self.unit_ids)}
+        row, size = {int(u): i for i, u in enumerate(self.unit_ids)}, self.peaks.size
         for spike in self.spikes[low:high]:
             if spike["unit"] not in chosen:
                 continue
             unit = row[int(spike["unit"])]
             first = int(spike["sample"]) - int(self.peak_index[unit]) - start + n_times
             template = self.templates[unit].T
-            scale = spike["amplitude"] / np.abs(template).max()
+            scale = spike["amplitude"] / size[unit]
             a, b = max(0, first), min(len(signal), first + n_times)
             if b > a:
                 signal[a:b] += scale * template[a - first : b - first]

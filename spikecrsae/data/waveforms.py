@@ -39,8 +39,8 @@ def channel_groups(sorting: SortingData) -> np.ndarray:
 
 
 def peak_channels(sorting: SortingData) -> np.ndarray:
-    """Channel (n_units,) of each template's largest absolute deflection."""
-    return np.abs(sorting.templates).max(axis=2).argmax(axis=1) if sorting.n_units else np.zeros(0, np.int64)
+    """Channel (n_units,) on which each template stands out of the noise most."""
+    return sorting.peaks.channel
 
 
 def channel_positions(sorting: SortingData) -> np.ndarray:

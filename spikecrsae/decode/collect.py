@@ -11,11 +11,13 @@ from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.data.intervals import NONE, in_any
 from spikecrsae.data.loudness import Loudness
+from spikecrsae.data.peaks import Peaks
 from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import DecodedChunk, Decoding
 from spikecrsae.decode.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.decode.quality import Evidence, label_units, unit_columns
+from spikecrsae.decode.reference import reference_match
 from spikecrsae.detect.windows import windows_at
 from spikecrsae.progress import Observer
 from spikecrsae.units import ms_to_samples
@@ -192,7 +194,7 @@ class RecordingFacts:
     """What a Sorting says of its recording.
 
     channels: columns of the table of all channels; those that are not `masked` were sorted. noise_level (n_sorted_channels,): in
-    the recording's unit. excluded (n, 2): intervals that were left out, in samples. loudness: the noise over time.
+    the recording's unit. whitening_matrix: see Preprocessor. excluded (n, 2): intervals that were left out, in samples. loudness: the noise over time.
     """
 
     sampling_frequency: float
@@ -201,6 +203,7 @@ class RecordingFacts:
     start_time_s: float
     channels: dict[str, np.ndarray]
     noise_level: np.ndarray
+    whitening_matrix: np.ndarray
     excluded: np.ndarray = field(default_factory=lambda: NONE)
     loudness: Loudness = field(default_factory=Loudness.steady)
 
@@ -240,16 +243,19 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     spikes = spikes.select(~find_outliers(spikes, misfit, burst, model.misfit_of_noise))
     errors = error_rates(spikes, model, facts.loudness.shares(facts.n_samples))
     mean, spread = collector.templates()
-    peaks = spikes.sample - collector.margin + np.abs(mean).max(axis=1).argmax(axis=1)[spikes.unit]
-    spikes = spikes.select(~in_any(facts.excluded, peaks))
-    order = _largest_first(mean, np.bincount(spikes.unit, minlength=model.n_units), units.reported)
+    spike_at = spikes.sample - collector.margin + Peaks.of(mean, facts.noise_level).index[spikes.unit]
+    spikes = spikes.select(~in_any(facts.excluded, spike_at))
+    size = Peaks.of(mean, facts.noise_level).size
+    order = _largest_first(size, np.bincount(spikes.unit, minlength=model.n_units), units.reported)
     mean, spread = mean[order], spread[order]
-    peak_index = np.abs(mean).max(axis=1).argmax(axis=1)
+    peaks = Peaks.of(mean, facts.noise_level)
     spikes = _renumbered(spikes, order, model.n_units)
-    table = _spike_table(spikes, np.abs(mean).max(axis=(1, 2)), peak_index - collector.margin, facts.n_samples)
+    table = _spike_table(spikes, peaks.size, peaks.index - collector.margin, facts.n_samples)
     columns = unit_columns(_evidence(collector, order, table, (mean, spread), model, facts))
+    waveforms = [collector.waveforms[unit].windows for unit in order]
+    columns["reference_match"] = reference_match(waveforms, facts.noise_level, facts.whitening_matrix)
     columns |= _model_columns(units, order, errors, columns["amplitude"])
-    peak_channel = np.flatnonzero(facts.usable)[np.abs(mean).max(axis=2).argmax(axis=1)]
+    peak_channel = np.flatnonzero(facts.usable)[peaks.channel]
     prior = {name: values[order] for name, values in model.prior.parameters().items()}
     prior |= {"whitened_norm": np.sqrt(model.energy)[order]}
     return SortingData(
@@ -263,7 +269,7 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
         templates=_on_all_channels(mean, facts.usable),
         templates_whitened=_on_all_channels(model.templates[order], facts.usable),
         templates_std=_on_all_channels(spread, facts.usable),
-        peak_index=peak_index,
+        peak_index=peaks.index,
         channels=facts.channels,
         model=_history(units, order) | prior,
         curation=units.curation,
@@ -317,9 +323,9 @@ def _model_columns(
     return columns if units.ids is None else columns | {"curation_id": units.ids[order]}
 
 
-def _largest_first(mean: np.ndarray, fired: np.ndarray, reported: np.ndarray) -> np.ndarray:
-    """The units (of n_units) that fire and are reported, by the largest deflection of their waveforms."""
-    order = np.argsort(-np.abs(mean).max(axis=(1, 2)), kind="stable")
+def _largest_first(size: np.ndarray, fired: np.ndarray, reported: np.ndarray) -> np.ndarray:
+    """The units (of n_units) that fire and are reported, by the size of their waveforms."""
+    order = np.argsort(-size, kind="stable")
     return order[(fired[order] > 0) & reported[order]]
 
 

@@ -15,6 +15,8 @@ from scipy.ndimage import gaussian_filter1d
 
 from spikecrsae.curate.bursts import REFRACTORY_MS
 from spikecrsae.data.intervals import NONE
+from spikecrsae.data.peaks import Peaks
+from spikecrsae.decode.reference import LARGEST_DIFFERENCE
 from spikecrsae.detect.clustering import principal_components
 from spikecrsae.units import ms_to_samples, s_to_samples
 
@@ -75,8 +77,7 @@ class Evidence:
 
 def unit_columns(evidence: Evidence) -> dict[str, np.ndarray]:
     """All quality columns, (n_units,) each; docs/formats.md says what they mean. The label is not among them."""
-    sizes = np.abs(evidence.templates).max(axis=2)
-    amplitude = sizes.max(axis=1)
+    peaks = Peaks.of(evidence.templates, evidence.noise_level)
     counts = np.array([len(s) for s in evidence.samples], np.int64)
     # one row more, without a spike, so that names and types stand where there is no unit
     pairs = [*zip(evidence.samples, evidence.amplitudes, strict=True), (np.zeros(0, np.int64), np.zeros(0))]
@@ -85,8 +86,8 @@ def unit_columns(evidence: Evidence) -> dict[str, np.ndarray]:
     return {
         "n_spikes": counts,
         **{name: np.array([row[name] for row in rows])[:-1] for name in rows[0]},
-        "amplitude": amplitude,
-        "snr": amplitude / evidence.noise_level[sizes.argmax(axis=1)],
+        "amplitude": peaks.size,
+        "snr": peaks.size / evidence.noise_level[peaks.channel],
         "whitened_norm": evidence.whitened_norm,
         "sd_ratio": _sd_ratios(evidence),
         "isolation_distance": distance,
@@ -116,8 +117,8 @@ def _sd_ratios(evidence: Evidence) -> np.ndarray:
     values = np.full(len(evidence.waveforms), np.nan)
     for unit, (samples, windows) in enumerate(zip(evidence.waveform_samples, evidence.waveforms, strict=True)):
         if len(windows):
-            mean = np.abs(windows.mean(axis=0))
-            time, channel = np.unravel_index(mean.argmax(), mean.shape)
+            peak = Peaks.of(windows.mean(axis=0).T[None], evidence.noise_level)
+            time, channel = int(peak.index[0]), int(peak.channel[0])
             values[unit] = sd_ratio(
                 samples, windows[:, time, channel], float(evidence.noise_level[channel]), evidence.sampling_frequency
             )
@@ -296,8 +297,9 @@ def waveform_fill(templates: np.ndarray, templates_std: np.ndarray, counts: np.n
 
 
 def label_units(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """`noise`, `multi` or `single` per unit (n_units,), by what its columns prove; docs/model.md, Labels.
+    """`artefact`, `noise`, `multi` or `single` per unit (n_units,), by what its columns prove; docs/model.md, Labels.
 
+    artefact: the waveform is the same on every channel, as the noise of the reference is (reference_match).
     noise: a typical spike is more probably noise than a spike (log_odds < 0), or the waveform lasts as long as its window
     (waveform_fill), or the spikes follow the mains (mains_locking). multi: more than ACCEPTED_ERROR of the spikes are
     foreign, beyond doubt by the refractory period (contamination_low) or as estimated (estimated_false_alarm,
@@ -312,4 +314,5 @@ def label_units(columns: dict[str, np.ndarray]) -> np.ndarray:
     noise = (columns["log_odds"] < 0) | above("waveform_fill", NOISE_PART) | above("mains_locking", NOISE_PART)
     errors = ("contamination_low", "estimated_false_alarm", "estimated_miss")
     multi = np.any([above(name, ACCEPTED_ERROR) for name in errors], axis=0)
-    return np.where(noise, "noise", np.where(multi, "multi", "single"))
+    artefact = above("reference_match", 1 - LARGEST_DIFFERENCE**2)
+    return np.select([artefact, noise, multi], ["artefact", "noise", "multi"], "single")

@@ -96,10 +96,10 @@ def _npy(array: np.ndarray) -> bytes:
 
 
 def _templates(sorting: SortingData, used: np.ndarray, n: int) -> np.ndarray:
-    """(n, n_times, n_used) float32: templates with the spike in the middle and a largest deflection of 1, which Phy multiplies
-    with the spikes' amplitudes; all-zero ones fill up to n."""
+    """(n, n_times, n_used) float32: templates with the spike in the middle and a deflection of 1 there on the peak channel, which Phy
+    multiplies with the spikes' amplitudes; all-zero ones fill up to n."""
     wide = centred(sorting.templates, sorting.peak_index)[:, used].transpose(0, 2, 1)
-    peak = np.abs(wide).max(axis=(1, 2), keepdims=True, initial=0)
+    peak = sorting.peaks.size[:, None, None]
     full = np.zeros((n, max(wide.shape[1], 2), len(used)), np.float32)
     full[: len(wide), : wide.shape[1]] = np.divide(wide, peak, out=np.zeros_like(wide), where=peak > 0)
     return full

@@ -75,6 +75,7 @@ def _facts(recording: Recording, view: PreprocessedRecording, survey: Survey) ->
         start_time_s=recording.start_time_s,
         channels=_channel_table(recording, view, survey),
         noise_level=view.preprocessor.noise_level,
+        whitening_matrix=view.preprocessor.whitening_matrix,
         excluded=view.excluded,
         loudness=view.loudness,
     )

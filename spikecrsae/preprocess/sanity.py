@@ -56,6 +56,7 @@ def of_result(used: Recording, sorting: SortingData) -> tuple[str, ...]:
         of_numbers(used)
         + of_noise(used, noise[~np.asarray(sorting.channels["masked"])])
         + of_spikes(used, sorting.templates)
+        + of_reference(sorting)
     )
 
 
@@ -73,6 +74,21 @@ def of_loudness(recording: Recording, loudness: Loudness) -> tuple[str, ...]:
         f"noise is louder than usual for {seconds:.3g} s of {recording.duration_s:.3g} s ({usual:.2g} times on average, up to {most:.2g} times; "
         f"first at {first:.3f} s): small spikes are missed there, so rates seem to fall; templates are learned "
         "from the rest",
+    )
+
+
+def of_reference(sorting: SortingData) -> tuple[str, ...]:
+    """A remark where units come from the reference, see decode.reference."""
+    match = np.asarray(sorting.units.get("reference_match", np.zeros(sorting.n_units)))
+    theirs = np.flatnonzero((np.asarray(sorting.units["label"]) == "artefact") & (match > 0))
+    if not len(theirs):
+        return ()
+    several = len(theirs) > 1
+    names = ", ".join(str(sorting.unit_ids[unit]) for unit in theirs)
+    return (
+        f"unit{'s' * several} {names} {'are' if several else 'is'} the same on every channel, as most of the noise is ({match[theirs].min():.2%} of "
+        f"the waveform's energy): the reference picks {'them' if several else 'it'} up. Labelled artefact; --common-reference median "
+        "takes away what all channels share",
     )
 
 

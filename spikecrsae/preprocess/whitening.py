@@ -74,16 +74,22 @@ def fit(
     fraction = _quiet_fraction(recording, quiet, kept, 20 * (n_taps + recording.n_channels))
     # of channels in one unit each: a scale that differs from channel to channel is no dependence
     n_independent = rank(noise.covariance(blocks, quiet) / np.outer(noise_level, noise_level))
+    across = np.eye(recording.n_channels)
+    if config.common_reference == "median":
+        # their mean is what the median has left of it: little, but far from normal, and not to be amplified
+        across -= 1 / recording.n_channels
+        n_independent = min(n_independent, recording.n_channels - 1)
     autocovariances = noise.autocovariances(blocks, quiet, n_taps + 1)
     if n_independent < recording.n_channels:
-        log.warning(
-            "the channels are linearly dependent: %d of %d have noise of their own", n_independent, recording.n_channels
-        )
+        if n_independent < recording.n_channels - (config.common_reference != "none"):
+            log.warning(
+                "the channels are linearly dependent: %d of %d have noise of their own", n_independent, recording.n_channels
+            )
         # one filter for all, or what cancels across the channels would no longer cancel after it
         autocovariances[:] = (autocovariances / noise_level[:, None] ** 2).mean(axis=0)
     taps = np.stack([prediction_filter(lags) for lags in autocovariances])
     predicted = in_each(lambda block: filters.whiten(block, taps, np.eye(recording.n_channels)).T, blocks)
-    matrix = whitening_matrix(noise.covariance(predicted, quiet), n_independent)
+    matrix = whitening_matrix(across @ noise.covariance(predicted, quiet) @ across, n_independent) @ across
     observer.finish(f"{fraction:.0%} of the signal is quiet")
     return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
 

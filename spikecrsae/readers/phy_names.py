@@ -12,7 +12,7 @@ from spikecrsae.errors import InputError
 #: The sorting before anybody curated it; a curated folder is read with its help.
 ORIGINAL = "original_sorting.h5"
 #: Phy's names for our labels.
-GROUP_OF_LABEL = {"single": "good", "multi": "mua", "noise": "noise"}
+GROUP_OF_LABEL = {"single": "good", "multi": "mua", "noise": "noise", "artefact": "noise"}
 
 
 def is_phy_folder(path: str | Path) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spikecrsae.data.sorting import SortingData
+from spikecrsae.data.sorting import LABELS, SortingData
 from spikecrsae.report.pictures import (
     color_class,
     cross_correlogram_picture,
@@ -120,7 +120,7 @@ def _facts(facts: Mapping[str, str]) -> str:
 def _summary(sorting: SortingData, run: Mapping) -> str:
     recording = run.get("recording") or {}
     labels = [label_of(sorting, index) for index in range(sorting.n_units)]
-    kinds = ", ".join(f"{labels.count(kind)} {kind}" for kind in ("single", "multi", "noise") if kind in labels)
+    kinds = ", ".join(f"{labels.count(kind)} {kind}" for kind in LABELS if kind in labels)
     left_out = float((sorting.excluded[:, 1] - sorting.excluded[:, 0]).sum()) / sorting.sampling_frequency
     places = "1 place" if len(sorting.excluded) == 1 else f"{len(sorting.excluded)} places"
     facts = {
@@ -180,7 +180,7 @@ def _chooser(sorting: SortingData) -> str:
         for index, unit in enumerate(sorting.unit_ids)
     )
     labels = [label_of(sorting, index) for index in range(sorting.n_units)]
-    sets = ["all", "none", *(kind for kind in ("single", "multi", "noise") if kind in labels)]
+    sets = ["all", "none", *(kind for kind in LABELS if kind in labels)]
     shortcuts = "".join(f'<button type="button" class="set" data-set="{name}">{name}</button>' for name in sets)
     return (
         '<div id="chooser" role="group" aria-label="Units that are shown" hidden><span>show</span>'

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spikecrsae.data.sorting import SortingData
+from spikecrsae.data.sorting import LABELS, SortingData
 from spikecrsae.report.pictures import color_class
 from spikecrsae.report.svg import escape, with_minus
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
@@ -43,7 +43,7 @@ _GROUPS = {
         "isi_violations", "isi_violations_count", "isi_violations_ratio", "rp_violations", "rp_contamination", "contamination_low",
         "contamination_high",
     ),
-    "Activity": ("n_spikes", "firing_rate", "presence_ratio", "mains_locking"),
+    "Activity": ("n_spikes", "firing_rate", "presence_ratio", "mains_locking", "reference_match"),
     "Amplitude": (
         "amplitude", "snr", "threshold", "amplitude_cv", "amplitude_cutoff", "noise_cutoff", "noise_ratio", "sd_ratio", "drift",
     ),
@@ -134,7 +134,7 @@ def label_of(sorting: SortingData, index: int) -> str:
 
 
 def badge(label: str) -> Markup:
-    known = label if label in ("single", "multi", "noise") else ""
+    known = label if label in LABELS else ""
     return Markup(f'<span class="badge {known}">{escape(label)}</span>' if label else "")
 
 

@@ -42,7 +42,7 @@ class AmplitudeModel:
 
     @classmethod
     def of(cls, sorting: SortingData, index: int, shrunk: bool) -> AmplitudeModel:
-        size = float(np.abs(sorting.templates[index]).max()) if len(sorting.templates) else np.nan
+        size = float(sorting.peaks.size[index]) if len(sorting.templates) else np.nan
         norm, spread = value_of(sorting, "whitened_norm", index), np.asarray(sorting.model.get("spread", ()))
         relative = float(spread[index]) if len(spread) == sorting.n_units else np.nan
         noise = size / norm if norm > 0 else np.nan
@@ -100,7 +100,7 @@ def template_picture(sorting: SortingData, index: int) -> Picture:
     times = (np.arange(template.shape[1]) - sorting.peak_index[index]) / sorting.sampling_frequency * 1000
     drawing = Drawing(WIDTH, TEMPLATE_HEIGHT)
     width, height = (WIDTH - 64) / n_columns, (TEMPLATE_HEIGHT - 46) / n_rows
-    names, loudest = channel_names(sorting), int(np.abs(template).max(axis=1).argmax())
+    names, peak_channel = channel_names(sorting), int(sorting.peaks.channel[index])
     for place, channel in enumerate(shown):
         row, column = divmod(place, n_columns)
         panel = drawing.panel(56 + column * width, 8 + row * height, width - 10, height - 8, (times[0], times[-1]), limits)
@@ -110,7 +110,9 @@ def template_picture(sorting: SortingData, index: int) -> Picture:
         panel.upright(0.0, "grid")
         panel.band(times, template[channel] - spread[channel], template[channel] + spread[channel], "band")
         panel.line(times, template[channel], "line")
-        drawing.text(panel.left + 3, panel.bottom - 5, names[channel], "t-left strong" if channel == loudest else "t-left")
+        drawing.text(
+            panel.left + 3, panel.bottom - 5, names[channel], "t-left strong" if channel == peak_channel else "t-left"
+        )
         if place + n_columns >= len(shown):
             _time_axis(panel, column, n_columns)
     count = f"{len(shown)} of {len(template)} channels, those where it is largest; " if len(shown) < len(template) else ""

@@ -24,7 +24,8 @@ from spikecrsae.units import ms_to_samples
 
 log = logging.getLogger(__name__)
 
-_LABEL_OF_GROUP = {group: label for label, group in GROUP_OF_LABEL.items()}
+#: What Phy calls noise is noise to us: why, it does not say.
+_LABEL_OF_GROUP = {group: label for label, group in GROUP_OF_LABEL.items() if label != "artefact"}
 _MOST_TABLE_MB = 16
 #: What Phy writes for a cluster that nobody has judged.
 _NO_GROUP = ("unsorted", "", "None", "nan")

@@ -262,7 +262,7 @@ def test_units_that_cannot_be_told_apart_are_multi():
     collector = Collector(3, 4, N_TIMES)
     for chunk in gathered(Decoding(Whitened(signal), model, N_TIMES), 50_000, 0, Observer()):
         collector.add(chunk)
-    facts = RecordingFacts(20000.0, signal.shape[1], "uV", 0.0, {"masked": np.zeros(4, bool)}, np.ones(4))
+    facts = RecordingFacts(20000.0, signal.shape[1], "uV", 0.0, {"masked": np.zeros(4, bool)}, np.ones(4), np.eye(4))
     history = {"spread": np.array([[np.nan, 0.1, 0.1], [0.3, 0.2, 0.1]]), "penalty": np.stack([model.prior.penalty] * 2)}
     sorting = build_sorting(collector, DecodedUnits(model, np.ones(3, bool), history), facts)
     units = sorting.units
