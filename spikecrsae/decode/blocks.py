@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -60,8 +61,24 @@ class Decoding:
         return max(self.block, 2 * max(_LOOKS) * self._reach)
 
     @property
+    def _steps(self) -> np.ndarray:
+        """Samples at which the templates step."""
+        steps = self.model.steps if isinstance(self.model, Drifting) else np.zeros(0, np.int64)
+        return np.asarray(steps[(steps > 0) & (steps < self.view.n_samples)])
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Where blocks end, about; a step of the templates always ends one."""
+        bounds = np.r_[0, self._steps, self.view.n_samples]
+        ends = []
+        for first, end in pairwise(bounds.tolist()):
+            n = max(1, (end - first) // self._size)
+            ends += [*(first + self._size * np.arange(1, n)).tolist(), end]
+        return np.array(ends, np.int64)
+
+    @property
     def n_blocks(self) -> int:
-        return max(1, self.view.n_samples // self._size)
+        return len(self._ends)
 
     def chunks(
         self, blocks: range, chunk_size: int, observer: Observer, finish: Callable[[DecodedChunk], Any] = lambda chunk: chunk
@@ -86,7 +103,7 @@ class Decoding:
         def decode(part: slice) -> T:
             (start, end), stop, (highpassed, whitened) = places[part.start], seams[part.stop], traces[part.start]
             signal = np.ascontiguousarray(whitened)
-            model = self.model.at((start + end) // 2)
+            model = self.model.at(min((start + end) // 2, stop - 1))
             spikes = model.encode(signal, level=self.view.level(start, end))
             here = spikes.sample < stop - start
             return finish(DecodedChunk(start, stop, spikes.select(here), model.misfit(signal, spikes)[here], highpassed))
@@ -96,10 +113,12 @@ class Decoding:
     def _seams(self, numbers: Sequence[int]) -> list[int]:
         """Where the blocks of these numbers begin; that after the last one, the end of the recording."""
         reach, n_samples = self._reach, self.view.n_samples
-        found = {number: 0 if number == 0 else n_samples for number in numbers if number in (0, self.n_blocks)}
+        nominal = np.r_[0, self._ends]
+        fixed = {0, self.n_blocks} | set((np.flatnonzero(np.isin(self._ends, self._steps)) + 1).tolist())
+        found = {number: int(nominal[number]) for number in numbers if number in fixed}
         for look in _LOOKS:
             wanted = [number for number in numbers if number not in found]
-            ends = [number * self._size for number in wanted]
+            ends = [int(nominal[number]) for number in wanted]
             stretches = [(end - look * reach, min(end + _MARGIN * reach, n_samples)) for end in ends]
             traces = self.view.both_of(stretches)
 
@@ -121,7 +140,7 @@ class Decoding:
                 for number, end, place in zip(wanted, ends, places, strict=True)
                 if place is not None
             }
-        return [found.get(number, number * self._size) for number in numbers]
+        return [found.get(number, int(nominal[number])) for number in numbers]
 
 
 def _seam(samples: np.ndarray, reach: int, low: int, high: int) -> int | None:

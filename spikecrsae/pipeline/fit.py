@@ -18,6 +18,7 @@ from spikecrsae.csc.backends import Backend
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.curate.candidates import CurationSettings
 from spikecrsae.curate.curate import Curated, FirstUnits, curate
+from spikecrsae.curate.steps import Sorted, join_across_steps
 from spikecrsae.data.loudness import Loudness
 from spikecrsae.data.recording import BLOCK
 from spikecrsae.data.spikes import Spikes
@@ -118,12 +119,16 @@ def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWin
         return LearnedModel(still, {}, curated.decisions, np.zeros(0, bool), curated.ids)
     run.observer.start("train")
     crsae, spikes = _train_last(data, curated, run)
-    drifting = fit_drift(data.signal, crsae, spikes, data.in_recording(spikes.sample), view.n_samples)
+    samples, ids = data.in_recording(spikes.sample), curated.ids
+    joined = join_across_steps(Sorted(data.signal, crsae, spikes, samples, view.n_samples, ~curated.satellites, ids))
+    samples = data.in_recording(joined.spikes.sample)
+    drifting = fit_drift(data.signal, joined.model, joined.spikes, samples, view.n_samples, joined.steps)
     run.observer.finish(counted(len(spikes), "spike"))
     run.clock.lap("train")
-    last = drifting.model.prior.parameters()
-    history = {name: np.vstack([rows, last[name]]) for name, rows in curated.history.items()}
-    return LearnedModel(drifting, history, curated.decisions, ~curated.satellites, curated.ids)
+    last, kept = drifting.model.prior.parameters(), joined.kept
+    history = {name: np.vstack([rows[:, kept], last[name]]) for name, rows in curated.history.items()}
+    decisions = curated.decisions + joined.decisions
+    return LearnedModel(drifting, history, decisions, ~curated.satellites[kept], ids[kept])
 
 
 def _train_last(data: TrainingSignal, curated: Curated, run: Run) -> tuple[CRsAE, Spikes]:

@@ -61,6 +61,7 @@ class Learned:
                 "crsae": drifting.model.to_dict(),
                 "changes": drifting.changes,
                 "n_samples": drifting.n_samples,
+                "steps": drifting.steps,
                 "history": model.history,
                 "curation": model.curation,
                 "reported": model.reported,
@@ -75,7 +76,7 @@ class Learned:
         """What `to_dict` was called on."""
         model, survey = dict(values["model"]), values["survey"]
         crsae = CRsAE.of_dict(model.pop("crsae"), backend)
-        drifting = Drifting(crsae, model.pop("changes"), model.pop("n_samples"))
+        drifting = Drifting(crsae, model.pop("changes"), model.pop("n_samples"), model.pop("steps"))
         return cls(
             survey=Survey(**survey | {"problems": tuple(survey["problems"])}),
             gaps=values["gaps"],

@@ -56,7 +56,9 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
         stage_seconds=run.clock.seconds,
         device=run.device,
         warnings=survey.with_remarks(
-            sanity.of_loudness(recording, view.loudness), sanity.of_result(view.recording, sorting)
+            sanity.of_loudness(recording, view.loudness),
+            sanity.of_steps(recording, model.drifting.steps, model.drifting.step_sizes()[:, model.reported]),
+            sanity.of_result(view.recording, sorting),
         ).problems,
         input_checksum=survey.checksum,
         config=config,

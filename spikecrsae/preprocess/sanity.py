@@ -92,6 +92,18 @@ def of_reference(sorting: SortingData) -> tuple[str, ...]:
     )
 
 
+def of_steps(recording: Recording, steps: np.ndarray, sizes: np.ndarray) -> tuple[str, ...]:
+    """A remark for each of the steps (n_steps,), samples at which templates change, by their `sizes` (n_steps, n_units)."""
+    remarks = []
+    for step, size in zip(steps, sizes, strict=True):
+        time, moved = step / recording.sampling_frequency + recording.start_time_s, size[size > 0]
+        remarks.append(
+            f"the waveforms of {len(moved)} of {counted(len(size), 'unit')} change at once at {time:.2f} s, by {moved.mean() if len(moved) else 0:.0%} on average: "
+            "an electrode moved, or another session begins; units are followed across it"
+        )
+    return tuple(remarks)
+
+
 def of_numbers(recording: Recording) -> tuple[str, ...]:
     """Remarks on the stored numbers of a few seconds: integers that wrap around, samples that are not beside their
     neighbours."""
