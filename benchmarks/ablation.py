@@ -89,8 +89,10 @@ def templates_kept() -> Iterator[None]:
         n_positions = n_positions or signal.shape[1] - model.n_times + 1
         return replace(model, prior=model.prior.maximise(spikes.unit, amplitude, model.energy, n_positions))
 
-    def still(signal: np.ndarray, model: CRsAE, spikes: Spikes, samples: np.ndarray, n_samples: int) -> Drifting:
-        return Drifting(model, np.zeros((DEGREE, *model.templates.shape)), n_samples)
+    def still(signal: np.ndarray, model: CRsAE, spikes: Spikes, samples: np.ndarray, n_samples: int, steps=()) -> Drifting:
+        return Drifting(
+            model, np.zeros((DEGREE + len(steps), *model.templates.shape)), n_samples, np.asarray(steps, np.int64)
+        )
 
     with patch.object(CRsAE, "maximise", maximise), patch.object(fit, "fit_drift", still):
         yield
