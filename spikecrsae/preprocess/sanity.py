@@ -19,9 +19,14 @@ NOISE_UV, LARGEST_SPIKE_UV = (1.0, 500.0), 5000.0
 #: Noise in stored numbers where no gain is known: below, spikes hide between two of them, or these are volts; above, no
 #: converter has so many bits.
 NOISE_COUNTS = (0.3, 65_536.0)
-#: Hz at which spikes are recorded; and the length below which a neuron at an ordinary rate fires too few to be known.
+#: Noise so many times the usual one, for so large a part of the recording, is said.
 LOUD, LOUD_PART = 1.5, 0.01
-RATES_HZ, SHORT_S = (5000.0, 100_000.0), 5.0
+#: Hz at which spikes are recorded, and below which they last too few samples; and the length below which a neuron at an ordinary
+#: rate fires too few to be known.
+RATES_HZ, LOW_RATE_HZ, SHORT_S = (5000.0, 100_000.0), 10_000.0, 5.0
+#: A unit is silent at an end of the recording where so large a part of it holds no spike though so many were to be expected, and
+#: its longest silence elsewhere is so many times shorter.
+SILENT_PART, SILENT_SPIKES, SILENT_RATIO = 0.1, 30.0, 3.0
 #: Part of the steps from sample to sample that may exceed half of the number type's range.
 WRAPPED = 1e-3
 #: Mean squared difference of a sample from a later one over that from the next, at least, within so many samples.
@@ -40,6 +45,11 @@ def of_facts(recording: Recording) -> tuple[str, ...]:
             f"a sampling frequency of {fs:g} Hz is unusual for spikes ({RATES_HZ[0]:g} to {RATES_HZ[1]:g} Hz); check it, and give the "
             "true one with --sampling-frequency"
         )
+    elif fs < LOW_RATE_HZ:
+        remarks.append(
+            f"a sampling frequency of {fs:g} Hz is low for spikes (below {LOW_RATE_HZ:g} Hz): one lasts a few samples, so a neuron may be found "
+            "as several units, or with another as one; record faster, or look at similar units in the report"
+        )
     if recording.duration_s < SHORT_S:
         remarks.append(
             f"{recording.duration_s:.3g} s of signal is too short to learn templates and noise from (below {SHORT_S:g} s): a neuron fires a few "
@@ -57,6 +67,7 @@ def of_result(used: Recording, sorting: SortingData) -> tuple[str, ...]:
         + of_noise(used, noise[~np.asarray(sorting.channels["masked"])])
         + of_spikes(used, sorting.templates)
         + of_reference(sorting)
+        + of_presence(sorting)
     )
 
 
@@ -89,6 +100,36 @@ def of_reference(sorting: SortingData) -> tuple[str, ...]:
         f"unit{'s' * several} {names} {'are' if several else 'is'} the same on every channel, as most of the noise is ({match[theirs].min():.2%} of "
         f"the waveform's energy): the reference picks {'them' if several else 'it'} up. Labelled artefact; --common-reference median "
         "takes away what all channels share",
+    )
+
+
+def of_presence(sorting: SortingData) -> tuple[str, ...]:
+    """A remark on units that begin long after the recording's start, or end long before its end."""
+    labels, gaps = np.asarray(sorting.units["label"]), sorting.excluded
+
+    def kept(samples: np.ndarray) -> np.ndarray:
+        """On a clock that stands still where the recording is left out."""
+        before = np.minimum(np.maximum(np.asarray(samples)[:, None] - gaps[:, 0], 0), np.diff(gaps, axis=1)[:, 0])
+        return np.asarray(samples) - before.sum(axis=1)
+
+    whole = float(kept(np.array([sorting.n_samples]))[0])
+    begins, ends = [], []
+    for unit, label in zip(sorting.unit_ids, labels, strict=True):
+        samples = sorting.spike_samples(unit)
+        if label in ("noise", "artefact") or len(samples) < 2:
+            continue
+        times = kept(samples[[0, -1]])
+        rate, longest = len(samples) / max(times[1] - times[0], 1.0), max(float(np.diff(kept(samples)).max()), 1.0)
+        for silence, at, found in ((times[0], samples[0], begins), (whole - times[1], samples[-1], ends)):
+            if silence > max(SILENT_PART * whole, SILENT_SPIKES / rate, SILENT_RATIO * longest):
+                found.append(f"{unit} ({sorting.times_s(at):.4g} s)")
+    said = [f"first fires late: unit {', '.join(begins)}"] * bool(begins) + [f"falls silent: unit {', '.join(ends)}"] * bool(
+        ends
+    )
+    if not said:
+        return ()
+    return (
+        f"a neuron appears or vanishes, or the electrode lost it; {'; '.join(said)}. Rates over the whole recording are not theirs",
     )
 
 
