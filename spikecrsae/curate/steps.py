@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,22 @@ class Sorted:
     def train(self, unit: int) -> np.ndarray:
         """Samples of a unit's spikes in the recording, ascending."""
         return np.sort(self.samples[self.spikes.unit == unit])
+
+    def clear_spikes(self, unit: int) -> np.ndarray:
+        """Indices of a unit's clear spikes, in order of time."""
+        mine = np.flatnonzero((self.spikes.unit == unit) & self.spikes.clear)
+        return mine[np.argsort(self.samples[mine], kind="stable")]
+
+    @cached_property
+    def _rest(self) -> np.ndarray:
+        """The residual (n, n_channels)."""
+        return self.model.residual(self.signal, self.spikes).T
+
+    def windows(self, which: np.ndarray) -> np.ndarray:
+        """Waveforms (n, n_times, n_channels) of spikes (indices), every other spike taken away."""
+        own = self.model.shifted[self.model.copy_of(self.spikes)[which]].transpose(0, 2, 1)
+        own = own * self.spikes.amplitude[which, None, None]
+        return windows_at(self._rest, self.spikes.sample[which], self.model.n_times) + own
 
 
 def join_across_steps(found: Sorted) -> Joined:
@@ -185,30 +202,23 @@ def _common(pairs: list[_Pair]) -> dict[int, int]:
 def _is_witnessed(found: Sorted, step: int, pairs: list[_Pair]) -> bool:
     """Whether the units that are there on both sides of a step change their waveforms too; without any, whether there are several
     pairs, or the units of one are alike enough."""
-    rest = found.model.residual(found.signal, found.spikes).T
     concerned = {unit for pair in pairs for unit in (pair.first, pair.second)}
     others = [unit for unit in np.flatnonzero(found.neurons).tolist() if unit not in concerned]
-    told = [changed for unit in others if (changed := _changes(found, rest, unit, step)) is not None]
+    told = [changed for unit in others if (changed := changes_at(found, unit, step)) is not None]
     if told:
         return 2 * sum(told) >= len(told)
     return len(pairs) > 1 or pairs[0].similarity > ALIKE
 
 
-def _changes(found: Sorted, rest: np.ndarray, unit: int, step: int) -> bool | None:
+def changes_at(found: Sorted, unit: int, step: int) -> bool | None:
     """Whether a unit's waveform changes at a step, by its LOOKED_AT spikes next to it on each side; None where these could not
     show a change by LEAST_CHANGE of its norm."""
-    model, spikes = found.model, found.spikes
-    mine = np.flatnonzero((spikes.unit == unit) & spikes.clear)
-    mine = mine[np.argsort(found.samples[mine], kind="stable")]
+    model, mine = found.model, found.clear_spikes(unit)
     n_before = int(np.sum(found.samples[mine] < step))
     sides = mine[max(n_before - LOOKED_AT, 0) : n_before], mine[n_before : n_before + LOOKED_AT]
     if min(map(len, sides)) < LEAST_SPIKES:
         return None
-    copies, rows = model.shifted, model.copy_of(spikes)
-    means = []
-    for side in sides:
-        own = copies[rows[side]].transpose(0, 2, 1) * spikes.amplitude[side, None, None]
-        means.append((windows_at(rest, spikes.sample[side], model.n_times) + own).mean(axis=0))
+    means = [found.windows(side).mean(axis=0) for side in sides]
     weight = len(sides[0]) * len(sides[1]) / (len(sides[0]) + len(sides[1])) / model.sigma**2
     distance, dimension = weight * float(((means[1] - means[0]) ** 2).sum()), means[0].size
     if special.chdtrc(dimension, distance) < CHANGE_LEVEL:

@@ -19,6 +19,7 @@ from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.curate.candidates import CurationSettings
 from spikecrsae.curate.curate import Curated, FirstUnits, curate
 from spikecrsae.curate.steps import Sorted, join_across_steps
+from spikecrsae.curate.sudden_changes import sudden_changes
 from spikecrsae.data.loudness import Loudness
 from spikecrsae.data.recording import BLOCK
 from spikecrsae.data.spikes import Spikes
@@ -121,14 +122,17 @@ def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWin
     crsae, spikes = _train_last(data, curated, run)
     samples, ids = data.in_recording(spikes.sample), curated.ids
     joined = join_across_steps(Sorted(data.signal, crsae, spikes, samples, view.n_samples, ~curated.satellites, ids))
-    samples = data.in_recording(joined.spikes.sample)
-    drifting = fit_drift(data.signal, joined.model, joined.spikes, samples, view.n_samples, joined.steps)
+    samples, kept = data.in_recording(joined.spikes.sample), joined.kept
+    neurons = ~curated.satellites[kept]
+    stepping = Sorted(data.signal, joined.model, joined.spikes, samples, view.n_samples, neurons, ids[kept])
+    steps = sudden_changes(stepping, joined.steps)
+    drifting = fit_drift(data.signal, joined.model, joined.spikes, samples, view.n_samples, steps)
     run.observer.finish(counted(len(spikes), "spike"))
     run.clock.lap("train")
-    last, kept = drifting.model.prior.parameters(), joined.kept
+    last = drifting.model.prior.parameters()
     history = {name: np.vstack([rows[:, kept], last[name]]) for name, rows in curated.history.items()}
     decisions = curated.decisions + joined.decisions
-    return LearnedModel(drifting, history, decisions, ~curated.satellites[kept], ids[kept])
+    return LearnedModel(drifting, history, decisions, neurons, ids[kept])
 
 
 def _train_last(data: TrainingSignal, curated: Curated, run: Run) -> tuple[CRsAE, Spikes]:

@@ -113,7 +113,8 @@ def of_presence(sorting: SortingData) -> tuple[str, ...]:
         return np.asarray(samples) - before.sum(axis=1)
 
     whole = float(kept(np.array([sorting.n_samples]))[0])
-    begins, ends = [], []
+    begins: list[str] = []
+    ends: list[str] = []
     for unit, label in zip(sorting.unit_ids, labels, strict=True):
         samples = sorting.spike_samples(unit)
         if label in ("noise", "artefact") or len(samples) < 2:

@@ -6,11 +6,12 @@ import itertools
 
 import numpy as np
 import pytest
-from helpers.known_spikes import N_TIMES, fired, slab, template
+from helpers.known_spikes import N_TIMES, fired, rendered, slab, spikes_at, template
 
 from spikecrsae.config import Config
 from spikecrsae.crsae.drift import DEGREE, fit_drift
 from spikecrsae.curate.steps import Sorted, join_across_steps
+from spikecrsae.curate.sudden_changes import sudden_changes
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.score import compare
@@ -109,3 +110,26 @@ def test_a_template_that_steps_is_fitted_on_both_sides():
         wrong = np.linalg.norm(drifting.at(int(side)).templates[0] - found.model.templates[unit])
         assert wrong < 4 * np.sqrt(2 * 2 * N_TIMES / 150)
     assert drifting.step_sizes()[0, 0] > 0.2
+
+
+def course(kind: str, seed: int) -> Sorted:
+    """Two neurons, 600 spikes each, whose amplitudes change by 20 %: at once, or evenly over time."""
+    rng = np.random.default_rng(seed)
+    model = slab([template(15.0), template(15.0, (0.3, 1.0), width=5.0)])
+    n = 1200
+    unit, sample = rng.integers(0, 2, n), 20 + np.arange(n) * 60 + rng.integers(0, 20, n)
+    late = (sample > sample[700]).astype(float) if kind != "evenly" else np.linspace(0, 1, n)
+    change = 0.2 * late
+    spikes = spikes_at(unit, sample, rng.normal(1.0 - change, 0.03, n))
+    signal = rendered(model, spikes, n * 60 + 2 * N_TIMES, rng)
+    found = model.encode(signal)
+    return Sorted(signal, model, found, found.sample, signal.shape[1], np.ones(2, bool), np.arange(2))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_change_at_once_is_told_from_a_slow_one_and_from_that_of_a_known_step(seed):
+    sudden = course("at once", seed)
+    (step,) = sudden_changes(sudden, np.zeros(0, np.int64))
+    assert abs(step - (20 + 700 * 60)) < 30 * 60
+    assert sudden_changes(sudden, np.array([step])).tolist() == [step]
+    assert not len(sudden_changes(course("evenly", seed), np.zeros(0, np.int64)))
