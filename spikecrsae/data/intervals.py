@@ -91,10 +91,11 @@ def seconds(
 
 def inside(intervals: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Which samples from start to stop (bool, stop - start) lie in one of the intervals [first, end), (n, 2)."""
-    mask = np.zeros(stop - start, bool)
-    for first, end in within(intervals, start, stop) - start:
-        mask[first:end] = True
-    return mask
+    here = within(intervals, start, stop) - start
+    steps = np.zeros(stop - start + 1, np.int32)
+    np.add.at(steps, here[:, 0], 1)
+    np.subtract.at(steps, here[:, 1], 1)
+    return np.asarray(np.cumsum(steps[:-1]) > 0)
 
 
 def within(intervals: np.ndarray, start: int, stop: int) -> np.ndarray:
@@ -110,23 +111,37 @@ def in_any(intervals: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
 def widened(intervals: np.ndarray | Iterable[tuple[int, int]], reach: int, n_samples: int) -> np.ndarray:
     """Intervals (n, 2), ascending and apart, that cover the given ones (any order) and `reach` samples on both sides."""
-    wide = sorted((max(0, int(a) - reach), min(n_samples, int(b) + reach)) for a, b in intervals)
-    joined: list[list[int]] = []
-    for first, end in wide:
-        if joined and first <= joined[-1][1]:
-            joined[-1][1] = max(end, joined[-1][1])
-        else:
-            joined.append([first, end])
-    return np.array(joined, np.int64).reshape(-1, 2)
+    given = intervals if isinstance(intervals, np.ndarray) else np.array([*intervals])
+    given = given.reshape(-1, 2).astype(np.int64)
+    first, end = np.maximum(given[:, 0] - reach, 0), np.minimum(given[:, 1] + reach, n_samples)
+    order = np.lexsort((end, first))
+    first, end = first[order], np.maximum.accumulate(end[order])
+    begins = np.r_[True, first[1:] > end[:-1]][: len(first)]
+    return np.stack([first[begins], end[np.r_[begins[1:], True][: len(end)]]], axis=1)
 
 
 def bridged(recording: Recording, gaps: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Traces (stop - start, n_channels) of the recording, in a gap half a cosine from the sample before to the one after it."""
+    here = gaps[(gaps[:, 0] < stop) & (gaps[:, 1] > start) & (gaps[:, 0] < gaps[:, 1])]
     traces = recording.traces(start, stop)
-    for first, end in gaps[(gaps[:, 0] < stop) & (gaps[:, 1] > start)]:
-        after = recording.traces(end, end + 1) if end < recording.n_samples else recording.traces(first - 1, first)
-        before = recording.traces(first - 1, first) if first > 0 else after
-        low, high = max(first, start), min(end, stop)
-        share = 0.5 - 0.5 * np.cos(np.pi * np.arange(low - first + 1, high - first + 1) / (end - first + 1))
-        traces[low - start : high - start] = before + share[:, None] * (after - before)
+    if not len(here):
+        return traces
+
+    def values_at(samples: np.ndarray) -> np.ndarray:
+        values = np.zeros((len(samples), recording.n_channels), np.float32)
+        known = (samples >= start) & (samples < stop)
+        values[known] = traces[samples[known] - start]
+        # only those of the first and the last gap can lie outside
+        for place in np.flatnonzero(~known):
+            values[place] = recording.traces(int(samples[place]), int(samples[place]) + 1)[0]
+        return values
+
+    first, end = here.T
+    after = values_at(np.where(end < recording.n_samples, end, first - 1))
+    before = values_at(np.where(first > 0, first - 1, np.minimum(end, recording.n_samples - 1)))
+    low, high = np.maximum(first, start), np.minimum(end, stop)
+    of_gap = np.repeat(np.arange(len(here)), high - low)
+    samples = np.arange(len(of_gap)) - np.repeat(np.cumsum(high - low) - (high - low), high - low) + low[of_gap]
+    share = 0.5 - 0.5 * np.cos(np.pi * (samples - first[of_gap] + 1) / (end - first + 1)[of_gap])
+    traces[samples - start] = before[of_gap] + share[:, None] * (after - before)[of_gap]
     return traces

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from spikecrsae.data.artefacts import Pulses
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.text import counted
 
@@ -62,7 +63,8 @@ class Recording:
     `channel_positions` is (n_channels, 2) in um or None. `start_time_s` is the file's own time of sample 0.
     `channel_groups` names the group of each channel in use, "" for a channel of none; None where all are one group.
     `time_range` (first, end) are the samples to be sorted, None for all. `parts` are the files or segments that stand one after
-    the other in it, empty where there is only one: signal does not go on from one to the next.
+    the other in it, empty where there is only one: signal does not go on from one to the next. `pulses` are artefacts of a repeated
+    shape: `traces` is without them, `raw` is not.
     """
 
     read_raw: Callable[[int, int], np.ndarray]
@@ -82,6 +84,7 @@ class Recording:
     time_range: tuple[int, int] | None = None
     parts: tuple[Segment, ...] = ()
     notes: tuple[str, ...] = ()
+    pulses: tuple[Pulses, ...] = ()
     close: Callable[[], None] = field(default=lambda: None, repr=False)
 
     def __post_init__(self) -> None:
@@ -154,6 +157,8 @@ class Recording:
         values = self.raw(start, stop).astype(np.float64)
         values *= _one_if_shared(self.gain)
         values += _one_if_shared(self.offset)
+        for pulses in self.pulses:
+            pulses.subtract(values, max(0, start))
         return values.astype(np.float32)
 
     def chunks(self, chunk_size: int, margin: int = 0) -> Iterator[Chunk]:
@@ -183,6 +188,7 @@ class Recording:
             offset=self.offset[picked],
             channel_positions=None if self.channel_positions is None else self.channel_positions[picked],
             channel_groups=None if self.channel_groups is None else tuple(self.channel_groups[i] for i in picked),
+            pulses=tuple(pulses.select(picked) for pulses in self.pulses),
         )
 
     def between(self, start_s: float | None, stop_s: float | None) -> Recording:
@@ -216,6 +222,7 @@ class Recording:
             n_samples=end - first,
             start_time_s=self.start_time_s + first / fs,
             time_range=None,
+            pulses=tuple(pulses.later(-first) for pulses in self.pulses),
             parts=tuple(
                 Segment(part.name, low - first, high - low, part.start_time_s + (low - part.first) / fs)
                 for part, low, high in parts

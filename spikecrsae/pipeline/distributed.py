@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from spikecrsae.crsae.drift import Drifting
 from spikecrsae.crsae.model import CRsAE
+from spikecrsae.data.artefacts import Pulses
 from spikecrsae.data.loudness import Loudness
 from spikecrsae.data.recording import Recording
 from spikecrsae.decode.blocks import Decoding
@@ -40,7 +41,7 @@ class Elsewhere:
             return
         view = decoding.view
         common = _Shared(
-            self.reopen, view.recording.channels, view.preprocessor, view.gaps, view.loudness, decoding.model, decoding.n_times, chunk_size, seed
+            self.reopen, view.recording.channels, view.recording.pulses, view.preprocessor, view.gaps, view.loudness, decoding.model, decoding.n_times, chunk_size, seed
         )  # fmt: skip
         found: dict[int, list[Gathered]] = {}
         following = 0
@@ -61,6 +62,7 @@ class _Shared:
 
     reopen: Reopen
     channels: tuple[int, ...]
+    pulses: tuple[Pulses, ...]
     preprocessor: Preprocessor
     gaps: np.ndarray
     loudness: Loudness
@@ -73,6 +75,7 @@ class _Shared:
 def _decoded(shared: _Shared, blocks: range, observer: Observer) -> list[Gathered]:
     with contextlib.closing(shared.reopen()) as opened:
         used = opened.in_range().select([opened.channels.index(channel) for channel in shared.channels])
+        used = replace(used, pulses=shared.pulses)
         view = PreprocessedRecording(used, shared.preprocessor, shared.gaps, shared.loudness)
         decoding = Decoding(view, shared.model, shared.n_times)
         return list(gathered(decoding, shared.chunk_size, shared.seed, observer, blocks))

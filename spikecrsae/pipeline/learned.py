@@ -13,6 +13,7 @@ from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc.backends import Backend
 from spikecrsae.data.loudness import Loudness
 from spikecrsae.errors import InputError, OutputError
+from spikecrsae.preprocess.artefacts import Artefacts
 from spikecrsae.preprocess.preprocessor import Preprocessor
 from spikecrsae.preprocess.survey import Survey
 from spikecrsae.results.model_file import from_bytes, load_checkpoint, save_checkpoint, to_bytes
@@ -40,11 +41,11 @@ class LearnedModel:
 
 @dataclass(frozen=True)
 class Learned:
-    """All that is learned: what the survey says, the gaps (n, 2), the filters, the model, the seconds of each stage, and the
-    noise over time."""
+    """All that is learned: what the survey says, the artefacts with all gaps, the filters, the model, the seconds of each stage, and
+    the noise over time."""
 
     survey: Survey
-    gaps: np.ndarray
+    artefacts: Artefacts
     preprocessor: Preprocessor
     model: LearnedModel
     seconds: dict[str, float]
@@ -55,7 +56,7 @@ class Learned:
         model, drifting = self.model, self.model.drifting
         return {
             "survey": asdict(self.survey),
-            "gaps": self.gaps,
+            "artefacts": self.artefacts.to_dict(),
             "preprocessor": asdict(self.preprocessor),
             "model": {
                 "crsae": drifting.model.to_dict(),
@@ -79,7 +80,7 @@ class Learned:
         drifting = Drifting(crsae, model.pop("changes"), model.pop("n_samples"), model.pop("steps"))
         return cls(
             survey=Survey(**survey | {"problems": tuple(survey["problems"])}),
-            gaps=values["gaps"],
+            artefacts=Artefacts.of_dict(values["artefacts"]),
             preprocessor=Preprocessor(**values["preprocessor"]),
             model=LearnedModel(drifting, **model | {"curation": tuple(model["curation"])}),
             seconds=values["seconds"],

@@ -39,8 +39,8 @@ class Outcome:
 def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -> Outcome:
     """Inference over the time range of the whole recording and everything that is made of it."""
     recording, survey, model, config = whole.in_range(), learned.survey, learned.model, run.config
-    used = recording.select(np.flatnonzero(survey.usable).tolist())
-    view = PreprocessedRecording(used, learned.preprocessor, learned.gaps, learned.loudness)
+    used = learned.artefacts.without_pulses(recording.select(np.flatnonzero(survey.usable).tolist()))
+    view = PreprocessedRecording(used, learned.preprocessor, learned.artefacts.gaps, learned.loudness)
     n_times, seed = model.crsae.n_times, config.runtime.seed
     collector = Collector(model.crsae.n_units, view.n_channels, n_times, seed)
     run.observer.start("infer", view.n_samples)

@@ -25,7 +25,7 @@ from spikecrsae.pipeline.learned import Learned, LearnedCache, LearnedModel
 from spikecrsae.pipeline.memory import within_limit
 from spikecrsae.pipeline.outcome import Outcome, decode_group
 from spikecrsae.preprocess import sanity
-from spikecrsae.preprocess.artefacts import find_artefacts
+from spikecrsae.preprocess.artefacts import Artefacts, find_artefacts, told
 from spikecrsae.preprocess.loudness import of_recording
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.preprocess.survey import Survey
@@ -137,14 +137,15 @@ def apply_to_group(
     device = resolve_device(config.runtime.device, config.runtime.backend)
     crsae = CRsAE.of_dict(saved["crsae"], backend_of(config.runtime.backend, device, config.train.n_iterations))
     used = recording.select(np.flatnonzero(usable))
-    gaps, survey = _gaps(used, replace(survey, usable=usable), given, config, crsae.n_times, observer)
+    artefacts, survey = _artefacts(used, replace(survey, usable=usable), given, config, crsae.n_times, observer)
+    used = artefacts.without_pulses(used)
     clock.lap("artefacts")
     # drift belongs to the recording that it was learnt from
     still = Drifting(crsae, np.zeros((0, *crsae.templates.shape)), recording.n_samples)
     model = LearnedModel(still, {}, (), saved["reported"].astype(bool))
     preprocessor = Preprocessor(**saved["preprocessor"])
-    loudness = of_recording(PreprocessedRecording(used, preprocessor, gaps))
-    learned = Learned(survey, gaps, preprocessor, model, {}, loudness)
+    loudness = of_recording(PreprocessedRecording(used, preprocessor, artefacts.gaps))
+    learned = Learned(survey, artefacts, preprocessor, model, {}, loudness)
     return decode_group(whole, learned, Run(config, device, crsae.backend, observer, clock), gather)
 
 
@@ -152,7 +153,8 @@ def _learn_group(recording: Recording, window: TemplateWindow, survey: Survey, g
     """What lies before inference: gaps, filters, templates."""
     config, rng = run.config, np.random.default_rng(run.config.runtime.seed)
     used = recording.select(np.flatnonzero(survey.usable))
-    gaps, survey = _gaps(used, survey, given, config, window.n_times, run.observer)
+    artefacts, survey = _artefacts(used, survey, given, config, window.n_times, run.observer)
+    used, gaps = artefacts.without_pulses(used), artefacts.gaps
     run.clock.lap("artefacts")
     view = PreprocessedRecording(used, fit(used, config.preprocess, rng, run.observer, gaps), gaps)
     run.clock.lap("noise")
@@ -167,26 +169,21 @@ def _learn_group(recording: Recording, window: TemplateWindow, survey: Survey, g
         training = TrainingSignal.of(view, config, rng)
     run.clock.lap("whiten")
     model = learn(training, view, window, run)
-    return Learned(survey, gaps, view.preprocessor, model, dict(run.clock.seconds), view.loudness)
+    return Learned(survey, artefacts, view.preprocessor, model, dict(run.clock.seconds), view.loudness)
 
 
-def _gaps(
+def _artefacts(
     used: Recording, survey: Survey, given: np.ndarray, config: Config, n_times: int, observer: Observer
-) -> tuple[np.ndarray, Survey]:
-    """The given intervals and those that look like artefacts, as one array (n, 2), and the survey with a word on the latter.
+) -> tuple[Artefacts, Survey]:
+    """The artefacts, with the given intervals (n, 2) among the gaps, and the survey with a word on what was found.
 
     Raises InputError where less than two templates' length of signal is left.
     """
     if not config.preprocess.find_artefacts:
-        return given, survey
-    fs = used.sampling_frequency
+        return Artefacts.none(given), survey
     found = find_artefacts(used, config.preprocess, observer, given)
-    gaps = widened(np.concatenate([given, found]), 0, used.n_samples)
-    if not len(found):
-        return gaps, survey
-    several = f"{len(found)} stretches look like artefacts and are"
-    what = several if len(found) > 1 else "1 stretch looks like an artefact and is"
-    said = f"{what} left out, {np.diff(found).sum() / fs:.3g} s; first at {found[0, 0] / fs + used.start_time_s:.3f} s"
-    if used.n_samples - np.diff(gaps).sum() < 2 * n_times:
-        raise InputError(f"{used.source}: {said}; nothing is left to sort. Look at the file, or give --no-find-artefacts.")
-    return gaps, survey.with_remarks([said])
+    artefacts = replace(found, gaps=widened(np.concatenate([given, found.gaps]), 0, used.n_samples))
+    said = told(found, used)
+    if said and used.n_samples - np.diff(artefacts.gaps).sum() < 2 * n_times:
+        raise InputError(f"{used.source}: {said[0]}; nothing is left to sort. Look at the file, or give --no-find-artefacts.")
+    return artefacts, survey.with_remarks(said)

@@ -1,157 +1,188 @@
-"""Stretches of a recording that no spikes can explain: movement, rubbing, saturation, drop-outs."""
+"""What is no neuron in a recording: pulses, movement, clicks and stuck values, found by what they are."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+import logging
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
-from scipy.ndimage import binary_opening, binary_propagation, rank_filter
 
 from spikecrsae.config import PreprocessConfig
-from spikecrsae.data.intervals import NONE, inside, widened
-from spikecrsae.data.recording import BLOCK, Recording
+from spikecrsae.data.artefacts import ARTEFACT_DTYPE, KINDS, Pulses
+from spikecrsae.data.intervals import NONE, in_any, widened
+from spikecrsae.data.recording import Recording
+from spikecrsae.preprocess.events import Events
 from spikecrsae.preprocess.filters import design_filter
-from spikecrsae.preprocess.preprocessor import filtered
+from spikecrsae.preprocess.pulses import joined, take_out
+from spikecrsae.preprocess.recognition import groups_of, movements, period_of
+from spikecrsae.preprocess.stretches import STRETCH_BINS, Look, bin_width, look_through
 from spikecrsae.progress import Observer
-from spikecrsae.units import ms_to_samples, s_to_samples
+from spikecrsae.system.text import counted
+from spikecrsae.units import ms_to_samples
 
-#: Loudness is measured in bins of this length, shorter than the pauses between spikes; a stretch of so many bins is judged.
-BIN_MS, STRETCH_BINS = 1.0, 32
-#: The loudness of a stretch is that of the bin below which this part of its bins lie.
-QUIET_PART = 0.2
-#: What is usual is learnt from at most so much signal, in chunks evenly spread.
-USUAL_S = 600.0
-#: Chance of one false stretch in a recording whose loudness has a log-exponential upper tail.
-ARTEFACT_LEVEL = 1e-2
-#: A stretch whose quiet bins are not louder than this, in median bins, has pauses such as spikes leave.
-LEAST_LOUDNESS = 5.0
-#: A stretch in which no channel changes its value for this long is a drop-out or saturated.
-STUCK_MS = 10.0
-#: So many excursions are no neuron whose mean could be told; where they are so many times as loud as all others, they are clicks.
-MOST_CLICKS, CLICK_LOUDNESS = 5, 3.0
+log = logging.getLogger(__name__)
+
+#: Looks for pulses at most; each one is without those found before.
+LOOKS = 4
+#: Signal left out on both sides of a single event, from where it is louder than noise.
+BESIDE_MS = 0.5
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """What is no neuron's: gaps (n, 2), intervals in samples that are left out; pulses, which are subtracted from the traces; and a
+    table (n,) of ARTEFACT_DTYPE, in order of time."""
+
+    gaps: np.ndarray
+    pulses: tuple[Pulses, ...]
+    table: np.ndarray
+
+    @classmethod
+    def none(cls, gaps: np.ndarray = NONE) -> Artefacts:
+        """No artefact beside the gaps."""
+        return cls(gaps, (), np.zeros(0, ARTEFACT_DTYPE))
+
+    def without_pulses(self, recording: Recording) -> Recording:
+        """The recording that was looked through, whose traces are without the pulses."""
+        return replace(recording, pulses=self.pulses)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A nest of the fields' values, as model_file writes it."""
+        table = {name: np.ascontiguousarray(self.table[name]) for name in ARTEFACT_DTYPE.names}
+        return {"gaps": self.gaps, "pulses": [asdict(one) for one in self.pulses], "table": table}
+
+    @classmethod
+    def of_dict(cls, values: dict[str, Any]) -> Artefacts:
+        """What `to_dict` was called on."""
+        table = np.zeros(len(values["table"]["start"]), ARTEFACT_DTYPE)
+        for name, column in values["table"].items():
+            table[name] = column
+        return cls(values["gaps"], tuple(Pulses(**one) for one in values["pulses"]), table)
 
 
 def find_artefacts(
     recording: Recording, config: PreprocessConfig, observer: Observer, gaps: np.ndarray = NONE
-) -> np.ndarray:
-    """Intervals (n, 2) in samples that look like artefacts, looked for outside the `gaps`.
+) -> Artefacts:
+    """Find what no neuron can be in a recording outside the `gaps` (n, 2), each kind by what it is.
 
-    Movement shakes all channels and leaves no pause; spikes, however large and dense, leave pauses of a millisecond. In bins of
-    BIN_MS the high-passed signal's RMS is divided by the channel's median bin, and the channel where that is least counts.
-    The statistic of a stretch is the QUIET_PART quantile of its bins: dense spikes raise the upper quantiles, not this one.
-    A stretch is an artefact above LEAST_LOUDNESS and above what chance gives (`_chance_level`), with its surroundings as long
-    as they are above the latter, and one stretch more on both sides for what fades. So are stuck values (STUCK_MS), and clicks: at
-    most MOST_CLICKS places each CLICK_LOUDNESS times as loud as the loudest elsewhere (a single one of a thousand noise levels
-    pulls the templates of all units to itself).
+    pulse: loud events of one shape that keep time or look as no spike does (see recognition). They are subtracted, and blanked where
+    what is left of them is louder than noise (see pulses); then all is looked through once more.
+    movement: a long event of no repeated shape, or a stretch without pauses: movement shakes all channels and leaves no pause;
+    spikes, however large and dense, leave pauses of a millisecond. In bins of BIN_MS the high-passed signal's RMS is divided by the
+    channel's median bin, and the channel where that is least counts. The statistic of a stretch is the QUIET_PART quantile of its
+    bins: dense spikes raise the upper quantiles, not this one. A stretch is an artefact above LEAST_LOUDNESS and above what chance
+    gives (`_chance_level`), with its surroundings as long as they are above the latter, and one stretch more on both sides for what
+    fades.
+    stuck: values that do not change for STUCK_MS. click: at most MOST_CLICKS places each CLICK_LOUDNESS times as loud as the loudest
+    elsewhere (a single one of a thousand noise levels pulls the templates of all units to itself).
     """
-    fs = recording.sampling_frequency
-    width = max(2, ms_to_samples(BIN_MS, fs))
-    observer.start("artefacts", recording.n_samples)
-    n_bins = recording.n_samples // width
-    if n_bins < 2 * STRETCH_BINS:
+    fs, n_samples = recording.sampling_frequency, recording.n_samples
+    observer.start("artefacts", n_samples)
+    if n_samples // bin_width(fs) < 2 * STRETCH_BINS:
         observer.finish("too short to look for any")
-        return NONE
-    step = BLOCK // width
-    starts = range(0, n_bins, step)
-    sos, margin = design_filter(config, fs)
-
-    def look(first: int) -> _Bins:
-        low, high = max(0, first - STRETCH_BINS), min(first + step + STRETCH_BINS, n_bins)
-        traces = filtered(recording, gaps, low * width, high * width, sos, margin, config.common_reference)
-        observer.advance((min(first + step, n_bins) - first) * width)
-        kept = ~inside(gaps, low * width, high * width).reshape(-1, width).any(axis=1)
-        unchanged = kept & _unchanged(recording.raw(low * width, high * width), width)
-        stuck = binary_opening(unchanged, np.ones(round(STUCK_MS / BIN_MS)))
-        return _Bins(_rms(traces, width), kept & ~stuck, stuck, slice(first - low, first - low + step))
-
-    seen = {first: look(first) for first in starts[:: -(-len(starts) * step * width // s_to_samples(USUAL_S, fs))]}
-    usual = _usual(seen.values())
-    chance = _chance_level(np.concatenate([bins.statistic(usual)[bins.kept[bins.core]] for bins in seen.values()]), n_bins)
-    loud, disturbed, stuck = (np.zeros(n_bins, bool) for _ in range(3))
-    loudest = []
-    for first in starts:
-        bins, here = seen.pop(first, None) or look(first), slice(first, first + step)
-        statistic = bins.statistic(usual)
-        loud[here], disturbed[here] = statistic > chance, statistic > max(chance, LEAST_LOUDNESS)
-        stuck[here] = bins.stuck[bins.core]
-        loudest.append(bins.loudest(usual, first))
-    bad = binary_propagation(disturbed, mask=loud) | stuck
-    bad[_clicks(np.concatenate(loudest))] = True
-    edges = np.flatnonzero(np.diff(bad, prepend=False, append=False)).reshape(-1, 2)
-    # a find stands for the stretch around it, and one more is left out on both sides
-    found = widened(edges * width, STRETCH_BINS // 2 * width + STRETCH_BINS * width, recording.n_samples)
-    observer.finish(f"{len(found)} stretches" if len(found) else "none")
-    return found
+        return Artefacts.none()
+    blanks, rows = NONE, []
+    for _ in range(LOOKS):
+        look = look_through(recording, config, widened(np.concatenate([gaps, blanks]), 0, n_samples), observer)
+        groups, single = groups_of(look.events, recording.n_channels, fs, recording.amplitude_unit == "uV")
+        before = len(recording.pulses)
+        proven = [(look.events.select(group.members), group.reasons) for group in groups if group.reasons]
+        for samples, (events, reasons) in joined(recording, [(events.sample, (events, why)) for events, why in proven]):
+            if _are_within(samples, recording.pulses[before:]):
+                continue
+            pulses, offsets = take_out(recording, samples, *design_filter(config, fs))
+            said = np.round(offsets / fs * 1000, 2).tolist()
+            log.info("%d pulses (%s) are subtracted; blanked %s ms", len(samples), ", ".join(reasons), said)
+            blanks = np.concatenate([blanks, (pulses.samples[:, None, None] + offsets).reshape(-1, 2)])
+            rows.append(_pulse_rows(pulses, events, len(recording.pulses)))
+            recording = replace(recording, pulses=(*recording.pulses, pulses))
+        if len(recording.pulses) == before:
+            break
+    moved = look.events.select(movements(look.events, groups, single, recording.n_channels, fs))
+    rows += [_event_rows("movement", moved, fs), *_rows_of_look(look, fs)]
+    table = np.concatenate(rows)
+    table["start"], table["stop"] = np.maximum(table["start"], 0), np.minimum(table["stop"], n_samples)
+    table = table[np.argsort(table["start"], kind="stable")]
+    single_ones = table[table["kind"] != KINDS.index("pulse")]
+    found = np.concatenate([blanks, np.stack([single_ones["start"], single_ones["stop"]], axis=1)])
+    artefacts = Artefacts(widened(found, 0, n_samples), recording.pulses, table)
+    observer.finish("; ".join(part.split(";")[0] for part in told(artefacts, recording)) or "none")
+    return artefacts
 
 
-@dataclass(frozen=True)
-class _Bins:
-    """Bins of a chunk, `core`, and of a stretch more on both sides. rms (n_bins, n_channels): of the high-passed signal; stuck
-    (bool, n_bins): bins outside the gaps in which, for STUCK_MS at least, no channel changes its value; kept: outside both."""
-
-    rms: np.ndarray
-    kept: np.ndarray
-    stuck: np.ndarray
-    core: slice
-
-    def statistic(self, usual: np.ndarray) -> np.ndarray:
-        """Loudness of the stretch around each bin of the core, in the `usual` bins (n_channels,); gaps count as usual."""
-        loudness = np.where(self.kept, (self.rms / usual).min(axis=1), 1.0)
-        return rank_filter(loudness, int(QUIET_PART * STRETCH_BINS), size=STRETCH_BINS, mode="nearest")[self.core]
-
-    def loudest(self, usual: np.ndarray, first: int) -> np.ndarray:
-        """Of every STRETCH_BINS bins of the core, which begins at bin `first`, the loudest on any channel (n, 2): bin, loudness."""
-        loudness = np.where(self.kept, (self.rms / usual).max(axis=1), 0.0)[self.core]
-        stretches = np.pad(loudness, (0, -len(loudness) % STRETCH_BINS)).reshape(-1, STRETCH_BINS)
-        at = stretches.argmax(axis=1)
-        return np.stack([first + np.arange(len(at)) * STRETCH_BINS + at, stretches.max(axis=1)], axis=1)
+def told(found: Artefacts, recording: Recording) -> tuple[str, ...]:
+    """What was found, a line for pulses and one for the rest; none where nothing was."""
+    fs, pulse = recording.sampling_frequency, found.table["kind"] == KINDS.index("pulse")
+    pulses, rest = found.table[pulse], found.table[~pulse]
+    said = []
+    if len(pulses):
+        period = period_of(pulses["sample"], fs)
+        every = f", every {1000 * period:.4g} ms," if period else ""
+        said.append(
+            f"{counted(len(pulses), 'pulse')}{every} found and subtracted; first at {_seconds(pulses, recording)} s; if their times are known, "
+            "--triggers FILE --blank-ms -0.5,6 blanks them"
+        )
+    if len(rest):
+        intervals = widened(np.stack([rest["start"], rest["stop"]], axis=1), 0, recording.n_samples)
+        several = f"{len(intervals)} stretches look like artefacts and are"
+        what = several if len(intervals) > 1 else "1 stretch looks like an artefact and is"
+        kinds = ", ".join(f"{n} {KINDS[kind]}" for kind, n in enumerate(np.bincount(rest["kind"])) if n)
+        said.append(f"{what} left out, {np.diff(intervals).sum() / fs:.3g} s ({kinds}); first at {_seconds(rest, recording)} s")
+    return tuple(said)
 
 
-def _clicks(loudest: np.ndarray) -> list[int]:
-    """The bins of clicks among the loudest (n, 2: bin, loudness) of all stretches; near ones are one excursion."""
-    excursions: list[tuple[float, list[int]]] = []
-    for place, loudness in loudest[np.argsort(-loudest[:, 1], kind="stable")][: 4 * MOST_CLICKS]:
-        near = [bins for _, bins in excursions if min(abs(place - other) for other in bins) <= STRETCH_BINS]
-        if near:
-            near[0].append(int(place))
+def _seconds(rows: np.ndarray, recording: Recording) -> str:
+    return f"{rows['start'].min() / recording.sampling_frequency + recording.start_time_s:.3f}"
+
+
+def _are_within(samples: np.ndarray, pulses: tuple[Pulses, ...]) -> bool:
+    """Whether most of the samples lie in the windows of one of these pulses: they are another part of the same ones."""
+    windows = [one.samples[:, None] - one.before + [0, len(one.template)] for one in pulses]
+    return any(np.mean(in_any(window, samples)) > 0.5 for window in windows)
+
+
+def _pulse_rows(pulses: Pulses, events: Events, number: int) -> np.ndarray:
+    """Rows of the pulses of one shape; each has its template's duration."""
+    rows = np.zeros(len(pulses.samples), ARTEFACT_DTYPE)
+    rows["start"], rows["sample"] = pulses.samples - pulses.before, pulses.samples
+    rows["stop"] = rows["start"] + len(pulses.template)
+    rows["kind"], rows["group"] = KINDS.index("pulse"), number
+    rows["channel"] = np.bincount(events.channel).argmax()
+    rows["amplitude"] = np.median(events.value) * pulses.gain
+    return rows
+
+
+def _event_rows(kind: str, events: Events, fs: float) -> np.ndarray:
+    """Rows of single events, each with all that it disturbs."""
+    rows, beside = _interval_rows(kind, np.stack([events.from_, events.to], axis=1)), ms_to_samples(BESIDE_MS, fs)
+    rows["start"] -= beside
+    rows["stop"] += beside
+    rows["sample"], rows["channel"], rows["amplitude"] = events.sample, events.channel, events.value
+    return rows
+
+
+def _interval_rows(kind: str, intervals: np.ndarray) -> np.ndarray:
+    """Rows of intervals (n, 2) in samples, on all channels."""
+    rows = np.zeros(len(intervals), ARTEFACT_DTYPE)
+    rows["start"], rows["stop"] = intervals.T
+    rows["kind"], rows["sample"], rows["group"], rows["channel"] = KINDS.index(kind), -1, -1, -1
+    rows["amplitude"] = np.nan
+    return rows
+
+
+def _rows_of_look(look: Look, fs: float) -> list[np.ndarray]:
+    """Rows of what is no event of its own: stretches without pauses, stuck values, and clicks with all that they disturb."""
+    clicks, rest = [], []
+    for first, end in look.clicks:
+        here = np.flatnonzero((look.events.sample >= first) & (look.events.sample < end))
+        if len(here):
+            clicks.append(here[np.argmax(look.events.size[here])])
         else:
-            excursions.append((loudness, [int(place)]))
-    for n in range(min(MOST_CLICKS, len(excursions) - 1), 0, -1):
-        if excursions[n - 1][0] > CLICK_LOUDNESS * excursions[n][0]:
-            return [place for _, bins in excursions[:n] for place in bins]
-    return []
-
-
-def _usual(seen: Collection[_Bins]) -> np.ndarray:
-    """The median bin of each channel (n_channels,); ones where none is kept."""
-    rms = np.concatenate([bins.rms[bins.core][bins.kept[bins.core]] for bins in seen])
-    return np.maximum(np.median(rms, axis=0), np.finfo(np.float32).tiny) if len(rms) else np.ones(rms.shape[1])
-
-
-def _rms(traces: np.ndarray, width: int) -> np.ndarray:
-    """Of bins of `width` samples of traces (n_samples, n_channels): (n_bins, n_channels)."""
-    channels = [values.reshape(-1, width) for values in traces.T]
-    return np.sqrt(np.stack([np.einsum("bt,bt->b", bins, bins) for bins in channels], axis=1) / width)
-
-
-def _unchanged(raw: np.ndarray, width: int) -> np.ndarray:
-    """Bins of `width` samples (bool, n_bins) in which no channel of raw (n_samples, n_channels) changes its value."""
-    flat, n_channels = raw.ravel(), raw.shape[1]
-    changes = np.zeros(raw.size, bool)
-    np.not_equal(flat[n_channels:], flat[:-n_channels], out=changes[:-n_channels])
-    # the last sample's change is into the next bin
-    return np.logical_not(changes.reshape(-1, width * n_channels)[:, :-n_channels].any(axis=1))
-
-
-def _chance_level(statistic: np.ndarray, n_bins: int) -> float:
-    """The value that ARTEFACT_LEVEL stretches of a recording of n_bins would exceed by chance.
-
-    The logarithm of the statistic is given an exponential upper tail, as wide as its lower quartile is away from the median:
-    artefacts widen only the upper side. The tail of a normal distribution lies far within.
-    """
-    if not len(statistic):
-        return np.inf
-    lower, median = np.log(np.maximum(np.quantile(statistic, [0.25, 0.5]), 1e-9))
-    scale = (median - lower) / np.log(2)
-    return float(np.exp(median + scale * np.log(0.5 * n_bins / STRETCH_BINS / ARTEFACT_LEVEL)))
+            rest.append((first - 2 * (end - first), end + 2 * (end - first)))
+    return [
+        _event_rows("click", look.events.select(np.array(clicks, np.int64)), fs),
+        _interval_rows("click", np.array(rest, np.int64).reshape(-1, 2)),
+        _interval_rows("movement", look.without_pauses),
+        _interval_rows("stuck", look.stuck),
+    ]

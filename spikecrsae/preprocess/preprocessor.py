@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
+from scipy.linalg import toeplitz
 
-from spikecrsae.data.intervals import NONE, bridged, widened, within
+from spikecrsae.data.intervals import NONE, bridged, inside, widened
 from spikecrsae.data.loudness import Loudness, noise_of
 from spikecrsae.data.recording import Recording
 from spikecrsae.preprocess import filters
 from spikecrsae.system.threads import in_each
+
+#: Part of the variance of whitened noise that the samples that a short gap lacks may change.
+UNSETTLED = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,24 @@ class Preprocessor:
     @property
     def n_channels(self) -> int:
         return len(self.noise_level)
+
+    def unsettled_after(self, length: int) -> int:
+        """Samples after a gap of `length` in which what the gap lacks changes whitened noise by more than UNSETTLED of its variance.
+
+        The noise of a channel is the autoregressive process that its filter whitens; its lacking samples have the covariance of that
+        process, and weigh as the filter's taps do.
+        """
+        n_taps = self.whitening_filter.shape[1] - 1
+        needed = 0
+        for taps in self.whitening_filter:
+            spectrum = 1 / np.abs(np.fft.rfft(taps, 16 * (n_taps + 1))) ** 2
+            covariance = np.fft.irfft(spectrum)[: n_taps + 1]
+            for m in range(n_taps, needed, -1):
+                lacking = taps[m : min(m + length, n_taps + 1)]
+                if lacking @ toeplitz(covariance[: len(lacking)]) @ lacking > UNSETTLED:
+                    needed = m
+                    break
+        return needed
 
     def whiten(self, highpassed: np.ndarray) -> np.ndarray:
         """Whiten high-passed traces (n_samples, n_channels) in time, then across channels: signal (n_channels, n_samples), float32;
@@ -73,18 +96,17 @@ class PreprocessedRecording:
     def sampling_frequency(self) -> float:
         return self.recording.sampling_frequency
 
-    @property
+    @cached_property
     def excluded(self) -> np.ndarray:
-        """The gaps (n, 2), each wider by the whitening filter, which predicts noise from samples before that a gap lacks, and
-        by the settling of hum, which is left out at the recording's ends too."""
-        n_taps, settling = self.preprocessor.whitening_filter.shape[1] - 1, self.preprocessor.settling
-        return widened(with_ends(self.gaps, settling, self.n_samples), n_taps + settling, self.n_samples)
+        """The samples (n, 2) that are left out, see left_out."""
+        p = self.preprocessor
+        n_taps = p.whitening_filter.shape[1] - 1
+        return left_out(with_ends(self.gaps, p.settling, self.n_samples), self.n_samples, n_taps, n_taps + p.settling, p.unsettled_after)
 
     def highpassed(self, start: int, stop: int) -> np.ndarray:
         """High-passed traces, (stop - start, n_channels), in the recording's unit."""
         high = self._filtered(start, stop)
-        for first, end in within(self.excluded, start, stop) - start:
-            high[first:end] = 0
+        high[inside(self.excluded, start, stop)] = 0
         return high
 
     def both(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,8 +122,8 @@ class PreprocessedRecording:
 
         def finish(high: np.ndarray, reach: int, place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
             white = p.whiten(high)[:, reach:]
-            for first, end in within(self.excluded, *place) - place[0]:
-                high[reach + first : reach + end], white[:, first:end] = 0, 0
+            left_out = inside(self.excluded, *place)
+            high[reach:][left_out], white[:, left_out] = 0, 0
             if (level := self.level(*place)) is not None:
                 white /= noise_of(level).astype(np.float32)
             return high[reach:], white
@@ -120,6 +142,23 @@ class PreprocessedRecording:
 def with_ends(gaps: np.ndarray, settling: int, n_samples: int) -> np.ndarray:
     """The gaps (n, 2), and the ends of the recording where filters have to settle, as empty intervals."""
     return np.concatenate([[[0, 0]], gaps, [[n_samples, n_samples]]]) if settling else gaps
+
+
+def left_out(
+    gaps: np.ndarray, n_samples: int, n_taps: int, reach: int, after: Callable[[int], int] = lambda length: 0
+) -> np.ndarray:
+    """The samples (n, 2) whose signal the gaps (n, 2) disturb.
+
+    A gap longer than the n_taps of the whitening filter, and an empty one, is wider by `reach` on both sides. The bridge over a shorter
+    gap differs from the signal by its noise alone: filters that look both ways hardly see it, and the whitening filter, which
+    predicts noise from samples before, lacks them for `after`(length) samples.
+    """
+    lengths = gaps[:, 1] - gaps[:, 0]
+    short = (lengths > 0) & (lengths <= n_taps)
+    known, of_gap = np.unique(lengths[short], return_inverse=True)
+    ends = gaps[short, 1] + np.array([after(int(length)) for length in known], np.int64)[of_gap]
+    narrow = np.stack([gaps[short, 0], ends], axis=1)
+    return widened(np.concatenate([widened(gaps[~short], reach, n_samples), narrow]), 0, n_samples)
 
 
 def filtered(

@@ -1,0 +1,247 @@
+"""Take out pulses of one shape: their template, the gain and place of each, and where what remains must be blanked.
+
+The traces are treated before the high-pass, which then has no edge left that it could ring on. There a pulse is linear: its template
+times a gain, and its derivative times a shift below one sample. Slow potentials below it are a polynomial of each window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from scipy.ndimage import binary_closing, binary_dilation, uniform_filter1d
+
+from spikecrsae.data.artefacts import Pulses
+from spikecrsae.data.recording import BLOCK, Recording
+from spikecrsae.preprocess.filters import zero_phase
+from spikecrsae.system.robust import deviation_about_zero
+from spikecrsae.units import ms_to_samples
+
+T = TypeVar("T")
+#: A template lasts from so long before a pulse to so long after it, or as long as pulses are apart.
+BEFORE_MS, AFTER_MS = 3.0, 20.0
+#: Signal beside a template in which residuals are compared with noise.
+AROUND_MS = 5.0
+#: It is learned from so many pulses at most, evenly spread.
+MOST_LEARNED = 400
+#: Pulses of two groups are the same if they are so similar at a lag up to LAG_MS, in the median of some.
+SAME_PULSE, LAG_MS, MOST_COMPARED = 0.9, 1.5, 60
+#: A pulse lies at most so many samples from where its peak was found.
+FURTHEST = 1.5
+#: Degree of the polynomial that stands for slow potentials in a window.
+DEGREE = 2
+#: A template ends where it is not told from zero by so many standard errors, and fades within FADE_MS.
+TOLD, FADE_MS = 4.0, 2.0
+#: Pulses vary more than noise where their residual exceeds it by this factor, and by so many of its sampling errors.
+LOUDER, ERRORS = 1.3, 4.7
+#: A template that changes by so many noise levels from one sample to the next has an edge, which no shift moves between samples.
+EDGE = 5.0
+#: Blanks grow from the worst place: in a round only what is louder than this part of the worst is added.
+WORST_PART, ROUNDS = 0.3, 10
+#: Between blanks closer than this nothing is left.
+APART_MS = 0.3
+#: Gains are held within so many deviations of their median: a spike on a pulse is no gain.
+GAIN_DEVIATIONS, LEAST_GAIN_DEVIATION = 4.0, 0.01
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Weighted least squares of windows (n, n_times, n_channels) with a template, its slope, and a polynomial per channel.
+    weights (n_times,): one over the variance of the residual."""
+
+    template: np.ndarray
+    weights: np.ndarray
+
+    def solve(self, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Gain (n,) and shift (n,) of each window, and the residual without the polynomial (n, n_times, n_channels)."""
+        time = np.linspace(-1, 1, len(self.template))
+        powers = time[:, None] ** np.arange(DEGREE + 1)
+        weighted = powers.T * self.weights
+        polynomial = powers @ np.linalg.solve(weighted @ powers + 1e-12 * np.eye(DEGREE + 1), weighted)
+        apart = np.eye(len(time)) - polynomial
+        shapes = np.stack([self.template, slope_of(self.template)]).astype(np.float64)
+        shapes = np.einsum("ts,ksc->ktc", apart, shapes)
+        rest = np.einsum("ts,nsc->ntc", apart, windows, optimize=True)
+        normal = np.einsum("ktc,ltc,t->kl", shapes, shapes, self.weights)
+        normal += 1e-9 * np.trace(normal) * np.eye(2)
+        right = np.einsum("ktc,ntc,t->kn", shapes, rest, self.weights, optimize=True)
+        gain, shift = np.linalg.solve(normal, right)
+        shift = np.clip(shift, -FURTHEST * np.abs(gain), FURTHEST * np.abs(gain))
+        rest -= gain[:, None, None] * shapes[0] + shift[:, None, None] * shapes[1]
+        return gain, shift, rest
+
+
+def slope_of(template: np.ndarray) -> np.ndarray:
+    """Derivative per sample of a template (n_times, n_channels)."""
+    return np.gradient(template, axis=0)
+
+
+def take_out(recording: Recording, samples: np.ndarray, sos: np.ndarray, margin: int) -> tuple[Pulses, np.ndarray]:
+    """The pulses of one shape at samples (n,), ascending, of a recording; and the blanks (k, 2), in samples from each pulse on.
+
+    sos, margin: of the high-pass, behind which residuals are compared with noise.
+    """
+    fs = recording.sampling_frequency
+    span = ms_to_samples(BEFORE_MS + AFTER_MS, fs)
+    if len(samples) > 1:
+        span = min(span, int(np.quantile(np.diff(samples), 0.02)))
+    before = min(ms_to_samples(BEFORE_MS, fs), span // 4)
+    samples = samples[np.r_[True, np.diff(samples) >= span]]
+    around = ms_to_samples(AROUND_MS, fs)
+    whole = (samples - before - around >= 0) & (samples - before + span + around <= recording.n_samples)
+    chosen = samples[whole][:: max(1, -(-int(whole.sum()) // MOST_LEARNED))]
+    if not len(chosen):
+        nothing = np.zeros((span, recording.n_channels), np.float32)
+        return Pulses(nothing, nothing, before, samples, 0 * samples, 0 * samples), np.array([[-before, span - before]])
+    windows = _windows(recording, chosen - before - around, span + 2 * around)
+    noise = _high(windows[:, -around:], sos, margin)
+    level = np.maximum(deviation_about_zero(noise.reshape(-1, recording.n_channels), axis=0), 1e-9)
+    part = slice(around, around + span)
+    template = _median_pulse(windows[:, part], before)
+    weights = np.ones(span)
+    for _ in range(3):
+        gain, shift, rest = _Fit(template, weights).solve(windows[:, part])
+        # the mean square also sees what few pulses do, as an edge that falls between two samples
+        variance = np.mean((rest / level) ** 2, axis=(0, 2))
+        weights = 1 / np.maximum(uniform_filter1d(variance, 3), 1.0)
+        straight = windows[:, part] - shift[:, None, None] * slope_of(template)
+        template = _median_pulse(straight / gain[:, None, None], before)
+    template, first = _told(template, before, level / np.sqrt(len(chosen)), sos, margin)
+    before -= first
+    weights = weights[first : first + len(template)]
+    gain, shift = _gains(recording, samples, before, _Fit(template, weights))
+    pulses = Pulses(template, slope_of(template).astype(np.float32), before, samples, gain, shift)
+    blanks = _blanks(replace(recording, pulses=(*recording.pulses, pulses)), chosen, before, len(template), level, sos, margin)
+    return pulses, blanks - before
+
+
+def joined(recording: Recording, groups: list[tuple[np.ndarray, T]]) -> list[tuple[np.ndarray, T]]:
+    """Groups of samples, each with what belongs to it, in which those of the same pulse are one: where a pulse has two peaks of nearly one
+    size, either may have been found. The largest groups come first; the others' samples become those of its peak."""
+    fs = recording.sampling_frequency
+    half, most = ms_to_samples(AROUND_MS, fs), ms_to_samples(LAG_MS, fs)
+    heads: list[tuple[np.ndarray, T, np.ndarray]] = []
+    for samples, value in sorted(groups, key=lambda group: -len(group[0])):
+        inner = samples[(samples >= half) & (samples + half <= recording.n_samples)]
+        if not len(inner):
+            continue
+        mean = _median_pulse(_windows(recording, inner[:: -(-len(inner) // MOST_COMPARED)] - half, 2 * half), half)
+        for number, (known, first, template) in enumerate(heads):
+            lag, alike = _best_lag(template, mean, most)
+            if alike > SAME_PULSE:
+                heads[number] = np.sort(np.concatenate([known, samples + lag])), first, template
+                break
+        else:
+            heads.append((samples, value, mean))
+    return [(samples, value) for samples, value, _ in heads]
+
+
+def _best_lag(first: np.ndarray, second: np.ndarray, most: int) -> tuple[int, float]:
+    """By how many samples, at most `most`, the second of two pulses (n_times, n_channels) is later to be like the first, and their
+    cosine similarity there."""
+    inner = first[most : len(first) - most]
+    found = []
+    for lag in range(-most, most + 1):
+        other = second[most + lag : len(second) - most + lag]
+        found.append(np.vdot(inner, other) / max(np.linalg.norm(inner) * np.linalg.norm(other), 1e-9))
+    return int(np.argmax(found)) - most, float(np.max(found))
+
+
+def _windows(recording: Recording, starts: np.ndarray, length: int) -> np.ndarray:
+    """Traces (n, length, n_channels) from each of the starts on."""
+    return np.stack([recording.traces(int(start), int(start) + length) for start in starts])
+
+
+def _high(windows: np.ndarray, sos: np.ndarray, margin: int) -> np.ndarray:
+    """Windows (n, n_times, n_channels) high-passed, each by itself."""
+    n, n_times, n_channels = windows.shape
+    side_by_side = np.ascontiguousarray(windows.transpose(1, 0, 2).reshape(n_times, -1))
+    return zero_phase(side_by_side, sos, min(margin, n_times - 1)).reshape(n_times, n, n_channels).transpose(1, 0, 2)
+
+
+def _median_pulse(windows: np.ndarray, before: int) -> np.ndarray:
+    """The median of windows (n, n_times, n_channels) from their levels before the pulse on, fading at the end."""
+    quiet = max(1, before // 2)
+    mean = np.median(windows - windows[:, :quiet].mean(axis=1, keepdims=True), axis=0)
+    fade = max(1, len(mean) // 6)
+    mean[-fade:] *= 0.5 + 0.5 * np.cos(np.pi * np.arange(1, fade + 1) / fade)[:, None]
+    return mean.astype(np.float32)
+
+
+def _told(template: np.ndarray, before: int, error: np.ndarray, sos: np.ndarray, margin: int) -> tuple[np.ndarray, int]:
+    """The part of a template that is told from zero, and where it begins. error (n_channels,): standard error of its high-passed
+    values."""
+    padded = np.pad(template, ((margin, margin), (0, 0)))
+    told = np.flatnonzero((np.abs(zero_phase(padded, sos, margin)[margin:-margin]) > TOLD * error).any(axis=1))
+    if not len(told):
+        return template, 0
+    fade = max(1, len(template) // 10)
+    first, end = max(0, min(told[0], before) - fade), min(len(template), max(told[-1], before) + 1 + fade)
+    part = template[first:end].copy()
+    ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, fade + 1) / (fade + 1))[:, None]
+    part[:fade] *= ramp
+    part[-fade:] *= ramp[::-1]
+    return part, int(first)
+
+
+def _gains(recording: Recording, samples: np.ndarray, before: int, fit: _Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Gain and shift (n,) of every pulse, block after block; those at the recording's ends have what is usual."""
+    n_times = len(fit.template)
+    gain, shift = np.full(len(samples), np.nan), np.zeros(len(samples))
+    whole = (samples >= before) & (samples - before + n_times <= recording.n_samples)
+    block = (samples - before) // BLOCK
+    for number in np.unique(block[whole]):
+        here = np.flatnonzero(whole & (block == number))
+        start = int(samples[here[0]]) - before
+        traces = recording.traces(start, int(samples[here[-1]]) - before + n_times)
+        places = (samples[here] - before - start)[:, None] + np.arange(n_times)
+        gain[here], shift[here], _ = fit.solve(traces[places])
+    known = gain[whole] if whole.any() else np.ones(1)
+    middle = float(np.median(known))
+    reach = GAIN_DEVIATIONS * max(float(deviation_about_zero(known - middle)), LEAST_GAIN_DEVIATION * abs(middle))
+    return np.where(whole, np.clip(gain, middle - reach, middle + reach), middle), shift
+
+
+def _blanks(
+    recording: Recording, samples: np.ndarray, before: int, n_times: int, level: np.ndarray, sos: np.ndarray, margin: int
+) -> np.ndarray:
+    """Intervals (k, 2), in samples from the template's begin on, in which what is left of pulses is louder than noise."""
+    fs = recording.sampling_frequency
+    around = ms_to_samples(AROUND_MS, fs)
+    fits = (samples - before - around >= 0) & (samples - before + n_times + around <= recording.n_samples)
+    windows = _windows(recording, samples[fits] - before - around, n_times + 2 * around)
+    limit = LOUDER + ERRORS / np.sqrt(2 * len(windows))
+    bad = np.zeros(windows.shape[1], bool)
+    jumps = (np.abs(np.diff(recording.pulses[-1].template, axis=0)) > EDGE * level).any(axis=1)
+    bad[around : around + n_times] = np.r_[jumps, False] | np.r_[False, jumps]
+    inner = slice(around - around // 2, around + n_times + around // 2)
+    steps = None
+    for _ in range(ROUNDS):
+        high = _high(_bridged(windows, bad), sos, margin)
+        deviation = deviation_about_zero(high, axis=0) / level
+        change = deviation_about_zero(np.diff(high, axis=1, prepend=high[:, :1]), axis=0)
+        steps = np.quantile(change, 0.25, axis=0) if steps is None else steps
+        loudness = np.sqrt(uniform_filter1d(np.maximum(deviation, change / steps) ** 2, 3, axis=0)).max(axis=1)
+        loudness[bad] = 0
+        worst = loudness[inner].max()
+        if worst <= limit:
+            break
+        more = np.zeros_like(bad)
+        more[inner] = loudness[inner] > max(limit, WORST_PART * worst)
+        bad |= binary_dilation(more)
+    bad = binary_closing(bad, np.ones(1 + ms_to_samples(APART_MS, fs)))
+    return np.flatnonzero(np.diff(bad, prepend=False, append=False)).reshape(-1, 2) - around
+
+
+def _bridged(windows: np.ndarray, bad: np.ndarray) -> np.ndarray:
+    """Windows (n, n_times, n_channels) in which the bad times are a line between those beside them."""
+    if not bad.any():
+        return windows
+    good, places = np.flatnonzero(~bad), np.flatnonzero(bad)
+    right = np.clip(np.searchsorted(good, places), 1, len(good) - 1)
+    low, high = good[right - 1], good[right]
+    share = ((places - low) / (high - low))[:, None]
+    filled = windows.copy()
+    filled[:, bad] = (1 - share) * windows[:, low] + share * windows[:, high]
+    return filled

@@ -1,0 +1,145 @@
+"""Which loud events are no neuron's: groups of one shape that keep time or look as no spike does, and long single ones.
+
+Evidence against a neuron is of four kinds. A strict period: neurons never keep time to a tenth of a millisecond. An edge: a cell's
+membrane and an amplifier allow no spike to change within one sample of 0.05 ms. Size: no spike outside of a cell reaches LARGEST_UV. The
+same on all channels, and longer than a spike, as a cable's movement is. The first two prove it alone, of the others two are needed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from spikecrsae.preprocess.events import Events
+
+#: Events of a group have a cosine similarity above ALIKE with its mean, and sizes within SPREAD of its first, the loudest one.
+ALIKE, SPREAD = 0.85, 3.0
+#: So many events make a group. So many groups and single events are looked for, the loudest first.
+LEAST_EVENTS, MOST_LEADERS = 5, 400
+#: More than this part of a group is what proves that it is none of a neuron's.
+PROOF_PART = 0.5
+#: Intervals to so many following events are compared; they are equal within this time, and not by chance.
+NEIGHBOURS, EQUAL_MS, CONCENTRATED, CHANCE = 3, 0.05, 0.6, 1e-6
+#: Width at half its height of the shortest spike, so many times its steepest slope makes an edge, of at least this part of its range.
+SHORTEST_SPIKE_MS, STEEPER, LEAST_EDGE = 0.15, 1.5, 0.6
+#: Larger than spikes: in uV, or in units of noise where the unit is not known.
+LARGEST_UV, LARGEST_NOISE = 1000.0, 100.0
+#: Longer than a spike, in a group and as a single event.
+LONG_MS, LONG_SINGLE_MS = 2.5, 1.4
+#: Sameness of events that all channels show; a channel alone tells nothing.
+SAME = 0.9
+#: A single long event is no overlap of spikes if it is so many times as large as the largest group's median, with and without being
+#: the same on all channels.
+LARGER_SAME, LARGER = 1.3, 2.5
+
+
+@dataclass(frozen=True)
+class Group:
+    """Events (indices, ascending) of one shape, and why they are no neuron's; empty where they may be one's."""
+
+    members: np.ndarray
+    reasons: tuple[str, ...]
+
+
+def groups_of(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[list[Group], np.ndarray]:
+    """The groups of events of one shape, and the single events (indices) beside them that are as loud as the groups looked at."""
+    norms = np.linalg.norm(events.shape, axis=1)
+    unit = events.shape / np.maximum(norms, 1e-9)[:, None]
+    left = np.argsort(-norms, kind="stable")
+    groups, single = [], []
+    for _ in range(MOST_LEADERS):
+        if not len(left):
+            break
+        leader = unit[left[0]]
+        for _ in range(2):
+            near = (norms[left] > norms[left[0]] / SPREAD) & (unit[left] @ leader > ALIKE)
+            near[0] = True
+            mean = unit[left[near]].mean(axis=0)
+            leader = mean / np.linalg.norm(mean)
+        if near.sum() >= LEAST_EVENTS:
+            members = np.sort(left[near])
+            groups.append(Group(members, _reasons(events.select(members), n_channels, fs, in_uv)))
+            left = left[~near]
+        else:
+            single.append(left[0])
+            left = left[1:]
+    return groups, np.sort(np.array(single, np.int64))
+
+
+def _reasons(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[str, ...]:
+    """Why events of one shape are no neuron's; empty where they may be one's."""
+    period = "strict period" if equal_intervals(events.sample, fs) > PROOF_PART else ""
+    edge = "edge" if np.median(events.jump) > edge_limit(fs) else ""
+    beside = _beside(events, n_channels, fs, in_uv)
+    proof = [reason for reason in (period, edge) if reason]
+    return (*proof, *beside) if proof or len(beside) > 1 else ()
+
+
+def _beside(events: Events, n_channels: int, fs: float, in_uv: bool) -> list[str]:
+    """What is seldom in neurons, and two of which are in none."""
+    size = np.median(np.abs(events.value) / LARGEST_UV) if in_uv else np.median(events.size) / LARGEST_NOISE
+    found = {
+        "size": size > 1,
+        "same on all channels": n_channels > 1 and np.median(events.sameness) > SAME,
+        "length": np.median(events.end - events.first) > LONG_MS * fs / 1000,
+    }
+    return [reason for reason, holds in found.items() if holds]
+
+
+def edge_limit(fs: float) -> float:
+    """The change from one sample to the next, as a part of the range, above which a shape has an edge: the steepest slope of a
+    Gaussian spike is 1.43 times its height over its width."""
+    return max(LEAST_EDGE, STEEPER * 1.43 / SHORTEST_SPIKE_MS * 1000 / fs)
+
+
+def equal_intervals(samples: np.ndarray, fs: float) -> float:
+    """Part of the samples (n,), ascending, that lie at an interval from another one that occurs too often for chance.
+
+    Intervals to the NEIGHBOURS following samples count. One occurs too often if intervals within EQUAL_MS of it are most (CONCENTRATED)
+    of those within eight times as much, which jitter of a neuron does not leave, and more than chance gives with a probability of
+    CHANCE in all (Poisson).
+    """
+    n = len(samples)
+    if n < LEAST_EVENTS:
+        return 0.0
+    near = max(1, round(EQUAL_MS * fs / 1000))
+    lags = np.concatenate([samples[k:] - samples[:-k] for k in range(1, NEIGHBOURS + 1)])
+    row = np.concatenate([np.arange(n - k) for k in range(1, NEIGHBOURS + 1)])
+    other = np.concatenate([np.arange(k, n) for k in range(1, NEIGHBOURS + 1)])
+    order = np.argsort(lags, kind="stable")
+    lags, row, other = lags[order], row[order], other[order]
+
+    def within(reach: np.ndarray | int) -> np.ndarray:
+        return np.searchsorted(lags, lags + reach, "right") - np.searchsorted(lags, lags - reach, "left")
+
+    count, width, around = within(near), 2 * near + 1, within(8 * near)
+    reach = np.maximum(lags // 4, 8 * near)
+    # what smooth density gives, and at least that of one interval more
+    expected = (within(reach) - within(3 * near) + 1) * width / (2 * reach - 6 * near)
+    often = (count > CONCENTRATED * around) & (special.gammainc(count, expected) * len(lags) < CHANCE)
+    share = np.zeros(n)
+    excess = 1 - expected / np.maximum(count, 1)
+    np.maximum.at(share, row[often], excess[often])
+    np.maximum.at(share, other[often], excess[often])
+    return float(share.mean())
+
+
+def period_of(samples: np.ndarray, fs: float) -> float | None:
+    """The period in s that most intervals between successive samples (n,) keep within EQUAL_MS; None where they keep none."""
+    intervals = np.diff(samples)
+    if len(intervals) < LEAST_EVENTS - 1:
+        return None
+    middle = np.median(intervals)
+    near = np.abs(intervals - middle) <= max(1, EQUAL_MS * fs / 1000)
+    return float(intervals[near].mean() / fs) if near.mean() > PROOF_PART else None
+
+
+def movements(events: Events, groups: list[Group], single: np.ndarray, n_channels: int, fs: float) -> np.ndarray:
+    """Single events (indices) that are no overlap of spikes: long, and larger than the spikes of all groups."""
+    largest = max((float(np.median(events.size[g.members])) for g in groups if not g.reasons), default=0.0)
+    alone = events.select(single)
+    long = alone.end - alone.first > LONG_SINGLE_MS * fs / 1000
+    same = (n_channels > 1) & (alone.sameness > SAME)
+    return single[long & (alone.size > np.where(same, LARGER_SAME, LARGER) * max(largest, 2.0 * 10.0))]
