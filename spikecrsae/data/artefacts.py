@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 #: Kinds of artefacts; the number of a kind in a table is its place here.
 KINDS = ("given", "pulse", "movement", "click", "stuck")
+#: Two intervals within this time of each other are equal: neurons do not keep time so well.
+EQUAL_MS = 0.05
 #: One artefact. start, stop: samples [start, stop) that it disturbs; sample: of its largest deflection, -1 where there is none;
 #: group: pulses of one shape have one number, -1 elsewhere; channel: position of the loudest channel, -1 for all; amplitude: its
 #: deflection there in the recording's unit, NaN where there is none.
@@ -59,3 +62,33 @@ class Pulses:
     def later(self, by: int) -> Pulses:
         """The same pulses, samples counted from `by` samples earlier."""
         return replace(self, samples=self.samples + by)
+
+
+def pulse_samples(table: np.ndarray) -> np.ndarray:
+    """The samples (n,) of the pulses in a table, found or given, ascending."""
+    is_pulse = (table["kind"] == KINDS.index("pulse")) | (table["kind"] == KINDS.index("given"))
+    return np.sort(table["sample"][is_pulse & (table["sample"] >= 0)])
+
+
+def period_of(samples: np.ndarray, sampling_frequency: float) -> float | None:
+    """The period in s that most intervals between successive samples (n,) keep within EQUAL_MS; None where they keep none."""
+    intervals = np.diff(np.sort(samples))
+    if len(intervals) < 4:
+        return None
+    near = np.abs(intervals - np.median(intervals)) <= max(1, EQUAL_MS * sampling_frequency / 1000)
+    return float(intervals[near].mean() / sampling_frequency) if near.mean() > 0.5 else None
+
+
+def summary(table: np.ndarray, sampling_frequency: float, start_time_s: float) -> list[dict[str, Any]]:
+    """One entry for all artefacts of a kind in a table, for each shape of pulses one: kind, group, number n, first_s on the recording's
+    clock, seconds they disturb in all, and for pulses their period_s, None where they keep none."""
+    found = []
+    for kind, group in np.unique(table[["kind", "group"]]).tolist():
+        rows = table[(table["kind"] == kind) & (table["group"] == group)]
+        entry: dict[str, Any] = {"kind": KINDS[kind], "group": group if group >= 0 else None, "n": len(rows)}
+        entry["first_s"] = float(rows["start"].min() / sampling_frequency + start_time_s)
+        entry["seconds"] = float((rows["stop"] - rows["start"]).sum() / sampling_frequency)
+        if KINDS[kind] == "pulse":
+            entry["period_s"] = period_of(rows["sample"], sampling_frequency)
+        found.append(entry)
+    return found

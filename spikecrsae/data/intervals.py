@@ -78,7 +78,22 @@ def seams(recording: Recording) -> np.ndarray:
 
 def common(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """The intervals (n, 2) that lie both in the first and in the second ones."""
-    return np.concatenate([NONE, *(within(second, start, stop) for start, stop in first)])
+    edges = np.concatenate([first[:, 0], second[:, 0], first[:, 1], second[:, 1]])
+    order = np.argsort(edges, kind="stable")
+    n_begin = len(first) + len(second)
+    covered = np.cumsum(np.where(order < n_begin, 1, -1))
+    edges = edges[order]
+    both = np.flatnonzero(covered[:-1] == 2) if len(edges) else np.zeros(0, np.int64)
+    found = np.stack([edges[both], edges[both + 1]], axis=1) if len(both) else NONE
+    return np.asarray(found[found[:, 1] > found[:, 0]])
+
+
+def lengths_before(intervals: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """How many of the samples before each of these (n,) lie in the intervals (n, 2), which are ascending and apart."""
+    sums = np.r_[0, np.cumsum(intervals[:, 1] - intervals[:, 0])]
+    begun = np.searchsorted(intervals[:, 0], samples, "right")
+    ends = np.r_[0, intervals[:, 1]][begun]
+    return np.asarray(sums[begun] - np.maximum(ends - samples, 0) * (begun > 0))
 
 
 def seconds(

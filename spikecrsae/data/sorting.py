@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from spikecrsae.data.artefacts import ARTEFACT_DTYPE
 from spikecrsae.data.intervals import widened
 from spikecrsae.data.peaks import Peaks
 from spikecrsae.data.recording import Recording
@@ -34,6 +35,8 @@ class SortingData:
     rounds of training (n_rounds, n_units) as `<name>_history`, NaN before a unit came, and whitened_norm (n_units,).
     curation: rows (decision, units, statistic, level).
     excluded (n, 2): intervals [first, end) in samples that were left out; there is no spike in them.
+    artefacts (n,) of ARTEFACT_DTYPE: what was found or given as no neuron's, in order of time, channels by their position in the
+    recording; not in sorting.h5.
     files: name, first_sample, n_samples and start_time_s of each file or segment, empty where the recording is of one piece.
     example (n, n_channels): a stretch of the high-passed traces, in amplitude_unit, from sample example_start on; may be empty.
     """
@@ -54,6 +57,7 @@ class SortingData:
     curation: tuple[dict[str, Any], ...] = ()
     start_time_s: float = 0.0
     excluded: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
+    artefacts: np.ndarray = field(default_factory=lambda: np.zeros(0, ARTEFACT_DTYPE))
     files: dict[str, np.ndarray] = field(default_factory=dict)
     example: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     example_start: int = 0
@@ -135,11 +139,20 @@ class SortingData:
         first, end = recording.time_range
         spikes = self.spikes.copy()
         spikes["sample"] += first
+        artefacts = self.artefacts.copy()
+        for name in ("start", "stop", "sample"):
+            artefacts[name] += np.where(artefacts[name] >= 0, first, 0)
         outside = [(a, b) for a, b in ((0, first), (end, recording.n_samples)) if a < b]
         excluded = widened([*outside, *(self.excluded + first)], 0, recording.n_samples)
         facts: dict[str, Any] = {"n_samples": recording.n_samples, "start_time_s": recording.start_time_s}
         return replace(
-            self, spikes=spikes, excluded=excluded, files=files, example_start=self.example_start + first, **facts
+            self,
+            spikes=spikes,
+            excluded=excluded,
+            artefacts=artefacts,
+            files=files,
+            example_start=self.example_start + first,
+            **facts,
         )
 
     def in_files(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.bursts import BURST_MS
+from spikecrsae.data.artefacts import ARTEFACT_DTYPE, pulse_samples
 from spikecrsae.data.intervals import NONE, in_any
 from spikecrsae.data.loudness import Loudness
 from spikecrsae.data.peaks import Peaks
@@ -194,7 +195,8 @@ class RecordingFacts:
     """What a Sorting says of its recording.
 
     channels: columns of the table of all channels; those that are not `masked` were sorted. noise_level (n_sorted_channels,): in
-    the recording's unit. whitening_matrix: see Preprocessor. excluded (n, 2): intervals that were left out, in samples. loudness: the noise over time.
+    the recording's unit. whitening_matrix: see Preprocessor. excluded (n, 2): intervals that were left out, in samples. artefacts: what
+    is no neuron's, of ARTEFACT_DTYPE. loudness: the noise over time.
     """
 
     sampling_frequency: float
@@ -205,6 +207,7 @@ class RecordingFacts:
     noise_level: np.ndarray
     whitening_matrix: np.ndarray
     excluded: np.ndarray = field(default_factory=lambda: NONE)
+    artefacts: np.ndarray = field(default_factory=lambda: np.zeros(0, ARTEFACT_DTYPE))
     loudness: Loudness = field(default_factory=Loudness.steady)
 
     @property
@@ -275,6 +278,7 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
         curation=units.curation,
         start_time_s=facts.start_time_s,
         excluded=facts.excluded,
+        artefacts=facts.artefacts,
     )
 
 
@@ -307,6 +311,7 @@ def _evidence(
         n_samples=facts.n_samples,
         dead_time=model.refractory,
         excluded=facts.excluded,
+        pulses=pulse_samples(facts.artefacts),
     )
 
 

@@ -14,10 +14,12 @@ from scipy import special
 from scipy.ndimage import gaussian_filter1d
 
 from spikecrsae.curate.bursts import REFRACTORY_MS
-from spikecrsae.data.intervals import NONE
+from spikecrsae.data.artefacts import EQUAL_MS
+from spikecrsae.data.intervals import NONE, lengths_before
 from spikecrsae.data.peaks import Peaks
 from spikecrsae.decode.reference import LARGEST_DIFFERENCE
 from spikecrsae.detect.clustering import principal_components
+from spikecrsae.preprocess.recognition import CONCENTRATED, equal_intervals
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 #: A unit is present in a whole bin of the recording when it fires in it.
@@ -38,6 +40,8 @@ SLOWER = tuple(range(2, 13))
 CONFIDENCE = 0.95
 #: A single unit has at most this part of foreign spikes, and misses at most this part of its own.
 ACCEPTED_ERROR = 0.1
+#: Lags at which a unit may follow pulses, those at which no neuron does, and the level of the test.
+LONGEST_LAG_MS, WITH_PULSE_MS, PULSE_LEVEL = 20.0, 0.6, 1e-4
 #: More than this part of a unit is what makes it noise: of its phases that mains explain, of a window that its waveform
 #: fills.
 NOISE_PART = 0.5
@@ -53,7 +57,8 @@ class Evidence:
     deviation of the high-passed waveforms, over a window twice as long as a spike. noise_level (n_channels,): standard
     deviation of the high-passed noise. whitened_norm (n_units,): norm of the template in units of noise. dead_time:
     intervals between spikes of a unit are longer than this many samples, because the decoder allows no others. excluded
-    (n, 2): intervals in samples that were not looked at; they count for no rate and no duration.
+    (n, 2): intervals in samples that were not looked at; they count for no rate and no duration. pulses (n,): samples of the pulses
+    that were found or given, ascending.
     """
 
     samples: list[np.ndarray]
@@ -68,6 +73,7 @@ class Evidence:
     n_samples: int
     dead_time: int
     excluded: np.ndarray = field(default_factory=lambda: NONE)
+    pulses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def n_looked_at(self) -> int:
@@ -105,6 +111,7 @@ def _spike_measures(samples: np.ndarray, amplitudes: np.ndarray, evidence: Evide
         "presence_ratio": presence_ratio(samples, fs, evidence.n_samples, evidence.excluded),
         **refractory_violations(samples, fs, n_samples, evidence.dead_time),
         "mains_locking": mains_locking(samples, fs),
+        "pulse_locking": max(equal_intervals(samples, fs), pulse_locking(samples, evidence.pulses, fs)),
         "amplitude_cv": _ratio(amplitudes.std(), amplitudes.mean()) if len(amplitudes) else np.nan,
         "amplitude_cutoff": amplitude_cutoff(amplitudes),
         **noise_cutoff(amplitudes),
@@ -134,8 +141,7 @@ def presence_ratio(samples: np.ndarray, sampling_frequency: float, n_samples: in
     are more than half `excluded` (n, 2) do not count."""
     size = s_to_samples(PRESENCE_BIN_S, sampling_frequency)
     first = np.arange(n_samples // size) * size
-    left_out = np.minimum(excluded[:, 1:], first + size) - np.maximum(excluded[:, :1], first)
-    counts = np.maximum(left_out, 0).sum(axis=0) <= size / 2
+    counts = lengths_before(excluded, first + size) - lengths_before(excluded, first) <= size / 2
     fires = np.isin(first, samples // size * size)
     return _ratio(np.sum(fires & counts), np.sum(counts)) if len(samples) else np.nan
 
@@ -195,6 +201,38 @@ def mains_locking(samples: np.ndarray, sampling_frequency: float) -> float:
     best, frequency = max(beyond_chance)
     slower = max(_locking(seconds, segment, frequency / k)[0] for k in SLOWER if frequency / k not in MAINS_HZ)
     return best if slower < 0.5 * best else 0.0
+
+
+def pulse_locking(samples: np.ndarray, pulses: np.ndarray, sampling_frequency: float) -> float:
+    """Part of a unit's spikes at one lag to pulses (samples, ascending), beyond chance: within WITH_PULSE_MS of a pulse, where no
+    neuron has answered yet, or at a lag from -LONGEST_LAG_MS to LONGEST_LAG_MS that varies by less than EQUAL_MS, as no answer does.
+
+    Chance: spikes that know nothing of the pulses. 0 where it explains the number (Poisson, PULSE_LEVEL over all lags).
+    """
+    if not len(pulses) or not len(samples):
+        return 0.0
+    longest = ms_to_samples(LONGEST_LAG_MS, sampling_frequency)
+    place = np.searchsorted(pulses, samples)
+    before, after = pulses[np.maximum(place - 1, 0)], pulses[np.minimum(place, len(pulses) - 1)]
+    lags = np.where(np.abs(samples - before) <= np.abs(after - samples), samples - before, samples - after)
+    near = max(1, round(EQUAL_MS * sampling_frequency / 1000))
+    span = max(int(samples[-1] - samples[0]), int(pulses[-1] - pulses[0]), 1)
+    density = len(samples) * len(pulses) / span
+    # a histogram of lags, with room for the widest sum on both sides
+    counts = np.bincount(lags[np.abs(lags) <= longest] + longest, minlength=2 * longest + 1)
+    sharp, around = (np.convolve(counts, np.ones(2 * reach + 1), "same") for reach in (near, 8 * near))
+    lag = int(np.argmax(sharp))
+    with_pulse = np.sum(np.abs(lags) <= ms_to_samples(WITH_PULSE_MS, sampling_frequency))
+    widths = 2 * near + 1, 2 * ms_to_samples(WITH_PULSE_MS, sampling_frequency) + 1
+    found = [(with_pulse, widths[1], 1)]
+    if sharp[lag] > CONCENTRATED * around[lag]:
+        found.append((sharp[lag], widths[0], len(counts)))
+    part = 0.0
+    for n, width, tries in found:
+        expected = min(density * width, len(samples))
+        if n > expected and special.gammainc(n, expected) * tries < PULSE_LEVEL:
+            part = max(part, float((n - expected) / len(samples)))
+    return part
 
 
 def _locking(seconds: np.ndarray, segment: np.ndarray, frequency: float) -> tuple[float, float]:
@@ -299,20 +337,20 @@ def waveform_fill(templates: np.ndarray, templates_std: np.ndarray, counts: np.n
 def label_units(columns: dict[str, np.ndarray]) -> np.ndarray:
     """`artefact`, `noise`, `multi` or `single` per unit (n_units,), by what its columns prove; docs/model.md, Labels.
 
-    artefact: the waveform is the same on every channel, as the noise of the reference is (reference_match).
+    artefact: the waveform is the same on every channel, as the noise of the reference is (reference_match), or the spikes follow a
+    stimulator or a clock (pulse_locking).
     noise: a typical spike is more probably noise than a spike (log_odds < 0), or the waveform lasts as long as its window
     (waveform_fill), or the spikes follow the mains (mains_locking). multi: more than ACCEPTED_ERROR of the spikes are
     foreign, beyond doubt by the refractory period (contamination_low) or as estimated (estimated_false_alarm,
-    estimated_miss: parts from 0 to 1, where there are such columns). single: neither; what is not known, NaN or no column at
+    estimated_miss: parts from 0 to 1, where there are such columns). single: none of these; what is not known, NaN or no column at
     all, speaks against no unit.
     """
     nothing = np.full(len(columns["n_spikes"]), np.nan)
 
-    def above(name: str, level: float) -> np.ndarray:
-        return columns.get(name, nothing) > level
+    def above(names: tuple[str, ...], level: float) -> np.ndarray:
+        return np.any([columns.get(name, nothing) > level for name in names], axis=0)
 
-    noise = (columns["log_odds"] < 0) | above("waveform_fill", NOISE_PART) | above("mains_locking", NOISE_PART)
-    errors = ("contamination_low", "estimated_false_alarm", "estimated_miss")
-    multi = np.any([above(name, ACCEPTED_ERROR) for name in errors], axis=0)
-    artefact = above("reference_match", 1 - LARGEST_DIFFERENCE**2)
+    noise = (columns["log_odds"] < 0) | above(("waveform_fill", "mains_locking"), NOISE_PART)
+    multi = above(("contamination_low", "estimated_false_alarm", "estimated_miss"), ACCEPTED_ERROR)
+    artefact = above(("reference_match",), 1 - LARGEST_DIFFERENCE**2) | above(("pulse_locking",), NOISE_PART)
     return np.select([artefact, noise, multi], ["artefact", "noise", "multi"], "single")

@@ -100,6 +100,7 @@ def _joint_sorting(
         model=joint_model(groups, sortings),
         curation=curation,
         excluded=functools.reduce(common, (part.excluded for part in parts)),
+        artefacts=_joint_artefacts(sortings),
     )
 
 
@@ -118,6 +119,19 @@ def _joint_curation(
         ids.append(own + taken)
         taken += 1 + max(map(int, named), default=-1)
     return tuple(rows), np.concatenate(ids)
+
+
+def _joint_artefacts(sortings: Mapping[ChannelGroup, SortingData]) -> np.ndarray:
+    """The artefacts of all groups, in order of time; shapes of pulses are numbered group by group."""
+    tables, taken = [], 0
+    for group, sorting in sortings.items():
+        table = sorting.artefacts.copy()
+        table["group"] += np.where(table["group"] >= 0, taken, 0)
+        table["channel"] = np.where(table["channel"] >= 0, np.array(group.channels)[table["channel"]], -1)
+        taken = max(taken, int(table["group"].max(initial=-1)) + 1)
+        tables.append(table)
+    joined = np.concatenate(tables)
+    return joined[np.argsort(joined["start"], kind="stable")]
 
 
 def _on_channels(values: np.ndarray, group: ChannelGroup, n_channels: int) -> np.ndarray:

@@ -47,7 +47,7 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
     chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
     for chunk in gather(Decoding(view, model.drifting, n_times), chunk_size, seed, run.observer):
         collector.add(chunk)
-    sorting = build_sorting(collector, _units(model), _facts(recording, view, survey))
+    sorting = build_sorting(collector, _units(model), _facts(recording, view, learned))
     run.observer.finish(counted(len(sorting.spikes), "spike"))
     run.clock.lap("infer")
     return Outcome(
@@ -69,7 +69,9 @@ def _units(model: LearnedModel) -> DecodedUnits:
     return DecodedUnits(model.crsae, model.reported, model.history, model.curation, model.ids, model.drifting.extent())
 
 
-def _facts(recording: Recording, view: PreprocessedRecording, survey: Survey) -> RecordingFacts:
+def _facts(recording: Recording, view: PreprocessedRecording, learned: Learned) -> RecordingFacts:
+    survey, artefacts = learned.survey, learned.artefacts.table.copy()
+    artefacts["channel"] = np.where(artefacts["channel"] >= 0, np.flatnonzero(survey.usable)[artefacts["channel"]], -1)
     return RecordingFacts(
         sampling_frequency=recording.sampling_frequency,
         n_samples=recording.n_samples,
@@ -79,6 +81,7 @@ def _facts(recording: Recording, view: PreprocessedRecording, survey: Survey) ->
         noise_level=view.preprocessor.noise_level,
         whitening_matrix=view.preprocessor.whitening_matrix,
         excluded=view.excluded,
+        artefacts=artefacts,
         loudness=view.loudness,
     )
 

@@ -185,5 +185,7 @@ def _artefacts(
     artefacts = replace(found, gaps=widened(np.concatenate([given, found.gaps]), 0, used.n_samples))
     said = told(found, used)
     if said and used.n_samples - np.diff(artefacts.gaps).sum() < 2 * n_times:
-        raise InputError(f"{used.source}: {said[0]}; nothing is left to sort. Look at the file, or give --no-find-artefacts.")
+        raise InputError(
+            f"{used.source}: {said[0]}; nothing is left to sort. Look at the file, or give --no-find-artefacts."
+        )
     return artefacts, survey.with_remarks(said)

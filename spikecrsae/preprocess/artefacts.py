@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.config import PreprocessConfig
-from spikecrsae.data.artefacts import ARTEFACT_DTYPE, KINDS, Pulses
+from spikecrsae.data.artefacts import ARTEFACT_DTYPE, KINDS, Pulses, period_of
 from spikecrsae.data.intervals import NONE, in_any, widened
 from spikecrsae.data.recording import Recording
 from spikecrsae.preprocess.events import Events
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.pulses import joined, take_out
-from spikecrsae.preprocess.recognition import groups_of, movements, period_of
+from spikecrsae.preprocess.recognition import groups_of, movements
 from spikecrsae.preprocess.stretches import STRETCH_BINS, Look, bin_width, look_through
 from spikecrsae.progress import Observer
 from spikecrsae.system.text import counted
@@ -49,7 +49,7 @@ class Artefacts:
 
     def to_dict(self) -> dict[str, Any]:
         """A nest of the fields' values, as model_file writes it."""
-        table = {name: np.ascontiguousarray(self.table[name]) for name in ARTEFACT_DTYPE.names}
+        table = {name: np.ascontiguousarray(self.table[name]) for name in ARTEFACT_DTYPE.names or ()}
         return {"gaps": self.gaps, "pulses": [asdict(one) for one in self.pulses], "table": table}
 
     @classmethod
@@ -61,9 +61,7 @@ class Artefacts:
         return cls(values["gaps"], tuple(Pulses(**one) for one in values["pulses"]), table)
 
 
-def find_artefacts(
-    recording: Recording, config: PreprocessConfig, observer: Observer, gaps: np.ndarray = NONE
-) -> Artefacts:
+def find_artefacts(recording: Recording, config: PreprocessConfig, observer: Observer, gaps: np.ndarray = NONE) -> Artefacts:
     """Find what no neuron can be in a recording outside the `gaps` (n, 2), each kind by what it is.
 
     pulse: loud events of one shape that keep time or look as no spike does (see recognition). They are subtracted, and blanked where
@@ -128,7 +126,9 @@ def told(found: Artefacts, recording: Recording) -> tuple[str, ...]:
         several = f"{len(intervals)} stretches look like artefacts and are"
         what = several if len(intervals) > 1 else "1 stretch looks like an artefact and is"
         kinds = ", ".join(f"{n} {KINDS[kind]}" for kind, n in enumerate(np.bincount(rest["kind"])) if n)
-        said.append(f"{what} left out, {np.diff(intervals).sum() / fs:.3g} s ({kinds}); first at {_seconds(rest, recording)} s")
+        said.append(
+            f"{what} left out, {np.diff(intervals).sum() / fs:.3g} s ({kinds}); first at {_seconds(rest, recording)} s"
+        )
     return tuple(said)
 
 

@@ -91,8 +91,18 @@ def find_events(traces: np.ndarray, kept: np.ndarray, rms: np.ndarray, core: sli
     shape = traces[around][:, :, channels] / level[channels]
     bounds = rows[:, 4:].astype(np.int64) + start
     return Events(
-        peaks + start, size[peaks], rows[:, 0].astype(np.int64), *rows[:, 1:4].T, *bounds.T, shape.reshape(len(peaks), -1)
-    )  # fmt: skip
+        sample=peaks + start,
+        size=size[peaks],
+        channel=rows[:, 0].astype(np.int64),
+        value=rows[:, 1],
+        jump=rows[:, 2],
+        sameness=rows[:, 3],
+        first=bounds[:, 0],
+        end=bounds[:, 1],
+        from_=bounds[:, 2],
+        to=bounds[:, 3],
+        shape=shape.reshape(len(peaks), len(times) * len(channels)),
+    )
 
 
 @compiled

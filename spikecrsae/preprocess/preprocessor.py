@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg import toeplitz
 
 from spikecrsae.data.intervals import NONE, bridged, inside, widened
 from spikecrsae.data.loudness import Loudness, noise_of
 from spikecrsae.data.recording import Recording
 from spikecrsae.preprocess import filters
 from spikecrsae.system.threads import in_each
-
-#: Part of the variance of whitened noise that the samples that a short gap lacks may change.
-UNSETTLED = 0.2
 
 
 @dataclass(frozen=True)
@@ -43,24 +39,6 @@ class Preprocessor:
     @property
     def n_channels(self) -> int:
         return len(self.noise_level)
-
-    def unsettled_after(self, length: int) -> int:
-        """Samples after a gap of `length` in which what the gap lacks changes whitened noise by more than UNSETTLED of its variance.
-
-        The noise of a channel is the autoregressive process that its filter whitens; its lacking samples have the covariance of that
-        process, and weigh as the filter's taps do.
-        """
-        n_taps = self.whitening_filter.shape[1] - 1
-        needed = 0
-        for taps in self.whitening_filter:
-            spectrum = 1 / np.abs(np.fft.rfft(taps, 16 * (n_taps + 1))) ** 2
-            covariance = np.fft.irfft(spectrum)[: n_taps + 1]
-            for m in range(n_taps, needed, -1):
-                lacking = taps[m : min(m + length, n_taps + 1)]
-                if lacking @ toeplitz(covariance[: len(lacking)]) @ lacking > UNSETTLED:
-                    needed = m
-                    break
-        return needed
 
     def whiten(self, highpassed: np.ndarray) -> np.ndarray:
         """Whiten high-passed traces (n_samples, n_channels) in time, then across channels: signal (n_channels, n_samples), float32;
@@ -101,7 +79,7 @@ class PreprocessedRecording:
         """The samples (n, 2) that are left out, see left_out."""
         p = self.preprocessor
         n_taps = p.whitening_filter.shape[1] - 1
-        return left_out(with_ends(self.gaps, p.settling, self.n_samples), self.n_samples, n_taps, n_taps + p.settling, p.unsettled_after)
+        return left_out(with_ends(self.gaps, p.settling, self.n_samples), self.n_samples, n_taps, n_taps + p.settling)
 
     def highpassed(self, start: int, stop: int) -> np.ndarray:
         """High-passed traces, (stop - start, n_channels), in the recording's unit."""
@@ -144,21 +122,17 @@ def with_ends(gaps: np.ndarray, settling: int, n_samples: int) -> np.ndarray:
     return np.concatenate([[[0, 0]], gaps, [[n_samples, n_samples]]]) if settling else gaps
 
 
-def left_out(
-    gaps: np.ndarray, n_samples: int, n_taps: int, reach: int, after: Callable[[int], int] = lambda length: 0
-) -> np.ndarray:
-    """The samples (n, 2) whose signal the gaps (n, 2) disturb.
+def left_out(gaps: np.ndarray, n_samples: int, n_taps: int, reach: int) -> np.ndarray:
+    """The samples (n, 2) that are left out because of gaps (n, 2).
 
-    A gap longer than the n_taps of the whitening filter, and an empty one, is wider by `reach` on both sides. The bridge over a shorter
-    gap differs from the signal by its noise alone: filters that look both ways hardly see it, and the whitening filter, which
-    predicts noise from samples before, lacks them for `after`(length) samples.
+    A gap longer than the n_taps of the whitening filter, and an empty one, is wider by `reach` on both sides: slow potentials and hum go
+    on otherwise behind it. The bridge over a shorter one differs from the signal by fast noise alone. High-pass and whitening together
+    answer to that in the gap itself and hardly beside it: 20 samples after a gap the whitened noise has the variance that it has
+    anywhere, and from the second sample on nothing else than without the gap (docs/log.md).
     """
     lengths = gaps[:, 1] - gaps[:, 0]
     short = (lengths > 0) & (lengths <= n_taps)
-    known, of_gap = np.unique(lengths[short], return_inverse=True)
-    ends = gaps[short, 1] + np.array([after(int(length)) for length in known], np.int64)[of_gap]
-    narrow = np.stack([gaps[short, 0], ends], axis=1)
-    return widened(np.concatenate([widened(gaps[~short], reach, n_samples), narrow]), 0, n_samples)
+    return widened(np.concatenate([widened(gaps[~short], reach, n_samples), gaps[short]]), 0, n_samples)
 
 
 def filtered(

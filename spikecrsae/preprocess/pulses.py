@@ -58,11 +58,13 @@ class _Fit:
         time = np.linspace(-1, 1, len(self.template))
         powers = time[:, None] ** np.arange(DEGREE + 1)
         weighted = powers.T * self.weights
-        polynomial = powers @ np.linalg.solve(weighted @ powers + 1e-12 * np.eye(DEGREE + 1), weighted)
-        apart = np.eye(len(time)) - polynomial
-        shapes = np.stack([self.template, slope_of(self.template)]).astype(np.float64)
-        shapes = np.einsum("ts,ksc->ktc", apart, shapes)
-        rest = np.einsum("ts,nsc->ntc", apart, windows, optimize=True)
+        inverse = np.linalg.solve(weighted @ powers + 1e-12 * np.eye(DEGREE + 1), weighted)
+
+        def apart(signals: np.ndarray) -> np.ndarray:
+            return signals - powers @ (inverse @ signals)
+
+        shapes = apart(np.stack([self.template, slope_of(self.template)]).astype(np.float64))
+        rest = apart(windows)
         normal = np.einsum("ktc,ltc,t->kl", shapes, shapes, self.weights)
         normal += 1e-9 * np.trace(normal) * np.eye(2)
         right = np.einsum("ktc,ntc,t->kn", shapes, rest, self.weights, optimize=True)
@@ -112,7 +114,9 @@ def take_out(recording: Recording, samples: np.ndarray, sos: np.ndarray, margin:
     weights = weights[first : first + len(template)]
     gain, shift = _gains(recording, samples, before, _Fit(template, weights))
     pulses = Pulses(template, slope_of(template).astype(np.float32), before, samples, gain, shift)
-    blanks = _blanks(replace(recording, pulses=(*recording.pulses, pulses)), chosen, before, len(template), level, sos, margin)
+    blanks = _blanks(
+        replace(recording, pulses=(*recording.pulses, pulses)), chosen, before, len(template), level, sos, margin
+    )
     return pulses, blanks - before
 
 

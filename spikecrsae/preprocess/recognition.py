@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from spikecrsae.data.artefacts import EQUAL_MS
 from spikecrsae.preprocess.events import Events
 
 #: Events of a group have a cosine similarity above ALIKE with its mean, and sizes within SPREAD of its first, the loudest one.
@@ -21,7 +22,7 @@ LEAST_EVENTS, MOST_LEADERS = 5, 400
 #: More than this part of a group is what proves that it is none of a neuron's.
 PROOF_PART = 0.5
 #: Intervals to so many following events are compared; they are equal within this time, and not by chance.
-NEIGHBOURS, EQUAL_MS, CONCENTRATED, CHANCE = 3, 0.05, 0.6, 1e-6
+NEIGHBOURS, CONCENTRATED, CHANCE = 3, 0.6, 1e-6
 #: Width at half its height of the shortest spike, so many times its steepest slope makes an edge, of at least this part of its range.
 SHORTEST_SPIKE_MS, STEEPER, LEAST_EDGE = 0.15, 1.5, 0.6
 #: Larger than spikes: in uV, or in units of noise where the unit is not known.
@@ -124,16 +125,6 @@ def equal_intervals(samples: np.ndarray, fs: float) -> float:
     np.maximum.at(share, row[often], excess[often])
     np.maximum.at(share, other[often], excess[often])
     return float(share.mean())
-
-
-def period_of(samples: np.ndarray, fs: float) -> float | None:
-    """The period in s that most intervals between successive samples (n,) keep within EQUAL_MS; None where they keep none."""
-    intervals = np.diff(samples)
-    if len(intervals) < LEAST_EVENTS - 1:
-        return None
-    middle = np.median(intervals)
-    near = np.abs(intervals - middle) <= max(1, EQUAL_MS * fs / 1000)
-    return float(intervals[near].mean() / fs) if near.mean() > PROOF_PART else None
 
 
 def movements(events: Events, groups: list[Group], single: np.ndarray, n_channels: int, fs: float) -> np.ndarray:

@@ -33,8 +33,6 @@ STUCK_MS = 10.0
 MOST_CLICKS, CLICK_LOUDNESS = 5, 3.0
 
 
-
-
 @dataclass(frozen=True)
 class Look:
     """What one look tells: the loud events; intervals (n, 2) in samples of stretches `without_pauses` and of `stuck` values, with

@@ -27,6 +27,7 @@ from spikecrsae.report.pictures import (
 )
 from spikecrsae.report.svg import Picture, escape
 from spikecrsae.report.tables import (
+    LABELS,
     MOST_DECISIONS,
     badge,
     channel_table,
@@ -154,9 +155,11 @@ def _left_out(sorting: SortingData) -> str:
     """The intervals that were left out, on the recording's own clock."""
     if not len(sorting.excluded):
         return ""
-    edges = sorting.excluded / sorting.sampling_frequency + sorting.start_time_s
+    edges = sorting.excluded[:MOST_DECISIONS] / sorting.sampling_frequency + sorting.start_time_s
     rows = [[f"{start:.4f}", f"{stop:.4f}", f"{stop - start:.4f}"] for start, stop in edges]
     inner = table(["from (s)", "to (s)", "length (s)"], rows, "Intervals left out", "tall")
+    if len(sorting.excluded) > MOST_DECISIONS:
+        inner += f"<p>The first {MOST_DECISIONS:,} of {len(sorting.excluded):,}; run.json lists all.</p>"
     return f"<details><summary>Intervals left out</summary>{inner}</details>"
 
 

@@ -17,6 +17,8 @@ from spikecrsae.score import Comparison
 
 #: What stands in place of a number that is not known.
 UNKNOWN = "\N{EN DASH}"
+#: Labels of units, in the order in which they are counted.
+LABELS = ("single", "multi", "artefact", "noise")
 #: Rows of the table of decisions at most.
 MOST_DECISIONS = 1000
 #: Columns of the unit table that stand in the overview, with their headings; the rest stands with each unit.
@@ -43,7 +45,7 @@ _GROUPS = {
         "isi_violations", "isi_violations_count", "isi_violations_ratio", "rp_violations", "rp_contamination", "contamination_low",
         "contamination_high",
     ),
-    "Activity": ("n_spikes", "firing_rate", "presence_ratio", "mains_locking", "reference_match"),
+    "Activity": ("n_spikes", "firing_rate", "presence_ratio", "mains_locking", "pulse_locking", "reference_match"),
     "Amplitude": (
         "amplitude", "snr", "threshold", "amplitude_cv", "amplitude_cutoff", "noise_cutoff", "noise_ratio", "sd_ratio", "drift",
     ),

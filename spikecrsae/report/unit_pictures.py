@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spikecrsae.curate.bursts import REFRACTORY_MS
+from spikecrsae.data.intervals import widened
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.report.correlograms import correlograms, interval_counts
 from spikecrsae.report.svg import Drawing, Panel, Picture, axes, span_of, ticks
@@ -173,7 +174,11 @@ def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: SortingDa
     fs, start = sorting.sampling_frequency, sorting.start_time_s
     limits = span_of(found, [threshold], least=(0.0, 0.0))
     drawing, panel = axes(WIDTH, HEIGHT, (start, start + sorting.duration_s), limits)
-    for first, end in sorting.excluded / fs + start:
+    left_out = sorting.excluded
+    if len(left_out) > WIDTH:
+        # what is closer together than can be drawn is one
+        left_out = widened(left_out, sorting.n_samples // (2 * WIDTH), sorting.n_samples)
+    for first, end in left_out / fs + start:
         panel.shade(first, end, "gap")
     panel.y_axis(f"amplitude found ({amplitude_unit(sorting)})")
     panel.points(start + samples[drawn] / fs, found[drawn], "dots")

@@ -13,7 +13,7 @@ from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError, OutputError, SpikeCRsAEError
 from spikecrsae.results.output_folder import MANIFEST, OutputFolder, is_occupied, refuse_link
 from spikecrsae.results.sorting_h5 import sorting_from_hdf5, sorting_to_hdf5
-from spikecrsae.results.tables import spikes_csv, units_csv
+from spikecrsae.results.tables import artefacts_csv, spikes_csv, units_csv
 from spikecrsae.system.files import measured, write_atomic
 from spikecrsae.system.json_values import to_json
 
@@ -26,7 +26,7 @@ class ResultFolder(OutputFolder):
     """The folder of a run: an OutputFolder with the files of a sorting."""
 
     FORMAT = "spikecrsae result"
-    RESERVED = (SORTING, "spikes.csv", "units.csv", "run.json", MODEL, LOG, REPORT, COMPONENTS)
+    RESERVED = (SORTING, "spikes.csv", "units.csv", "artefacts.csv", "run.json", MODEL, LOG, REPORT, COMPONENTS)
     TEMPORARY = (RESUME,)
 
     @property
@@ -46,7 +46,7 @@ class ResultFolder(OutputFolder):
         return False
 
     def write(self, sorting: SortingData, run: Mapping, files: Mapping[str, bytes] | None = None) -> None:
-        """Write sorting.h5, spikes.csv, units.csv, run.json and `files` (name -> content), then the manifest.
+        """Write sorting.h5, spikes.csv, units.csv, artefacts.csv where there are any, run.json and `files` (name -> content), then the manifest.
 
         run: what run.json holds, see to_json. Raises OutputError where a name is taken by a file that is not listed.
         """
@@ -57,6 +57,8 @@ class ResultFolder(OutputFolder):
             "units.csv": [units_csv(sorting)],
             "run.json": [run_text.encode()],
         }
+        if len(sorting.artefacts):
+            contents["artefacts.csv"] = [artefacts_csv(sorting)]
         self._write_files(contents | {name: [content] for name, content in (files or {}).items()})
 
     def write_extra(self, folder: Path, contents: Mapping[str, bytes], overwrite: bool = False) -> list[Path]:

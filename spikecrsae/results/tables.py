@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from spikecrsae.data.artefacts import KINDS
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.system.text import cell_text
 
@@ -44,6 +45,19 @@ def units_csv(sorting: SortingData) -> bytes:
     for row in zip(*columns.values(), strict=True):
         writer.writerow(map(cell, row))
     return text.getvalue().encode()
+
+
+def artefacts_csv(sorting: SortingData) -> bytes:
+    """artefacts.csv: start_s,stop_s,kind,group,channel,amplitude, by start; times on the recording's clock, to the nanosecond. A cell is empty
+    where an artefact has no such value."""
+    unit, table = sorting.amplitude_unit, sorting.artefacts
+    times = zip(sorting.times_s(table["start"]).tolist(), sorting.times_s(table["stop"]).tolist(), strict=True)
+    known = zip(*(table[name].tolist() for name in ("kind", "group", "channel", "amplitude")), strict=True)
+    rows = [
+        f"{start:.9f},{stop:.9f},{KINDS[kind]},{group if group >= 0 else ''},{channel if channel >= 0 else ''},{cell(amplitude)}\n"
+        for (start, stop), (kind, group, channel, amplitude) in zip(times, known, strict=True)
+    ]
+    return (f"start_s,stop_s,kind,group,channel,amplitude_{unit}\n" + "".join(rows)).encode()
 
 
 def unit_columns(sorting: SortingData) -> dict[str, np.ndarray]:

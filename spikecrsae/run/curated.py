@@ -24,7 +24,7 @@ from spikecrsae.units import ms_to_samples
 
 log = logging.getLogger(__name__)
 
-#: What Phy calls noise is noise to us: why, it does not say.
+#: What Phy calls noise is noise to us, unless it was an artefact before.
 _LABEL_OF_GROUP = {group: label for label, group in GROUP_OF_LABEL.items() if label != "artefact"}
 _MOST_TABLE_MB = 16
 #: What Phy writes for a cluster that nobody has judged.
@@ -135,7 +135,10 @@ def _labels(folder: Path, original: SortingData, ids: np.ndarray, origin: _Origi
                 folder / "cluster_group.tsv", unit, group, ", ".join((*_LABEL_OF_GROUP, "unsorted")),
             )  # fmt: skip
     before = original.units.get("label", np.full(original.n_units, "single"))[origin.best]
-    labels = [_LABEL_OF_GROUP.get(groups.get(unit, ""), old) for unit, old in zip(ids.tolist(), before, strict=True)]
+    labels = [
+        old if groups.get(unit, "") == GROUP_OF_LABEL.get(str(old)) else _LABEL_OF_GROUP.get(groups.get(unit, ""), old)
+        for unit, old in zip(ids.tolist(), before, strict=True)
+    ]
     return np.array(labels, dtype=str)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikecrsae.config import Config
+from spikecrsae.data.artefacts import summary
 from spikecrsae.data.intervals import seconds
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
@@ -69,6 +70,7 @@ def record(facts: dict[str, Any], outcome: Outcome, began: datetime) -> dict[str
         "stage_seconds": outcome.stage_seconds,
         "warnings": outcome.warnings,
         "excluded_s": seconds(sorting.excluded, sorting.sampling_frequency, sorting.start_time_s),
+        "artefacts": summary(sorting.artefacts, sorting.sampling_frequency, sorting.start_time_s),
         "libraries": library_versions(),
         "spikes_sha256": spikes_digest(sorting),
     }
