@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from scipy.ndimage import maximum_filter1d, median_filter
 
+from spikecrsae.preprocess.noise import LEAST_NOISE
 from spikecrsae.system.compiled import compiled
 from spikecrsae.system.robust import deviation_about_zero
 from spikecrsae.units import ms_to_samples
@@ -71,9 +72,12 @@ class Events:
 def find_events(traces: np.ndarray, kept: np.ndarray, rms: np.ndarray, core: slice, start: int, fs: float) -> Events:
     """Find the loud events of high-passed traces (n_samples, n_channels), which begin at sample `start`, with peaks in the `core`.
 
-    kept (bool, n_samples): samples outside gaps. rms (n_bins, n_channels): root mean square of consecutive bins that divide the traces.
+    kept (bool, n_samples): samples outside gaps and stuck values. rms (n_bins, n_channels): root mean square of consecutive bins that divide the traces.
     """
-    level = np.maximum(deviation_about_zero(traces[::8], axis=0), np.finfo(np.float32).tiny).astype(np.float32)
+    sample = traces[::8][kept[::8]]
+    level = deviation_about_zero(sample, axis=0).astype(np.float32) if len(sample) else np.zeros(traces.shape[1], np.float32)
+    # a channel without noise tells of no event
+    level[level < LEAST_NOISE] = np.inf
     size = _largest(traces, level)
     size[~kept] = 0
     width = len(traces) // len(rms)

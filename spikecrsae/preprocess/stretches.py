@@ -68,7 +68,7 @@ def look_through(recording: Recording, config: PreprocessConfig, gaps: np.ndarra
         stuck = binary_opening(unchanged, np.ones(round(STUCK_MS / BIN_MS)))
         bins = _Bins(_rms(traces, width), kept & ~stuck, stuck, slice(first - low, min(first - low + step, high - low)))
         core = slice(bins.core.start * width, bins.core.stop * width)
-        events.append(find_events(traces, seen, bins.rms, core, low * width, fs))
+        events.append(find_events(traces, seen & ~np.repeat(stuck, width), bins.rms, core, low * width, fs))
         return bins
 
     seen = {first: look(first) for first in starts[:: -(-len(starts) * step * width // s_to_samples(USUAL_S, fs))]}

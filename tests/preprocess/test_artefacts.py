@@ -12,12 +12,13 @@ from helpers.command_line import spikecrsae
 from scipy import signal as sps
 
 from spikecrsae.config import Config, PreprocessConfig
+from spikecrsae.data.artefacts import KINDS
 from spikecrsae.data.intervals import in_any, inside, parse_intervals, widened
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.decode.quality import presence_ratio
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.pipeline.sort import sort_group
-from spikecrsae.preprocess import artefacts
+from spikecrsae.preprocess import stretches
 from spikecrsae.preprocess.artefacts import find_artefacts
 from spikecrsae.preprocess.line_noise import find_lines, strongest
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
@@ -61,7 +62,7 @@ def recorded(traces: np.ndarray, fs: float = FS, **facts) -> Recording:
 
 def found_in(recording: Recording, gaps: np.ndarray | None = None) -> np.ndarray:
     given = {} if gaps is None else {"gaps": gaps}
-    return find_artefacts(recording, PreprocessConfig(), Observer(), **given)
+    return find_artefacts(recording, PreprocessConfig(), Observer(), **given).gaps
 
 
 def preprocessed(recording: Recording, gaps: np.ndarray) -> PreprocessedRecording:
@@ -161,7 +162,7 @@ def test_movement_is_found_where_it_is_whatever_the_blocks(n_channels, monkeypat
     assert np.all(found[:, 0] <= [3.0, 12.4])
     assert np.all(found[:, 1] >= [3.2, 12.9])
     assert len(found_in(recorded(traces), gaps=np.array([[30_000, 32_000]]))) == 1
-    monkeypatch.setattr(artefacts, "BLOCK", 7700)
+    monkeypatch.setattr(stretches, "BLOCK", 7700)
     assert np.array_equal(found, found_in(recorded(traces)) / FS)
 
 
@@ -172,7 +173,7 @@ def test_movement_on_one_channel_of_four_is_no_artefact():
 
 
 @pytest.mark.parametrize("at_s", [(0.0,), (7.3,), (2.0, 7.3, 7.31, 12.0)])
-def test_a_few_clicks_are_found_and_many_are_no_artefact(at_s):
+def test_a_few_clicks_are_found_and_many_are_pulses(at_s):
     traces = noise(2, 20)
     spikes = np.arange(0.5, 19.5, 0.1)
     for moment in spikes:
@@ -182,11 +183,14 @@ def test_a_few_clicks_are_found_and_many_are_no_artefact(at_s):
         traces[int(moment * FS) : int(moment * FS) + 8] += 3000
     found = found_in(recorded(traces)) / FS
     for moment in at_s:
-        assert np.any((found[:, 0] <= moment) & (moment + 0.002 < found[:, 1])), moment
-    assert np.diff(found).sum() < 0.12 * len(at_s)
-    for moment in np.arange(1.0, 19.0, 2.0):
+        assert np.any((found[:, 0] <= moment) & (moment + 0.0008 <= found[:, 1])), moment
+    assert np.diff(found).sum() < 0.02 * len(at_s)
+    irregular = np.sort(np.random.default_rng(4).uniform(0.5, 19.5, 20))
+    for moment in irregular:
         traces[int(moment * FS) : int(moment * FS) + 8] += 3000
-    assert len(found_in(recorded(traces))) == 0
+    table = find_artefacts(recorded(traces), PreprocessConfig(), Observer()).table
+    pulses = table[table["kind"] == KINDS.index("pulse")]
+    assert np.mean([np.abs(pulses["sample"] / FS - moment).min() < 0.002 for moment in irregular]) > 0.9
 
 
 @pytest.mark.slow
@@ -372,5 +376,5 @@ def test_a_recording_that_is_mostly_switched_off_is_sorted_where_it_is_not(tmp_p
     with h5py.File(path, "w") as file:
         file.create_dataset("traces", data=traces).attrs.update(sampling_frequency=fs, units="uV", gain=0.2)
     recording = open_recording(path)
-    found = find_artefacts(recording, PreprocessConfig(), Observer())
+    found = find_artefacts(recording, PreprocessConfig(), Observer()).gaps
     assert found.tolist() == [[0, pytest.approx(n, abs=0.1 * fs)], [pytest.approx(2 * n, abs=0.1 * fs), 3 * n]]

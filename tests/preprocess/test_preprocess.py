@@ -14,7 +14,7 @@ from scipy import signal as sps
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.errors import InputError
-from spikecrsae.preprocess import artefacts
+from spikecrsae.preprocess import artefacts, stretches
 from spikecrsae.preprocess.filters import SAMPLES_PER_TASK, design_filter, whiten, zero_phase
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.preprocess.survey import survey
@@ -312,13 +312,13 @@ def endless(seconds: int) -> Recording:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_recording(monkeypatch):
     """Survey, artefacts, noise, and every whitened stretch."""
-    monkeypatch.setattr(artefacts, "USUAL_S", 10.0)
+    monkeypatch.setattr(stretches, "USUAL_S", 10.0)
     config = PreprocessConfig(noise_sample_s=10.0)
 
     def stages(seconds: int) -> None:
         recording = endless(seconds)
         survey(recording, 20_000, Observer())
-        gaps = artefacts.find_artefacts(recording, config, Observer())
+        gaps = artefacts.find_artefacts(recording, config, Observer()).gaps
         view = PreprocessedRecording(recording, fit(recording, config, np.random.default_rng(0), Observer(), gaps), gaps)
         for start in range(0, view.n_samples, 20_000):
             assert view.both(start, start + 20_000)[1].std() == pytest.approx(1, abs=0.3)
