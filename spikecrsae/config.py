@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
 import tomllib
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ OCTAVE = 2.0
 #: Default upper bounds, chosen by the suffix of the option's name.
 _MOST = {"_hz": 1e6, "_ms": 1e4, "_s": 1e9, "": 1e9}
 _MOST_WHOLE = 2**63 - 1
+#: Settings of preprocessing that belong to a recording, not to a model that is applied to it.
+OF_RECORDING = ("exclude_s", "triggers", "blank_ms", "find_artefacts")
 #: Where a user finds the names that are known.
 LISTED = "docs/cli.md lists all settings"
 
@@ -34,9 +37,12 @@ def option(
     high: float | None = None,
     choices: tuple[str, ...] | None = None,
     kind: type | None = None,
+    metavar: str = "",
 ) -> Any:
-    """A configuration value with its meaning and its rule. kind: its type where the default does not tell."""
-    return field(default=default, metadata={"help": help, "low": low, "high": high, "choices": choices, "kind": kind})
+    """A configuration value with its meaning and its rule. kind: its type where the default does not tell. metavar: what a text is, which
+    then is given once on the command line."""
+    rules = {"help": help, "low": low, "high": high, "choices": choices, "kind": kind, "metavar": metavar}
+    return field(default=default, metadata=rules)
 
 
 @dataclass(frozen=True)
@@ -66,15 +72,44 @@ class PreprocessConfig(Checked):
     quiet_margin_ms: float = option(1.5, "stretch around a loud sample that is not quiet either", low=0.0)
     noise_sample_s: float = option(60.0, "length of signal from which the noise is learnt", low=0.1)
     remove_hum: bool = option(True, "notch out lines that stand out of the noise's spectrum, such as mains")
-    exclude_s: str = option("", "intervals to leave out, in seconds as spikes.csv's time_s, such as 12.5-13.1,40-41")
-    find_artefacts: bool = option(True, "find stretches that no spikes can explain, such as movement, and leave them out")
+    exclude_s: str = option(
+        "", "intervals to leave out, in seconds as spikes.csv's time_s, such as 12.5-13.1,40-41, or a CSV file of start,stop"
+    )
+    triggers: str = option(
+        "",
+        "times of stimuli, blanked by blank-ms: a CSV file of seconds, with one column or one named time_s or sample, or FILE:NAME for an "
+        "event channel of a file",
+        metavar="FILE",
+    )
+    blank_ms: str = option("-0.5,6", "what is blanked about each trigger, from,to in ms", metavar="A,B")
+    find_artefacts: bool = option(
+        True, "find what no neuron can be, such as pulses and movement, and take it out or leave it out"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.exclude_s:
-            from spikecrsae.data.intervals import intervals_s  # loads numpy, which the help page does without
+            from spikecrsae.data.intervals import interval_words  # loads numpy, which the help page does without
 
-            intervals_s(self.exclude_s)
+            object.__setattr__(self, "exclude_s", ",".join(interval_words(self.exclude_s)))
+        if self.triggers:
+            object.__setattr__(self, "triggers", os.path.abspath(self.triggers))
+        self.blank_bounds_ms  # noqa: B018 - raises
+
+    @property
+    def blank_bounds_ms(self) -> tuple[float, float]:
+        """From and to of what is blanked about a trigger. Raises UsageError where blank_ms is no two times in order."""
+        try:
+            low, high = (float(word) for word in self.blank_ms.split(","))
+        except ValueError:
+            low, high = math.nan, math.nan
+        # a NaN makes the comparison false
+        if not (-_MOST["_ms"] <= low < high <= _MOST["_ms"]):
+            raise UsageError(
+                f"preprocess.blank_ms = {self.blank_ms!r} must be two times in ms, the earlier first, between {-_MOST['_ms']:g} and "
+                f"{_MOST['_ms']:g}, such as -0.5,6."
+            )
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -269,9 +304,11 @@ def _check(option: Field[Any], value: Any, name: str) -> Any:
 
 
 def _in_kind(value: Any, kind: type) -> Any:
-    """A number of NumPy or a whole number as a Python number of that kind, a list as a tuple; else the value as it is."""
+    """A number of NumPy or a whole number as a Python number of that kind, a list as a tuple, a path as text; else the value as it is."""
     if kind is tuple and isinstance(value, list):
         return tuple(value)
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     number = {int: numbers.Integral, float: numbers.Real}.get(kind)
     if number is None or not isinstance(value, number) or isinstance(value, bool):
         return value

@@ -22,6 +22,8 @@ SORT_FIELDS = (
     "preprocess.lowpass_hz",
     "preprocess.common_reference",
     "preprocess.exclude_s",
+    "preprocess.triggers",
+    "preprocess.blank_ms",
     "preprocess.find_artefacts",
     "initialise.units",
     "initialise.detection_threshold",
@@ -39,7 +41,10 @@ SORT_FIELDS = (
     "runtime.memory_limit",
 )
 #: What is left to choose once the templates are known.
-APPLY_FIELDS = ("preprocess.exclude_s", "preprocess.find_artefacts", "infer.chunk_s", "runtime.device", "runtime.backend")
+APPLY_FIELDS = (
+    "preprocess.exclude_s", "preprocess.triggers", "preprocess.blank_ms", "preprocess.find_artefacts", "infer.chunk_s", "runtime.device",
+    "runtime.backend",
+)  # fmt: skip
 
 #: Formats of other programs, as spikecrsae.exports.export.FORMATS has them; known here without loading what writes them.
 EXPORT_FORMATS = ("phy", "nwb", "csv", "mat", "neo", "klusters")
@@ -283,6 +288,10 @@ def _field_option(name: str) -> Callable:
     if kind is bool:
         switch = f"{word}/--no-{word.removeprefix('--')}"
         return option(switch, field_name, default=field.default, show_default=True, **shared)
+    if rule["metavar"]:
+        return option(
+            word, field_name, metavar=rule["metavar"], default=field.default, show_default=bool(field.default), **shared
+        )
     if kind is str and not rule["choices"]:
         shared["help"] += " May be given several times."
         return option(word, field_name, multiple=True, metavar="LIST", callback=lambda _, __, v: ",".join(v), **shared)

@@ -6,18 +6,25 @@ before sample s and other signal begins there.
 
 from __future__ import annotations
 
+import csv
 import math
+import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from spikecrsae.data.recording import Recording
-from spikecrsae.errors import UsageError
+from spikecrsae.errors import InputError, UsageError
+from spikecrsae.system.files import refuse_unreadable
+from spikecrsae.system.text import read_text
 
 NONE = np.zeros((0, 2), np.int64)
 NONE.setflags(write=False)
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+#: Endings of files that hold intervals, and their largest size.
+_TABLES, _MOST_TABLE_MB = (".csv", ".tsv", ".txt"), 100
 _INTERVAL = re.compile(rf"\s*({_NUMBER})\s*-\s*({_NUMBER})\s*")
 
 
@@ -45,16 +52,51 @@ def gaps_from_the_start(text: str, recording: Recording) -> np.ndarray:
 
 
 def intervals_s(text: str) -> list[tuple[float, float]]:
-    """Parse `12.5-13.1,40-41` into (start, stop) in s. Raises UsageError for what is not an interval, or is reversed."""
+    """Parse `12.5-13.1,40-41`, in which a word may also be the name of a CSV file of start,stop, into (start, stop) in s. Raises UsageError
+    for what is not an interval, or is reversed, InputError for a file that holds no intervals."""
     found = []
-    for word in filter(None, map(str.strip, text.split(","))):
+    for word in interval_words(text):
         matched = _INTERVAL.fullmatch(word)
-        if not matched:
-            raise UsageError(f"{word!r} in exclude_s is not an interval; write start-stop in seconds, such as 12.5-13.1.")
-        start, stop = (float(number) for number in matched.groups())
-        if not start < stop:
+        found += [(float(matched[1]), float(matched[2]))] if matched else _of_file(Path(word))
+    return found
+
+
+def interval_words(text: str) -> list[str]:
+    """The intervals and names of files that `text` names, files with their full path; nothing is read. Raises UsageError as
+    intervals_s."""
+    words = [word for word in map(str.strip, text.split(",")) if word]
+    for place, word in enumerate(words):
+        matched = _INTERVAL.fullmatch(word)
+        if matched and not float(matched[1]) < float(matched[2]):
             raise UsageError(f"{word!r} in exclude_s: the start must come before the stop; write the earlier time first.")
+        if not matched and (os.path.isfile(word) or Path(word).suffix.lower() in _TABLES):
+            words[place] = os.path.abspath(word)
+        elif not matched:
+            raise UsageError(
+                f"{word!r} in exclude_s is not an interval; write start-stop in seconds, such as 12.5-13.1, or give a CSV file of them."
+            )
+    return words
+
+
+def _of_file(path: Path) -> list[tuple[float, float]]:
+    """The intervals of a CSV file, start,stop in seconds in each row, after a first row of names where there is one."""
+    refuse_unreadable(path, "the intervals of --exclude-s")
+    rows = [row for row in csv.reader(read_text(path, _MOST_TABLE_MB).splitlines()) if any(word.strip() for word in row)]
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            start, stop = float(row[0]), float(row[1])
+        except (ValueError, IndexError):
+            if number == 0:
+                continue
+            raise InputError(
+                f"{path}: {','.join(row)!r} is not an interval; every row of --exclude-s needs start,stop in seconds."
+            ) from None
+        if not start < stop:
+            raise InputError(f"{path}: {','.join(row)!r}: the start must come before the stop.")
         found.append((start, stop))
+    if not found:
+        raise InputError(f"{path} holds no interval; every row of --exclude-s needs start,stop in seconds.")
     return found
 
 

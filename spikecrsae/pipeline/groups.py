@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from spikecrsae.config import Config
-from spikecrsae.data.intervals import gaps_from_the_start
 from spikecrsae.data.recording import Recording
 from spikecrsae.decode.collect import Gather, gathered
 from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
@@ -28,6 +27,7 @@ from spikecrsae.pipeline.outcome import Outcome
 from spikecrsae.pipeline.sort import apply_to_group, sort_group
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
+from spikecrsae.readers.triggers import given_gaps
 from spikecrsae.results.model_file import check_groups, load_checkpoint
 from spikecrsae.system.logs import collected, repeat
 from spikecrsae.system.processes import OnStage, Processes, StageReporter, Workers
@@ -171,7 +171,7 @@ def input_checksum(
         recording.groups if model_path is None else _groups_of_model(load_checkpoint(model_path), str(model_path), recording)
     )
     chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
-    gaps = gaps_from_the_start(config.preprocess.exclude_s, recording)
+    gaps, _ = given_gaps(config.preprocess, recording)
     whole = tuple(range(recording.n_channels))
     known: list[str] = []
     failed: list[InputError] = []

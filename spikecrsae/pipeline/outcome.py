@@ -110,7 +110,8 @@ def _checkpoint(recording: Recording, learned: Learned, config: Config) -> dict[
         "preprocessor": _fields(learned.preprocessor),
         "crsae": model.crsae.to_dict(),
         "reported": model.reported,
-        "config": config.to_dict(),
+        # without the files of this recording, which may be gone when the model is applied
+        "config": replace(config, preprocess=replace(config.preprocess, exclude_s="", triggers="")).to_dict(),
     }
 
 

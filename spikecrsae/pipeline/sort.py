@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from spikecrsae.config import Config
+from spikecrsae.config import OF_RECORDING, Config
 from spikecrsae.crsae.drift import Drifting
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc.backends import backend_of
-from spikecrsae.data.intervals import gaps_from_the_start, widened
+from spikecrsae.data.artefacts import pulse_samples
 from spikecrsae.data.recording import Recording
 from spikecrsae.decode.collect import Gather, gathered
 from spikecrsae.detect.windows import TemplateWindow
@@ -32,12 +32,12 @@ from spikecrsae.preprocess.survey import Survey
 from spikecrsae.preprocess.survey import survey as survey_recording
 from spikecrsae.preprocess.whitening import check_filter, fit
 from spikecrsae.progress import Observer
+from spikecrsae.readers.triggers import given_gaps
 from spikecrsae.results.model_file import check_model, load_checkpoint
 from spikecrsae.system.text import counted
 from spikecrsae.units import s_to_samples
 
 log = logging.getLogger(__name__)
-
 
 #: The threads are ours (system.threads.in_threads); those of the matrix library would only wait for each other.
 _one_thread_for_matrices = threadpool_limits.wrap(limits=1, user_api="blas")
@@ -71,8 +71,10 @@ def sort_group(
             f"{config.initialise.template_ms:g} ms; give a longer recording."
         )
     check_filter(recording, config.preprocess)
-    given = gaps_from_the_start(config.preprocess.exclude_s, whole)
-    survey = survey_recording(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
+    given = Artefacts.given(*given_gaps(config.preprocess, whole))
+    survey = survey_recording(
+        recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given.gaps
+    )
     survey = survey.with_remarks(sanity.of_facts(recording))
     run.clock.lap("check")
     learned = cache and cache.load(survey.checksum, run.backend)
@@ -119,15 +121,17 @@ def apply_to_group(
             "agree. Give --gain (uV per stored number), or sort the recording by itself."
         )
     then = Config().with_values(saved["config"], origin=str(model_path))
-    here = {name: getattr(config.preprocess, name) for name in ("exclude_s", "find_artefacts")}
+    here = {name: getattr(config.preprocess, name) for name in OF_RECORDING}
     config = replace(
         then,
         preprocess=replace(then.preprocess, **here),
         infer=replace(then.infer, chunk_s=config.infer.chunk_s),
         runtime=config.runtime,
     )
-    given = gaps_from_the_start(config.preprocess.exclude_s, whole)
-    survey = survey_recording(recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given)
+    given = Artefacts.given(*given_gaps(config.preprocess, whole))
+    survey = survey_recording(
+        recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given.gaps
+    )
     clock.lap("check")
     usable = saved["usable"].astype(bool)
     if np.any(usable & ~survey.usable):
@@ -149,7 +153,7 @@ def apply_to_group(
     return decode_group(whole, learned, Run(config, device, crsae.backend, observer, clock), gather)
 
 
-def _learn_group(recording: Recording, window: TemplateWindow, survey: Survey, given: np.ndarray, run: Run) -> Learned:
+def _learn_group(recording: Recording, window: TemplateWindow, survey: Survey, given: Artefacts, run: Run) -> Learned:
     """What lies before inference: gaps, filters, templates."""
     config, rng = run.config, np.random.default_rng(run.config.runtime.seed)
     used = recording.select(np.flatnonzero(survey.usable))
@@ -173,17 +177,16 @@ def _learn_group(recording: Recording, window: TemplateWindow, survey: Survey, g
 
 
 def _artefacts(
-    used: Recording, survey: Survey, given: np.ndarray, config: Config, n_times: int, observer: Observer
+    used: Recording, survey: Survey, given: Artefacts, config: Config, n_times: int, observer: Observer
 ) -> tuple[Artefacts, Survey]:
-    """The artefacts, with the given intervals (n, 2) among the gaps, and the survey with a word on what was found.
+    """The given artefacts and those that were found, and the survey with a word on the latter.
 
     Raises InputError where less than two templates' length of signal is left.
     """
     if not config.preprocess.find_artefacts:
-        return Artefacts.none(given), survey
-    found = find_artefacts(used, config.preprocess, observer, given)
-    artefacts = replace(found, gaps=widened(np.concatenate([given, found.gaps]), 0, used.n_samples))
-    said = told(found, used)
+        return given, survey
+    found = find_artefacts(used, config.preprocess, observer, given.gaps, pulse_samples(given.table))
+    said, artefacts = told(found, used), given.joined(found, used.n_samples)
     if said and used.n_samples - np.diff(artefacts.gaps).sum() < 2 * n_times:
         raise InputError(
             f"{used.source}: {said[0]}; nothing is left to sort. Look at the file, or give --no-find-artefacts."

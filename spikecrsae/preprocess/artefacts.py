@@ -15,7 +15,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.preprocess.events import Events
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.pulses import joined, take_out
-from spikecrsae.preprocess.recognition import groups_of, movements
+from spikecrsae.preprocess.recognition import LEAST_EVENTS, groups_of, movements
 from spikecrsae.preprocess.stretches import STRETCH_BINS, Look, bin_width, look_through
 from spikecrsae.progress import Observer
 from spikecrsae.system.text import counted
@@ -39,9 +39,19 @@ class Artefacts:
     table: np.ndarray
 
     @classmethod
-    def none(cls, gaps: np.ndarray = NONE) -> Artefacts:
-        """No artefact beside the gaps."""
-        return cls(gaps, (), np.zeros(0, ARTEFACT_DTYPE))
+    def none(cls) -> Artefacts:
+        return cls(NONE, (), np.zeros(0, ARTEFACT_DTYPE))
+
+    @classmethod
+    def given(cls, gaps: np.ndarray, table: np.ndarray) -> Artefacts:
+        """Gaps (n, 2), and a table of what they are."""
+        return cls(gaps, (), table)
+
+    def joined(self, found: Artefacts, n_samples: int) -> Artefacts:
+        """These and what was found beside them in a recording of n_samples."""
+        table = np.concatenate([self.table, found.table])
+        gaps = widened(np.concatenate([self.gaps, found.gaps]), 0, n_samples)
+        return Artefacts(gaps, (*self.pulses, *found.pulses), table[np.argsort(table["start"], kind="stable")])
 
     def without_pulses(self, recording: Recording) -> Recording:
         """The recording that was looked through, whose traces are without the pulses."""
@@ -61,9 +71,16 @@ class Artefacts:
         return cls(values["gaps"], tuple(Pulses(**one) for one in values["pulses"]), table)
 
 
-def find_artefacts(recording: Recording, config: PreprocessConfig, observer: Observer, gaps: np.ndarray = NONE) -> Artefacts:
+def find_artefacts(
+    recording: Recording,
+    config: PreprocessConfig,
+    observer: Observer,
+    gaps: np.ndarray = NONE,
+    triggers: np.ndarray = NONE[:, 0],
+) -> Artefacts:
     """Find what no neuron can be in a recording outside the `gaps` (n, 2), each kind by what it is.
 
+    given: what follows the triggers (n,), samples, in the same way each time is subtracted; the gaps hold what is blanked about them.
     pulse: loud events of one shape that keep time or look as no spike does (see recognition). They are subtracted, and blanked where
     what is left of them is louder than noise (see pulses); then all is looked through once more.
     movement: a long event of no repeated shape, or a stretch without pauses: movement shakes all channels and leaves no pause;
@@ -81,6 +98,8 @@ def find_artefacts(recording: Recording, config: PreprocessConfig, observer: Obs
         observer.finish("too short to look for any")
         return Artefacts.none()
     blanks, rows = NONE, []
+    if len(triggers) >= LEAST_EVENTS:
+        recording, blanks = _without_given(recording, triggers, gaps, design_filter(config, fs))
     for _ in range(LOOKS):
         look = look_through(recording, config, widened(np.concatenate([gaps, blanks]), 0, n_samples), observer)
         groups, single = groups_of(look.events, recording.n_channels, fs, recording.amplitude_unit == "uV")
@@ -90,6 +109,8 @@ def find_artefacts(recording: Recording, config: PreprocessConfig, observer: Obs
             if _are_within(samples, recording.pulses[before:]):
                 continue
             pulses, offsets = take_out(recording, samples, *design_filter(config, fs))
+            if pulses is None:
+                continue
             said = np.round(offsets / fs * 1000, 2).tolist()
             log.info("%d pulses (%s) are subtracted; blanked %s ms", len(samples), ", ".join(reasons), said)
             blanks = np.concatenate([blanks, (pulses.samples[:, None, None] + offsets).reshape(-1, 2)])
@@ -107,6 +128,19 @@ def find_artefacts(recording: Recording, config: PreprocessConfig, observer: Obs
     artefacts = Artefacts(widened(found, 0, n_samples), recording.pulses, table)
     observer.finish("; ".join(part.split(";")[0] for part in told(artefacts, recording)) or "none")
     return artefacts
+
+
+def _without_given(
+    recording: Recording, triggers: np.ndarray, gaps: np.ndarray, high_pass: tuple[np.ndarray, int]
+) -> tuple[Recording, np.ndarray]:
+    """The recording without what follows triggers (n,), and blanks (n, 2) for what is left of it outside the gaps about them."""
+    place = np.minimum(np.searchsorted(gaps[:, 1], triggers, "right"), max(0, len(gaps) - 1))
+    about = gaps[place] - triggers[:, None] if len(gaps) else np.zeros((len(triggers), 2), np.int64)
+    low, high = np.median(about, axis=0).astype(np.int64)
+    pulses, offsets = take_out(recording, triggers, *high_pass, (int(low), int(high)))
+    if pulses is None:
+        return recording, NONE
+    return replace(recording, pulses=(*recording.pulses, pulses)), (pulses.samples[:, None, None] + offsets).reshape(-1, 2)
 
 
 def told(found: Artefacts, recording: Recording) -> tuple[str, ...]:

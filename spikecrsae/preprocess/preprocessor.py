@@ -14,6 +14,10 @@ from spikecrsae.data.loudness import Loudness, noise_of
 from spikecrsae.data.recording import Recording
 from spikecrsae.preprocess import filters
 from spikecrsae.system.threads import in_each
+from spikecrsae.units import ms_to_samples
+
+#: A gap up to this length is bridged so well that nothing is left out beside it.
+SHORT_MS = 10.0
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,8 @@ class PreprocessedRecording:
     def excluded(self) -> np.ndarray:
         """The samples (n, 2) that are left out, see left_out."""
         p = self.preprocessor
-        n_taps = p.whitening_filter.shape[1] - 1
-        return left_out(with_ends(self.gaps, p.settling, self.n_samples), self.n_samples, n_taps, n_taps + p.settling)
+        short, n_taps = ms_to_samples(SHORT_MS, self.sampling_frequency), p.whitening_filter.shape[1] - 1
+        return left_out(with_ends(self.gaps, p.settling, self.n_samples), self.n_samples, short, n_taps + p.settling)
 
     def highpassed(self, start: int, stop: int) -> np.ndarray:
         """High-passed traces, (stop - start, n_channels), in the recording's unit."""
@@ -122,17 +126,17 @@ def with_ends(gaps: np.ndarray, settling: int, n_samples: int) -> np.ndarray:
     return np.concatenate([[[0, 0]], gaps, [[n_samples, n_samples]]]) if settling else gaps
 
 
-def left_out(gaps: np.ndarray, n_samples: int, n_taps: int, reach: int) -> np.ndarray:
+def left_out(gaps: np.ndarray, n_samples: int, short: int, reach: int) -> np.ndarray:
     """The samples (n, 2) that are left out because of gaps (n, 2).
 
-    A gap longer than the n_taps of the whitening filter, and an empty one, is wider by `reach` on both sides: slow potentials and hum go
-    on otherwise behind it. The bridge over a shorter one differs from the signal by fast noise alone. High-pass and whitening together
-    answer to that in the gap itself and hardly beside it: 20 samples after a gap the whitened noise has the variance that it has
-    anywhere, and from the second sample on nothing else than without the gap (docs/log.md).
+    A gap longer than `short` samples, and an empty one, is wider by `reach` on both sides: behind it slow potentials and hum go on
+    otherwise than the bridge. The bridge over a shorter one differs from the signal by fast noise alone. High-pass and whitening together
+    answer to that in the gap itself and hardly beside it: a sample after the gap the whitened noise is what it is without the gap, and
+    before the gap it has its usual variance (docs/log.md).
     """
     lengths = gaps[:, 1] - gaps[:, 0]
-    short = (lengths > 0) & (lengths <= n_taps)
-    return widened(np.concatenate([widened(gaps[~short], reach, n_samples), gaps[short]]), 0, n_samples)
+    narrow = (lengths > 0) & (lengths <= short)
+    return widened(np.concatenate([widened(gaps[~narrow], reach, n_samples), gaps[narrow]]), 0, n_samples)
 
 
 def filtered(

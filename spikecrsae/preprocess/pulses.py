@@ -33,6 +33,8 @@ FURTHEST = 1.5
 DEGREE = 2
 #: A template ends where it is not told from zero by so many standard errors, and fades within FADE_MS.
 TOLD, FADE_MS = 4.0, 2.0
+#: What is told from zero within so much of a pulse is its own, and what follows it without a pause of QUIET_MS.
+NEAR_MS, QUIET_MS = 1.0, 0.5
 #: Pulses vary more than noise where their residual exceeds it by this factor, and by so many of its sampling errors.
 LOUDER, ERRORS = 1.3, 4.7
 #: A template that changes by so many noise levels from one sample to the next has an edge, which no shift moves between samples.
@@ -79,45 +81,50 @@ def slope_of(template: np.ndarray) -> np.ndarray:
     return np.gradient(template, axis=0)
 
 
-def take_out(recording: Recording, samples: np.ndarray, sos: np.ndarray, margin: int) -> tuple[Pulses, np.ndarray]:
-    """The pulses of one shape at samples (n,), ascending, of a recording; and the blanks (k, 2), in samples from each pulse on.
+def take_out(
+    recording: Recording, samples: np.ndarray, sos: np.ndarray, margin: int, blank: tuple[int, int] = (0, 0)
+) -> tuple[Pulses | None, np.ndarray]:
+    """The pulses of one shape at samples (n,), ascending, of a recording, None where their mean is not told from zero; and the blanks
+    (k, 2), in samples from each pulse on.
 
-    sos, margin: of the high-pass, behind which residuals are compared with noise.
+    sos, margin: of the high-pass, behind which residuals are compared with noise. blank: what is blanked in any case.
     """
     fs = recording.sampling_frequency
     span = ms_to_samples(BEFORE_MS + AFTER_MS, fs)
     if len(samples) > 1:
-        span = min(span, int(np.quantile(np.diff(samples), 0.02)))
+        span = max(4, min(span, int(np.quantile(np.diff(samples), 0.01)) - 2))
     before = min(ms_to_samples(BEFORE_MS, fs), span // 4)
     samples = samples[np.r_[True, np.diff(samples) >= span]]
     around = ms_to_samples(AROUND_MS, fs)
     whole = (samples - before - around >= 0) & (samples - before + span + around <= recording.n_samples)
     chosen = samples[whole][:: max(1, -(-int(whole.sum()) // MOST_LEARNED))]
-    if not len(chosen):
-        nothing = np.zeros((span, recording.n_channels), np.float32)
-        return Pulses(nothing, nothing, before, samples, 0 * samples, 0 * samples), np.array([[-before, span - before]])
+    if len(chosen) < 2:
+        return None, np.array([[-before, span - before]])
     windows = _windows(recording, chosen - before - around, span + 2 * around)
     noise = _high(windows[:, -around:], sos, margin)
     level = np.maximum(deviation_about_zero(noise.reshape(-1, recording.n_channels), axis=0), 1e-9)
-    part = slice(around, around + span)
-    template = _median_pulse(windows[:, part], before)
-    weights = np.ones(span)
-    for _ in range(3):
-        gain, shift, rest = _Fit(template, weights).solve(windows[:, part])
-        # the mean square also sees what few pulses do, as an edge that falls between two samples
-        variance = np.mean((rest / level) ** 2, axis=(0, 2))
-        weights = 1 / np.maximum(uniform_filter1d(variance, 3), 1.0)
-        straight = windows[:, part] - shift[:, None, None] * slope_of(template)
-        template = _median_pulse(straight / gain[:, None, None], before)
-    template, first = _told(template, before, level / np.sqrt(len(chosen)), sos, margin)
-    before -= first
-    weights = weights[first : first + len(template)]
-    gain, shift = _gains(recording, samples, before, _Fit(template, weights))
+    fit = _fitted(windows[:, around : around + span], before, level)
+    reach = min(-ms_to_samples(NEAR_MS, fs), blank[0]), max(ms_to_samples(NEAR_MS, fs), blank[1])
+    part = _told(fit.template, before, level / np.sqrt(len(chosen)), (sos, margin), reach, ms_to_samples(QUIET_MS, fs))
+    if part is None:
+        return None, np.zeros((0, 2), np.int64)
+    template, before = _faded(fit.template[part]), before - part.start
+    gain, shift = _gains(recording, samples, before, _Fit(template, fit.weights[part]))
     pulses = Pulses(template, slope_of(template).astype(np.float32), before, samples, gain, shift)
-    blanks = _blanks(
-        replace(recording, pulses=(*recording.pulses, pulses)), chosen, before, len(template), level, sos, margin
-    )
-    return pulses, blanks - before
+    left = replace(recording, pulses=(*recording.pulses, pulses))
+    return pulses, _blanks(left, chosen, level, (sos, margin), blank)
+
+
+def _fitted(windows: np.ndarray, before: int, level: np.ndarray) -> _Fit:
+    """The median pulse of windows (n, n_times, n_channels), each scaled and shifted to it, and the weights of its times."""
+    template, weights = _median_pulse(windows, before), np.ones(windows.shape[1])
+    for _ in range(3):
+        gain, shift, rest = _Fit(template, weights).solve(windows)
+        # the mean square also sees what few pulses do, as an edge that falls between two samples
+        weights = 1 / np.maximum(uniform_filter1d(np.mean((rest / level) ** 2, axis=(0, 2)), 3), 1.0)
+        straight = windows - shift[:, None, None] * slope_of(template)
+        template = _median_pulse(straight / np.where(np.abs(gain) > 1e-3, gain, 1.0)[:, None, None], before)
+    return _Fit(template, weights)
 
 
 def joined(recording: Recording, groups: list[tuple[np.ndarray, T]]) -> list[tuple[np.ndarray, T]]:
@@ -173,20 +180,39 @@ def _median_pulse(windows: np.ndarray, before: int) -> np.ndarray:
     return mean.astype(np.float32)
 
 
-def _told(template: np.ndarray, before: int, error: np.ndarray, sos: np.ndarray, margin: int) -> tuple[np.ndarray, int]:
-    """The part of a template that is told from zero, and where it begins. error (n_channels,): standard error of its high-passed
-    values."""
+def _told(
+    template: np.ndarray,
+    before: int,
+    error: np.ndarray,
+    high_pass: tuple[np.ndarray, int],
+    reach: tuple[int, int],
+    pause: int,
+) -> slice | None:
+    """The part of a template that is told from zero; None where none is within `reach` of the pulse.
+
+    error (n_channels,): standard error of its high-passed values. What comes after a pause is an answer to the pulse, not the pulse.
+    """
+    sos, margin = high_pass
     padded = np.pad(template, ((margin, margin), (0, 0)))
-    told = np.flatnonzero((np.abs(zero_phase(padded, sos, margin)[margin:-margin]) > TOLD * error).any(axis=1))
-    if not len(told):
-        return template, 0
+    told = (np.abs(zero_phase(padded, sos, margin)[margin:-margin]) > TOLD * error).any(axis=1)
+    runs = np.flatnonzero(np.diff(binary_closing(np.pad(told, pause), np.ones(pause)), prepend=False, append=False)).reshape(
+        -1, 2
+    )
+    runs -= pause
+    near = runs[(runs[:, 0] <= before + reach[1]) & (runs[:, 1] > before + reach[0])]
+    if not len(near):
+        return None
     fade = max(1, len(template) // 10)
-    first, end = max(0, min(told[0], before) - fade), min(len(template), max(told[-1], before) + 1 + fade)
-    part = template[first:end].copy()
+    return slice(int(max(0, min(near[0, 0], before) - fade)), int(min(len(template), max(near[-1, 1], before + 1) + fade)))
+
+
+def _faded(template: np.ndarray) -> np.ndarray:
+    """A template that begins and ends at zero."""
+    faded, fade = template.copy(), max(1, min(len(template) // 4, len(template) // 10 + 1))
     ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, fade + 1) / (fade + 1))[:, None]
-    part[:fade] *= ramp
-    part[-fade:] *= ramp[::-1]
-    return part, int(first)
+    faded[:fade] *= ramp
+    faded[-fade:] *= ramp[::-1]
+    return faded
 
 
 def _gains(recording: Recording, samples: np.ndarray, before: int, fit: _Fit) -> tuple[np.ndarray, np.ndarray]:
@@ -208,21 +234,24 @@ def _gains(recording: Recording, samples: np.ndarray, before: int, fit: _Fit) ->
 
 
 def _blanks(
-    recording: Recording, samples: np.ndarray, before: int, n_times: int, level: np.ndarray, sos: np.ndarray, margin: int
+    recording: Recording, samples: np.ndarray, level: np.ndarray, high_pass: tuple[np.ndarray, int], blank: tuple[int, int]
 ) -> np.ndarray:
-    """Intervals (k, 2), in samples from the template's begin on, in which what is left of pulses is louder than noise."""
-    fs = recording.sampling_frequency
-    around = ms_to_samples(AROUND_MS, fs)
+    """Intervals (k, 2), in samples from a pulse on, in which what is left of the recording's last pulses is louder than noise.
+
+    samples: of the pulses to look at. blank: what is blanked in any case."""
+    fs, before, n_times = recording.sampling_frequency, recording.pulses[-1].before, len(recording.pulses[-1].template)
+    around = max(ms_to_samples(AROUND_MS, fs), blank[1] - n_times + before + 8)
     fits = (samples - before - around >= 0) & (samples - before + n_times + around <= recording.n_samples)
     windows = _windows(recording, samples[fits] - before - around, n_times + 2 * around)
     limit = LOUDER + ERRORS / np.sqrt(2 * len(windows))
     bad = np.zeros(windows.shape[1], bool)
     jumps = (np.abs(np.diff(recording.pulses[-1].template, axis=0)) > EDGE * level).any(axis=1)
     bad[around : around + n_times] = np.r_[jumps, False] | np.r_[False, jumps]
+    bad[max(1, around + before + blank[0]) : around + before + blank[1]] = True
     inner = slice(around - around // 2, around + n_times + around // 2)
     steps = None
     for _ in range(ROUNDS):
-        high = _high(_bridged(windows, bad), sos, margin)
+        high = _high(_bridged(windows, bad), *high_pass)
         deviation = deviation_about_zero(high, axis=0) / level
         change = deviation_about_zero(np.diff(high, axis=1, prepend=high[:, :1]), axis=0)
         steps = np.quantile(change, 0.25, axis=0) if steps is None else steps
@@ -235,7 +264,7 @@ def _blanks(
         more[inner] = loudness[inner] > max(limit, WORST_PART * worst)
         bad |= binary_dilation(more)
     bad = binary_closing(bad, np.ones(1 + ms_to_samples(APART_MS, fs)))
-    return np.flatnonzero(np.diff(bad, prepend=False, append=False)).reshape(-1, 2) - around
+    return np.flatnonzero(np.diff(bad, prepend=False, append=False)).reshape(-1, 2) - around - before
 
 
 def _bridged(windows: np.ndarray, bad: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from spikecrsae.errors import InputError
 from spikecrsae.preprocess import filters, noise
 from spikecrsae.preprocess.filters import design_filter, edges, settling_samples
 from spikecrsae.preprocess.line_noise import find_lines, notches, part_to_leave, strongest
-from spikecrsae.preprocess.preprocessor import Preprocessor, filtered_blocks, left_out, with_ends
+from spikecrsae.preprocess.preprocessor import SHORT_MS, Preprocessor, filtered_blocks, left_out, with_ends
 from spikecrsae.progress import Observer
 from spikecrsae.system.threads import in_each
 from spikecrsae.units import ms_to_samples, s_to_samples
@@ -68,7 +68,7 @@ def fit(
         margin, settling = settling_samples(sos), settling_samples(sos, part_to_leave(lines))
         blocks = filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
         ends = with_ends(gaps, settling, recording.n_samples)
-        unsettled = left_out(ends, recording.n_samples, ms_to_samples(config.whitening_ms, fs), settling)
+        unsettled = left_out(ends, recording.n_samples, ms_to_samples(SHORT_MS, fs), settling)
         kept = [~inside(unsettled, *place) & ~inside(loud, *place) for place in places]
         quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     n_taps = ms_to_samples(config.whitening_ms, fs)

@@ -55,7 +55,7 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
     for name, arguments in possible:
         remarks = check_files(name, path, arguments)
         try:
-            reader = _open(name, arguments)
+            reader = open_reader(name, arguments)
         # Third-party parsers raise anything on files that are not theirs or are damaged.
         except Exception as error:
             failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
@@ -155,7 +155,7 @@ def _starts_with(path: Path, mark: bytes) -> bool:
         return file.read(len(mark)) == mark
 
 
-def _open(name: str, arguments: dict[str, Any]) -> Any:
+def open_reader(name: str, arguments: dict[str, Any]) -> Any:
     """The reader with its header parsed; what neo warns of goes to the log."""
     import neo.rawio
 

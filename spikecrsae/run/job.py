@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikecrsae.config import Config
+from spikecrsae.config import OF_RECORDING, Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import OutputError, add_remedy
 from spikecrsae.exports.export_folder import exports_in
@@ -21,7 +21,7 @@ from spikecrsae.progress import Observer
 from spikecrsae.readers import open_session
 from spikecrsae.results.folder import COMPONENTS, LOG, MODEL, REPORT, RESUME, ResultFolder
 from spikecrsae.run import resume
-from spikecrsae.run.record import file_state, model_facts, names_a_file, read_options, record, recording_facts
+from spikecrsae.run.record import file_state, given_files, model_facts, names_a_file, read_options, record, recording_facts
 from spikecrsae.system.dask import Cluster
 from spikecrsae.system.files import refuse_undecodable, write_atomic, writing
 from spikecrsae.system.json_values import to_json
@@ -113,10 +113,12 @@ class Job:
                 **file_state(self.recordings),
             },
         }
+        if files := given_files(self.config):
+            request["files"] = files
         if self.task == "apply":
             # the other settings are those of the model
             chosen = {
-                "preprocess": ("exclude_s", "find_artefacts"),
+                "preprocess": OF_RECORDING,
                 "infer": ("chunk_s",),
                 "runtime": ("seed", "device", "backend", "memory_limit"),
             }
@@ -183,7 +185,7 @@ def _run(job: Job, folder: ResultFolder, recording: Recording, observer: Observe
     folder.check(job.overwrite)
     request, recorded = job.request, recording_facts(recording, job.recordings, job.reader)
     facts = {"command": job.command, "recording": recorded}
-    facts |= {name: request[name] for name in ("task", "options", "model") if name in request}
+    facts |= {name: request[name] for name in ("task", "options", "model", "files") if name in request}
     fingerprint = resume.fingerprint(request, recorded) if job.keep_learned else ""
     continues = job.resume and resume.can_continue(folder, fingerprint, job.overwrite, observer)
     try:

@@ -105,6 +105,17 @@ def model_facts(file: Path) -> dict[str, str]:
     return {"path": str(file.absolute()), "sha256": measured(file)["sha256"]}
 
 
+def given_files(config: Config) -> dict[str, str]:
+    """The SHA-256 of each file of times that the configuration names, by its path. Raises InputError where one cannot be read."""
+    words = [
+        *config.preprocess.exclude_s.split(","),
+        config.preprocess.triggers,
+        config.preprocess.triggers.rpartition(":")[0],
+    ]
+    files = [Path(word) for word in words if word and os.path.isfile(word)]
+    return {str(file): measured(file)["sha256"] for file in files}
+
+
 def check_record(values: Any) -> None:
     """Raise ValueError, naming the entry, where a run.json is incomplete or was changed so that the run cannot be
     understood."""

@@ -39,7 +39,7 @@ def fingerprint(request: Mapping[str, Any], recorded: Mapping[str, Any]) -> str:
     del libraries["platform"]  # that of a kernel, which changes at a restart
     runtime = Config().with_values(request["config"]).runtime
     device = resolve_device(runtime.device, runtime.backend)
-    same = {name: request[name] for name in ("task", "spikecrsae", "config", "model") if name in request}
+    same = {name: request[name] for name in ("task", "spikecrsae", "config", "model", "files") if name in request}
     values = same | {"device": device, "libraries": libraries, "recording": recorded}
     return json.dumps(to_json(values), indent=2, ensure_ascii=False) + "\n"
 
