@@ -9,7 +9,7 @@ from spikecrsae.curate.candidates import Candidates, at_most
 from spikecrsae.curate.evidence import parameter_cost
 from spikecrsae.curate.removals import CERTAIN, typical_gain
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER, divide, templates_from_labels
-from spikecrsae.detect.windows import windows_at
+from spikecrsae.detect.windows import are_whole, windows_at
 
 
 def add_units(state: Candidates, residual: np.ndarray, decoded: CRsAE) -> None:
@@ -28,7 +28,7 @@ def add_units(state: Candidates, residual: np.ndarray, decoded: CRsAE) -> None:
         after = np.abs(spikes.sample[np.minimum(nearest, len(spikes) - 1)] - starts)
         before = np.abs(spikes.sample[np.maximum(nearest - 1, 0)] - starts)
         starts = starts[np.minimum(after, before) > window.n_times // 2]
-    starts = starts[state.is_clear(starts)]
+    starts = starts[state.is_clear(starts) & are_whole(state.signal, starts, window.n_times)]
     if len(starts) < SMALLEST_CLUSTER:
         return
     windows = windows_at(rest, at_most(starts, 20000, state.settings.seed), window.n_times)

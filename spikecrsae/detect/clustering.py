@@ -21,7 +21,7 @@ from spikecrsae.detect.bimodality import (
     without,
 )
 from spikecrsae.detect.detection import SpikeSubspace
-from spikecrsae.detect.windows import TemplateWindow, windows_at
+from spikecrsae.detect.windows import TemplateWindow, are_whole, windows_at
 
 #: Among fewer windows than this no valley can be told from chance; there, two clusters are those that vary FEW_MARGIN times
 #: more along a line than one neuron may.
@@ -306,6 +306,9 @@ def first_templates(
     starts = starts[(starts >= 0) & (starts <= signal.shape[1] - window.n_times)]
     if level is not None and np.any(clear := level[starts + window.n_times // 2] <= CLEAR):
         starts = starts[clear]
+    if np.any(whole := are_whole(signal, starts, window.n_times)):
+        # a spike that a gap cuts is no other neuron
+        starts = starts[whole]
     events = starts
     if len(starts) > config.max_events:
         starts = np.sort(np.random.default_rng(seed).choice(starts, config.max_events, replace=False))

@@ -36,3 +36,11 @@ def windows_at(signal: np.ndarray, starts: np.ndarray, n_times: int) -> np.ndarr
         signal, (len(signal) - n_times + 1, n_times, signal.shape[1]), (along, along, across)
     )
     return np.ascontiguousarray(every[starts])
+
+
+def are_whole(signal: np.ndarray, starts: np.ndarray, n_times: int) -> np.ndarray:
+    """Windows (bool, n) of a whitened signal (n_channels, n_samples) that begin at `starts` and hold no sample that was left out: those
+    are exactly 0 on all channels."""
+    left_out = np.flatnonzero(signal[0] == 0)
+    left_out = left_out[(signal[:, left_out] == 0).all(axis=0)]
+    return np.asarray(np.searchsorted(left_out, starts) == np.searchsorted(left_out, np.asarray(starts) + n_times))

@@ -27,7 +27,6 @@ from spikecrsae.report.pictures import (
 )
 from spikecrsae.report.svg import Picture, escape
 from spikecrsae.report.tables import (
-    LABELS,
     MOST_DECISIONS,
     badge,
     channel_table,

@@ -17,8 +17,6 @@ from spikecrsae.score import Comparison
 
 #: What stands in place of a number that is not known.
 UNKNOWN = "\N{EN DASH}"
-#: Labels of units, in the order in which they are counted.
-LABELS = ("single", "multi", "artefact", "noise")
 #: Rows of the table of decisions at most.
 MOST_DECISIONS = 1000
 #: Columns of the unit table that stand in the overview, with their headings; the rest stands with each unit.
