@@ -38,6 +38,7 @@ class SortingData:
     artefacts (n,) of ARTEFACT_DTYPE: what was found or given as no neuron's, in order of time, channels by their position in the
     recording; not in sorting.h5.
     files: name, first_sample, n_samples and start_time_s of each file or segment, empty where the recording is of one piece.
+    noise_over_time: noise relative to the usual one, `times_usual`, of a channel `group` from `first_sample` on; empty where not known.
     example (n, n_channels): a stretch of the high-passed traces, in amplitude_unit, from sample example_start on; may be empty.
     """
 
@@ -59,6 +60,7 @@ class SortingData:
     excluded: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     artefacts: np.ndarray = field(default_factory=lambda: np.zeros(0, ARTEFACT_DTYPE))
     files: dict[str, np.ndarray] = field(default_factory=dict)
+    noise_over_time: dict[str, np.ndarray] = field(default_factory=dict)
     example: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     example_start: int = 0
 
@@ -151,6 +153,9 @@ class SortingData:
             excluded=excluded,
             artefacts=artefacts,
             files=files,
+            noise_over_time=self.noise_over_time | {"first_sample": self.noise_over_time["first_sample"] + first}
+            if self.noise_over_time
+            else {},
             example_start=self.example_start + first,
             **facts,
         )

@@ -11,7 +11,7 @@ from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.data.artefacts import ARTEFACT_DTYPE, pulse_samples
 from spikecrsae.data.intervals import NONE, in_any
-from spikecrsae.data.loudness import Loudness
+from spikecrsae.data.loudness import Loudness, noise_of
 from spikecrsae.data.peaks import Peaks
 from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.data.spikes import Spikes
@@ -257,6 +257,7 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     columns = unit_columns(_evidence(collector, order, table, (mean, spread), model, facts))
     waveforms = [collector.waveforms[unit].windows for unit in order]
     columns["reference_match"] = reference_match(waveforms, facts.noise_level, facts.whitening_matrix)
+    columns["noise_at_spikes"] = _noise_at_spikes(table, len(order), facts.loudness)
     columns |= _model_columns(units, order, errors, columns["amplitude"])
     peak_channel = np.flatnonzero(facts.usable)[peaks.channel]
     prior = {name: values[order] for name, values in model.prior.parameters().items()}
@@ -279,7 +280,19 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
         start_time_s=facts.start_time_s,
         excluded=facts.excluded,
         artefacts=facts.artefacts,
+        noise_over_time={
+            "first_sample": facts.loudness.starts,
+            "group": np.zeros(len(facts.loudness.starts), np.int64),
+            "times_usual": noise_of(facts.loudness.levels),
+        },
     )
+
+
+def _noise_at_spikes(table: np.ndarray, n_units: int, loudness: Loudness) -> np.ndarray:
+    """The mean noise (n_units,) at each unit's spikes, relative to the usual one; NaN for a unit without a spike."""
+    noise = noise_of(loudness.levels)[np.searchsorted(loudness.starts, table["sample"], "right") - 1]
+    counts = np.bincount(table["unit"], minlength=n_units)
+    return np.divide(np.bincount(table["unit"], noise, n_units), counts, out=np.full(n_units, np.nan), where=counts > 0)
 
 
 def _history(units: DecodedUnits, order: np.ndarray) -> dict[str, np.ndarray]:
@@ -311,6 +324,7 @@ def _evidence(
         n_samples=facts.n_samples,
         dead_time=model.refractory,
         excluded=facts.excluded,
+        start_time_s=facts.start_time_s,
         pulses=pulse_samples(facts.artefacts),
     )
 

@@ -57,7 +57,7 @@ class Evidence:
     deviation of the high-passed waveforms, over a window twice as long as a spike. noise_level (n_channels,): standard
     deviation of the high-passed noise. whitened_norm (n_units,): norm of the template in units of noise. dead_time:
     intervals between spikes of a unit are longer than this many samples, because the decoder allows no others. excluded
-    (n, 2): intervals in samples that were not looked at; they count for no rate and no duration. pulses (n,): samples of the pulses
+    (n, 2): intervals in samples that were not looked at; they count for no rate and no duration. start_time_s: of sample 0. pulses (n,): samples of the pulses
     that were found or given, ascending.
     """
 
@@ -73,6 +73,7 @@ class Evidence:
     n_samples: int
     dead_time: int
     excluded: np.ndarray = field(default_factory=lambda: NONE)
+    start_time_s: float = 0.0
     pulses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
@@ -108,6 +109,8 @@ def _spike_measures(samples: np.ndarray, amplitudes: np.ndarray, evidence: Evide
     fs, n_samples = evidence.sampling_frequency, evidence.n_looked_at
     return {
         "firing_rate": len(samples) / (n_samples / fs),
+        "first_spike_s": samples[0] / fs + evidence.start_time_s if len(samples) else np.nan,
+        "last_spike_s": samples[-1] / fs + evidence.start_time_s if len(samples) else np.nan,
         "presence_ratio": presence_ratio(samples, fs, evidence.n_samples, evidence.excluded),
         **refractory_violations(samples, fs, n_samples, evidence.dead_time),
         "mains_locking": mains_locking(samples, fs),

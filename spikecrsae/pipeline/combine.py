@@ -101,6 +101,7 @@ def _joint_sorting(
         curation=curation,
         excluded=functools.reduce(common, (part.excluded for part in parts)),
         artefacts=_joint_artefacts(sortings),
+        noise_over_time=_joint_noise(number, sortings),
     )
 
 
@@ -119,6 +120,15 @@ def _joint_curation(
         ids.append(own + taken)
         taken += 1 + max(map(int, named), default=-1)
     return tuple(rows), np.concatenate(ids)
+
+
+def _joint_noise(number: Mapping[ChannelGroup, int], sortings: Mapping[ChannelGroup, SortingData]) -> dict[str, np.ndarray]:
+    """The noise over time of all groups, each under its number."""
+    known = {group: sorting.noise_over_time for group, sorting in sortings.items() if sorting.noise_over_time}
+    if not known:
+        return {}
+    numbered = [table | {"group": np.full(len(table["group"]), number[group], np.int64)} for group, table in known.items()]
+    return {name: np.concatenate([table[name] for table in numbered]) for name in numbered[0]}
 
 
 def _joint_artefacts(sortings: Mapping[ChannelGroup, SortingData]) -> np.ndarray:

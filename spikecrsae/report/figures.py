@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.report import svg
+from spikecrsae.report.over_time import over_time_picture
 from spikecrsae.report.pictures import (
     color_class,
     cross_correlogram_picture,
@@ -50,6 +51,7 @@ def result_figures(sorting: SortingData, run: Mapping, tradeoffs: Mapping[str, P
     """
     single = {
         "traces": traces_picture(sorting),
+        "over_time": over_time_picture(sorting),
         "cross_correlograms": cross_correlogram_picture(sorting),
         "similarity": similarity_picture(sorting),
     }

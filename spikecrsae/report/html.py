@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from spikecrsae.data.sorting import LABELS, SortingData
+from spikecrsae.report.over_time import over_time_picture
 from spikecrsae.report.pictures import (
     color_class,
     cross_correlogram_picture,
@@ -163,8 +164,8 @@ def _left_out(sorting: SortingData) -> str:
 
 
 def _signal(sorting: SortingData) -> str:
-    picture = traces_picture(sorting)
-    return _figure(picture) if picture else '<p class="none">This sorting holds no example of its signal.</p>'
+    pictures = [picture for picture in (traces_picture(sorting), over_time_picture(sorting)) if picture]
+    return "".join(map(_figure, pictures)) or '<p class="none">This sorting holds no example of its signal.</p>'
 
 
 def _units(sorting: SortingData, run: Mapping) -> str:

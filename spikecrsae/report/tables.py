@@ -43,7 +43,8 @@ _GROUPS = {
         "isi_violations", "isi_violations_count", "isi_violations_ratio", "rp_violations", "rp_contamination", "contamination_low",
         "contamination_high",
     ),
-    "Activity": ("n_spikes", "firing_rate", "presence_ratio", "mains_locking", "pulse_locking", "reference_match"),
+    "Activity": (
+        "n_spikes", "firing_rate", "presence_ratio", "first_spike_s", "last_spike_s", "noise_at_spikes", "mains_locking", "pulse_locking", "reference_match"),
     "Amplitude": (
         "amplitude", "snr", "threshold", "amplitude_cv", "amplitude_cutoff", "noise_cutoff", "noise_ratio", "sd_ratio", "drift",
     ),

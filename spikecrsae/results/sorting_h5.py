@@ -54,8 +54,9 @@ def sorting_to_hdf5(sorting: SortingData, provenance: str) -> bytes:
         tables = {"units": {"unit": sorting.unit_ids, **sorting.units}, "channels": sorting.channels, "model": sorting.model}
         for name, columns in tables.items():
             _write_table(file.create_group(name, track_order=True), columns)
-        if sorting.files:
-            _write_table(file.create_group("files", track_order=True), sorting.files)
+        for name, columns in {"files": sorting.files, "noise_over_time": sorting.noise_over_time}.items():
+            if columns:
+                _write_table(file.create_group(name, track_order=True), columns)
         file["excluded"] = sorting.excluded
         file["example"] = sorting.example
         file["example"].attrs["start_sample"] = sorting.example_start
@@ -119,8 +120,8 @@ def _read(file: h5py.File) -> SortingData:
         if "example" in file
         else {}
     )
-    tables = [*(file[table] for table in _TABLES), file.get("files", {})]
-    units, channels, model, files = ({name: _column(values) for name, values in table.items()} for table in tables)
+    tables = [*(file[table] for table in _TABLES), file.get("files", {}), file.get("noise_over_time", {})]
+    units, channels, model, files, noise = ({name: _column(values) for name, values in table.items()} for table in tables)
     spikes = whole(file["spikes"])
     if spikes.dtype != SPIKE_DTYPE or spikes.ndim != 1:
         raise ValueError(f"spikes has the type {spikes.dtype} and the shape {spikes.shape}")
@@ -136,6 +137,7 @@ def _read(file: h5py.File) -> SortingData:
         channels=channels,
         model=model,
         files=files,
+        noise_over_time=noise,
         excluded=whole(file["excluded"]),
         curation=tuple(_curation_row(row) for row in whole(file["curation"])),
         **{name: whole(file[name]) for name in _ARRAYS},

@@ -222,6 +222,7 @@ def _evidence(original: SortingData, merged: SortingData, dead_time: int) -> Evi
         n_samples=merged.n_samples,
         dead_time=dead_time,
         excluded=merged.excluded,
+        start_time_s=merged.start_time_s,
     )
 
 
