@@ -31,8 +31,8 @@ SAME_PULSE, LAG_MS, MOST_COMPARED = 0.9, 1.5, 60
 FURTHEST = 1.5
 #: Degree of the polynomial that stands for slow potentials in a window.
 DEGREE = 2
-#: A template ends where it is not told from zero by so many standard errors, and fades within FADE_MS.
-TOLD, FADE_MS = 4.0, 2.0
+#: A template ends where it is not told from zero by so many standard errors, and rises and fades within so much beside.
+TOLD, FADES_MS = 4.0, (1.0, 5.0)
 #: What is told from zero within so much of a pulse is its own, and what follows it without a pause of QUIET_MS.
 NEAR_MS, QUIET_MS = 1.0, 0.5
 #: Pulses vary more than noise where their residual exceeds it by this factor, and by so many of its sampling errors.
@@ -105,10 +105,12 @@ def take_out(
     level = np.maximum(deviation_about_zero(noise.reshape(-1, recording.n_channels), axis=0), 1e-9)
     fit = _fitted(windows[:, around : around + span], before, level)
     reach = min(-ms_to_samples(NEAR_MS, fs), blank[0]), max(ms_to_samples(NEAR_MS, fs), blank[1])
-    part = _told(fit.template, before, level / np.sqrt(len(chosen)), (sos, margin), reach, ms_to_samples(QUIET_MS, fs))
+    fades = ms_to_samples(FADES_MS[0], fs), ms_to_samples(FADES_MS[1], fs)
+    error, pause = level / np.sqrt(len(chosen)), ms_to_samples(QUIET_MS, fs)
+    part = _told(fit.template, before, error, (sos, margin), reach, pause, fades)
     if part is None:
         return None, np.zeros((0, 2), np.int64)
-    template, before = _faded(fit.template[part]), before - part.start
+    template, before = _faded(fit.template[part], fades), before - part.start
     gain, shift = _gains(recording, samples, before, _Fit(template, fit.weights[part]))
     pulses = Pulses(template, slope_of(template).astype(np.float32), before, samples, gain, shift)
     left = replace(recording, pulses=(*recording.pulses, pulses))
@@ -172,11 +174,9 @@ def _high(windows: np.ndarray, sos: np.ndarray, margin: int) -> np.ndarray:
 
 
 def _median_pulse(windows: np.ndarray, before: int) -> np.ndarray:
-    """The median of windows (n, n_times, n_channels) from their levels before the pulse on, fading at the end."""
+    """The median of windows (n, n_times, n_channels) from their levels before the pulse on."""
     quiet = max(1, before // 2)
     mean = np.median(windows - windows[:, :quiet].mean(axis=1, keepdims=True), axis=0)
-    fade = max(1, len(mean) // 6)
-    mean[-fade:] *= 0.5 + 0.5 * np.cos(np.pi * np.arange(1, fade + 1) / fade)[:, None]
     return mean.astype(np.float32)
 
 
@@ -187,10 +187,12 @@ def _told(
     high_pass: tuple[np.ndarray, int],
     reach: tuple[int, int],
     pause: int,
+    fades: tuple[int, int],
 ) -> slice | None:
     """The part of a template that is told from zero; None where none is within `reach` of the pulse.
 
-    error (n_channels,): standard error of its high-passed values. What comes after a pause is an answer to the pulse, not the pulse.
+    error (n_channels,): standard error of its high-passed values. fades: samples more before and after it, in which slow tails that the
+    high-pass does not show can fade. What comes after a pause is an answer to the pulse, not the pulse.
     """
     sos, margin = high_pass
     padded = np.pad(template, ((margin, margin), (0, 0)))
@@ -202,16 +204,16 @@ def _told(
     near = runs[(runs[:, 0] <= before + reach[1]) & (runs[:, 1] > before + reach[0])]
     if not len(near):
         return None
-    fade = max(1, len(template) // 10)
-    return slice(int(max(0, min(near[0, 0], before) - fade)), int(min(len(template), max(near[-1, 1], before + 1) + fade)))
+    first, end = min(near[0, 0], before) - fades[0], max(near[-1, 1], before + 1) + fades[1]
+    return slice(int(max(0, first)), int(min(len(template), end)))
 
 
-def _faded(template: np.ndarray) -> np.ndarray:
-    """A template that begins and ends at zero."""
-    faded, fade = template.copy(), max(1, min(len(template) // 4, len(template) // 10 + 1))
-    ramp = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, fade + 1) / (fade + 1))[:, None]
-    faded[:fade] *= ramp
-    faded[-fade:] *= ramp[::-1]
+def _faded(template: np.ndarray, fades: tuple[int, int]) -> np.ndarray:
+    """A template that rises from zero and falls to it within so many samples at its ends."""
+    faded = template.copy()
+    for fade, end in zip(fades, (slice(None), slice(None, None, -1)), strict=True):
+        n = max(1, min(fade, len(faded) // 3))
+        faded[end][:n] *= 0.5 - 0.5 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1))[:, None]
     return faded
 
 

@@ -7,7 +7,7 @@ same on all channels, and longer than a spike, as a cable's movement is. The fir
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import special
@@ -27,6 +27,8 @@ NEIGHBOURS, CONCENTRATED, CHANCE = 3, 0.6, 1e-6
 SHORTEST_SPIKE_MS, STEEPER, LEAST_EDGE = 0.15, 1.5, 0.6
 #: Larger than spikes: in uV, or in units of noise where the unit is not known.
 LARGEST_UV, LARGEST_NOISE = 1000.0, 100.0
+#: Events of that size that are also so many times as large as all spikes are no neuron's: an electrode in touch with one cell hears no other.
+BEYOND_SPIKES = 8.0
 #: Longer than a spike, in a group and as a single event.
 LONG_MS, LONG_SINGLE_MS = 2.5, 1.4
 #: Sameness of events that all channels show; a channel alone tells nothing.
@@ -66,7 +68,26 @@ def groups_of(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[
         else:
             single.append(left[0])
             left = left[1:]
-    return groups, np.sort(np.array(single, np.int64))
+    return _with_beyond_spikes(groups, events, in_uv), np.sort(np.array(single, np.int64))
+
+
+def _with_beyond_spikes(groups: list[Group], events: Events, in_uv: bool) -> list[Group]:
+    """The groups, in which those that are too large beside all others have that as their reason."""
+    sizes = np.array([np.median(events.size[group.members]) for group in groups])
+    spikes = max(
+        (size for size, group in zip(sizes, groups, strict=True) if not _is_large(events.select(group.members), in_uv)),
+        default=np.inf,
+    )
+    return [
+        group if group.reasons or size < BEYOND_SPIKES * spikes else replace(group, reasons=("beyond all spikes",))
+        for size, group in zip(sizes, groups, strict=True)
+    ]
+
+
+def _is_large(events: Events, in_uv: bool) -> bool:
+    """Whether events of one shape are larger than spikes outside of a cell are."""
+    size = np.median(np.abs(events.value) / LARGEST_UV) if in_uv else np.median(events.size) / LARGEST_NOISE
+    return bool(size > 1)
 
 
 def _reasons(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[str, ...]:
@@ -80,9 +101,8 @@ def _reasons(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[s
 
 def _beside(events: Events, n_channels: int, fs: float, in_uv: bool) -> list[str]:
     """What is seldom in neurons, and two of which are in none."""
-    size = np.median(np.abs(events.value) / LARGEST_UV) if in_uv else np.median(events.size) / LARGEST_NOISE
     found = {
-        "size": size > 1,
+        "size": _is_large(events, in_uv),
         "same on all channels": n_channels > 1 and np.median(events.sameness) > SAME,
         "length": np.median(events.end - events.first) > LONG_MS * fs / 1000,
     }
