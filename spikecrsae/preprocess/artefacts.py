@@ -105,14 +105,16 @@ def find_artefacts(
         groups, single = groups_of(look.events, recording.n_channels, fs, recording.amplitude_unit == "uV")
         before = len(recording.pulses)
         proven = [(look.events.select(group.members), group.reasons) for group in groups if group.reasons]
-        for samples, (events, reasons) in joined(recording, [(events.sample, (events, why)) for events, why in proven]):
+        least = min((np.median(events.size) for events, _ in proven), default=np.inf) / 2
+        alone = look.events.sample[single[look.events.size[single] > least]]
+        for samples, (events, why) in joined(recording, [(one[0].sample, one) for one in proven], alone):
             if _are_within(samples, recording.pulses[before:]):
                 continue
             pulses, offsets = take_out(recording, samples, *design_filter(config, fs))
             if pulses is None:
                 continue
             said = np.round(offsets / fs * 1000, 2).tolist()
-            log.info("%d pulses (%s) are subtracted; blanked %s ms", len(samples), ", ".join(reasons), said)
+            log.info("%d pulses (%s) are subtracted; blanked %s ms", len(samples), ", ".join(why), said)
             blanks = np.concatenate([blanks, (pulses.samples[:, None, None] + offsets).reshape(-1, 2)])
             rows.append(_pulse_rows(pulses, events, len(recording.pulses)))
             recording = replace(recording, pulses=(*recording.pulses, pulses))

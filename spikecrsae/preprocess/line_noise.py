@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import special
 from scipy.ndimage import median_filter
 
+from spikecrsae.data.artefacts import Pulses, period_of
 from spikecrsae.preprocess import noise
 
 #: Chance of finding a line in a recording that has none.
@@ -23,6 +26,8 @@ FEWEST_BLOCKS = 4
 #: A notch is this many times as wide as the line in the periodogram, because mains wander, and at least so wide in Hz: a
 #: narrower one takes long to settle.
 NOTCH_WIDTH, NARROWEST_HZ = 1.5, 4.0
+#: Pulses that come at least so often may look like hum.
+SLOWEST_PULSES_HZ = 15.0
 
 
 def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequency: float) -> np.ndarray:
@@ -52,6 +57,17 @@ def find_lines(blocks: list[np.ndarray], quiet: list[np.ndarray], sampling_frequ
         lines.append((centre * step, (end - first) * step, part))
     table = np.array(lines).reshape(-1, 3)
     return table if table[:, 2].sum() > LEAST_PART else table[:0]
+
+
+def not_of_pulses(lines: np.ndarray, pulses: Sequence[Pulses], sampling_frequency: float) -> np.ndarray:
+    """The lines (n, 3) that are no harmonics of pulses that keep a period, of which something is always left; pulses that come less often than
+    SLOWEST_PULSES_HZ have harmonics everywhere, and too little is left of them."""
+    for one in pulses:
+        period = period_of(one.samples, sampling_frequency)
+        if period and 1 / period >= SLOWEST_PULSES_HZ:
+            off = np.abs(lines[:, 0] * period - np.round(lines[:, 0] * period)) / period
+            lines = lines[off > np.maximum(lines[:, 1], 1.0)]
+    return lines if lines[:, 2].sum() > LEAST_PART else lines[:0]
 
 
 def strongest(lines: np.ndarray) -> tuple[np.ndarray, str]:

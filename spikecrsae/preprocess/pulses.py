@@ -129,13 +129,16 @@ def _fitted(windows: np.ndarray, before: int, level: np.ndarray) -> _Fit:
     return _Fit(template, weights)
 
 
-def joined(recording: Recording, groups: list[tuple[np.ndarray, T]]) -> list[tuple[np.ndarray, T]]:
-    """Groups of samples, each with what belongs to it, in which those of the same pulse are one: where a pulse has two peaks of nearly one
-    size, either may have been found. The largest groups come first; the others' samples become those of its peak."""
+def joined(recording: Recording, groups: list[tuple[np.ndarray, T]], single: np.ndarray) -> list[tuple[np.ndarray, T]]:
+    """Groups of samples, each with what belongs to it, in which those of the same pulse are one, with those of the `single` samples (n,)
+    that are the same too: where a pulse has two peaks of nearly one size, either may have been found.
+
+    The largest groups come first; the others' samples become those of its peak."""
     fs = recording.sampling_frequency
     half, most = ms_to_samples(AROUND_MS, fs), ms_to_samples(LAG_MS, fs)
     heads: list[tuple[np.ndarray, T, np.ndarray]] = []
-    for samples, value in sorted(groups, key=lambda group: -len(group[0])):
+    ordered: list[tuple[np.ndarray, T | None]] = [*sorted(groups, key=lambda group: -len(group[0]))]
+    for samples, value in [*ordered, *((sample[None], None) for sample in single)]:
         inner = samples[(samples >= half) & (samples + half <= recording.n_samples)]
         if not len(inner):
             continue
@@ -146,7 +149,8 @@ def joined(recording: Recording, groups: list[tuple[np.ndarray, T]]) -> list[tup
                 heads[number] = np.sort(np.concatenate([known, samples + lag])), first, template
                 break
         else:
-            heads.append((samples, value, mean))
+            if value is not None:
+                heads.append((samples, value, mean))
     return [(samples, value) for samples, value, _ in heads]
 
 

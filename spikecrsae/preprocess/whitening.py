@@ -15,7 +15,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
 from spikecrsae.preprocess import filters, noise
 from spikecrsae.preprocess.filters import design_filter, edges, settling_samples
-from spikecrsae.preprocess.line_noise import find_lines, notches, part_to_leave, strongest
+from spikecrsae.preprocess.line_noise import find_lines, not_of_pulses, notches, part_to_leave, strongest
 from spikecrsae.preprocess.preprocessor import SHORT_MS, Preprocessor, filtered_blocks, left_out, with_ends
 from spikecrsae.progress import Observer
 from spikecrsae.system.threads import in_each
@@ -61,6 +61,7 @@ def fit(
     blocks = filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
     quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     lines = find_lines(blocks, quiet, fs) if config.remove_hum else np.zeros((0, 3))
+    lines = not_of_pulses(lines, recording.pulses, fs)
     if len(lines):
         lines, said = strongest(lines)
         log.warning(said)
