@@ -103,11 +103,17 @@ def take_out(
     windows = _windows(recording, chosen - before - around, span + 2 * around)
     noise = _high(windows[:, -around:], sos, margin)
     level = np.maximum(deviation_about_zero(noise.reshape(-1, recording.n_channels), axis=0), 1e-9)
-    fit = _fitted(windows[:, around : around + span], before, level)
+    windows = windows[:, around : around + span]
     reach = min(-ms_to_samples(NEAR_MS, fs), blank[0]), max(ms_to_samples(NEAR_MS, fs), blank[1])
     fades = ms_to_samples(FADES_MS[0], fs), ms_to_samples(FADES_MS[1], fs)
-    error, pause = level / np.sqrt(len(chosen)), ms_to_samples(QUIET_MS, fs)
-    part = _told(fit.template, before, error, (sos, margin), reach, pause, fades)
+    # the error of a median
+    error, pause = 1.25 * level / np.sqrt(len(chosen)), ms_to_samples(QUIET_MS, fs)
+    about = before, error, (sos, margin), reach, pause, fades
+    # gains are fitted to what is there only: those of noise make a template of their own
+    if _told(_median_pulse(windows, before), *about) is None:
+        return None, np.zeros((0, 2), np.int64)
+    fit = _fitted(windows, before, level)
+    part = _told(fit.template, *about)
     if part is None:
         return None, np.zeros((0, 2), np.int64)
     template, before = _faded(fit.template[part], fades), before - part.start
@@ -146,7 +152,10 @@ def joined(recording: Recording, groups: list[tuple[np.ndarray, T]], single: np.
         for number, (known, first, template) in enumerate(heads):
             lag, alike = _best_lag(template, mean, most)
             if alike > SAME_PULSE:
-                heads[number] = np.sort(np.concatenate([known, samples + lag])), first, template
+                # a pulse of which two events were found is one
+                moved = samples + lag
+                apart = np.searchsorted(known, moved - most) == np.searchsorted(known, moved + most, "right")
+                heads[number] = np.sort(np.concatenate([known, moved[apart]])), first, template
                 break
         else:
             if value is not None:
@@ -248,6 +257,8 @@ def _blanks(
     fs, before, n_times = recording.sampling_frequency, recording.pulses[-1].before, len(recording.pulses[-1].template)
     around = max(ms_to_samples(AROUND_MS, fs), blank[1] - n_times + before + 8)
     fits = (samples - before - around >= 0) & (samples - before + n_times + around <= recording.n_samples)
+    if not fits.any():
+        return np.array([blank])
     windows = _windows(recording, samples[fits] - before - around, n_times + 2 * around)
     limit = LOUDER + ERRORS / np.sqrt(2 * len(windows))
     bad = np.zeros(windows.shape[1], bool)

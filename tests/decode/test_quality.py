@@ -23,6 +23,7 @@ from spikecrsae.decode.quality import (
     label_units,
     mahalanobis_measures,
     mains_locking,
+    pulse_locking,
     refractory_violations,
     unit_columns,
     waveform_fill,
@@ -350,6 +351,46 @@ def test_spikes_in_phase_with_a_slow_stimulus_are_a_neurons(frequency):
     train = np.rint(times * FS).astype(np.int64)
     assert mains_locking(train, FS) == 0.0
     assert labels(evidence([train], int(60 * FS))) == ["single"]
+
+
+@pytest.mark.parametrize("lag_ms", [-0.4, 0.0, 0.5, 3.0, 15.0])
+def test_spikes_at_one_lag_to_pulses_are_an_artefact(lag_ms):
+    rng = np.random.default_rng(0)
+    pulses = np.sort(rng.integers(1000, int(59 * FS), 120))
+    train = pulses + round(lag_ms * FS / 1000) + rng.integers(-1, 2, 120)
+    for n_own, is_artefact in ((0, True), (60, True), (400, False)):
+        mixed = pooled(train, np.sort(rng.integers(1000, int(59 * FS), n_own)))
+        found = evidence([mixed], int(60 * FS), pulses=pulses)
+        assert (labels(found) == ["artefact"]) == is_artefact
+        assert pulse_locking(mixed, pulses, FS) == pytest.approx(120 / (120 + n_own), abs=0.06)
+
+
+@pytest.mark.parametrize("jitter_ms", [0.1, 0.3, 1.0])
+@pytest.mark.parametrize("period_s", [0.25, None])
+def test_a_neuron_that_answers_pulses_is_none(jitter_ms, period_s):
+    rng = np.random.default_rng(0)
+    times = np.arange(0.1, 59, period_s) if period_s else np.sort(rng.uniform(0.1, 59, 200))
+    pulses = np.rint(times * FS).astype(np.int64)
+    train = np.sort(np.rint((times + 0.003 + jitter_ms / 1000 * rng.standard_normal(len(times))) * FS).astype(np.int64))
+    found = evidence([train], int(60 * FS), pulses=pulses)
+    assert labels(found) == ["single"]
+    assert unit_columns(found)["pulse_locking"][0] < 0.5
+
+
+def test_spikes_that_keep_time_are_an_artefact_without_known_pulses():
+    rng = np.random.default_rng(0)
+    clock = np.rint(np.arange(0.1, 59, 0.2501) * FS).astype(np.int64)
+    regular = np.cumsum(np.rint(FS * 0.1 * (1 + 0.05 * rng.standard_normal(580))).astype(np.int64))
+    trains = [clock, regular, poisson(30, 60, 75, rng)]
+    assert labels(evidence(trains, int(60 * FS))) == ["artefact", "single", "single"]
+
+
+def test_few_spikes_near_pulses_are_chance():
+    rng = np.random.default_rng(0)
+    pulses = np.sort(rng.integers(0, int(60 * FS), 6000))
+    assert pulse_locking(poisson(5, 60, 75, rng), pulses, FS) == 0
+    assert pulse_locking(pulses[[10, 400]] + 5, pulses, FS) == 0
+    assert pulse_locking(np.zeros(0, np.int64), pulses, FS) == 0
 
 
 def test_neurons_are_not_taken_for_mains():

@@ -13,10 +13,10 @@ from scipy import signal as sps
 
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.artefacts import KINDS
-from spikecrsae.data.intervals import in_any, inside, parse_intervals, widened
+from spikecrsae.data.intervals import bridged, common, in_any, inside, lengths_before, parse_intervals, widened
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.decode.quality import presence_ratio
-from spikecrsae.errors import InputError, UsageError
+from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess import stretches
 from spikecrsae.preprocess.artefacts import find_artefacts
@@ -105,6 +105,42 @@ def test_intervals_are_joined_and_looked_up():
     samples = np.arange(82)
     assert np.array_equal(in_any(wide, samples), inside(wide, 0, 82))
     assert np.array_equal(inside(wide, 10, 50), inside(wide, 0, 82)[10:50])
+
+
+def test_common_intervals_and_lengths_agree_with_sample_by_sample():
+    rng = np.random.default_rng(1)
+    first, second = (widened(np.sort(rng.integers(0, 500, (n, 2)), axis=1), 0, 500) for n in (4, 5))
+    first, second = (one[one[:, 1] > one[:, 0]] for one in (first, second))
+    both = inside(first, 0, 500) & inside(second, 0, 500)
+    assert np.array_equal(inside(common(first, second), 0, 500), both)
+    assert len(common(first, first[:0])) == 0
+    samples = np.arange(501)
+    assert np.array_equal(lengths_before(first, samples), np.r_[0, np.cumsum(inside(first, 0, 500))])
+
+
+def test_a_gap_is_bridged_by_half_a_cosine_wherever_a_stretch_ends():
+    traces = np.random.default_rng(0).standard_normal((200, 2)).astype(np.float32)
+    gaps = np.array([[0, 3], [20, 20], [50, 60], [62, 63], [190, 200]])
+    expected = traces.astype(np.float64)
+    for first, end in gaps:
+        after = traces[end] if end < 200 else traces[first - 1]
+        before = traces[first - 1] if first > 0 else after
+        share = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, end - first + 1) / (end - first + 1))
+        expected[first:end] = before + share[:, None] * (after - before)
+    for start, stop in ((0, 200), (1, 55), (55, 62), (62, 195), (195, 200)):
+        np.testing.assert_allclose(bridged(recorded(traces), gaps, start, stop), expected[start:stop], atol=1e-5)
+
+
+def test_intervals_are_read_from_a_file(tmp_path):
+    recording, path = recorded(np.zeros((50_000, 1))), tmp_path / "bad times.csv"
+    path.write_text("start_s,stop_s\n0.5,1\n3,3.25\n")
+    assert parse_intervals(f"4-5, {path}", recording).tolist() == [[5000, 10_000], [30_000, 32_500], [40_000, 50_000]]
+    for text, rule in (("", "holds no interval"), ("1,2\n3\n", "is not an interval"), ("2,1\n", "start must come before")):
+        path.write_text(text)
+        with pytest.raises(InputError, match=rule):
+            parse_intervals(str(path), recording)
+    with pytest.raises(SpikeCRsAEError, match="missing"):
+        parse_intervals("missing.csv", recording)
 
 
 # ---- what is excluded has no influence
