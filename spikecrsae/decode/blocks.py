@@ -15,6 +15,7 @@ from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc.subsample import SINC_REACH
 from spikecrsae.data.recording import BLOCK
 from spikecrsae.data.spikes import Spikes
+from spikecrsae.decode.unexplained import large_events
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.progress import Observer
 from spikecrsae.system.threads import in_threads
@@ -29,13 +30,15 @@ _LOOKS = (8, 32)
 @dataclass(frozen=True)
 class DecodedChunk:
     """Spikes whose templates begin in [start, stop) of the recording, with samples counted from `start`, their misfit
-    (n_spikes,), and the high-passed traces (n_samples, n_channels) that hold their templates whole, from `start` on."""
+    (n_spikes,), and the high-passed traces (n_samples, n_channels) that hold their templates whole, from `start` on. events (n,):
+    the large ones that the spikes leave in the signal, likewise, see unexplained.large_events."""
 
     start: int
     stop: int
     spikes: Spikes
     misfit: np.ndarray
     highpassed: np.ndarray
+    events: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,10 @@ class Decoding:
             signal = np.ascontiguousarray(whitened)
             model = self.model.at(min((start + end) // 2, stop - 1))
             spikes = model.encode(signal, level=self.view.level(start, end))
-            here = spikes.sample < stop - start
-            return finish(DecodedChunk(start, stop, spikes.select(here), model.misfit(signal, spikes)[here], highpassed))
+            here, misfit = spikes.sample < stop - start, model.misfit(signal, spikes)
+            events = large_events(model.residual(signal, spikes), model)
+            events = events[events < stop - start]
+            return finish(DecodedChunk(start, stop, spikes.select(here), misfit[here], highpassed, events))
 
         return in_threads(decode, len(places), 1)
 

@@ -19,6 +19,7 @@ from spikecrsae.decode.blocks import DecodedChunk, Decoding
 from spikecrsae.decode.confidence import error_rates, find_outliers, thresholds
 from spikecrsae.decode.quality import Evidence, label_units, unit_columns
 from spikecrsae.decode.reference import reference_match
+from spikecrsae.decode.unexplained import unexplained
 from spikecrsae.detect.windows import windows_at
 from spikecrsae.progress import Observer
 from spikecrsae.units import ms_to_samples
@@ -69,12 +70,14 @@ def _scrambled(numbers: np.ndarray, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Gathered:
-    """What is kept of a decoded chunk: its spikes, samples counted from the start of the recording, their misfit, and for each
-    unit that fires the UnitWaveforms. It is small, so that it can be sent from one process to another."""
+    """What is kept of a decoded chunk: its spikes and its large `events` that no spike explains, samples counted from the start of the
+    recording, the spikes' misfit, and for each unit that fires the UnitWaveforms. It is small, so that it can be sent from one process to
+    another."""
 
     spikes: Spikes
     misfit: np.ndarray
     waveforms: dict[int, UnitWaveforms]
+    events: np.ndarray
 
     @classmethod
     def of(cls, chunk: DecodedChunk, n_times: int, seed: int) -> Gathered:
@@ -94,7 +97,7 @@ class Gathered:
             waveforms[int(unit)] = UnitWaveforms(
                 sample, windows.sum(axis=0), (windows**2).sum(axis=0), len(windows), whole.any(), clear
             )
-        return cls(s.later(chunk.start), chunk.misfit, waveforms)
+        return cls(s.later(chunk.start), chunk.misfit, waveforms, chunk.events + chunk.start)
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,7 @@ class Collector:
     seed: int = 0
     chunks: list[Spikes] = field(default_factory=list)
     misfits: list[np.ndarray] = field(default_factory=list)
+    events: list[np.ndarray] = field(default_factory=list)
     waveforms: list[WaveformSample] = field(init=False)
     total: np.ndarray = field(init=False)
     squares: np.ndarray = field(init=False)
@@ -163,6 +167,7 @@ class Collector:
         """Take in the next chunk."""
         self.chunks.append(chunk.spikes)
         self.misfits.append(chunk.misfit)
+        self.events.append(chunk.events)
         for unit, here in chunk.waveforms.items():
             # waveforms in loud noise count only as long as there is no clear one
             if self.clear[unit] and not here.clear:
@@ -180,6 +185,18 @@ class Collector:
     def spikes(self) -> Spikes:
         """All spikes, samples counted from the start of the recording."""
         return Spikes.joined(self.chunks)
+
+    def outliers(self, model: CRsAE, sampling_frequency: float) -> np.ndarray:
+        """Spikes (bool, n) that are none of their unit, see confidence.find_outliers."""
+        burst = ms_to_samples(BURST_MS, sampling_frequency)
+        return find_outliers(self.spikes(), np.concatenate([*self.misfits, np.zeros(0)]), burst, model.misfit_of_noise)
+
+    def unexplained(self, model: CRsAE, facts: RecordingFacts) -> np.ndarray:
+        """Samples of the large events that fit no unit, see decode.unexplained."""
+        spikes, outlying = self.spikes(), self.outliers(model, facts.sampling_frequency)
+        events = np.concatenate([*self.events, np.zeros(0, np.int64)])
+        found = unexplained(events, spikes.select(~outlying), spikes.select(outlying), model)
+        return found[~in_any(facts.excluded, found)]
 
     def templates(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean high-passed waveforms and standard deviations, each (n_units, n_channels, n_times + 2 margin), in the
@@ -240,10 +257,7 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     Templates are zero on channels that were not sorted.
     """
     model = units.model
-    spikes = collector.spikes()
-    misfit = np.concatenate([*collector.misfits, np.zeros(0)])
-    burst = ms_to_samples(BURST_MS, facts.sampling_frequency)
-    spikes = spikes.select(~find_outliers(spikes, misfit, burst, model.misfit_of_noise))
+    spikes = collector.spikes().select(~collector.outliers(model, facts.sampling_frequency))
     errors = error_rates(spikes, model, facts.loudness.shares(facts.n_samples))
     mean, spread = collector.templates()
     spike_at = spikes.sample - collector.margin + Peaks.of(mean, facts.noise_level).index[spikes.unit]

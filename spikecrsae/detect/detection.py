@@ -38,21 +38,24 @@ class SpikeSubspace:
         """Learn from whitened signal (n_channels, n_samples): the leading singular vectors of its events above `threshold` on their
         peak channels, every event counting alike.
 
-        Without enough events the shapes are the low Fourier modes of the window under a Hann taper.
+        Without enough events the shapes are `general` ones.
         """
         parts = in_threads(lambda part: np.abs(signal[:, part]).max(axis=0), signal.shape[1], 1 << 18)
         peaks = _peaks(np.concatenate(parts), threshold, dead_time)
         peaks = peaks[(peaks >= length) & (peaks < signal.shape[1] - length)]
         if len(peaks) < 10 * n_shapes:
-            time = np.arange(length) - (length - 1) / 2
-            modes = np.stack(
-                [np.hanning(length + 2)[1:-1] * np.cos(np.pi * (j + 1) * time / length) for j in range(n_shapes)]
-            )
-            return cls(np.linalg.qr(modes.T)[0].T, backend)
+            return cls.general(length, n_shapes, backend)
         channel = np.abs(signal[:, peaks]).argmax(axis=0)
         snippets = signal[channel[:, None], peaks[:, None] + np.arange(length) - length // 2].astype(np.float64)
         snippets /= np.linalg.norm(snippets, axis=1, keepdims=True)
         return cls(np.linalg.svd(snippets, full_matrices=False)[2][:n_shapes], backend)
+
+    @classmethod
+    def general(cls, length: int, n_shapes: int = 3, backend: Backend = NUMBA) -> SpikeSubspace:
+        """Shapes where none can be learned: the low Fourier modes of the window under a Hann taper."""
+        time = np.arange(length) - (length - 1) / 2
+        modes = [np.hanning(length + 2)[1:-1] * np.cos(np.pi * (j + 1) * time / length) for j in range(n_shapes)]
+        return cls(np.linalg.qr(np.stack(modes).T)[0].T, backend)
 
     def statistic(self, signal: np.ndarray) -> np.ndarray:
         """Energy (n_samples,) of whitened signal (n_channels, n_samples) in the span, each sample the window's centre."""

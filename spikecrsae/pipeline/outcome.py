@@ -12,6 +12,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.decode.blocks import Decoding
 from spikecrsae.decode.collect import Collector, DecodedUnits, Gather, RecordingFacts, build_sorting
+from spikecrsae.decode.unexplained import remark
 from spikecrsae.pipeline.fit import Run
 from spikecrsae.pipeline.learned import Learned, LearnedModel
 from spikecrsae.preprocess import sanity
@@ -47,7 +48,9 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
     chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
     for chunk in gather(Decoding(view, model.drifting, n_times), chunk_size, seed, run.observer):
         collector.add(chunk)
-    sorting = build_sorting(collector, _units(model), _facts(recording, view, learned))
+    facts = _facts(recording, view, learned)
+    sorting = build_sorting(collector, _units(model), facts)
+    beside = collector.unexplained(model.crsae, facts)
     run.observer.finish(counted(len(sorting.spikes), "spike"))
     run.clock.lap("infer")
     return Outcome(
@@ -59,6 +62,7 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
             sanity.of_loudness(recording, view.loudness),
             sanity.of_steps(recording, model.drifting.steps, model.drifting.step_sizes()[:, model.reported]),
             sanity.of_result(view.recording, sorting),
+            remark(beside, len(sorting.spikes), recording),
         ).problems,
         input_checksum=survey.checksum,
         config=config,
