@@ -84,10 +84,12 @@ def fit_drift(
     samples: np.ndarray,
     n_samples: int,
     steps: Sequence[int] | np.ndarray = (),
+    n_positions: np.ndarray | None = None,
 ) -> Drifting:
     """How the templates change over the recording, from the spikes of whitened signal (n_channels, n_samples of it).
 
-    samples (n_spikes,): where each spike stands in the recording of n_samples; steps: where templates may step. A unit's waveforms, every other spike taken
+    samples (n_spikes,): where each spike stands in the recording of n_samples; steps: where templates may step; n_positions: see
+    CRsAE.maximise. A unit's waveforms, every other spike taken
     away, are regressed on polynomials that are orthonormal over its spikes: without drift, the coefficients beyond the
     first are noise of variance 1. Of their singular values only those above what such noise reaches (square roots of the two
     sides' lengths added up) are kept; most recordings keep none.
@@ -132,8 +134,8 @@ def fit_drift(
         amplitude[mine] = (windows.reshape(len(mine), -1) * expected).sum(axis=1) / energy
         mean_energy[unit], drifts[mine] = (energy / spikes.expected[mine] ** 2).mean(), True
     # changes of the template are no spread of the amplitude
-    n_positions = signal.shape[1] - n_times + 1
+    here: int | np.ndarray = signal.shape[1] - n_times + 1 if n_positions is None else n_positions
     units = spikes.unit[drifts]
     amplitude = as_if_clear(units, amplitude[drifts], spikes.clear[drifts])
-    prior = model.prior.maximise(units, amplitude, mean_energy, n_positions)
+    prior = model.prior.maximise(units, amplitude, mean_energy, here)
     return Drifting(replace(model, templates=templates, prior=prior), changes, n_samples, steps)

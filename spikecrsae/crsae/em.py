@@ -18,7 +18,7 @@ def expectation_maximisation(
     signal: np.ndarray | Any,
     model: CRsAE,
     n_rounds: int,
-    n_positions: int | None = None,
+    n_positions: int | np.ndarray | None = None,
     spikes: Spikes | None = None,
     level: np.ndarray | None = None,
 ) -> tuple[CRsAE, Spikes]:

@@ -226,13 +226,13 @@ class CRsAE:
         """signal (n_channels, n_samples) less the spikes, float32; into `out` if given, which may be the signal."""
         return self.backend.subtract(signal, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude, out)
 
-    def maximise(self, signal: np.ndarray, spikes: Spikes, n_positions: int | None = None) -> CRsAE:
+    def maximise(self, signal: np.ndarray, spikes: Spikes, n_positions: int | np.ndarray | None = None) -> CRsAE:
         """The M-step for the spikes of a signal (n_channels, n_samples). Units without a spike keep what they have.
 
         Templates: joint least squares with the spikes' amplitudes, those of before counting a little (see fit_templates),
         rescaled so that the mean relative amplitude is 1, and zero outside their support. A unit of one spike keeps its
-        template. Prior: its own M-step. n_positions: among which a unit's spikes are counted for its rate; those of the signal
-        unless given.
+        template. Prior: its own M-step. n_positions: among which each unit's spikes are counted for its rate, one number or
+        (n_units,); those of the signal unless given.
         """
         if not len(spikes) or not self.n_units:
             return self
@@ -251,7 +251,8 @@ class CRsAE:
             support = np.where(several[:, None], supported(templates / self.sigma, counts), support)
         templates *= support[:, :, None]
         amplitude = as_if_clear(spikes.unit, self.unshrunk(spikes) / means[spikes.unit], spikes.clear)
-        prior = self.prior.maximise(spikes.unit, amplitude, self.energy * means**2, n_positions or here)
+        n_positions = here if n_positions is None else n_positions
+        prior = self.prior.maximise(spikes.unit, amplitude, self.energy * means**2, n_positions)
         return replace(self, templates=templates, prior=prior, support=support)
 
     def active(self, signal: np.ndarray, level: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

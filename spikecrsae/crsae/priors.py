@@ -63,11 +63,11 @@ class Prior:
         """The shrinkage for templates of this energy ||h||^2 / sigma^2, (n_units,)."""
         raise NotImplementedError
 
-    def maximise(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int) -> Self:
+    def maximise(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int | np.ndarray) -> Self:
         """The M-step: the prior of units that have spikes, all others as they are.
 
         unit, amplitude (n_spikes,): of the spikes, amplitudes by least squares and relative to the new templates. energy
-        (n_units,): of the templates. n_positions: among which each unit's spikes were found.
+        (n_units,): of the templates. n_positions: among which each unit's spikes were found, one number or (n_units,).
         """
         raise NotImplementedError
 
@@ -86,14 +86,15 @@ class SpikeSlab(Prior):
         offset = -0.5 * precision - 0.5 * np.log1p(energy / precision) - self.penalty
         return SpikeShrinkage(precision, energy + precision, offset)
 
-    def maximise(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int) -> SpikeSlab:
+    def maximise(
+        self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int | np.ndarray
+    ) -> SpikeSlab:
         """Spread: that of the amplitudes less what noise adds. Penalty: minus the log of the rate per position."""
         counts = np.bincount(unit, minlength=len(energy))
-        spread, penalty = self.spread.copy(), self.penalty.copy()
+        spread = self.spread.copy()
         for c in np.flatnonzero(counts):
             spread[c] = learned_spread(amplitude[unit == c], energy[c])
-            penalty[c] = np.log(n_positions / (counts[c] + 1.0))
-        return SpikeSlab(spread, penalty)
+        return SpikeSlab(spread, np.where(counts > 0, np.log(n_positions / (counts + 1.0)), self.penalty))
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,9 @@ class Laplace(Prior):
         nothing = np.zeros(len(energy))
         return SpikeShrinkage(nothing, energy.astype(np.float64), -0.5 * self.lam**2)
 
-    def maximise(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int) -> Laplace:
+    def maximise(
+        self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int | np.ndarray
+    ) -> Laplace:
         """lambda_c: the correlation above which a spike is more probable than noise, for exponential amplitudes of the
         unit's mean and the unit's rate.
 

@@ -15,6 +15,7 @@ from spikecrsae.crsae.em import expectation_maximisation
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.evidence import Excerpt
 from spikecrsae.data.loudness import CLEAR
+from spikecrsae.data.pieces import Pieces
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 from spikecrsae.detect.detection import SpikeSubspace
@@ -70,6 +71,8 @@ class Candidates:
     whole_level: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        #: of the recording that `whole` is made of
+        self.pieces = Pieces.whole(self.whole.shape[1])
         self.ids = list(range(self.model.n_units))
         self.next_id = len(self.ids)
         #: units that were merged, or whose parts died, are not split again
@@ -131,6 +134,14 @@ class Candidates:
         stretch = np.searchsorted(self.begins, samples, "right") - 1
         return self.first[stretch] + samples - self.begins[stretch]
 
+    def times(self, samples: np.ndarray) -> np.ndarray:
+        """Where samples of `signal` stand in the recording."""
+        return self.pieces.in_recording(self.in_whole(samples))
+
+    def timed(self) -> Spikes:
+        """The spikes, samples counted in the recording."""
+        return replace(self.spikes, sample=self.times(self.spikes.sample))
+
     @property
     def rest(self) -> np.ndarray:
         """The residual (n_channels, n_samples)."""
@@ -144,7 +155,7 @@ class Candidates:
 
     def update(self, n_rounds: int, model: CRsAE | None = None, spikes: Spikes | None = None) -> None:
         """EM of the model (or of one put in its place, with its spikes where these are known), and its spikes."""
-        n_positions = self.whole.shape[1] - self.window.n_times + 1
+        n_positions = self.pieces.represented - self.window.n_times + 1
         model = model or self.model
         known = self.spikes if model is self._decoded else spikes
         self.model, self.spikes = expectation_maximisation(self.seen, model, n_rounds, n_positions, known, self.level)

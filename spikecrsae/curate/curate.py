@@ -21,6 +21,7 @@ from spikecrsae.curate.mixtures import split_mixtures
 from spikecrsae.curate.removals import drop_redundant_clusters, remove_units
 from spikecrsae.curate.satellites import SATELLITE_FRACTION, find_satellites
 from spikecrsae.curate.splits import split_units
+from spikecrsae.data.pieces import Pieces
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
@@ -64,11 +65,14 @@ def curate(
     settings: CurationSettings,
     observer: Observer,
     level: np.ndarray | None = None,
+    pieces: Pieces | None = None,
 ) -> Curated:
     """Alternate EM and decisions on signal (n_channels, n_samples), whitened, until the set of units is stable. level
-    (n_samples,) uint8: of the noise that the signal is divided by, see data.loudness."""
+    (n_samples,) uint8: of the noise that the signal is divided by, see data.loudness. pieces: of the recording that the signal is made
+    of; one unless given."""
     model = first.model
     state = Candidates(signal, first.events, first.subspace, first.window, settings, model, whole_level=level)
+    state.pieces = pieces or state.pieces
     members = first.members if settings.fixed_number else drop_redundant_clusters(state, first.members)
     if len(members):
         state.model = train_first(signal, state.model, members, settings.train, settings.seed, observer, level).model
@@ -95,7 +99,7 @@ def curate(
     spikes = replace(state.spikes, sample=state.in_whole(state.spikes.sample))
     satellites = np.zeros(state.model.n_units, bool)
     if not settings.fixed_number:
-        satellites, locked = find_satellites(state.model, spikes, signal.shape[1])
+        satellites, locked = find_satellites(state.model, state.timed(), state.pieces.represented)
         for unit in np.flatnonzero(satellites):
             state.decide("satellite", [unit], locked[unit], SATELLITE_FRACTION)
     return Curated(

@@ -32,7 +32,7 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray]) -> bool:
         pooled, amplitudes = _pooled(first, second)
         nuisance = nuisance_directions(pooled)[1:]
         flat = [without(part.reshape(len(part), -1), nuisance) for part in (first, second)]
-        times = [state.in_whole(state.spikes.sample[state.looked_at(unit)]) for unit in (a, b)]
+        times = [state.times(state.spikes.sample[state.looked_at(unit)]) for unit in (a, b)]
         sooner, later = _at_equal_time(flat, times)
         two, p, variance = are_two(sooner, later, state.settings.seed)
         smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
@@ -63,7 +63,7 @@ def _fire_independently(state: Candidates, a: int, b: int) -> bool:
     energy = correlation[[0, 1], [0, 1], state.window.n_times - 1]
     if energy.sum() - 2 * correlation[0, 1].max() < LEAST_DISTANCE**2:
         return False
-    trains = [np.sort(state.in_whole(state.starts(unit))) for unit in (a, b)]
+    trains = [np.sort(state.times(state.starts(unit))) for unit in (a, b)]
     lags = Lags.of(state.settings.burst, state.settings.refractory)
     return independence_p_value(trains[0], trains[1], lags) < INDEPENDENT_LEVEL
 
@@ -98,8 +98,8 @@ def _burst_p_value(state: Candidates, a: int, b: int, similarity: float) -> floa
     if similarity < SAME_SHAPE:
         return 1.0
     weak, strong = sorted((a, b), key=lambda u: state.model.energy[u])
-    leading, following = (np.sort(state.in_whole(state.starts(unit))) for unit in (strong, weak))
-    return burst_p_value(leading, following, state.settings.burst, state.whole.shape[1])
+    leading, following = (np.sort(state.times(state.starts(unit))) for unit in (strong, weak))
+    return burst_p_value(leading, following, state.settings.burst, state.pieces.represented)
 
 
 def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> float:
@@ -111,7 +111,7 @@ def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, ampl
     others = np.delete(np.arange(state.model.n_units), [a, b])
     merged = state.model.select(others).extended(pooled[None])
     unit = np.full(len(amplitudes), merged.n_units - 1)
-    n_positions = state.whole.shape[1] - state.window.n_times + 1
+    n_positions = state.pieces.represented - state.window.n_times + 1
     merged = replace(merged, prior=merged.prior.maximise(unit, amplitudes, merged.energy, n_positions))
     apart = excerpt.log_posterior(state.model) - sum(parameter_cost(pooled, len(m)) for m in mine)
     return excerpt.log_posterior(merged) - parameter_cost(pooled, sum(map(len, mine))) - apart

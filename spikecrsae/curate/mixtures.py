@@ -37,11 +37,10 @@ def split_mixtures(state: Candidates, cleaned: list[np.ndarray]) -> None:
         if len(padded) < LEAST_FITTED or state.has_passed("mixture", unit, alone=True):
             continue
         state.passes("mixture", unit)
-        if not contaminated(np.sort(state.in_whole(state.starts(unit))), lags):
+        if not contaminated(np.sort(state.times(state.starts(unit))), lags):
             continue
         if satellites is None:
-            spikes = replace(state.spikes, sample=state.in_whole(state.spikes.sample))
-            satellites = find_satellites(state.model, spikes, state.whole.shape[1])[0]
+            satellites = find_satellites(state.model, state.timed(), state.pieces.represented)[0]
         if satellites[unit]:
             continue
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
@@ -53,7 +52,7 @@ def split_mixtures(state: Candidates, cleaned: list[np.ndarray]) -> None:
         gain, cost = 0.5 * n * distance**2, parameter_cost(means[1], n)
         if gain <= cost or distance < LEAST_DISTANCE:
             continue
-        times = state.in_whole(state.spikes.sample[state.looked_at(unit)])
+        times = state.times(state.spikes.sample[state.looked_at(unit)])
         p = independence_p_value(np.sort(times[~smaller]), np.sort(times[smaller]), lags)
         if p < INDEPENDENT_LEVEL:
             templates[unit] = means[0]

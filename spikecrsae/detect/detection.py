@@ -10,6 +10,7 @@ from scipy.ndimage import maximum_filter1d
 
 from spikecrsae.csc.backends import Backend
 from spikecrsae.csc.numba_backend import NUMBA
+from spikecrsae.detect.windows import windows_at
 from spikecrsae.system.threads import in_threads
 
 
@@ -60,6 +61,14 @@ class SpikeSubspace:
     def statistic(self, signal: np.ndarray) -> np.ndarray:
         """Energy (n_samples,) of whitened signal (n_channels, n_samples) in the span, each sample the window's centre."""
         return self.backend.energy_in_span(np.ascontiguousarray(signal, np.float32), self.shapes.astype(np.float32))
+
+    def coefficients(self, signal: np.ndarray, events: np.ndarray) -> np.ndarray:
+        """What the shapes are multiplied by, (n, n_shapes * n_channels), at events (n,), the window's centre; 0 beyond the signal."""
+        length = self.shapes.shape[1]
+        padded = np.pad(signal.T, ((length // 2, length), (0, 0)))
+        return np.einsum("ntc,st->nsc", windows_at(padded, events, length), self.shapes.astype(np.float32)).reshape(
+            len(events), -1
+        )
 
     def detect(self, signal: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a

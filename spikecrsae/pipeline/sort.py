@@ -20,10 +20,11 @@ from spikecrsae.decode.collect import Gather, gathered
 from spikecrsae.detect.windows import TemplateWindow
 from spikecrsae.errors import InputError
 from spikecrsae.pipeline.device import resolve_device
-from spikecrsae.pipeline.fit import Clock, Run, TrainingSignal, learn
+from spikecrsae.pipeline.fit import Clock, Run, learn
 from spikecrsae.pipeline.learned import Learned, LearnedCache, LearnedModel
 from spikecrsae.pipeline.memory import within_limit
 from spikecrsae.pipeline.outcome import Outcome, decode_group
+from spikecrsae.pipeline.training_signal import TrainingSignal
 from spikecrsae.preprocess import sanity
 from spikecrsae.preprocess.artefacts import Artefacts, find_artefacts, told
 from spikecrsae.preprocess.loudness import of_recording
@@ -162,15 +163,15 @@ def _learn_group(recording: Recording, window: TemplateWindow, survey: Survey, g
     run.clock.lap("artefacts")
     view = PreprocessedRecording(used, fit(used, config.preprocess, rng, run.observer, gaps), gaps)
     run.clock.lap("noise")
-    training = TrainingSignal.of(view, config, rng)
-    loudness = training.loudness(view)
+    training = TrainingSignal.of(view, config, rng, run.backend)
+    loudness = training.loudness
     if not loudness.is_steady:
         # the filters are those of the usual noise, and by them what is loud is measured once more
         rng = np.random.default_rng(run.config.runtime.seed)
         filters = fit(used, config.preprocess, rng, Observer(), gaps, loudness.intervals(0, used.n_samples))
         view = replace(view, preprocessor=filters)
         view = replace(view, loudness=of_recording(view))
-        training = TrainingSignal.of(view, config, rng)
+        training = TrainingSignal.of(view, config, rng, run.backend)
     run.clock.lap("whiten")
     model = learn(training, view, window, run)
     return Learned(survey, artefacts, view.preprocessor, model, dict(run.clock.seconds), view.loudness)
