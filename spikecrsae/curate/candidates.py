@@ -24,7 +24,7 @@ from spikecrsae.system.threads import in_threads
 
 log = logging.getLogger(__name__)
 
-#: A unit whose number of spikes has changed by more than this part is another one to a test that it has passed.
+#: A unit whose number of spikes, or whose template, has changed by more than this part is another one to a test that it has passed.
 _CHANGED = 0.1
 #: Waveforms of a unit that are looked at, at most.
 MOST_WAVEFORMS = 5000
@@ -83,7 +83,7 @@ class Candidates:
         self.born: set[int] = set()
         #: of units that came of a split, the unit that was split
         self.parent: dict[int, int] = {}
-        self._passed: dict[tuple[str, int], tuple[int, int]] = {}
+        self._passed: dict[tuple[str, int], tuple[int, np.ndarray, int]] = {}
         self._rest: np.ndarray | None = None
         #: the model that the spikes are of
         self._decoded: CRsAE | None = None
@@ -227,14 +227,17 @@ class Candidates:
 
     def passes(self, test: str, unit: int) -> None:
         """Remember that a unit has passed a test clearly."""
-        self._passed[test, self.ids[unit]] = len(self.starts(unit)), self.next_id
+        self._passed[test, self.ids[unit]] = len(self.starts(unit)), self.model.templates[unit], self.next_id
 
     def has_passed(self, test: str, unit: int, alone: bool = False) -> bool:
-        """Whether a unit has passed a test and its number of spikes has hardly changed since; nor, unless it is judged `alone`,
-        has any unit come since that could explain its spikes."""
-        count, next_id = self._passed.get((test, self.ids[unit]), (0, -1))
-        same = abs(len(self.starts(unit)) - count) <= _CHANGED * count
-        return next_id >= 0 and same and (alone or next_id == self.next_id)
+        """Whether a unit has passed a test and its number of spikes and its template have hardly changed since; nor, unless it is judged
+        `alone`, has any unit come since that could explain its spikes."""
+        if (test, self.ids[unit]) not in self._passed:
+            return False
+        count, template, next_id = self._passed[test, self.ids[unit]]
+        moved = np.linalg.norm(self.model.templates[unit] - template) / max(np.linalg.norm(template), 1e-9)
+        same = abs(len(self.starts(unit)) - count) <= _CHANGED * count and moved <= _CHANGED
+        return same and (alone or next_id == self.next_id)
 
     def decide(self, decision: str, units: Iterable[int | np.integer], statistic: float, level: float, **more: Any) -> None:
         """Keep a decision; units are indices of the model, and are named by their ids."""

@@ -11,7 +11,7 @@ from spikecrsae.csc.subsample import shift_in_time
 from spikecrsae.curate.bursts import BURST_LEVEL, SAME_SHAPE, burst_p_value
 from spikecrsae.curate.candidates import Candidates
 from spikecrsae.curate.coincidences import INDEPENDENT_LEVEL, LEAST_DISTANCE, Lags, independence_p_value
-from spikecrsae.curate.evidence import Excerpt, parameter_cost
+from spikecrsae.curate.evidence import parameter_cost
 from spikecrsae.detect.bimodality import MODE_LEVEL, allowed_variance, are_two, nuisance_directions, without
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 
@@ -105,16 +105,17 @@ def _burst_p_value(state: Candidates, a: int, b: int, similarity: float) -> floa
 def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> float:
     """Log posterior, less what templates cost, that one unit with the pooled template (n_channels, n_times) in place of a and b
     gains. amplitudes (n,): of both units' spikes relative to it."""
-    mine = [state.clear_starts(a), state.clear_starts(b)]
-    starts = np.sort(np.concatenate(mine))
-    excerpt = Excerpt.around(state.rest, state.model, state.spikes, starts, state.settings.seed, state.level)
     others = np.delete(np.arange(state.model.n_units), [a, b])
     merged = state.model.select(others).extended(pooled[None])
     unit = np.full(len(amplitudes), merged.n_units - 1)
     n_positions = state.pieces.represented - state.window.n_times + 1
     merged = replace(merged, prior=merged.prior.maximise(unit, amplitudes, merged.energy, n_positions))
-    apart = excerpt.log_posterior(state.model) - sum(parameter_cost(pooled, len(m)) for m in mine)
-    return excerpt.log_posterior(merged) - parameter_cost(pooled, sum(map(len, mine))) - apart
+    mine = [state.clear_starts(a), state.clear_starts(b)]
+    gain = sum(parameter_cost(pooled, len(m)) for m in mine) - parameter_cost(pooled, sum(map(len, mine)))
+    # each around spikes of its own: among those of both a few of the smaller would speak for all
+    for excerpt in (state.around(a, state.rest), state.around(b, state.rest)):
+        gain += excerpt.log_posterior(merged) - excerpt.log_posterior(state.model)
+    return gain
 
 
 def _similar_pairs(templates: np.ndarray) -> list[tuple[float, int, int, int]]:

@@ -60,7 +60,10 @@ class SpikeSubspace:
 
     def statistic(self, signal: np.ndarray) -> np.ndarray:
         """Energy (n_samples,) of whitened signal (n_channels, n_samples) in the span, each sample the window's centre."""
-        return self.backend.energy_in_span(np.ascontiguousarray(signal, np.float32), self.shapes.astype(np.float32))
+        return self._energy(signal, self.shapes)
+
+    def _energy(self, signal: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+        return self.backend.energy_in_span(np.ascontiguousarray(signal, np.float32), shapes.astype(np.float32))
 
     def coefficients(self, signal: np.ndarray, events: np.ndarray) -> np.ndarray:
         """What the shapes are multiplied by, (n, n_shapes * n_channels), at events (n,), the window's centre; 0 beyond the signal."""
@@ -71,10 +74,20 @@ class SpikeSubspace:
         )
 
     def detect(self, signal: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
-        """Samples (ascending int64) where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
-        Gaussian exceeds `threshold` standard deviations either way."""
+        """Samples (ascending int64) of events: where the statistic peaks above the level that noise exceeds as rarely, per sample, as a
+        Gaussian exceeds `threshold` standard deviations either way.
+
+        An event is placed where the energy along the first shape is largest within dead_time of that peak: the span holds the
+        shape at several lags, so that the peak itself may stand before the spike or on it.
+        """
         level = special.chdtri(len(self.shapes) * len(signal), 2 * special.ndtr(-threshold))
-        return _peaks(self.statistic(signal), level, dead_time)
+        peaks = _peaks(self.statistic(signal), level, dead_time)
+        if not len(peaks):
+            return peaks
+        near = np.clip(peaks[:, None] + np.arange(-dead_time, dead_time + 1), 0, signal.shape[1] - 1)
+        height = self._energy(signal, self.shapes[:1])[near]
+        best = height.argmax(axis=1)
+        return _apart(near[np.arange(len(peaks)), best], height.max(axis=1), dead_time)
 
 
 def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
@@ -87,3 +100,15 @@ def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         if not peaks or sample - peaks[-1] > dead_time:
             peaks.append(sample)
     return np.array(peaks, dtype=np.int64)
+
+
+def _apart(samples: np.ndarray, heights: np.ndarray, dead_time: int) -> np.ndarray:
+    """Of samples (n,) those, ascending, that are higher than all others within dead_time; the first of equal ones."""
+    order = np.lexsort((np.arange(len(samples)), -heights))
+    kept: list[int] = []
+    taken = np.zeros(int(samples.max(initial=0)) + dead_time + 1, bool)
+    for sample in samples[order].tolist():
+        if not taken[sample]:
+            kept.append(sample)
+            taken[max(sample - dead_time, 0) : sample + dead_time + 1] = True
+    return np.sort(np.array(kept, np.int64))

@@ -93,7 +93,7 @@ class _Events:
         length, dead_time = max(4, ms_to_samples(SHAPE_MS, fs)), max(1, ms_to_samples(initial.dead_time_ms, fs))
         subspace = SpikeSubspace.learn(drawn, initial.detection_threshold, length, dead_time, backend=backend)
         basis = _basis(subspace.coefficients(drawn, subspace.detect(drawn, initial.detection_threshold, dead_time)))
-        margin, gathered = length + 2 * dead_time, Loudnesses(fs)
+        margin, gathered = length + 4 * dead_time, Loudnesses(fs)
         samples, features = [], []
 
         def search(white: np.ndarray, wide: tuple[int, int], place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
