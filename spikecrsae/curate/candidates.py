@@ -13,6 +13,8 @@ import numpy as np
 from spikecrsae.config import TrainConfig
 from spikecrsae.crsae.em import expectation_maximisation
 from spikecrsae.crsae.model import CRsAE
+from spikecrsae.csc.operator import gram
+from spikecrsae.curate.coincidences import LEAST_DISTANCE
 from spikecrsae.curate.evidence import Excerpt
 from spikecrsae.data.loudness import CLEAR
 from spikecrsae.data.pieces import Pieces
@@ -75,8 +77,8 @@ class Candidates:
         self.pieces = Pieces.whole(self.whole.shape[1])
         self.ids = list(range(self.model.n_units))
         self.next_id = len(self.ids)
-        #: units that were merged, or whose parts died, are not split again
-        self.whole_units: set[int] = set()
+        #: templates (n_channels, n_times) of the units that were merged with a unit, or that came of it and were removed
+        self.parts: dict[int, list[np.ndarray]] = {}
         #: units whose windows have been aligned
         self.aligned: set[int] = set()
         #: units that were found in the residual
@@ -235,9 +237,18 @@ class Candidates:
         if (test, self.ids[unit]) not in self._passed:
             return False
         count, template, next_id = self._passed[test, self.ids[unit]]
-        moved = np.linalg.norm(self.model.templates[unit] - template) / max(np.linalg.norm(template), 1e-9)
-        same = abs(len(self.starts(unit)) - count) <= _CHANGED * count and moved <= _CHANGED
+        moved = np.linalg.norm(self.model.templates[unit] - template) / max(float(np.linalg.norm(template)), 1e-9)
+        same = bool(abs(len(self.starts(unit)) - count) <= _CHANGED * count and moved <= _CHANGED)
         return same and (alone or next_id == self.next_id)
+
+    def has_had(self, unit: int, template: np.ndarray) -> bool:
+        """Whether a unit was merged with one of this template (n_channels, n_times), or nearly, or such a one came of it and was removed:
+        it is not split off again."""
+        for part in self.parts.get(self.ids[unit], []):
+            pair = gram(np.stack([part, template]))
+            if pair[[0, 1], [0, 1], part.shape[1] - 1].sum() - 2 * pair[0, 1].max() < LEAST_DISTANCE**2:
+                return True
+        return False
 
     def decide(self, decision: str, units: Iterable[int | np.integer], statistic: float, level: float, **more: Any) -> None:
         """Keep a decision; units are indices of the model, and are named by their ids."""

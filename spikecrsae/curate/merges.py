@@ -34,11 +34,12 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray]) -> bool:
         flat = [without(part.reshape(len(part), -1), nuisance) for part in (first, second)]
         times = [state.times(state.spikes.sample[state.looked_at(unit)]) for unit in (a, b)]
         sooner, later = _at_equal_time(flat, times)
-        two, p, variance = are_two(sooner, later, state.settings.seed)
+        allowed = allowed_variance(pooled)
+        two, p, variance = are_two(sooner, later, state.settings.seed, allowed)
         smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
         if not two:
             # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides
-            wide = variance > allowed_variance(pooled)
+            wide = variance > allowed
             gain = _gain_of_merging(state, a, b, pooled, amplitudes) if wide else 0.0
             if wide and gain <= 0:
                 continue
@@ -50,7 +51,7 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray]) -> bool:
             smaller, larger = sorted((a, b), key=lambda u: state.model.energy[u])
         state.decide("merge", [larger, smaller], statistic, level, why=why, similarity=similarity)
         gone.add(smaller)
-        state.whole_units.add(state.ids[larger])
+        state.parts.setdefault(state.ids[larger], []).extend(state.model.templates[[smaller, larger]])
     if gone:
         state.keep(np.array([u for u in range(state.model.n_units) if u not in gone]))
     return bool(gone)

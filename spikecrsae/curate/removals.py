@@ -95,8 +95,8 @@ def typical_gain(model: CRsAE, energy: np.ndarray | float | None = None) -> np.n
 def _dies(state: Candidates, unit: int, alive: np.ndarray, value: float, level: float, n: int, why: str) -> None:
     state.decide("death", [unit], value, level, n=n, why=why)
     alive[unit] = False
-    # a unit whose part was none is not split again
-    state.whole_units |= {state.parent[i] for i in (state.ids[unit],) if i in state.parent}
+    if state.ids[unit] in state.parent:
+        state.parts.setdefault(state.parent[state.ids[unit]], []).append(state.model.templates[unit])
 
 
 def _loss_without(state: Candidates, unit: int, alive: np.ndarray, excerpt: Excerpt) -> float:

@@ -21,7 +21,7 @@ def split_units(state: Candidates, cleaned: list[np.ndarray]) -> bool:
     for unit, padded in enumerate(cleaned):
         # a unit may have lost its spikes when it was aligned; of two parts each needs enough of them
         too_few = len(padded) < 2 * SMALLEST_CLUSTER
-        if too_few or state.ids[unit] in state.whole_units or state.has_passed("split", unit, alone=True):
+        if too_few or state.has_passed("split", unit, alone=True):
             continue
         state.passes("split", unit)
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
@@ -33,7 +33,7 @@ def split_units(state: Candidates, cleaned: list[np.ndarray]) -> bool:
         for members, mean in zip(sets[1:], means[1:], strict=True):
             gain = 0.5 * len(members) * float(((mean - means[0]) ** 2).sum())
             cost = parameter_cost(mean, len(members))
-            if gain > cost and len(members) >= SMALLEST_CLUSTER:
+            if gain > cost and len(members) >= SMALLEST_CLUSTER and not state.has_had(unit, mean):
                 templates[unit] = means[0]
                 extra.append(mean)
                 parents.append(state.ids[unit])

@@ -45,7 +45,7 @@ class Pieces:
     @property
     def _begins(self) -> np.ndarray:
         """Where each piece begins in the joined signal."""
-        return np.r_[0, np.cumsum(self.stops - self.starts)[:-1]]
+        return np.asarray(np.r_[0, np.cumsum(self.stops - self.starts)[:-1]])
 
     def in_recording(self, samples: np.ndarray) -> np.ndarray:
         """Where samples of the joined signal stand in the recording."""

@@ -213,11 +213,11 @@ def _halved(
     one = np.zeros(len(flat), np.int64)
     features = _features(flat, n_components, seed)
     halves = _halves(features)
-    if min(np.bincount(halves, minlength=2)) >= smallest and are_two(flat[halves == 0], flat[halves == 1], seed)[0]:
+    if min(np.bincount(halves, minlength=2)) >= smallest and are_two(flat[halves == 0], flat[halves == 1], seed, allowed)[0]:
         return halves
     # few among many are no half
     for few in _groups_apart(features, smallest, seed):
-        if are_two(flat[few == 0], flat[few == 1], seed)[0]:
+        if are_two(flat[few == 0], flat[few == 1], seed, allowed)[0]:
             return few
     if min(np.bincount(halves, minlength=2)) < smallest:
         return one
