@@ -14,9 +14,11 @@ MODE_LEVEL = 1e-2
 SHAPE_VARIATION = 0.1
 #: A variance counts as larger than expected above this factor.
 VARIANCE_MARGIN = 1.3
-#: Among fewer numbers than this a valley cannot show; what a mode of their own gains in log likelihood tells (`two_mode_gain`): so
-#: much, or less where they vary more than one neuron's may.
-FEW, SURE_GAIN, WIDE_GAIN = 100, 7.0, 3.0
+#: Parts into which windows are divided.
+FOLDS = 10
+#: Two sets are two where a mode of the smaller one's own gains so much log likelihood, or where they vary more than one neuron's may
+#: and it gains so much.
+SURE_GAIN, WIDE_GAIN = 7.0, 3.0
 #: Of two sets the smaller is far smaller where it is less than this part of both.
 _FEW_PART = 0.2
 #: Numbers are counted in bins of _BIN, and no further than _FAR beyond the sets' medians; sizes of the uniform distributions.
@@ -47,34 +49,40 @@ def without(flat: np.ndarray, directions: np.ndarray) -> np.ndarray:
 def are_two(first: np.ndarray, second: np.ndarray, seed: int, allowed: float | None = None) -> tuple[bool, float, float]:
     """Whether two sets of whitened windows (n, n_features) have two modes along the difference of their means.
 
-    Each half of the sets is projected on the difference of the other half's means, so that noise alone shows no gap. Returns
-    the answer, the probability of such a gap with one mode (1 where the means are no deviation of the sets apart), and the
-    variance of both together along the line (1 for noise alone).
+    Each of FOLDS parts of the sets is projected on the difference of the others' means, so that noise alone shows no gap. Two modes
+    show by a valley (`deepest_valley`), or by what a mode of the smaller set's own explains better (`two_mode_gain`): SURE_GAIN, or
+    WIDE_GAIN where the windows vary more than one neuron's may (`allowed`, see allowed_variance). Returns the answer, the probability
+    with one mode (1 where the means are no deviation of the sets apart), and the variance of both together along the line (1 for
+    noise alone).
     """
-    half_of = [np.random.default_rng(seed).permutation(len(x)) % 2 for x in (first, second)]
-    # the mean of each half of each set (2, n_features)
-    means = [
-        np.stack([h == 0, h == 1]) / np.bincount(h, minlength=2)[:, None] @ x
-        for x, h in zip((first, second), half_of, strict=True)
-    ]
+    folds = [np.random.default_rng(seed).permutation(len(x)) % FOLDS for x in (first, second)]
+    # the mean of each set without each part (FOLDS, n_features)
+    means = [_without_part(x, fold) for x, fold in zip((first, second), folds, strict=True)]
     lines, middles = means[1] - means[0], 0.5 * (means[0] + means[1])
     lengths = np.linalg.norm(lines, axis=1)
     if not lengths.all():
         return False, 1.0, 0.0
     lines = lines / lengths[:, None]
-    projected = [x @ lines.T - (middles * lines).sum(axis=1) for x in (first, second)]
-    scores = [p[np.arange(len(p)), 1 - h] for p, h in zip(projected, half_of, strict=True)]
+    offsets = (middles * lines).sum(axis=1)
+    scores = [np.einsum("ij,ij->i", x, lines[fold]) - offsets[fold] for x, fold in zip((first, second), folds, strict=True)]
     # a few windows of the one set among those of the other widen no quartile
     spread = np.sqrt(0.5 * sum(robust_deviation(score) ** 2 for score in scores))
     distance = float((scores[1].mean() - scores[0].mean()) / max(spread, 1e-9))
-    together = 0.5 * (scores[0].var() + scores[1].var()) + 0.25 * (scores[1].mean() - scores[0].mean()) ** 2
-    p = deepest_valley(scores[0], scores[1], spread)[0] if distance >= 1.0 else 1.0
-    if p >= MODE_LEVEL and distance >= 1.0:
-        gain = two_mode_gain(*scores)
-        if gain > (WIDE_GAIN if allowed is not None and together > allowed else SURE_GAIN):
-            p = min(p, float(np.exp(-gain)))
-            return True, p, float(together)
-    return p < MODE_LEVEL, p, float(together)
+    together = float(0.5 * (scores[0].var() + scores[1].var()) + 0.25 * (scores[1].mean() - scores[0].mean()) ** 2)
+    if distance < 1.0:
+        return False, 1.0, together
+    p = deepest_valley(scores[0], scores[1], spread)[0]
+    if p < MODE_LEVEL:
+        return True, p, together
+    gain = two_mode_gain(*scores)
+    wide = allowed is not None and together > allowed
+    return gain > (WIDE_GAIN if wide else SURE_GAIN), min(p, float(np.exp(-gain))), together
+
+
+def _without_part(x: np.ndarray, fold: np.ndarray) -> np.ndarray:
+    """Means (FOLDS, n_features) of x (n, n_features) without each of its parts."""
+    inside = np.arange(FOLDS)[:, None] == fold
+    return (x.sum(axis=0) - inside @ x) / np.maximum(len(x) - inside.sum(axis=1), 1)[:, None]
 
 
 def two_mode_gain(first: np.ndarray, second: np.ndarray) -> float:

@@ -208,22 +208,25 @@ def divide(
 def _halved(
     flat: np.ndarray, mean: np.ndarray, smallest: int, n_components: int, seed: int, allowed: float | None
 ) -> np.ndarray:
-    """Labels 0 and 1 of the two halves (k-means) of a part if they have two modes, or among few windows vary far more than one
-    neuron's may; zeros otherwise. mean (n_channels, n_times): of the part."""
+    """Labels 0 and 1 of two parts if they have two modes, or among few windows vary far more than one neuron's may; zeros otherwise.
+    mean (n_channels, n_times): of all.
+
+    Asked are the halves (k-means) of the windows, those of the windows without gain and jitter, which may hide a shape, and groups
+    that lie apart: few among many are no half.
+    """
     one = np.zeros(len(flat), np.int64)
     features = _features(flat, n_components, seed)
+    steady = without(flat, nuisance_directions(mean))
     halves = _halves(features)
-    if min(np.bincount(halves, minlength=2)) >= smallest and are_two(flat[halves == 0], flat[halves == 1], seed, allowed)[0]:
-        return halves
-    # few among many are no half
+    for labels, windows in ((halves, flat), (_halves(_features(steady, n_components, seed)), steady)):
+        first, second = windows[labels == 0], windows[labels == 1]
+        if min(len(first), len(second)) >= smallest and are_two(first, second, seed, allowed)[0]:
+            return labels
     for few in _groups_apart(features, smallest, seed):
         if are_two(flat[few == 0], flat[few == 1], seed, allowed)[0]:
             return few
-    if min(np.bincount(halves, minlength=2)) < smallest:
+    if min(np.bincount(halves, minlength=2)) < smallest or len(flat) >= FEW:
         return one
-    if len(flat) >= FEW:
-        return one
-    steady = without(flat, nuisance_directions(mean))
     variance = are_two(steady[halves == 0], steady[halves == 1], seed)[2]
     return halves if variance > FEW_MARGIN * (allowed_variance(mean) if allowed is None else allowed) else one
 

@@ -86,7 +86,7 @@ class SpikeSubspace:
             return peaks
         near = np.clip(peaks[:, None] + np.arange(-dead_time, dead_time + 1), 0, signal.shape[1] - 1)
         height = self._energy(signal, self.shapes[:1])[near]
-        best = height.argmax(axis=1)
+        best = np.where(height.max(axis=1) > height[:, dead_time], height.argmax(axis=1), dead_time)
         return _apart(near[np.arange(len(peaks)), best], height.max(axis=1), dead_time)
 
 
