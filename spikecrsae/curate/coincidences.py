@@ -15,6 +15,8 @@ LEAST_MS = 0.5
 FLANK_MS = (4.0, 24.0)
 #: Of the pairs that chance gives, one neuron shows at least and at most this part: spikes of others that were taken for its own.
 CONTAMINATION = (0.05, 0.3)
+#: Of two spikes within the refractory period one is lost in decoding at most so often.
+MISSED = 0.5
 #: Fewer pairs than this within the refractory period say nothing.
 LEAST_PAIRS = 3
 #: Level of the test.
@@ -59,6 +61,14 @@ def independence_p_value(first: np.ndarray, second: np.ndarray, lags: Lags) -> f
     within = [lags.counts(train, train) for train in (first, second)]
     others = (sum(k for k, _ in within) + 1) / max(sum(mu for _, mu in within), 1.0)
     return float(special.pdtrc(found - 1, np.clip(others, *CONTAMINATION) * expected))
+
+
+def dependence_p_value(first: np.ndarray, second: np.ndarray, lags: Lags) -> float:
+    """Probability that two neurons that fire independently show as few pairs of a spike of the first and one of the second train
+    (samples, ascending) within the refractory period; small where they are one neuron. Of their pairs so close MISSED may be lost in
+    decoding."""
+    found, expected = lags.counts(first, second)
+    return float(special.pdtr(found, (1 - MISSED) * expected))
 
 
 def contaminated(train: np.ndarray, lags: Lags) -> bool:

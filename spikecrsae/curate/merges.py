@@ -10,7 +10,7 @@ from spikecrsae.csc.operator import gram
 from spikecrsae.csc.subsample import shift_in_time
 from spikecrsae.curate.bursts import BURST_LEVEL, SAME_SHAPE, burst_p_value
 from spikecrsae.curate.candidates import Candidates
-from spikecrsae.curate.coincidences import INDEPENDENT_LEVEL, LEAST_DISTANCE, Lags, independence_p_value
+from spikecrsae.curate.coincidences import INDEPENDENT_LEVEL, LEAST_DISTANCE, Lags, dependence_p_value, independence_p_value
 from spikecrsae.curate.evidence import parameter_cost
 from spikecrsae.detect.bimodality import MODE_LEVEL, allowed_variance, are_two, nuisance_directions, without
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
@@ -45,10 +45,12 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray]) -> bool:
                 continue
             statistic, level, why = (gain, 0.0, "better together") if wide else (p, MODE_LEVEL, "one mode")
         else:
-            statistic, level, why = _burst_p_value(state, a, b, similarity), BURST_LEVEL, "bursts"
-            if statistic >= level:
+            evidence = _evidence_for_one(state, a, b, similarity)
+            if evidence is None:
                 continue
-            smaller, larger = sorted((a, b), key=lambda u: state.model.energy[u])
+            statistic, level, why = evidence
+            if why == "bursts":
+                smaller, larger = sorted((a, b), key=lambda u: state.model.energy[u])
         state.decide("merge", [larger, smaller], statistic, level, why=why, similarity=similarity)
         gone.add(smaller)
         state.parts.setdefault(state.ids[larger], []).extend(state.model.templates[[smaller, larger]])
@@ -94,13 +96,19 @@ def _pooled(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return pooled, np.concatenate(amplitudes)
 
 
-def _burst_p_value(state: Candidates, a: int, b: int, similarity: float) -> float:
-    """Probability that the weaker of two units does not hold the later spikes of the other's bursts, see bursts."""
+def _evidence_for_one(state: Candidates, a: int, b: int, similarity: float) -> tuple[float, float, str] | None:
+    """What shows that two units of two sizes are one neuron, as (statistic, level, why): the weaker holds the later spikes of the
+    other's bursts (see bursts), or both keep one refractory period (see coincidences). None where nothing does."""
     if similarity < SAME_SHAPE:
-        return 1.0
+        return None
     weak, strong = sorted((a, b), key=lambda u: state.model.energy[u])
     leading, following = (np.sort(state.times(state.starts(unit))) for unit in (strong, weak))
-    return burst_p_value(leading, following, state.settings.burst, state.pieces.represented)
+    p = burst_p_value(leading, following, state.settings.burst, state.pieces.represented)
+    if p < BURST_LEVEL:
+        return p, BURST_LEVEL, "bursts"
+    lags = Lags.of(state.settings.burst, state.settings.refractory)
+    p = dependence_p_value(leading, following, lags)
+    return (p, INDEPENDENT_LEVEL, "one refractory period") if p < INDEPENDENT_LEVEL else None
 
 
 def _gain_of_merging(state: Candidates, a: int, b: int, pooled: np.ndarray, amplitudes: np.ndarray) -> float:
