@@ -18,11 +18,12 @@ VARIANCE_MARGIN = 1.3
 FOLDS = 10
 #: Two sets are two where a mode of the smaller one's own gains so much log likelihood, or where they vary more than one neuron's may
 #: and it gains so much.
-SURE_GAIN, WIDE_GAIN = 7.0, 3.0
+SURE_GAIN, WIDE_GAIN = 5.0, 3.0
 #: Of two sets the smaller is far smaller where it is less than this part of both.
 _FEW_PART = 0.2
-#: Numbers are counted in bins of _BIN, and no further than _FAR beyond the sets' medians; sizes of the uniform distributions.
-_BIN, _FAR = 0.25, 6.0
+#: Numbers are counted in bins of _BIN, and no further than _FAR beyond the sets' medians; medians closer than _LEAST_APART noise levels
+#: are one mode's; sizes of the uniform distributions.
+_BIN, _FAR, _LEAST_APART = 0.25, 6.0, 2.0
 _SIZES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0, 25.0)
 _EM_ROUNDS, _SETTLED = 300, 1e-3
 #: Quartiles of the standard normal distribution are so far apart.
@@ -96,6 +97,8 @@ def two_mode_gain(first: np.ndarray, second: np.ndarray) -> float:
     small, large = sorted((first, second), key=len)
     sign = 1.0 if np.median(small) > np.median(large) else -1.0
     near, far = sign * np.median(large), sign * np.median(small)
+    if far - near < _LEAST_APART:
+        return 0.0
     values = np.clip(sign * np.concatenate([small, large]), near - _FAR, far + _FAR)
     edges = np.arange(values.min() - _BIN, values.max() + 2 * _BIN, _BIN)
     counts, _ = np.histogram(values, edges)
