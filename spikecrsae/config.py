@@ -123,8 +123,12 @@ class InitialiseConfig(Checked):
     dead_time_ms: float = option(0.5, "of two detected events closer than this the larger one stays", low=0.05)
     refractory_ms: float = option(0.7, "a unit fires at most once within this time", low=0.0, high=5.0)
     n_components: int = option(10, "principal components for clustering", low=2, high=50)
-    max_signal_s: float = option(120.0, "signal in which units are looked for at most, windows drawn at random", low=1.0)
-    max_events: int = option(20000, "events clustered at most, drawn at random", low=100)
+    max_signal_s: float = option(
+        120.0,
+        "signal in which units are looked for at most: half of it windows drawn at random, half around events of the whole recording",
+        low=1.0,
+    )
+    max_events: int = option(20000, "events clustered at most, half of them drawn at random, then rare ones first", low=100)
 
 
 @dataclass(frozen=True)

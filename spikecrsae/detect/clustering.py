@@ -21,6 +21,7 @@ from spikecrsae.detect.bimodality import (
     without,
 )
 from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.drawing import basis_of, features_of, seldom_first
 from spikecrsae.detect.windows import TemplateWindow, are_whole, windows_at
 
 #: Among fewer windows than this no valley can be told from chance; there, two clusters are those that vary FEW_MARGIN times
@@ -290,6 +291,17 @@ def templates_from_labels(windows: np.ndarray, labels: np.ndarray, smallest: int
     return np.stack([windows[labels == c].mean(axis=0).T for c in kept]).astype(np.float64)
 
 
+def _drawn(coefficients: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Indices, ascending, of n of the events with these coefficients (n_events, n_features)."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(coefficients))
+    first, others = order[: n // 2], order[n // 2 :]
+    basis = basis_of(coefficients[first])
+    features = features_of(coefficients, basis)
+    more = others[seldom_first(features[first], features[others], SMALLEST_CLUSTER, rng)[: n - len(first)]]
+    return np.sort(np.concatenate([first, more]))
+
+
 def first_templates(
     signal: np.ndarray,
     subspace: SpikeSubspace,
@@ -302,7 +314,8 @@ def first_templates(
     """Events, and templates (n_units, n_channels, n_times) of them, of whitened signal (n_channels, n_samples).
 
     Detection, windows, principal components, clusters. Events are first samples (int64) of windows; the third result says
-    which events each template is the mean of. At most config.max_events events, drawn at random, are clustered. level (n_samples,)
+    which events each template is the mean of. At most config.max_events events are clustered, half of them drawn at random, the others
+    first of those of which few were drawn (see drawing). level (n_samples,)
     uint8: of the noise, see data.loudness; where there are others, events in loud noise are not looked at.
     """
     starts = subspace.detect(signal, config.detection_threshold, dead_time) - window.before
@@ -314,7 +327,7 @@ def first_templates(
         starts = starts[whole]
     events = starts
     if len(starts) > config.max_events:
-        starts = np.sort(np.random.default_rng(seed).choice(starts, config.max_events, replace=False))
+        starts = starts[_drawn(subspace.coefficients(signal, starts + window.before), config.max_events, seed)]
     if len(starts) < 2:
         return events, np.zeros((0, len(signal), window.n_times)), []
     windows = windows_at(signal.T, starts, window.n_times)

@@ -67,11 +67,12 @@ class SpikeSubspace:
 
     def coefficients(self, signal: np.ndarray, events: np.ndarray) -> np.ndarray:
         """What the shapes are multiplied by, (n, n_shapes * n_channels), at events (n,), the window's centre; 0 beyond the signal."""
-        length = self.shapes.shape[1]
-        padded = np.pad(signal.T, ((length // 2, length), (0, 0)))
-        return np.einsum("ntc,st->nsc", windows_at(padded, events, length), self.shapes.astype(np.float32)).reshape(
-            len(events), -1
-        )
+        length, traces = self.shapes.shape[1], signal.T
+        starts = events - length // 2
+        if len(events) and (starts.min() < 0 or starts.max() > len(traces) - length):
+            traces, starts = np.pad(traces, ((length // 2, length), (0, 0))), events
+        windows = windows_at(traces, starts, length)
+        return np.einsum("ntc,st->nsc", windows, self.shapes.astype(np.float32)).reshape(len(events), -1)
 
     def detect(self, signal: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         """Samples (ascending int64) of events: where the statistic peaks above the level that noise exceeds as rarely, per sample, as a

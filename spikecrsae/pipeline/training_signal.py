@@ -11,8 +11,9 @@ from spikecrsae.csc.backends import Backend
 from spikecrsae.data.loudness import CLEAR, Loudness
 from spikecrsae.data.pieces import Pieces
 from spikecrsae.data.recording import BLOCK
+from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 from spikecrsae.detect.detection import SpikeSubspace
-from spikecrsae.detect.drawing import seldom_first
+from spikecrsae.detect.drawing import basis_of, features_of, seldom_first
 from spikecrsae.preprocess.loudness import Loudnesses
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.system.threads import in_each, n_cores
@@ -24,8 +25,6 @@ DRAWN_S, RANDOM_PART = 1.0, 0.5
 SHAPE_MS = 1.0
 #: Around an event so many template lengths are drawn each way. Between two pieces lie at least so many without an event.
 REACH, APART = 2.0, 2.5
-#: Features of an event at most: principal components, and how far it lies from their span.
-MOST_FEATURES = 9
 
 
 @dataclass(frozen=True)
@@ -92,14 +91,14 @@ class _Events:
         fs, initial = view.sampling_frequency, config.initialise
         length, dead_time = max(4, ms_to_samples(SHAPE_MS, fs)), max(1, ms_to_samples(initial.dead_time_ms, fs))
         subspace = SpikeSubspace.learn(drawn, initial.detection_threshold, length, dead_time, backend=backend)
-        basis = _basis(subspace.coefficients(drawn, subspace.detect(drawn, initial.detection_threshold, dead_time)))
+        basis = basis_of(subspace.coefficients(drawn, subspace.detect(drawn, initial.detection_threshold, dead_time)))
         margin, gathered = length + 4 * dead_time, Loudnesses(fs)
         samples, features = [], []
 
         def search(white: np.ndarray, wide: tuple[int, int], place: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
             found = subspace.detect(white, initial.detection_threshold, dead_time)
             found = found[(found >= place[0] - wide[0]) & (found < place[1] - wide[0])]
-            return found + wide[0], _features(subspace.coefficients(white, found), basis)
+            return found + wide[0], features_of(subspace.coefficients(white, found), basis)
 
         starts = range(0, view.n_samples, BLOCK)
         for k in range(0, len(starts), n_cores()):
@@ -126,7 +125,7 @@ class _Events:
         clump, starts, stops = _clumps(self.samples[outside], n_times, windows)
         level = view.loudness
         clear = level.levels[np.searchsorted(level.starts, self.samples[outside], "right") - 1] <= CLEAR
-        order = seldom_first(self.features[inside], self.features[outside[clear]], rng)
+        order = seldom_first(self.features[inside], self.features[outside[clear]], SMALLEST_CLUSTER, rng)
         ranked, first = np.unique(clump[clear][order], return_index=True)
         ranked = ranked[np.argsort(first)]
         chosen = np.sort(ranked[np.cumsum((stops - starts)[ranked]) <= most])
@@ -150,19 +149,3 @@ def _clumps(samples: np.ndarray, n_times: int, windows: Pieces) -> tuple[np.ndar
     starts = np.maximum.reduce([first - reach, np.r_[0, middle], before])
     stops = np.minimum.reduce([last + reach, np.r_[middle, windows.n_recorded], after])
     return clump, starts, stops
-
-
-def _basis(coefficients: np.ndarray) -> np.ndarray | None:
-    """The leading principal directions (n, n_features) of events' coefficients (n_events, n_features); None for all of them."""
-    if coefficients.shape[1] <= MOST_FEATURES or len(coefficients) < MOST_FEATURES:
-        return None
-    return np.linalg.svd(coefficients - coefficients.mean(axis=0), full_matrices=False)[2][: MOST_FEATURES - 1]
-
-
-def _features(coefficients: np.ndarray, basis: np.ndarray | None) -> np.ndarray:
-    """Features (n, n_features) of events: their coefficients along the basis, and the length of what lies beside it."""
-    if basis is None:
-        return coefficients
-    along = coefficients @ basis.T
-    beside = np.sqrt(np.maximum((coefficients**2).sum(axis=1) - (along**2).sum(axis=1), 0))
-    return np.column_stack([along, beside]).astype(np.float32)

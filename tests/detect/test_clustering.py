@@ -8,9 +8,12 @@ import sys
 import numpy as np
 import pytest
 
-from spikecrsae.detect.bimodality import are_two
-from spikecrsae.detect.clustering import cluster, divide
-from spikecrsae.detect.windows import windows_at
+from spikecrsae.config import InitialiseConfig
+from spikecrsae.detect.bimodality import SURE_GAIN, are_two, two_mode_gain
+from spikecrsae.detect.clustering import cluster, divide, first_templates
+from spikecrsae.detect.detection import SpikeSubspace
+from spikecrsae.detect.drawing import seldom_first
+from spikecrsae.detect.windows import TemplateWindow, windows_at
 
 
 def test_clusters_are_found_without_a_number():
@@ -171,3 +174,61 @@ def test_windows_are_cut_out_of_either_layout_and_only_within_the_signal():
         for wrong in (-1, 281):
             with pytest.raises(IndexError, match="signal of 300"):
                 windows_at(signal, [wrong], 20)
+
+
+# ---- two modes, with noise that is known
+
+
+@pytest.mark.parametrize("kind", ["normal", "student", "uniform", "exponential", "gamma"])
+@pytest.mark.parametrize("n", [60, 3000])
+def test_numbers_of_one_mode_gain_little_by_a_second(kind, n):
+    """Wherever they are divided."""
+    rng = np.random.default_rng(0)
+    draw = {
+        "normal": lambda: rng.normal(0, 2, n),
+        "student": lambda: rng.standard_t(3, n),
+        "uniform": lambda: rng.uniform(0, 12, n),
+        "exponential": lambda: rng.exponential(3, n),
+        "gamma": lambda: rng.gamma(2, 2, n),
+    }[kind]
+    for part in (0.5, 0.8, 0.98):
+        for _ in range(5):
+            numbers = draw() + rng.standard_normal(n)
+            cut = np.quantile(numbers, part if n > 60 else min(part, 0.85))
+            assert two_mode_gain(numbers[numbers <= cut], numbers[numbers > cut]) < SURE_GAIN
+
+
+@pytest.mark.parametrize(("n", "apart"), [(12, 9.0), (40, 7.0), (1000, 3.0)])
+def test_few_of_another_mode_gain_much(n, apart):
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        assert two_mode_gain(rng.standard_normal(1500), apart + rng.standard_normal(n)) > SURE_GAIN
+
+
+# ---- drawing
+
+
+def test_events_of_a_kind_that_was_seldom_drawn_come_first():
+    rng = np.random.default_rng(2)
+    drawn = rng.standard_normal((1000, 6))
+    common, rare, alone = rng.standard_normal((2000, 6)), 8 + rng.standard_normal((20, 6)), 40 * rng.standard_normal((30, 6))
+    order = seldom_first(drawn, np.concatenate([common, rare, alone]), 6, rng)
+    kind = np.repeat([0, 1, 2], [2000, 20, 30])[order]
+    assert (kind[:20] == 1).all() and (kind[-30:] == 2).all()
+
+
+def test_more_events_than_are_clustered_leave_no_rare_neuron_out():
+    """Of 3,000 events 300 are clustered, 12 of them are of another neuron."""
+    rng = np.random.default_rng(3)
+    signal = rng.standard_normal((4, 300_000)).astype(np.float32)
+    shape = -np.exp(-((np.arange(-10, 11) / 2.5) ** 2))
+    at = np.arange(50, 299_900, 100)
+    rare = rng.permutation(len(at)) < 12
+    for sample, other in zip(at, rare, strict=True):
+        signal[:, sample - 10 : sample + 11] += np.outer([0, 0, 2, 12] if other else [9, 5, 0, 0], shape)
+    subspace = SpikeSubspace.learn(signal, 4.5, 20, 10)
+    config = InitialiseConfig(max_events=300)
+    _, templates, members = first_templates(signal, subspace, TemplateWindow(40, 18), config, 10, 0)
+    largest = np.abs(templates).max(axis=2).argmax(axis=1)
+    (found,) = [m for m, channel in zip(members, largest, strict=True) if channel == 3]
+    assert len(found) == 12

@@ -28,3 +28,20 @@ def test_peaks_are_the_largest_within_the_dead_time_and_the_first_of_equal_neigh
         # one channel and one shape: the level of z standard deviations is z squared
         np.testing.assert_array_equal(subspace.detect(signal, 1.0 + 1e-9, dead_time), expected)
         assert all(later - earlier > dead_time for earlier, later in pairwise(expected))
+
+
+def test_events_of_one_neuron_stand_at_one_place_of_its_spike():
+    """Of a waveform with two phases, on a wire, beside another neuron's."""
+    rng = np.random.default_rng(1)
+    ms = np.arange(-30, 31) / 20.0
+    shapes = [-np.exp(-((ms / (0.13 * w)) ** 2)) + 0.4 * np.exp(-(((ms - 0.45 * w) / (0.28 * w)) ** 2)) for w in (1.0, 1.6)]
+    signal = rng.standard_normal((1, 200_000)).astype(np.float32)
+    at, kind = np.arange(100, 199_900, 200), rng.integers(0, 2, 999)
+    for sample, k in zip(at, kind, strict=True):
+        signal[0, sample - 30 : sample + 31] += (7, 6)[k] * shapes[k]
+    events = SpikeSubspace.learn(signal, 4.5, 20, 10).detect(signal, 4.5, 10)
+    nearest = np.abs(events[:, None] - at).argmin(axis=1)
+    for k in (0, 1):
+        away = (events - at[nearest])[kind[nearest] == k]
+        away = away[np.abs(away) < 20]
+        assert len(away) > 450 and np.mean(np.abs(away - np.median(away)) <= 1) > 0.9
