@@ -164,6 +164,7 @@ class InferConfig(Checked):
         choices=("spike-slab", "laplace"),
     )
     local_search: bool = option(True, "refine crowded places after the encoder: two spikes for one, one for two")
+    adapt: bool = option(False, "apply only: templates of known units follow how they are in this recording")
     chunk_s: float = option(
         10.0, "length of signal held at once, at least 65536 samples; the result does not depend on it", low=0.05
     )

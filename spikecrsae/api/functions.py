@@ -45,7 +45,9 @@ Spikes: TypeAlias = "Sorting | str | Path | Mapping[str, npt.NDArray[np.int64]]"
 
 _READ_OPTIONS = {option.name for option in fields(ReadOptions)}
 #: Settings that have an effect where the templates are known.
-_OF_APPLY = {"exclude_s", "triggers", "blank_ms", "find_artefacts", "chunk_s", "device", "backend", "memory_limit"}
+_OF_APPLY = {
+    "exclude_s", "triggers", "blank_ms", "find_artefacts", "adapt", "chunk_s", "device", "backend", "memory_limit",
+}  # fmt: skip
 _MODEL: dict[str, Rule] = {"model": (one_of(Sorting, str, os.PathLike), "a Sorting, a result folder or a model file")}
 _KINDS = "a Sorting, the name of a file or folder, or samples by the name of the unit"
 _SPIKES: dict[str, Rule] = {name: (one_of(Sorting, str, Path, Mapping), _KINDS) for name in ("sorting", "truth")}
@@ -119,11 +121,11 @@ def apply(
     progress: bool | None = None,
     **settings: Any,
 ) -> Sorting:
-    """Find the spikes of known units in another recording, without learning.
+    """Find the spikes of known units in another recording; spikes of other neurons are left out, and warnings tell of them.
 
     model: a Sorting, a result folder, or the model file in one. The recording has the channels and the sampling frequency of
-    the one that was sorted. settings: reading options, exclude_s, triggers, blank_ms, find_artefacts, chunk_s, device,
-    memory_limit. All other arguments and errors are those of `sort`.
+    the one that was sorted. settings: reading options, exclude_s, triggers, blank_ms, find_artefacts, adapt (templates follow
+    how the units are there), chunk_s, device, memory_limit. All other arguments and errors are those of `sort`.
     """
     from spikecrsae.pipeline import groups
 

@@ -22,7 +22,7 @@ from spikecrsae.config import Config
 from spikecrsae.errors import UsageError
 
 
-@click.command(cls=Command, short_help="Find the spikes of known units, without training.")
+@click.command(cls=Command, short_help="Find the spikes of known units in another recording.")
 @click.argument("model", type=Name())
 @click.argument("recordings", type=Name(), nargs=-1, required=True, metavar="RECORDING...")
 @output_option
@@ -40,10 +40,11 @@ def apply(
     as_json: bool,
     narrator: console.Narrator,
 ) -> int:
-    """Find the spikes of known units in RECORDING, without training.
+    """Find the spikes of known units in RECORDING.
 
     MODEL is a model.safetensors, or the result folder that holds it. The recording must have the channels and the sampling
-    frequency of the one that was sorted. Several files of one session become one result.
+    frequency of the one that was sorted. Several files of one session become one result. Spikes of neurons that MODEL does
+    not know are left out, and a warning says how many there are.
     """
     if "groups" in reader:
         raise UsageError("--groups has no effect here: the groups are those of the model; leave it out.")

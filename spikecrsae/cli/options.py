@@ -42,8 +42,8 @@ SORT_FIELDS = (
 )
 #: What is left to choose once the templates are known.
 APPLY_FIELDS = (
-    "preprocess.exclude_s", "preprocess.triggers", "preprocess.blank_ms", "preprocess.find_artefacts", "infer.chunk_s", "runtime.device",
-    "runtime.backend",
+    "preprocess.exclude_s", "preprocess.triggers", "preprocess.blank_ms", "preprocess.find_artefacts", "infer.adapt", "infer.chunk_s",
+    "runtime.device", "runtime.backend",
 )  # fmt: skip
 
 #: Formats of other programs, as spikecrsae.exports.export.FORMATS has them; known here without loading what writes them.

@@ -59,6 +59,10 @@ class Prior:
         """The convex problem whose solution says where spikes may stand; None: they may stand anywhere."""
         return None
 
+    def admitting(self, amplitude: np.ndarray) -> Self:
+        """The prior under which spikes with these amplitudes (n_units,), relative to the templates, are ordinary ones."""
+        return self
+
     def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
         """The shrinkage for templates of this energy ||h||^2 / sigma^2, (n_units,)."""
         raise NotImplementedError
@@ -79,6 +83,10 @@ class SpikeSlab(Prior):
     name = "spike-slab"
     spread: np.ndarray = field(metadata={"start": FIRST_SPREAD})
     penalty: np.ndarray = field(metadata={"start": 8.0})
+
+    def admitting(self, amplitude: np.ndarray) -> SpikeSlab:
+        """With a spread that reaches from the templates to these amplitudes."""
+        return SpikeSlab(np.hypot(self.spread, 1 - amplitude), self.penalty)
 
     def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
         """Amplitude (b + 1/s^2) / (g + 1/s^2), docs/model.md, "Two priors"."""

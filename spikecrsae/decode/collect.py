@@ -9,6 +9,7 @@ import numpy as np
 
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.bursts import BURST_MS
+from spikecrsae.curate.links import Links
 from spikecrsae.data.artefacts import ARTEFACT_DTYPE, pulse_samples
 from spikecrsae.data.intervals import NONE, in_any
 from spikecrsae.data.loudness import Loudness, noise_of
@@ -239,7 +240,8 @@ class DecodedUnits:
 
     reported (n_units,) bool: satellites are decoded, not reported. history: the course of the prior's parameters, (n_rounds,
     n_units) by name, NaN before a unit came. curation: its decisions; ids (n_units,): the units' names in them. drift
-    (n_units,): see Drifting.extent.
+    (n_units,): see Drifting.extent. links: how units that were known before, the first of these, have changed; None where all
+    were learned here.
     """
 
     model: CRsAE
@@ -248,10 +250,11 @@ class DecodedUnits:
     curation: tuple[dict, ...] = ()
     ids: np.ndarray | None = None
     drift: np.ndarray | None = None
+    links: Links | None = None
 
 
 def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFacts) -> SortingData:
-    """Build the Sorting of the decoded spikes, the largest amplitude first.
+    """Build the Sorting of the decoded spikes, the largest amplitude first; units that were known before keep their numbers.
 
     Left out are units without a spike, units that are not reported, spikes in excluded intervals, and outliers (see confidence).
     Templates are zero on channels that were not sorted.
@@ -264,6 +267,10 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     spikes = spikes.select(~in_any(facts.excluded, spike_at))
     size = Peaks.of(mean, facts.noise_level).size
     order = _largest_first(size, np.bincount(spikes.unit, minlength=model.n_units), units.reported)
+    numbers = np.arange(len(order))
+    if units.links is not None:
+        order = np.sort(order)
+        numbers = order + units.links.first
     mean, spread = mean[order], spread[order]
     peaks = Peaks.of(mean, facts.noise_level)
     spikes = _renumbered(spikes, order, model.n_units)
@@ -276,9 +283,10 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     peak_channel = np.flatnonzero(facts.usable)[peaks.channel]
     prior = {name: values[order] for name, values in model.prior.parameters().items()}
     prior |= {"whitened_norm": np.sqrt(model.energy)[order]}
+    table["unit"] = numbers[table["unit"]]
     return SortingData(
         spikes=table,
-        unit_ids=np.arange(len(order), dtype=np.int32),
+        unit_ids=numbers.astype(np.int32),
         sampling_frequency=facts.sampling_frequency,
         n_samples=facts.n_samples,
         n_channels=len(facts.usable),
@@ -353,6 +361,8 @@ def _model_columns(
         "estimated_miss": errors[1][order],
         "drift": np.zeros(len(order)) if units.drift is None else units.drift[order],
     }
+    if units.links is not None:
+        columns |= {"model_gain": units.links.gain[order], "model_cosine": units.links.cosine[order]}
     return columns if units.ids is None else columns | {"curation_id": units.ids[order]}
 
 

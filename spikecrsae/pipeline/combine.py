@@ -18,12 +18,14 @@ from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocess
 
 
 class ChannelGroup(Protocol):
-    """A name, and the positions of its channels in the recording."""
+    """A name, the positions of its channels in the recording, and the number of its first unit where its units were known."""
 
     @property
     def name(self) -> str: ...
     @property
     def channels(self) -> tuple[int, ...]: ...
+    @property
+    def first_unit(self) -> int | None: ...
 
 
 def joint_checksum(checksums: Iterable[str]) -> str:
@@ -34,7 +36,7 @@ def joint_checksum(checksums: Iterable[str]) -> str:
 def combined(recording: Recording, groups: Sequence[ChannelGroup], group_results: Sequence[Outcome | Exception]) -> Outcome:
     """The outcomes of groups of a recording as one; a group that could not be sorted is a warning and has no units.
 
-    Units are numbered group by group, in each the largest first; their column `group` counts the groups from 0. In the model,
+    Units are numbered group by group, in each the largest first; known units keep their numbers. Their column `group` counts the groups from 0. In the model,
     sigma is an array (n_groups,), NaN for a group that could not be sorted; a history has NaN after a group's last round. Left
     out (`excluded`) is what is left out in every group.
     """
@@ -69,9 +71,11 @@ def _joint_sorting(
 ) -> SortingData:
     sortings = {group: outcome.sorting for group, outcome in outcomes.items()}
     parts = list(sortings.values())
-    offsets = np.cumsum([0, *(part.n_units for part in parts)])
+    # known units have their numbers
+    counts = [part.n_units if group.first_unit is None else 0 for group, part in sortings.items()]
+    offsets = np.cumsum([0, *counts])[:-1]
     spikes = [part.spikes.copy() for part in parts]
-    for table, offset in zip(spikes, offsets, strict=False):
+    for table, offset in zip(spikes, offsets, strict=True):
         table["unit"] += offset
     joined = np.concatenate(spikes)
     columns = {name: np.concatenate([part.units[name] for part in parts]) for name in parts[0].units}
@@ -91,7 +95,9 @@ def _joint_sorting(
     return replace(
         parts[0],
         spikes=joined[np.lexsort((joined["unit"], joined["sample"]))],
-        unit_ids=np.arange(offsets[-1], dtype=np.int32),
+        unit_ids=np.concatenate([part.unit_ids + offset for part, offset in zip(parts, offsets, strict=True)]).astype(
+            np.int32
+        ),
         n_channels=recording.n_channels,
         units=label | {"group": of_group} | columns,
         **arrays,

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.decode.collect import Gather, gathered
@@ -38,13 +40,13 @@ from spikecrsae.units import s_to_samples
 log = logging.getLogger(__name__)
 
 #: Stages that a group goes through when it is sorted, and when its units are known, for the course of the whole.
-_STAGES_OF_SORT, _STAGES_OF_APPLY = 7, 3
+_STAGES_OF_SORT, _STAGES_OF_APPLY = 7, 6
 
 
 @dataclass(frozen=True, eq=False)
 class GroupTask:
     """What is to be done with one group, wherever: sort its channels (positions in the recording) with the settings, and the
-    self-test where asked for; or, with the model that load_checkpoint has read, find its known units."""
+    self-test where asked for; or, with the model that load_checkpoint has read, find its known units, of which the first has the number first_unit."""
 
     name: str
     channels: tuple[int, ...]
@@ -52,6 +54,7 @@ class GroupTask:
     self_test: bool = False
     model: dict[str, Any] | None = None
     cache: LearnedCache | None = None
+    first_unit: int | None = None
 
     @property
     def log_name(self) -> str:
@@ -64,7 +67,7 @@ class GroupTask:
         log.info("channels %s", ", ".join(part.channel_ids))
         if self.model is not None:
             name = f"of group {self.name}" if self.name else "that is applied"
-            return apply_to_group(self.model, part, self.config, observer, name, gather)
+            return apply_to_group(self.model, part, self.config, observer, name, gather, self.first_unit or 0)
         outcome = sort_group(part, self.config, observer, gather=gather, cache=self.cache)
         return _self_tested(part, outcome, observer, self.cache) if self.self_test else outcome
 
@@ -143,7 +146,12 @@ def apply(
     found = _groups_of_model(saved, name, recording)
     if not found and not (cluster and cluster.is_remote):
         return apply_to_group(saved, recording, config, observer, name, _gather(reopen, cluster))
-    groups = [GroupTask(name, channels, config, model=saved["groups"][name]["model"]) for name, channels in found.items()]
+    models = {name: saved["groups"][name]["model"] for name in found}
+    first = np.cumsum([0, *(np.count_nonzero(model["reported"]) for model in models.values())]).tolist()
+    groups = [
+        GroupTask(name, channels, config, model=models[name], first_unit=number)
+        for (name, channels), number in zip(found.items(), first, strict=False)
+    ]
     groups = groups or [GroupTask("", tuple(range(recording.n_channels)), config, model=saved)]
     return _run(groups, recording, observer, reopen, jobs, cluster)
 

@@ -11,6 +11,7 @@ import numpy as np
 from spikecrsae.crsae.drift import Drifting
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc.backends import Backend
+from spikecrsae.curate.links import Links
 from spikecrsae.data.loudness import Loudness
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.preprocess.artefacts import Artefacts
@@ -24,7 +25,8 @@ class LearnedModel:
     """What inference needs besides the preprocessor.
 
     history: the course of the prior's parameters, (n_rounds, n_units) by name. curation: its decisions; reported (n_units,)
-    bool: satellites are not; ids (n_units,): the units' names in the decisions.
+    bool: satellites are not; ids (n_units,): the units' names in the decisions. links: of `apply`, how the units that were known
+    before, which come first, have changed; None after `sort`.
     """
 
     drifting: Drifting
@@ -32,6 +34,7 @@ class LearnedModel:
     curation: tuple[dict, ...]
     reported: np.ndarray
     ids: np.ndarray | None = None
+    links: Links | None = None
 
     @property
     def crsae(self) -> CRsAE:

@@ -13,6 +13,7 @@ from spikecrsae.data.sorting import SortingData
 from spikecrsae.decode.blocks import Decoding
 from spikecrsae.decode.collect import Collector, DecodedUnits, Gather, RecordingFacts, build_sorting
 from spikecrsae.decode.unexplained import remark
+from spikecrsae.pipeline import known_units
 from spikecrsae.pipeline.fit import Run
 from spikecrsae.pipeline.learned import Learned, LearnedModel
 from spikecrsae.preprocess import sanity
@@ -48,19 +49,28 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
     chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
     for chunk in gather(Decoding(view, model.drifting, n_times), chunk_size, seed, run.observer):
         collector.add(chunk)
-    facts = _facts(recording, view, learned)
-    sorting = build_sorting(collector, _units(model), facts)
+    units, facts = _units(model), _facts(recording, view, learned)
+    sorting = build_sorting(collector, units, facts)
+    told: tuple[str, ...] = ()
+    if (links := model.links) is not None:
+        is_new = np.arange(model.crsae.n_units) >= len(links.partner)
+        unknown = build_sorting(collector, replace(units, reported=is_new, links=None), facts)
+        told = known_units.remarks(sorting, unknown, model, config.infer.adapt)
     beside = collector.unexplained(model.crsae, facts)
+    # templates that are known do not follow steps unless they adapt
+    step_sizes = model.drifting.step_sizes()[:, model.reported]
+    stepping = step_sizes.any(axis=1)
     run.observer.finish(counted(len(sorting.spikes), "spike"))
     run.clock.lap("infer")
     return Outcome(
         sorting=_with_example(sorting, view, survey).placed(whole),
-        checkpoint=_checkpoint(recording, learned, config),
+        checkpoint=_checkpoint(recording, learned, config, sorting),
         stage_seconds=run.clock.seconds,
         device=run.device,
         warnings=survey.with_remarks(
+            told,
             sanity.of_loudness(recording, view.loudness),
-            sanity.of_steps(recording, model.drifting.steps, model.drifting.step_sizes()[:, model.reported]),
+            sanity.of_steps(recording, model.drifting.steps[stepping], step_sizes[stepping]),
             sanity.of_result(view.recording, sorting),
             remark(beside, len(sorting.spikes), recording),
         ).problems,
@@ -70,7 +80,9 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
 
 
 def _units(model: LearnedModel) -> DecodedUnits:
-    return DecodedUnits(model.crsae, model.reported, model.history, model.curation, model.ids, model.drifting.extent())
+    return DecodedUnits(
+        model.crsae, model.reported, model.history, model.curation, model.ids, model.drifting.extent(), model.links
+    )
 
 
 def _facts(recording: Recording, view: PreprocessedRecording, learned: Learned) -> RecordingFacts:
@@ -104,18 +116,27 @@ def _channel_table(recording: Recording, view: PreprocessedRecording, survey: Su
     return table
 
 
-def _checkpoint(recording: Recording, learned: Learned, config: Config) -> dict[str, Any]:
+def _checkpoint(recording: Recording, learned: Learned, config: Config, sorting: SortingData) -> dict[str, Any]:
+    """What `apply` needs. The units that the sorting reports come first, in its order, so that `apply` gives them the same
+    numbers; those that were known before stay as they are."""
     model = learned.model
+    if model.links is None:
+        ids = np.arange(model.crsae.n_units) if model.ids is None else model.ids
+        found = np.array([np.flatnonzero(ids == one)[0] for one in sorting.units.get("curation_id", [])], np.int64)
+        rows = np.r_[found, np.setdiff1d(np.arange(model.crsae.n_units), found)]
+        reported = np.arange(len(rows)) < len(found)
+    else:
+        rows = np.arange(len(model.links.partner))
+        reported = model.reported[rows]
     return {
         "n_channels": recording.n_channels,
         "amplitude_unit": recording.amplitude_unit,
         "sampling_frequency": recording.sampling_frequency,
         "usable": learned.survey.usable,
         "preprocessor": _fields(learned.preprocessor),
-        "crsae": model.crsae.to_dict(),
-        "reported": model.reported,
-        # without the files of this recording, which may be gone when the model is applied
-        "config": replace(config, preprocess=replace(config.preprocess, exclude_s="", triggers="")).to_dict(),
+        "crsae": model.crsae.select(rows).to_dict(),
+        "reported": reported,
+        "config": config.to_dict(),
     }
 
 

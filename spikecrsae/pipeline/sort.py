@@ -18,9 +18,10 @@ from spikecrsae.data.artefacts import pulse_samples
 from spikecrsae.data.recording import Recording
 from spikecrsae.decode.collect import Gather, gathered
 from spikecrsae.detect.windows import TemplateWindow
-from spikecrsae.errors import InputError
+from spikecrsae.errors import InputError, UsageError
 from spikecrsae.pipeline.device import resolve_device
 from spikecrsae.pipeline.fit import Clock, Run, learn
+from spikecrsae.pipeline.known_units import with_new_units
 from spikecrsae.pipeline.learned import Learned, LearnedCache, LearnedModel
 from spikecrsae.pipeline.memory import within_limit
 from spikecrsae.pipeline.outcome import Outcome, decode_group
@@ -31,7 +32,7 @@ from spikecrsae.preprocess.loudness import of_recording
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 from spikecrsae.preprocess.survey import Survey
 from spikecrsae.preprocess.survey import survey as survey_recording
-from spikecrsae.preprocess.whitening import check_filter, fit
+from spikecrsae.preprocess.whitening import check_filter, fit, rewhitened
 from spikecrsae.progress import Observer
 from spikecrsae.readers.triggers import given_gaps
 from spikecrsae.results.model_file import check_model, load_checkpoint
@@ -62,6 +63,10 @@ def sort_group(
     whole, recording = recording, recording.in_range()
     observer = observer or Observer()
     config.refuse_contradictions()
+    if config.infer.adapt:
+        raise UsageError(
+            "infer.adapt = True has no effect here: there are no known units to adapt; leave it out, or give it to apply."
+        )
     config = within_limit(config, recording.n_channels, recording.sampling_frequency)
     device = resolve_device(config.runtime.device, config.runtime.backend)
     run = Run(config, device, backend_of(config.runtime.backend, device, config.train.n_iterations), observer)
@@ -97,16 +102,54 @@ def apply_to_group(
     observer: Observer | None = None,
     name: str = "",
     gather: Gather = gathered,
+    first_unit: int = 0,
 ) -> Outcome:
-    """Spikes of a recording, in its time range, with the filters, templates and priors of an earlier sorting; nothing is
-    learned.
+    """Spikes of a recording, in its time range, with the templates and priors of an earlier sorting.
+
+    Noise and units are learned as `sort` does. Units that are none of the known ones take the spikes that would be forced into one,
+    and are not reported. With infer.adapt the known units take on how they are here.
 
     source: the model of one group of channels, a file or what load_checkpoint reads (then with its `name` for errors). gather: as for
-    `sort`. Raises InputError where it does not fit the recording (channels, sampling frequency).
+    `sort`. first_unit: number of the first known unit. Raises InputError where it does not fit the recording (channels, sampling frequency).
     """
     observer, clock = observer or Observer(), Clock()
     whole, recording = recording, recording.in_range()
     saved, model_path = (load_checkpoint(source), source) if isinstance(source, Path) else (source, name)
+    _check_fits(saved, recording, model_path)
+    then = Config().with_values(saved["config"], origin=str(model_path))
+    here = {name: getattr(config.preprocess, name) for name in OF_RECORDING}
+    chosen = {name: getattr(config.infer, name) for name in ("chunk_s", "adapt")}
+    config = replace(
+        then,
+        preprocess=replace(then.preprocess, **here),
+        infer=replace(then.infer, **chosen),
+        runtime=replace(config.runtime, seed=then.runtime.seed),
+    )
+    config = within_limit(config, recording.n_channels, recording.sampling_frequency)
+    given = Artefacts.given(*given_gaps(config.preprocess, whole))
+    chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
+    survey = survey_recording(recording, chunk_size, observer, given.gaps)
+    clock.lap("check")
+    usable = saved["usable"].astype(bool)
+    if np.any(usable & ~survey.usable):
+        raise InputError(
+            f"{recording.source} lacks a channel that the model {model_path} uses: {'; '.join(survey.problems)}."
+        )
+    device = resolve_device(config.runtime.device, config.runtime.backend)
+    crsae = CRsAE.of_dict(saved["crsae"], backend_of(config.runtime.backend, device, config.train.n_iterations))
+    run = Run(config, device, crsae.backend, observer, clock)
+    learned = _learn_beside(recording, replace(survey, usable=usable), given, run)
+    then_filters = Preprocessor(**saved["preprocessor"])
+    crsae = replace(crsae, templates=rewhitened(crsae.templates, then_filters, learned.preprocessor))
+    # drift belongs to the recording that it was learnt from
+    still = Drifting(crsae, np.zeros((0, *crsae.templates.shape)), recording.n_samples)
+    known = LearnedModel(still, {}, (), saved["reported"].astype(bool))
+    model = with_new_units(known, learned.model, config.infer.adapt, first_unit)
+    return decode_group(whole, replace(learned, model=model), run, gather)
+
+
+def _check_fits(saved: dict[str, Any], recording: Recording, model_path: Path | str) -> None:
+    """Raise InputError where the model is damaged, or does not fit the recording."""
     if "groups" in saved:
         raise InputError(f"the model {model_path} is of several groups of channels; groups.apply takes it.")
     check_model(saved, model_path)
@@ -121,37 +164,14 @@ def apply_to_group(
             f"{recording.source} is in {recording.amplitude_unit}, the model {model_path} in {saved['amplitude_unit']}; the scale must "
             "agree. Give --gain (uV per stored number), or sort the recording by itself."
         )
-    then = Config().with_values(saved["config"], origin=str(model_path))
-    here = {name: getattr(config.preprocess, name) for name in OF_RECORDING}
-    config = replace(
-        then,
-        preprocess=replace(then.preprocess, **here),
-        infer=replace(then.infer, chunk_s=config.infer.chunk_s),
-        runtime=config.runtime,
-    )
-    given = Artefacts.given(*given_gaps(config.preprocess, whole))
-    survey = survey_recording(
-        recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given.gaps
-    )
-    clock.lap("check")
-    usable = saved["usable"].astype(bool)
-    if np.any(usable & ~survey.usable):
-        raise InputError(
-            f"{recording.source} lacks a channel that the model {model_path} uses: {'; '.join(survey.problems)}."
-        )
-    device = resolve_device(config.runtime.device, config.runtime.backend)
-    crsae = CRsAE.of_dict(saved["crsae"], backend_of(config.runtime.backend, device, config.train.n_iterations))
-    used = recording.select(np.flatnonzero(usable))
-    artefacts, survey = _artefacts(used, replace(survey, usable=usable), given, config, crsae.n_times, observer)
-    used = artefacts.without_pulses(used)
-    clock.lap("artefacts")
-    # drift belongs to the recording that it was learnt from
-    still = Drifting(crsae, np.zeros((0, *crsae.templates.shape)), recording.n_samples)
-    model = LearnedModel(still, {}, (), saved["reported"].astype(bool))
-    preprocessor = Preprocessor(**saved["preprocessor"])
-    loudness = of_recording(PreprocessedRecording(used, preprocessor, artefacts.gaps))
-    learned = Learned(survey, artefacts, preprocessor, model, {}, loudness)
-    return decode_group(whole, learned, Run(config, device, crsae.backend, observer, clock), gather)
+
+
+def _learn_beside(recording: Recording, survey: Survey, given: Artefacts, run: Run) -> Learned:
+    """The units of a recording, their number not known, with the least effort."""
+    config = run.config
+    config = replace(config, initialise=replace(config.initialise, units=None), train=replace(config.train, method="em"))
+    window = TemplateWindow.from_config(config.initialise, recording.sampling_frequency)
+    return _learn_group(recording, window, survey, given, replace(run, config=config))
 
 
 def _learn_group(recording: Recording, window: TemplateWindow, survey: Survey, given: Artefacts, run: Run) -> Learned:

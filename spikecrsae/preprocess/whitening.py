@@ -160,3 +160,21 @@ def prediction_filter(autocovariance: np.ndarray) -> np.ndarray:
     """
     first = np.r_[autocovariance[0] * (1 + STOP_BAND_FLOOR), autocovariance[1:-1]]
     return np.concatenate([[1.0], -solve_toeplitz(first, autocovariance[1:])])
+
+
+def rewhitened(templates: np.ndarray, before: Preprocessor, now: Preprocessor) -> np.ndarray:
+    """Templates (n_units, n_channels, n_times) that the filter `before` has whitened, as the filter `now` whitens them.
+
+    Both filters are causal, so the inverse of the first one (autoregressive, and stable because a prediction-error filter is of
+    minimum phase) needs nothing after the window. What lies before the window counts as 0.
+    """
+    from scipy.signal import lfilter  # half a second to load
+
+    pairs = ((getattr(filters, name) for filters in (before, now)) for name in ("whitening_filter", "whitening_matrix"))
+    if all(np.array_equal(*pair) for pair in pairs):
+        return templates
+    predicted = np.linalg.pinv(before.whitening_matrix) @ templates.astype(np.float64)
+    for channel in range(before.n_channels):
+        taps = now.whitening_filter[channel], before.whitening_filter[channel]
+        predicted[:, channel] = lfilter(*taps, predicted[:, channel], axis=-1)
+    return np.asarray(now.whitening_matrix @ predicted)

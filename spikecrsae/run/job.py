@@ -119,7 +119,7 @@ class Job:
             # the other settings are those of the model
             chosen = {
                 "preprocess": OF_RECORDING,
-                "infer": ("chunk_s",),
+                "infer": ("chunk_s", "adapt"),
                 "runtime": ("seed", "device", "backend", "memory_limit"),
             }
             request["config"] = {s: {name: request["config"][s][name] for name in names} for s, names in chosen.items()}
