@@ -122,6 +122,9 @@ class InitialiseConfig(Checked):
     before_ms: float = option(0.9, "part of the template before its peak", low=0.1)
     dead_time_ms: float = option(0.5, "of two detected events closer than this the larger one stays", low=0.05)
     refractory_ms: float = option(0.7, "a unit fires at most once within this time", low=0.0, high=5.0)
+    complex_spikes: bool = option(
+        False, "tell the complex spikes of Purkinje cells from their simple ones, as units of their own"
+    )
     n_components: int = option(10, "principal components for clustering", low=2, high=50)
     max_signal_s: float = option(
         120.0,

@@ -28,6 +28,7 @@ SORT_FIELDS = (
     "initialise.units",
     "initialise.detection_threshold",
     "initialise.template_ms",
+    "initialise.complex_spikes",
     "train.method",
     "train.shrinkage",
     "train.epochs",

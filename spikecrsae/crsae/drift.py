@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from scipy import special
 
+from spikecrsae.crsae.complex_spikes import ComplexSpikes
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import as_if_clear
 from spikecrsae.data.spikes import Spikes
@@ -30,18 +31,20 @@ class Drifting:
 
     changes (DEGREE + n_steps, n_units, n_channels, n_times): the template of a unit at time t of the recording is that of `model` plus
     the sum of changes[k - 1] P_k(x), with Legendre polynomials P_k and x from -1 at the first sample to 1 at the last, plus
-    changes[DEGREE + j] from the sample steps[j] (n_steps,) on, less its mean over time.
+    changes[DEGREE + j] from the sample steps[j] (n_steps,) on, less its mean over time. complexes: neurons whose
+    complex spikes are a unit of their own.
     """
 
     model: CRsAE
     changes: np.ndarray
     n_samples: int
     steps: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    complexes: tuple[ComplexSpikes, ...] = ()
 
     @property
     def reach(self) -> int:
         """Samples over which one spike bears on the next."""
-        return self.model.reach
+        return self.model.reach + max((told.n_tail for told in self.complexes), default=0)
 
     def at(self, sample: int) -> CRsAE:
         """The model at a sample of the recording."""

@@ -209,6 +209,22 @@ class CRsAE:
         found = self._by_expected(spikes, lambda shrinkage, *values: shrinkage.unshrunk(*values))
         return np.asarray(found / spikes.expected)
 
+    def as_units(self, spikes: Spikes, which: np.ndarray, unit: np.ndarray) -> Spikes:
+        """The spikes, with those of `which` (indices) as spikes of these units, whose templates lie at the same place. None of
+        these units is a rival of theirs."""
+        products = np.einsum("uct,vct->uv", self.templates, self.templates)
+        then = spikes.unit[which]
+        least_squares = self.unshrunk(spikes)[which] * spikes.expected[which] * products[then, then] / products[then, unit]
+        units, amplitude, rival, rival_gain = (
+            getattr(spikes, n).copy() for n in ("unit", "amplitude", "rival", "rival_gain")
+        )
+        units[which], amplitude[which] = unit, least_squares
+        renamed = replace(spikes, unit=units, amplitude=amplitude)
+        amplitude[which] = self._by_expected(renamed, lambda shrinkage, *values: shrinkage.shrunk(*values))[which]
+        own = which[np.isin(spikes.rival[which], unit)]
+        rival[own], rival_gain[own] = -1, 0.0
+        return replace(renamed, amplitude=amplitude, rival=rival, rival_gain=rival_gain)
+
     def _by_expected(self, spikes: Spikes, of: Callable[..., np.ndarray]) -> np.ndarray:
         """What `of` makes of the shrinkage at each spike's expected amplitude, unit, amplitude, and the energies; (n,)."""
         found = np.zeros(len(spikes))

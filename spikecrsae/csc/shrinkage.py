@@ -45,6 +45,10 @@ class SpikeShrinkage(NamedTuple):
         """The least-squares amplitudes (n,) that were shrunk to these."""
         return (amplitude * self.total[unit] - self.pull[unit]) / np.maximum(energy[unit], 1e-9)
 
+    def shrunk(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray) -> np.ndarray:
+        """These least-squares amplitudes (n,) shrunk."""
+        return (amplitude * energy[unit] + self.pull[unit]) / self.total[unit]
+
 
 def shrinkage_at(of: Callable[[np.ndarray], SpikeShrinkage], energy: np.ndarray, expected: float) -> SpikeShrinkage:
     """The shrinkage where a spike of its template's size has the amplitude `expected`: in signal divided by louder noise.

@@ -10,8 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from spikecrsae.csc.operator import gram
 from spikecrsae.curate.bursts import SAME_SHAPE
 
-#: One neuron's spikes are at most so many times as large in one recording as in another. Standard deviation of the logarithm of that
-#: factor, and of the part of its norm by which a template changes in shape.
+#: One neuron's spikes are at most so many times as large in one recording as in another. Standard deviation of the logarithm
+#: of that factor, and of the part of its norm by which a template changes in shape.
 MOST_GAIN, GAIN_DEVIATION, SHAPE_DEVIATION = 2.5, 0.3, 0.1
 #: More than any pair of templates that may be linked costs.
 _IMPOSSIBLE = 1e6
@@ -20,8 +20,8 @@ _IMPOSSIBLE = 1e6
 @dataclass(frozen=True)
 class Links:
     """Which of the units learned from a recording each known unit is, (n_known,) each: the partner, -1 without one, and the
-    cosine of its template with the known one and its gain, NaN without a partner. first: number of the first known unit, the others
-    follow."""
+    cosine of its template with the known one and its gain, NaN without a partner. first: number of the first known unit, the
+    others follow."""
 
     partner: np.ndarray
     cosine: np.ndarray

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from spikecrsae.crsae.complex_spikes import ComplexSpikes, tell_apart
 from spikecrsae.crsae.drift import Drifting
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc.subsample import SINC_REACH
@@ -69,6 +70,10 @@ class Decoding:
         steps = self.model.steps if isinstance(self.model, Drifting) else np.zeros(0, np.int64)
         return np.asarray(steps[(steps > 0) & (steps < self.view.n_samples)])
 
+    @property
+    def _complexes(self) -> tuple[ComplexSpikes, ...]:
+        return self.model.complexes if isinstance(self.model, Drifting) else ()
+
     @cached_property
     def _ends(self) -> np.ndarray:
         """Where blocks end, about; a step of the templates always ends one."""
@@ -107,7 +112,8 @@ class Decoding:
             (start, end), stop, (highpassed, whitened) = places[part.start], seams[part.stop], traces[part.start]
             signal = np.ascontiguousarray(whitened)
             model = self.model.at(min((start + end) // 2, stop - 1))
-            spikes = model.encode(signal, level=self.view.level(start, end))
+            level = self.view.level(start, end)
+            spikes, signal = tell_apart(self._complexes, model, signal, model.encode(signal, level=level), level)
             here, misfit = spikes.sample < stop - start, model.misfit(signal, spikes)
             events = large_events(model.residual(signal, spikes), model)
             events = events[events < stop - start]

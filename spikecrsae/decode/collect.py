@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from spikecrsae.crsae.complex_spikes import ComplexSpikes
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.curate.links import Links
@@ -18,6 +19,7 @@ from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import DecodedChunk, Decoding
 from spikecrsae.decode.confidence import error_rates, find_outliers, thresholds
+from spikecrsae.decode.pauses import pause_columns
 from spikecrsae.decode.quality import Evidence, label_units, unit_columns
 from spikecrsae.decode.reference import reference_match
 from spikecrsae.decode.unexplained import unexplained
@@ -241,7 +243,8 @@ class DecodedUnits:
     reported (n_units,) bool: satellites are decoded, not reported. history: the course of the prior's parameters, (n_rounds,
     n_units) by name, NaN before a unit came. curation: its decisions; ids (n_units,): the units' names in them. drift
     (n_units,): see Drifting.extent. links: how units that were known before, the first of these, have changed; None where all
-    were learned here.
+    were learned here. complexes: which units are the complex spikes of which; None where these were not
+    sought.
     """
 
     model: CRsAE
@@ -251,6 +254,7 @@ class DecodedUnits:
     ids: np.ndarray | None = None
     drift: np.ndarray | None = None
     links: Links | None = None
+    complexes: tuple[ComplexSpikes, ...] | None = None
 
 
 def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFacts) -> SortingData:
@@ -280,6 +284,8 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     columns["reference_match"] = reference_match(waveforms, facts.noise_level, facts.whitening_matrix)
     columns["noise_at_spikes"] = _noise_at_spikes(table, len(order), facts.loudness)
     columns |= _model_columns(units, order, errors, columns["amplitude"])
+    if units.complexes is not None:
+        columns |= pause_columns(units.complexes, order, numbers, table, facts.sampling_frequency)
     peak_channel = np.flatnonzero(facts.usable)[peaks.channel]
     prior = {name: values[order] for name, values in model.prior.parameters().items()}
     prior |= {"whitened_norm": np.sqrt(model.energy)[order]}

@@ -18,7 +18,8 @@ from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocess
 
 
 class ChannelGroup(Protocol):
-    """A name, the positions of its channels in the recording, and the number of its first unit where its units were known."""
+    """A name, the positions of its channels in the recording, and the number of its first unit where its units were
+    known."""
 
     @property
     def name(self) -> str: ...
@@ -36,7 +37,8 @@ def joint_checksum(checksums: Iterable[str]) -> str:
 def combined(recording: Recording, groups: Sequence[ChannelGroup], group_results: Sequence[Outcome | Exception]) -> Outcome:
     """The outcomes of groups of a recording as one; a group that could not be sorted is a warning and has no units.
 
-    Units are numbered group by group, in each the largest first; known units keep their numbers. Their column `group` counts the groups from 0. In the model,
+    Units are numbered group by group, in each the largest first; known units keep their numbers. Their column `group` counts
+    the groups from 0. In the model,
     sigma is an array (n_groups,), NaN for a group that could not be sorted; a history has NaN after a group's last round. Left
     out (`excluded`) is what is left out in every group.
     """
@@ -79,6 +81,8 @@ def _joint_sorting(
         table["unit"] += offset
     joined = np.concatenate(spikes)
     columns = {name: np.concatenate([part.units[name] for part in parts]) for name in parts[0].units}
+    if "complex_of" in columns:
+        columns["complex_of"] = columns["complex_of"] + np.repeat(offsets, [part.n_units for part in parts])
     number = {group: index for index, group in enumerate(groups)}
     columns["peak_channel"] = np.concatenate(
         [np.array(g.channels, np.int64)[s.units["peak_channel"]] for g, s in sortings.items()]

@@ -46,7 +46,8 @@ _STAGES_OF_SORT, _STAGES_OF_APPLY = 7, 6
 @dataclass(frozen=True, eq=False)
 class GroupTask:
     """What is to be done with one group, wherever: sort its channels (positions in the recording) with the settings, and the
-    self-test where asked for; or, with the model that load_checkpoint has read, find its known units, of which the first has the number first_unit."""
+    self-test where asked for; or, with the model that load_checkpoint has read, find its known units, of which the first
+    has the number first_unit."""
 
     name: str
     channels: tuple[int, ...]

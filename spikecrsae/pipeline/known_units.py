@@ -1,4 +1,5 @@
-"""Known units in another recording: which of the neurons there are theirs, which are new, and how the known ones have changed."""
+"""Known units in another recording: which of the neurons there are theirs, which are new, and how the known ones have
+changed."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from spikecrsae.detect.bimodality import SHAPE_VARIATION
 from spikecrsae.pipeline.learned import LearnedModel
 from spikecrsae.system.text import counted
 
-#: A unit with fewer than this part of the spikes that its rate in the model gives is called silent, where these are FEW at least.
+#: A unit with fewer than this part of the spikes that its rate in the model gives is called silent, where these are FEW at
+#: least.
 SILENT_PART, FEW = 0.02, 10
 
 #: A template that differs from the model's by more than this part of its norm has changed.
@@ -24,8 +26,9 @@ def with_new_units(known: LearnedModel, learned: LearnedModel, adapt: bool, firs
     """The known units, followed by the units learned from the recording that are none of them: these take the spikes that
     would otherwise be forced into a known unit, and are not reported.
 
-    adapt: known units get the templates and priors of their partners, with their drift. Without it they keep their templates;
-    the prior of a unit whose size has changed (SHAPE_VARIATION) admits its size here. first_unit: number of the first known unit.
+    adapt: known units get the templates and priors of their partners, with their drift. Without it they keep their
+    templates; the prior of a unit whose size has changed (SHAPE_VARIATION) admits its size here. first_unit: number of the
+    first known unit.
     """
     links = replace(Links.of(known.crsae.templates, learned.crsae.templates), first=first_unit)
     new = np.setdiff1d(np.flatnonzero(learned.reported), links.partner)
@@ -40,7 +43,18 @@ def with_new_units(known: LearnedModel, learned: LearnedModel, adapt: bool, firs
     )
     changes = learned.drifting.changes
     still = np.zeros((len(changes), *first.templates.shape))
-    drifting = replace(learned.drifting, model=model, changes=np.concatenate([still, changes], axis=1)[:, rows])
+    # complex spikes that were learned here, by the units' places among all
+    place = np.full(learned.crsae.n_units, -1)
+    place[links.partner[links.partner >= 0]] = np.flatnonzero(links.partner >= 0)
+    place[new] = n_known + np.arange(len(new))
+    moved = [
+        replace(told, simple=int(place[told.simple]), complex=int(place[told.complex]))
+        for told in learned.drifting.complexes
+    ]
+    complexes = tuple(told for told in moved if min(told.simple, told.complex) >= 0)
+    drifting = replace(
+        learned.drifting, model=model, complexes=complexes, changes=np.concatenate([still, changes], axis=1)[:, rows]
+    )
     return replace(known, drifting=drifting, reported=np.r_[known.reported, np.zeros(len(new), bool)], links=links)
 
 

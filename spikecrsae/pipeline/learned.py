@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from spikecrsae.crsae.complex_spikes import ComplexSpikes
 from spikecrsae.crsae.drift import Drifting
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc.backends import Backend
+from spikecrsae.curate.complex_spikes import Found
 from spikecrsae.curate.links import Links
 from spikecrsae.data.loudness import Loudness
 from spikecrsae.errors import InputError, OutputError
@@ -25,8 +27,8 @@ class LearnedModel:
     """What inference needs besides the preprocessor.
 
     history: the course of the prior's parameters, (n_rounds, n_units) by name. curation: its decisions; reported (n_units,)
-    bool: satellites are not; ids (n_units,): the units' names in the decisions. links: of `apply`, how the units that were known
-    before, which come first, have changed; None after `sort`.
+    bool: satellites are not; ids (n_units,): the units' names in the decisions. links: of `apply`, how the units that
+    were known before, which come first, have changed; None after `sort`.
     """
 
     drifting: Drifting
@@ -40,6 +42,22 @@ class LearnedModel:
     def crsae(self) -> CRsAE:
         """The mean model over the recording."""
         return self.drifting.model
+
+    def with_complex_spikes(self, found: Found, left_out: np.ndarray) -> LearnedModel:
+        """With the units of complex spikes that were found among its own, and without reporting those `left_out` (bool,
+        n_units)."""
+        n_new = found.model.n_units - self.crsae.n_units
+        former = np.arange(self.crsae.n_units) if self.ids is None else self.ids
+        ids = np.r_[former, former.max(initial=-1) + 1 + np.arange(n_new)]
+        changes = np.pad(self.drifting.changes, ((0, 0), (0, n_new), (0, 0), (0, 0)))
+        return replace(
+            self,
+            drifting=replace(self.drifting, model=found.model, changes=changes, complexes=found.complexes),
+            history={k: np.pad(rows, ((0, 0), (0, n_new)), constant_values=np.nan) for k, rows in self.history.items()},
+            curation=self.curation + tuple(row | {"units": ids[row["units"]].tolist()} for row in found.decisions),
+            reported=np.r_[self.reported, np.ones(n_new, bool)] & ~left_out,
+            ids=ids,
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +84,7 @@ class Learned:
                 "changes": drifting.changes,
                 "n_samples": drifting.n_samples,
                 "steps": drifting.steps,
+                "complexes": [asdict(told) for told in drifting.complexes],
                 "history": model.history,
                 "curation": model.curation,
                 "reported": model.reported,
@@ -80,7 +99,8 @@ class Learned:
         """What `to_dict` was called on."""
         model, survey = dict(values["model"]), values["survey"]
         crsae = CRsAE.of_dict(model.pop("crsae"), backend)
-        drifting = Drifting(crsae, model.pop("changes"), model.pop("n_samples"), model.pop("steps"))
+        complexes = tuple(ComplexSpikes(**told) for told in model.pop("complexes"))
+        drifting = Drifting(crsae, model.pop("changes"), model.pop("n_samples"), model.pop("steps"), complexes)
         return cls(
             survey=Survey(**survey | {"problems": tuple(survey["problems"])}),
             artefacts=Artefacts.of_dict(values["artefacts"]),

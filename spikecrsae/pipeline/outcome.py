@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 
 from spikecrsae.config import Config
+from spikecrsae.curate.complex_spikes import PAUSE_MS
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.decode.blocks import Decoding
@@ -49,13 +51,13 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
     chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
     for chunk in gather(Decoding(view, model.drifting, n_times), chunk_size, seed, run.observer):
         collector.add(chunk)
-    units, facts = _units(model), _facts(recording, view, learned)
+    units, facts = _units(model, config.initialise.complex_spikes), _facts(recording, view, learned)
     sorting = build_sorting(collector, units, facts)
-    told: tuple[str, ...] = ()
+    told = _of_complex_spikes(sorting) if config.initialise.complex_spikes else ()
     if (links := model.links) is not None:
         is_new = np.arange(model.crsae.n_units) >= len(links.partner)
         unknown = build_sorting(collector, replace(units, reported=is_new, links=None), facts)
-        told = known_units.remarks(sorting, unknown, model, config.infer.adapt)
+        told += known_units.remarks(sorting, unknown, model, config.infer.adapt)
     beside = collector.unexplained(model.crsae, facts)
     # templates that are known do not follow steps unless they adapt
     step_sizes = model.drifting.step_sizes()[:, model.reported]
@@ -79,9 +81,32 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
     )
 
 
-def _units(model: LearnedModel) -> DecodedUnits:
+def _of_complex_spikes(sorting: SortingData) -> tuple[str, ...]:
+    """How many complex spikes each neuron has, or why none were found."""
+    units = sorting.units
+    said = tuple(
+        f"{counted(units['n_spikes'][row], 'complex spike')} ({units['firing_rate'][row]:.3g} Hz) are a unit of their own; in the "
+        f"{PAUSE_MS:g} ms after them the simple spikes fall to {units['pause_ratio'][row]:.0%} of their rate, p = "
+        f"{units['pause_p'][row]:.1g} (complex_of in units.csv)"
+        for row in np.flatnonzero(units["complex_of"] >= 0)
+    )
+    reasons = Counter(row["why"] for row in sorting.curation if row["decision"] == "no complex spikes")
+    each = "; ".join(f"{counted(n, 'unit')}: {why}" for why, n in reasons.items())
+    return said or (f"no complex spikes were found{f' ({each})' if each else ''}",)
+
+
+def _units(model: LearnedModel, complex_spikes: bool) -> DecodedUnits:
+    drifting = model.drifting
+    complexes = drifting.complexes if complex_spikes else None
     return DecodedUnits(
-        model.crsae, model.reported, model.history, model.curation, model.ids, model.drifting.extent(), model.links
+        model.crsae,
+        model.reported,
+        model.history,
+        model.curation,
+        model.ids,
+        drifting.extent(),
+        model.links,
+        complexes,
     )
 
 

@@ -106,11 +106,12 @@ def apply_to_group(
 ) -> Outcome:
     """Spikes of a recording, in its time range, with the templates and priors of an earlier sorting.
 
-    Noise and units are learned as `sort` does. Units that are none of the known ones take the spikes that would be forced into one,
-    and are not reported. With infer.adapt the known units take on how they are here.
+    Noise and units are learned as `sort` does. Units that are none of the known ones take the spikes that would be forced into
+    one, and are not reported. With infer.adapt the known units take on how they are here.
 
     source: the model of one group of channels, a file or what load_checkpoint reads (then with its `name` for errors). gather: as for
-    `sort`. first_unit: number of the first known unit. Raises InputError where it does not fit the recording (channels, sampling frequency).
+    `sort`. first_unit: number of the first known unit. Raises InputError where it does not fit the recording (channels,
+    sampling frequency).
     """
     observer, clock = observer or Observer(), Clock()
     whole, recording = recording, recording.in_range()

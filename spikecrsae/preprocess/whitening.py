@@ -165,8 +165,8 @@ def prediction_filter(autocovariance: np.ndarray) -> np.ndarray:
 def rewhitened(templates: np.ndarray, before: Preprocessor, now: Preprocessor) -> np.ndarray:
     """Templates (n_units, n_channels, n_times) that the filter `before` has whitened, as the filter `now` whitens them.
 
-    Both filters are causal, so the inverse of the first one (autoregressive, and stable because a prediction-error filter is of
-    minimum phase) needs nothing after the window. What lies before the window counts as 0.
+    Both filters are causal, so the inverse of the first one (autoregressive, and stable because a prediction-error filter is
+    of minimum phase) needs nothing after the window. What lies before the window counts as 0.
     """
     from scipy.signal import lfilter  # half a second to load
 
