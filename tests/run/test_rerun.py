@@ -216,7 +216,8 @@ def value_of(field):
     elif kind is float:
         values = st.floats(rule["low"], rule["high"] or 1e4)  # the smallest bound of those without their own
     else:
-        values = st.sampled_from(["", "1-2", "1.5-2,4-5"])
+        texts = {"blank_ms": ["-0.5,6", "1,2.5"], "triggers": ["", "/data/triggers.csv"]}
+        values = st.sampled_from(texts.get(field.name, ["", "1-2", "1.5-2,4-5"]))
     return st.none() | values if field.default is None else values
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import functools
 import json
+import pickle
 from pathlib import Path
 
 import h5py
@@ -11,8 +14,13 @@ import numpy as np
 import pytest
 from helpers.command_line import refused, spikecrsae
 
+from spikecrsae.config import Config
 from spikecrsae.data.intervals import in_any
+from spikecrsae.pipeline import distributed
 from spikecrsae.pipeline import sort as pipeline_sort
+from spikecrsae.pipeline.sort import sort_group
+from spikecrsae.progress import Observer
+from spikecrsae.readers import open_recording
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate, write_simulation
@@ -162,3 +170,24 @@ def test_bad_times_end_with_one_line(stimulated, tmp_path):
         code=2,
     )
     refused(spikecrsae("sort", stimulated, "--blank-ms", "6", "-o", tmp_path / "x"), "must be two times in ms", code=2)
+
+
+def test_blocks_decoded_elsewhere_are_without_pulses_too(stimulated, monkeypatch):
+    monkeypatch.setattr(distributed, "BLOCKS_AT_ONCE", 1)
+
+    class Here:
+        """A worker in this process, to which all is pickled."""
+
+        is_remote = True
+
+        def each(self, function, common, parts, on_stage=None):
+            for number, part in enumerate(parts):
+                function_, common_, part_ = pickle.loads(pickle.dumps((function, common, part)))
+                yield number, function_(common_, part_, Observer())
+
+    reopen = functools.partial(open_recording, stimulated)
+    with contextlib.closing(reopen()) as recording:
+        here = sort_group(recording, Config())
+        elsewhere = sort_group(recording, Config(), gather=distributed.Elsewhere(reopen, Here()))
+    assert len(here.sorting.artefacts) == len(TIMES)
+    assert here.sorting.spikes.tobytes() == elsewhere.sorting.spikes.tobytes()
