@@ -15,7 +15,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.preprocess.events import Events
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.pulses import joined, take_out
-from spikecrsae.preprocess.recognition import LEAST_EVENTS, groups_of, movements
+from spikecrsae.preprocess.recognition import LEAST_EVENTS, extended, groups_of, movements
 from spikecrsae.preprocess.stretches import STRETCH_BINS, Look, bin_width, look_through
 from spikecrsae.progress import Observer
 from spikecrsae.system.text import counted
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: Looks for pulses at most; each one is without those found before.
 LOOKS = 4
+#: Where there are pulses, events of their shape are looked for that exceed so many noise levels.
+LESS_LOUD = 6.0
 #: Signal left out on both sides of a single event, from where it is louder than noise.
 BESIDE_MS = 0.5
 
@@ -104,10 +106,18 @@ def find_artefacts(
         look = look_through(recording, config, widened(np.concatenate([gaps, blanks]), 0, n_samples), observer)
         groups, single = groups_of(look.events, recording.n_channels, fs, recording.amplitude_unit == "uV")
         before = len(recording.pulses)
-        proven = [(look.events.select(group.members), group.reasons) for group in groups if group.reasons]
-        least = min((np.median(events.size) for events, _ in proven), default=np.inf) / 2
+        proven = [group for group in groups if group.reasons]
+        if not proven:
+            break
+        left_out = widened(np.concatenate([gaps, blanks]), 0, n_samples)
+        more = look_through(recording, config, left_out, Observer(), LESS_LOUD).events
+        wider = [more.select(members) for members in extended(proven, look.events, more)]
+        found = [
+            (events.sample, (events, group.reasons)) for events, group in zip(wider, proven, strict=True) if len(events)
+        ]
+        least = min((np.median(events.size) for _, (events, _) in found), default=np.inf) / 2
         alone = look.events.sample[single[look.events.size[single] > least]]
-        for samples, (events, why) in joined(recording, [(one[0].sample, one) for one in proven], alone):
+        for samples, (events, why) in joined(recording, found, alone):
             if _are_within(samples, recording.pulses[before:]):
                 continue
             pulses, offsets = take_out(recording, samples, *design_filter(config, fs))
@@ -126,8 +136,8 @@ def find_artefacts(
     table["start"], table["stop"] = np.maximum(table["start"], 0), np.minimum(table["stop"], n_samples)
     table = table[np.argsort(table["start"], kind="stable")]
     single_ones = table[table["kind"] != KINDS.index("pulse")]
-    found = np.concatenate([blanks, np.stack([single_ones["start"], single_ones["stop"]], axis=1)])
-    artefacts = Artefacts(widened(found, 0, n_samples), recording.pulses, table)
+    all_gaps = np.concatenate([blanks, np.stack([single_ones["start"], single_ones["stop"]], axis=1)])
+    artefacts = Artefacts(widened(all_gaps, 0, n_samples), recording.pulses, table)
     observer.finish("; ".join(part.split(";")[0] for part in told(artefacts, recording)) or "none")
     return artefacts
 

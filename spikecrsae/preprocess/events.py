@@ -69,10 +69,13 @@ class Events:
         return self.select(np.argsort(self.sample, kind="stable"))
 
 
-def find_events(traces: np.ndarray, kept: np.ndarray, rms: np.ndarray, core: slice, start: int, fs: float) -> Events:
+def find_events(
+    traces: np.ndarray, kept: np.ndarray, rms: np.ndarray, core: slice, start: int, fs: float, loud: float = LOUD
+) -> Events:
     """Find the loud events of high-passed traces (n_samples, n_channels), which begin at sample `start`, with peaks in the `core`.
 
     kept (bool, n_samples): samples outside gaps and stuck values. rms (n_bins, n_channels): root mean square of consecutive bins that divide the traces.
+    loud: how many times the noise, and what is usual about it, an event exceeds.
     """
     sample = traces[::8][kept[::8]]
     level = deviation_about_zero(sample, axis=0).astype(np.float32) if len(sample) else np.zeros(traces.shape[1], np.float32)
@@ -83,7 +86,7 @@ def find_events(traces: np.ndarray, kept: np.ndarray, rms: np.ndarray, core: sli
     width = len(traces) // len(rms)
     scale = np.maximum(1.0, median_filter((rms / level).max(axis=1), SURROUNDINGS_MS, mode="nearest")).astype(np.float32)
     apart = ms_to_samples(APART_MS, fs)
-    peaks = core.start + np.flatnonzero(size[core] >= LOUD * scale[np.arange(core.start, core.stop) // width])
+    peaks = core.start + np.flatnonzero(size[core] >= loud * scale[np.arange(core.start, core.stop) // width])
     peaks = peaks[size[peaks] == maximum_filter1d(size, 2 * apart + 1)[peaks]]
     pause = max(1, ms_to_samples(PAUSE_MS, fs))
     envelope = maximum_filter1d(size, 2 * pause + 1) if len(peaks) else size

@@ -68,7 +68,34 @@ def groups_of(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[
         else:
             single.append(left[0])
             left = left[1:]
-    return _with_beyond_spikes(groups, events, in_uv), np.sort(np.array(single, np.int64))
+    groups = _in_step(_with_beyond_spikes(groups, events, in_uv), events, fs)
+    return groups, np.sort(np.array(single, np.int64))
+
+
+def _in_step(groups: list[Group], events: Events, fs: float) -> list[Group]:
+    """The groups, in which those that keep time with proven ones have that as their reason: pulses that a spike or noise has changed."""
+    proven = [group.members for group in groups if group.reasons]
+    if not proven:
+        return groups
+
+    def keeps_time(group: Group) -> bool:
+        members = np.unique(np.concatenate([*proven, group.members]))
+        return equal_intervals(events.sample[members], fs, np.isin(members, group.members)) > PROOF_PART
+
+    return [group if group.reasons or not keeps_time(group) else replace(group, reasons=("in step",)) for group in groups]
+
+
+def extended(groups: list[Group], events: Events, more: Events) -> list[np.ndarray]:
+    """Of `more` events, among which are quieter ones, the indices (ascending) of those that are like each of the groups of `events`; none is in
+    two. A group that is hardly louder than what counts as loud is seen in part only."""
+    norms = np.linalg.norm(more.shape, axis=1)
+    leaders = [events.shape[group.members] for group in groups]
+    sizes = np.array([np.median(np.linalg.norm(shapes, axis=1)) for shapes in leaders])
+    means = np.array([np.mean(shapes / np.linalg.norm(shapes, axis=1, keepdims=True), axis=0) for shapes in leaders])
+    alike = (more.shape / np.maximum(norms, 1e-9)[:, None]) @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T
+    alike[(norms[:, None] < sizes / SPREAD) | (norms[:, None] > sizes * SPREAD)] = 0
+    best = alike.argmax(axis=1)
+    return [np.flatnonzero((best == number) & (alike[:, number] > ALIKE)) for number in range(len(groups))]
 
 
 def _with_beyond_spikes(groups: list[Group], events: Events, in_uv: bool) -> list[Group]:
@@ -115,8 +142,9 @@ def edge_limit(fs: float) -> float:
     return max(LEAST_EDGE, STEEPER * 1.43 / SHORTEST_SPIKE_MS * 1000 / fs)
 
 
-def equal_intervals(samples: np.ndarray, fs: float) -> float:
-    """Part of the samples (n,), ascending, that lie at an interval from another one that occurs too often for chance.
+def equal_intervals(samples: np.ndarray, fs: float, of: np.ndarray | slice = slice(None)) -> float:
+    """Part of the samples (n,), ascending, that lie at an interval from another one that occurs too often for chance; of some of them, if
+    `of` tells which (bool, n).
 
     Intervals to the NEIGHBOURS following samples count. One occurs too often if intervals within EQUAL_MS of it are most (CONCENTRATED)
     of those within eight times as much, which jitter of a neuron does not leave, and more than chance gives with a probability of
@@ -144,7 +172,7 @@ def equal_intervals(samples: np.ndarray, fs: float) -> float:
     excess = 1 - expected / np.maximum(count, 1)
     np.maximum.at(share, row[often], excess[often])
     np.maximum.at(share, other[often], excess[often])
-    return float(share.mean())
+    return float(share[of].mean())
 
 
 def movements(events: Events, groups: list[Group], single: np.ndarray, n_channels: int, fs: float) -> np.ndarray:

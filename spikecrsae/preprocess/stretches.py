@@ -11,7 +11,7 @@ from scipy.ndimage import binary_opening, binary_propagation, rank_filter
 from spikecrsae.config import PreprocessConfig
 from spikecrsae.data.intervals import inside, widened
 from spikecrsae.data.recording import BLOCK, Recording
-from spikecrsae.preprocess.events import Events, find_events
+from spikecrsae.preprocess.events import LOUD, Events, find_events
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.progress import Observer
@@ -49,8 +49,13 @@ def bin_width(fs: float) -> int:
     return max(2, ms_to_samples(BIN_MS, fs))
 
 
-def look_through(recording: Recording, config: PreprocessConfig, gaps: np.ndarray, observer: Observer) -> Look:
-    """Look through a recording of at least two stretches outside the `gaps` (n, 2); preprocess.artefacts says what is looked for."""
+def look_through(
+    recording: Recording, config: PreprocessConfig, gaps: np.ndarray, observer: Observer, least: float = LOUD
+) -> Look:
+    """Look through a recording of at least two stretches outside the `gaps` (n, 2); preprocess.artefacts says what is looked for.
+
+    least: size of events, the `loud` of find_events.
+    """
     fs = recording.sampling_frequency
     width = bin_width(fs)
     n_bins, step = recording.n_samples // width, BLOCK // width
@@ -68,7 +73,7 @@ def look_through(recording: Recording, config: PreprocessConfig, gaps: np.ndarra
         stuck = binary_opening(unchanged, np.ones(round(STUCK_MS / BIN_MS)))
         bins = _Bins(_rms(traces, width), kept & ~stuck, stuck, slice(first - low, min(first - low + step, high - low)))
         core = slice(bins.core.start * width, bins.core.stop * width)
-        events.append(find_events(traces, seen & ~np.repeat(stuck, width), bins.rms, core, low * width, fs))
+        events.append(find_events(traces, seen & ~np.repeat(stuck, width), bins.rms, core, low * width, fs, least))
         return bins
 
     seen = {first: look(first) for first in starts[:: -(-len(starts) * step * width // s_to_samples(USUAL_S, fs))]}
