@@ -19,6 +19,7 @@ from spikecrsae.curate.candidates import at_most
 from spikecrsae.curate.evidence import parameter_cost
 from spikecrsae.curate.removals import CERTAIN
 from spikecrsae.curate.satellites import SATELLITE_FRACTION
+from spikecrsae.data.pieces import Pieces
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.bimodality import robust_deviation
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
@@ -50,22 +51,35 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Times:
-    """Durations in samples: of the tail, from the end of a template on, of the pause, and of what lies before."""
+class Searched:
+    """Where complex spikes are sought: signal (n_channels, n_samples), whitened, of these pieces of the recording, with the
+    levels (n_samples,) of its noise. tail, pause, before: durations in samples, of the tail from the end of a template on,
+    and see `pause_of`."""
 
+    signal: np.ndarray
+    pieces: Pieces
+    level: np.ndarray | None
     tail: int
     pause: int
     before: int
+    seed: int
 
     @classmethod
-    def of(cls, window: TemplateWindow, sampling_frequency: float) -> Times:
+    def of(
+        cls,
+        signal: np.ndarray,
+        pieces: Pieces,
+        level: np.ndarray | None,
+        window: TemplateWindow,
+        sampling_frequency: float,
+        seed: int,
+    ) -> Searched:
         tail, pause, before = (ms_to_samples(ms, sampling_frequency) for ms in (TAIL_MS, PAUSE_MS, BEFORE_MS))
-        return cls(max(1, window.before + tail - window.n_times), pause, before)
+        return cls(signal, pieces, level, max(1, window.before + tail - window.n_times), pause, before, seed)
 
 
-def find_complex_spikes(signal: np.ndarray, found: Found, times: Times, seed: int, level: np.ndarray | None = None) -> Found:
-    """Tell simple and complex spikes of a signal (n_channels, n_samples) apart, in every unit that has both and in every
-    pair of units of like shape.
+def find_complex_spikes(where: Searched, found: Found) -> Found:
+    """Tell simple and complex spikes apart, in every unit that has both and in every pair of units of like shape.
 
     A spike's tail is what follows its template, with all spikes taken away that are too large for spikelets. EM divides the
     tails into two kinds, beginning with those in which the unit's template stands out of the noise. One kind is that of
@@ -75,26 +89,26 @@ def find_complex_spikes(signal: np.ndarray, found: Found, times: Times, seed: in
     counts = np.bincount(found.spikes.unit, minlength=found.model.n_units)
     for unit in np.argsort(-counts, kind="stable").tolist():
         if all(unit not in (told.simple, told.complex) for told in found.complexes):
-            found = _told_apart(found, signal, unit, times, seed, level)
+            found = _told_apart(where, found, unit)
     return found
 
 
-def _told_apart(found: Found, signal: np.ndarray, unit: int, times: Times, seed: int, level: np.ndarray | None) -> Found:
+def _told_apart(where: Searched, found: Found, unit: int) -> Found:
     """With the simple and the complex spikes of one unit, and of another one like it, as two units."""
     refused = []
     for other, model, spikes in _with_partners(found.model, found.spikes, unit):
         small = may_be_spikelets(model, spikes, unit)
-        heads = at_most(np.flatnonzero(np.isin(spikes.unit, (unit, other)) & ~small), MOST_TAILS, seed)
-        tails = tails_of(signal, model, spikes, heads, small, times.tail)
+        heads = at_most(np.flatnonzero(np.isin(spikes.unit, (unit, other)) & ~small), MOST_TAILS, where.seed)
+        tails = tails_of(where.signal, model, spikes, heads, small, where.tail)
         is_new = other == found.model.n_units
         guess = _with_spikelets(tails, model.templates[unit]) if is_new else spikes.unit[heads] == other
-        kinds = ComplexSpikes(unit, other, np.zeros((2, len(signal), times.tail)), 0.0)
-        told, why, p = _two_kinds(kinds, tails, guess, seed)
+        kinds = ComplexSpikes(unit, other, np.zeros((2, len(where.signal), where.tail)), 0.0)
+        told, why, p = _two_kinds(kinds, tails, guess, where.seed)
         if told is not None:
             complexes = (*found.complexes, told)
-            model, spikes = _trained(model, signal, spikes, complexes, level)
+            model, spikes = _trained(where, model, spikes, complexes)
             simple, complex_ = (np.sort(spikes.sample[spikes.unit == one]) for one in (unit, other))
-            ratio, p = pause_of(simple, complex_, times.pause, times.before)
+            ratio, p = pause_of(simple, complex_, where.pause, where.before)
             if p < PAUSE_LEVEL:
                 row = {"decision": "complex spikes", "units": [unit, other], "statistic": p, "level": PAUSE_LEVEL}
                 row |= {"why": "spikelets, and a pause after them", "n": len(complex_), "pause_ratio": ratio}
@@ -177,15 +191,13 @@ def _with_means(told: ComplexSpikes, simple: np.ndarray, complex_: np.ndarray) -
     return replace(told, tails=tails, log_odds=float(np.log(len(complex_) / len(simple))))
 
 
-def _trained(
-    model: CRsAE, signal: np.ndarray, spikes: Spikes, complexes: tuple[ComplexSpikes, ...], level: np.ndarray | None
-) -> tuple[CRsAE, Spikes]:
+def _trained(where: Searched, model: CRsAE, spikes: Spikes, complexes: tuple[ComplexSpikes, ...]) -> tuple[CRsAE, Spikes]:
     """EM of the model with the two kinds of spikes told apart."""
     for _ in range(LAST_ROUNDS):
-        spikes, rest = tell_apart(complexes, model, signal, spikes, level, E_STEP)
-        model = model.maximise(rest, spikes)
-        spikes = model.encode(signal, E_STEP, level)
-    return model, tell_apart(complexes, model, signal, spikes, level, E_STEP)[0]
+        spikes, rest = tell_apart(complexes, model, where.signal, spikes, where.level, E_STEP)
+        model = model.maximise(rest, spikes, where.pieces.positions(spikes.sample, spikes.unit, model.n_units))
+        spikes = model.encode(where.signal, E_STEP, where.level)
+    return model, tell_apart(complexes, model, where.signal, spikes, where.level, E_STEP)[0]
 
 
 def spikelets_only(before: Spikes, found: Found) -> np.ndarray:

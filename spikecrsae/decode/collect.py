@@ -242,9 +242,8 @@ class DecodedUnits:
 
     reported (n_units,) bool: satellites are decoded, not reported. history: the course of the prior's parameters, (n_rounds,
     n_units) by name, NaN before a unit came. curation: its decisions; ids (n_units,): the units' names in them. drift
-    (n_units,): see Drifting.extent. links: how units that were known before, the first of these, have changed; None where all
-    were learned here. complexes: which units are the complex spikes of which; None where these were not
-    sought.
+    (n_units,): see Drifting.extent. links: how units that were known before, which come first, have changed; None after `sort`.
+    complexes: which units are the complex spikes of which; None where these were not sought.
     """
 
     model: CRsAE
@@ -271,10 +270,8 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     spikes = spikes.select(~in_any(facts.excluded, spike_at))
     size = Peaks.of(mean, facts.noise_level).size
     order = _largest_first(size, np.bincount(spikes.unit, minlength=model.n_units), units.reported)
-    numbers = np.arange(len(order))
-    if units.links is not None:
-        order = np.sort(order)
-        numbers = order + units.links.first
+    order = order if units.links is None else np.sort(order)
+    numbers = np.arange(len(order)) if units.links is None else order + units.links.first
     mean, spread = mean[order], spread[order]
     peaks = Peaks.of(mean, facts.noise_level)
     spikes = _renumbered(spikes, order, model.n_units)
@@ -284,8 +281,7 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     columns["reference_match"] = reference_match(waveforms, facts.noise_level, facts.whitening_matrix)
     columns["noise_at_spikes"] = _noise_at_spikes(table, len(order), facts.loudness)
     columns |= _model_columns(units, order, errors, columns["amplitude"])
-    if units.complexes is not None:
-        columns |= pause_columns(units.complexes, order, numbers, table, facts.sampling_frequency)
+    columns |= pause_columns(units.complexes, order, numbers, table, facts.sampling_frequency)
     peak_channel = np.flatnonzero(facts.usable)[peaks.channel]
     prior = {name: values[order] for name, values in model.prior.parameters().items()}
     prior |= {"whitened_norm": np.sqrt(model.energy)[order]}

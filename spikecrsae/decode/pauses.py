@@ -10,7 +10,7 @@ from spikecrsae.units import ms_to_samples
 
 
 def pause_columns(
-    complexes: tuple[ComplexSpikes, ...],
+    complexes: tuple[ComplexSpikes, ...] | None,
     order: np.ndarray,
     numbers: np.ndarray,
     table: np.ndarray,
@@ -18,6 +18,8 @@ def pause_columns(
 ) -> dict[str, np.ndarray]:
     """The columns that link units of complex spikes with their simple ones, NaN for all others, of the units in `order` with
     these numbers. table: the spikes, by their place in `order`."""
+    if complexes is None:
+        return {}
     columns = {name: np.full(len(order), np.nan) for name in ("complex_of", "pause_ratio", "pause_p")}
     row = {int(unit): place for place, unit in enumerate(order)}
     pause, before = (ms_to_samples(ms, sampling_frequency) for ms in (PAUSE_MS, BEFORE_MS))

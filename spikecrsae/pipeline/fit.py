@@ -17,7 +17,7 @@ from spikecrsae.crsae.train import train
 from spikecrsae.csc.backends import Backend
 from spikecrsae.curate.bursts import BURST_MS
 from spikecrsae.curate.candidates import CurationSettings
-from spikecrsae.curate.complex_spikes import Found, Times, find_complex_spikes, spikelets_only
+from spikecrsae.curate.complex_spikes import Found, Searched, find_complex_spikes, spikelets_only
 from spikecrsae.curate.curate import Curated, FirstUnits, curate
 from spikecrsae.curate.steps import Sorted, join_across_steps
 from spikecrsae.curate.sudden_changes import sudden_changes
@@ -85,13 +85,9 @@ def learn(data: TrainingSignal, view: PreprocessedRecording, window: TemplateWin
     learned = LearnedModel(drifting, history, decisions, neurons, ids[kept])
     if not run.config.initialise.complex_spikes:
         return learned
-    found = find_complex_spikes(
-        data.signal,
-        Found(drifting.model, joined.spikes),
-        Times.of(window, view.sampling_frequency),
-        run.config.runtime.seed,
-        data.level,
-    )
+    seed = run.config.runtime.seed
+    where = Searched.of(data.signal, pieces, data.level, window, view.sampling_frequency, seed)
+    found = find_complex_spikes(where, Found(drifting.model, joined.spikes))
     return learned.with_complex_spikes(found, spikelets_only(joined.spikes, found))
 
 
