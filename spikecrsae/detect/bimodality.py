@@ -5,8 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import special
 
-from spikecrsae.system.compiled import compiled
-
 #: Level of the test for two modes.
 MODE_LEVEL = 1e-2
 #: Beyond gain and jitter, waveforms of one neuron vary along any one direction by at most this part of its norm. Where two
@@ -125,26 +123,16 @@ def _uniform(x: np.ndarray, size: float) -> np.ndarray:
     return np.asarray((special.ndtr(x) - special.ndtr(x - size)) / size)
 
 
-@compiled
 def _fitted(densities: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
     """Log likelihood and weights (n,) of a mixture of `densities` (n, n_bins) for counts (n_bins,), by EM from these weights."""
-    n, n_bins = densities.shape
-    last, likelihood, mixed = -np.inf, -np.inf, np.zeros(n_bins)
+    last, likelihood, n = -np.inf, -np.inf, counts.sum()
     for _ in range(_EM_ROUNDS):
-        likelihood = 0.0
-        for j in range(n_bins):
-            mixed[j] = 1e-300
-            for i in range(n):
-                mixed[j] += weights[i] * densities[i, j]
-            likelihood += counts[j] * np.log(mixed[j])
+        mixed = weights @ densities + np.finfo(np.float64).tiny
+        likelihood = float(counts @ np.log(mixed))
         if likelihood - last < _SETTLED:
             break
         last = likelihood
-        for i in range(n):
-            share = 0.0
-            for j in range(n_bins):
-                share += counts[j] * densities[i, j] / mixed[j]
-            weights[i] *= share / counts.sum()
+        weights = weights * (densities @ (counts / mixed)) / n
     return likelihood, weights
 
 
