@@ -15,7 +15,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.preprocess.events import Events
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.pulses import joined, take_out
-from spikecrsae.preprocess.recognition import LEAST_EVENTS, extended, groups_of, movements
+from spikecrsae.preprocess.recognition import LEAST_EVENTS, Group, extended, groups_of, movements
 from spikecrsae.preprocess.stretches import STRETCH_BINS, Look, bin_width, look_through
 from spikecrsae.progress import Observer
 from spikecrsae.system.text import counted
@@ -103,21 +103,11 @@ def find_artefacts(
     if len(triggers) >= LEAST_EVENTS:
         recording, blanks = _without_given(recording, triggers, gaps, design_filter(config, fs))
     for _ in range(LOOKS):
-        look = look_through(recording, config, widened(np.concatenate([gaps, blanks]), 0, n_samples), observer)
+        left_out = widened(np.concatenate([gaps, blanks]), 0, n_samples)
+        look = look_through(recording, config, left_out, observer)
         groups, single = groups_of(look.events, recording.n_channels, fs, recording.amplitude_unit == "uV")
         before = len(recording.pulses)
-        proven = [group for group in groups if group.reasons]
-        if not proven:
-            break
-        left_out = widened(np.concatenate([gaps, blanks]), 0, n_samples)
-        more = look_through(recording, config, left_out, Observer(), LESS_LOUD).events
-        wider = [more.select(members) for members in extended(proven, look.events, more)]
-        found = [
-            (events.sample, (events, group.reasons)) for events, group in zip(wider, proven, strict=True) if len(events)
-        ]
-        least = min((np.median(events.size) for _, (events, _) in found), default=np.inf) / 2
-        alone = look.events.sample[single[look.events.size[single] > least]]
-        for samples, (events, why) in joined(recording, found, alone):
+        for samples, (events, why) in _pulses(look.events, groups, single, recording, config, left_out):
             if _are_within(samples, recording.pulses[before:]):
                 continue
             pulses, offsets = take_out(recording, samples, *design_filter(config, fs))
@@ -131,15 +121,39 @@ def find_artefacts(
         if len(recording.pulses) == before:
             break
     moved = look.events.select(movements(look.events, groups, single, recording.n_channels, fs))
-    rows += [_event_rows("movement", moved, fs), *_rows_of_look(look, fs)]
-    table = np.concatenate(rows)
+    table = np.concatenate([*rows, _event_rows("movement", moved, fs), *_rows_of_look(look, fs)])
     table["start"], table["stop"] = np.maximum(table["start"], 0), np.minimum(table["stop"], n_samples)
     table = table[np.argsort(table["start"], kind="stable")]
-    single_ones = table[table["kind"] != KINDS.index("pulse")]
-    all_gaps = np.concatenate([blanks, np.stack([single_ones["start"], single_ones["stop"]], axis=1)])
+    others = table[table["kind"] != KINDS.index("pulse")]
+    all_gaps = np.concatenate([blanks, np.stack([others["start"], others["stop"]], axis=1)])
     artefacts = Artefacts(widened(all_gaps, 0, n_samples), recording.pulses, table)
     observer.finish("; ".join(part.split(";")[0] for part in told(artefacts, recording)) or "none")
     return artefacts
+
+
+def _pulses(
+    events: Events,
+    groups: list[Group],
+    single: np.ndarray,
+    recording: Recording,
+    config: PreprocessConfig,
+    left_out: np.ndarray,
+) -> list[tuple[np.ndarray, tuple[Events, tuple[str, ...]]]]:
+    """For each shape of pulses the samples of all of them, the events they were found by, and why they are no neuron's.
+
+    Certain ones come first: without them the others are judged anew. Of their shape, quieter events are pulses too.
+    """
+    proven = [group for group in groups if group.is_certain] or [group for group in groups if group.reasons]
+    if not proven:
+        return []
+    among, members = events, [group.members for group in proven]
+    if proven[0].is_certain:
+        among = look_through(recording, config, left_out, Observer(), LESS_LOUD).events
+        members = extended(proven, events, among)
+    found = [(among.select(own), group.reasons) for own, group in zip(members, proven, strict=True) if len(own)]
+    least = min((np.median(own.size) for own, _ in found), default=np.inf) / 2
+    alone = events.sample[single[events.size[single] > least]]
+    return joined(recording, [(own.sample, (own, why)) for own, why in found], alone)
 
 
 def _without_given(

@@ -2,7 +2,7 @@
 
 Evidence against a neuron is of four kinds. A strict period: neurons never keep time to a tenth of a millisecond. An edge: a cell's
 membrane and an amplifier allow no spike to change within one sample of 0.05 ms. Size: no spike outside of a cell reaches LARGEST_UV. The
-same on all channels, and longer than a spike, as a cable's movement is. The first two prove it alone, of the others two are needed.
+same on all channels, and longer than a spike, as a cable's movement is. The first two prove it alone, size together with one of the others.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from spikecrsae.preprocess.events import Events
 ALIKE, SPREAD = 0.85, 3.0
 #: So many events make a group. So many groups and single events are looked for, the loudest first.
 LEAST_EVENTS, MOST_LEADERS = 5, 400
+#: Reasons that are proof enough.
+PROOFS = ("strict period", "edge", "in step")
 #: More than this part of a group is what proves that it is none of a neuron's.
 PROOF_PART = 0.5
 #: Intervals to so many following events are compared; they are equal within this time, and not by chance.
@@ -44,6 +46,11 @@ class Group:
 
     members: np.ndarray
     reasons: tuple[str, ...]
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether one of the reasons alone proves it."""
+        return not set(PROOFS).isdisjoint(self.reasons)
 
 
 def groups_of(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[list[Group], np.ndarray]:
@@ -74,7 +81,7 @@ def groups_of(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[
 
 def _in_step(groups: list[Group], events: Events, fs: float) -> list[Group]:
     """The groups, in which those that keep time with proven ones have that as their reason: pulses that a spike or noise has changed."""
-    proven = [group.members for group in groups if group.reasons]
+    proven = [group.members for group in groups if group.is_certain]
     if not proven:
         return groups
 
@@ -82,7 +89,7 @@ def _in_step(groups: list[Group], events: Events, fs: float) -> list[Group]:
         members = np.unique(np.concatenate([*proven, group.members]))
         return equal_intervals(events.sample[members], fs, np.isin(members, group.members)) > PROOF_PART
 
-    return [group if group.reasons or not keeps_time(group) else replace(group, reasons=("in step",)) for group in groups]
+    return [group if group.reasons or not keeps_time(group) else replace(group, reasons=(PROOFS[2],)) for group in groups]
 
 
 def extended(groups: list[Group], events: Events, more: Events) -> list[np.ndarray]:
@@ -119,11 +126,12 @@ def _is_large(events: Events, in_uv: bool) -> bool:
 
 def _reasons(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[str, ...]:
     """Why events of one shape are no neuron's; empty where they may be one's."""
-    period = "strict period" if equal_intervals(events.sample, fs) > PROOF_PART else ""
-    edge = "edge" if np.median(events.jump) > edge_limit(fs) else ""
+    period = PROOFS[0] if equal_intervals(events.sample, fs) > PROOF_PART else ""
+    edge = PROOFS[1] if np.median(events.jump) > edge_limit(fs) else ""
     beside = _beside(events, n_channels, fs, in_uv)
     proof = [reason for reason in (period, edge) if reason]
-    return (*proof, *beside) if proof or len(beside) > 1 else ()
+    # a neuron near the middle of a tetrode that fires complex spikes is long and the same on all channels
+    return (*proof, *beside) if proof or ("size" in beside and len(beside) > 1) else ()
 
 
 def _beside(events: Events, n_channels: int, fs: float, in_uv: bool) -> list[str]:

@@ -44,32 +44,22 @@ def fit(
     Raises InputError where the recording is too short to filter or never quiet enough to learn its noise.
     """
     fs = recording.sampling_frequency
-    if config.common_reference != "none" and recording.n_channels == 1:
-        raise InputError(
-            f"{recording.source}: preprocess.common_reference = {config.common_reference} takes away the only usable channel; "
-            "it needs at least two. Leave --common-reference out."
-        )
-    sos, margin = design_filter(config, fs)
-    if config.lowpass_hz is not None and (upper := edges(config, fs)[1]) < config.lowpass_hz:
-        log.warning(
-            "preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper
-        )
+    sos, margin = _first_filter(recording, config)
     observer.start("noise")
     unlike = widened(np.concatenate([gaps, loud]), 0, recording.n_samples) if len(loud) else gaps
     places = list(_noise_blocks(recording, config, unlike, rng))
     settling, kept = 0, [~inside(unlike, start, stop) for start, stop in places]
     blocks = filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
     quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
-    lines = find_lines(blocks, quiet, fs) if config.remove_hum else np.zeros((0, 3))
-    lines = not_of_pulses(lines, recording.pulses, fs)
+    lines = not_of_pulses(find_lines(blocks, quiet, fs), recording.pulses, fs) if config.remove_hum else np.zeros((0, 3))
     if len(lines):
         lines, said = strongest(lines)
         log.warning(said)
         sos = np.concatenate([sos, notches(lines, fs)])
         margin, settling = settling_samples(sos), settling_samples(sos, part_to_leave(lines))
         blocks = filtered_blocks(recording, gaps, places, sos, margin, config.common_reference)
-        ends = with_ends(gaps, settling, recording.n_samples)
-        unsettled = left_out(ends, recording.n_samples, ms_to_samples(SHORT_MS, fs), settling)
+        ends, n_samples = with_ends(gaps, settling, recording.n_samples), recording.n_samples
+        unsettled = left_out(ends, n_samples, ms_to_samples(SHORT_MS, fs), settling)
         kept = [~inside(unsettled, *place) & ~inside(loud, *place) for place in places]
         quiet, noise_level = noise.quiet_samples(blocks, kept, config, recording)
     n_taps = ms_to_samples(config.whitening_ms, fs)
@@ -94,6 +84,22 @@ def fit(
     matrix = whitening_matrix(across @ noise.covariance(predicted, quiet) @ across, n_independent) @ across
     observer.finish(f"{fraction:.0%} of the signal is quiet")
     return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
+
+
+def _first_filter(recording: Recording, config: PreprocessConfig) -> tuple[np.ndarray, int]:
+    """What design_filter gives; the log says where the upper edge is lowered. Raises InputError where a common reference takes away the only
+    channel."""
+    fs = recording.sampling_frequency
+    if config.common_reference != "none" and recording.n_channels == 1:
+        raise InputError(
+            f"{recording.source}: preprocess.common_reference = {config.common_reference} takes away the only usable channel; "
+            "it needs at least two. Leave --common-reference out."
+        )
+    if config.lowpass_hz is not None and (upper := edges(config, fs)[1]) < config.lowpass_hz:
+        log.warning(
+            "preprocess.lowpass_hz = %g Hz is lowered to %g Hz, below the Nyquist frequency", config.lowpass_hz, upper
+        )
+    return design_filter(config, fs)
 
 
 def _quiet_fraction(recording: Recording, quiet: list[np.ndarray], kept: list[np.ndarray], needed: int) -> float:
