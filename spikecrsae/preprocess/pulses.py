@@ -2,19 +2,31 @@
 
 The traces are treated before the high-pass, which then has no edge left that it could ring on. There a pulse is linear: its template
 times a gain, and its derivative times a shift below one sample. Slow potentials below it are a polynomial of each window.
+
+A pulse is the same each time. A neuron that answers it is not: its lag varies and it fails at times. What varies more than noise in one
+piece with the pulse is blanked. What varies after the first pause is an answer: it is neither blanked nor a part of the template, which
+continues below it as the pulse's tail does, a sum of exponentials.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from scipy.ndimage import binary_closing, binary_dilation, uniform_filter1d
+from scipy.ndimage import (
+    binary_closing,
+    binary_dilation,
+    binary_propagation,
+    maximum_filter1d,
+    minimum_filter1d,
+    uniform_filter1d,
+)
 
 from spikecrsae.data.artefacts import Pulses
 from spikecrsae.data.recording import BLOCK, Recording
 from spikecrsae.preprocess.filters import zero_phase
+from spikecrsae.preprocess.recognition import edge_limit
 from spikecrsae.system.robust import deviation_about_zero
 from spikecrsae.units import ms_to_samples
 
@@ -31,8 +43,10 @@ SAME_PULSE, LAG_MS, MOST_COMPARED = 0.9, 1.5, 60
 FURTHEST = 1.5
 #: Degree of the polynomial that stands for slow potentials in a window.
 DEGREE = 2
-#: A template ends where it is not told from zero by so many standard errors, and rises and fades within so much beside.
-TOLD, FADES_MS = 4.0, (1.0, 5.0)
+#: A template ends where it is not told from zero by so many standard errors, with so much more before and after it.
+TOLD, BESIDE_MS = 4.0, (1.0, 5.0)
+#: The slope of its end is that of so much, and both ends fade within so much.
+END_MS, FADE_MS = 2.0, 0.5
 #: What is told from zero within so much of a pulse is its own, and what follows it without a pause of QUIET_MS.
 NEAR_MS, QUIET_MS = 1.0, 0.5
 #: Pulses vary more than noise where their residual exceeds it by this factor, and by so many of its sampling errors.
@@ -41,8 +55,12 @@ LOUDER, ERRORS = 1.3, 4.7
 EDGE = 5.0
 #: Blanks grow from the worst place: in a round only what is louder than this part of the worst is added.
 WORST_PART, ROUNDS = 0.3, 10
-#: Between blanks closer than this nothing is left.
+#: Between blanks closer than this nothing is left; what varies after a longer pause is an answer to the pulse.
 APART_MS = 0.3
+#: The body of a pulse is larger than this part of its peak. An answer disturbs so much beside what varies.
+BODY, ANSWER_MS = 0.5, 0.25
+#: Time constants in ms of the tail below answers, and the smallest singular value that counts.
+TAIL_MS, LEAST_SINGULAR = tuple(0.25 * 2.0**k for k in range(9)), 1e-3
 #: Gains are held within so many deviations of their median: a spike on a pulse is no gain.
 GAIN_DEVIATIONS, LEAST_GAIN_DEVIATION = 4.0, 0.01
 
@@ -100,27 +118,35 @@ def take_out(
     chosen = samples[whole][:: max(1, -(-int(whole.sum()) // MOST_LEARNED))]
     if len(chosen) < 2:
         return None, np.array([[-before, span - before]])
-    windows = _windows(recording, chosen - before - around, span + 2 * around)
-    noise = _high(windows[:, -around:], sos, margin)
+    wide = _windows(recording, chosen - before - around, span + 2 * around)
+    noise = _high(wide[:, -around:], sos, margin)
     level = np.maximum(deviation_about_zero(noise.reshape(-1, recording.n_channels), axis=0), 1e-9)
-    windows = windows[:, around : around + span]
+    windows = wide[:, around : around + span]
     reach = min(-ms_to_samples(NEAR_MS, fs), blank[0]), max(ms_to_samples(NEAR_MS, fs), blank[1])
-    fades = ms_to_samples(FADES_MS[0], fs), ms_to_samples(FADES_MS[1], fs)
+    beside = ms_to_samples(BESIDE_MS[0], fs), ms_to_samples(BESIDE_MS[1], fs)
     # the error of a median
     error, pause = 1.25 * level / np.sqrt(len(chosen)), ms_to_samples(QUIET_MS, fs)
-    about = before, error, (sos, margin), reach, pause, fades
+    about = before, error, (sos, margin), reach, pause, beside
     # gains are fitted to what is there only: those of noise make a template of their own
     if _told(_median_pulse(windows, before), *about) is None:
         return None, np.zeros((0, 2), np.int64)
     fit = _fitted(windows, before, level)
+    varying = _Varying(before + around, blank, level, (sos, margin), fs)
+    gain, shift, _ = fit.solve(windows)
+    own, answer = varying.own_and_other(_less(wide, fit.template, gain, shift, around), fit.template, around)
+    fit = _without_answers(fit, own[around : around + span], answer[around : around + span], before, fs)
     part = _told(fit.template, *about)
     if part is None:
         return None, np.zeros((0, 2), np.int64)
-    template, before = _faded(fit.template[part], fades), before - part.start
-    gain, shift = _gains(recording, samples, before, _Fit(template, fit.weights[part]))
+    before -= part.start
+    fit = _Fit(fit.template[part], fit.weights[part])
+    gain, shift = _gains(recording, samples, before, fit)
+    template = _ended(fit.template, ms_to_samples(END_MS, fs), ms_to_samples(FADE_MS, fs))
     pulses = Pulses(template, slope_of(template).astype(np.float32), before, samples, gain, shift)
-    left = replace(recording, pulses=(*recording.pulses, pulses))
-    return pulses, _blanks(left, chosen, level, (sos, margin), blank)
+    here = np.isin(samples, chosen)
+    left = _less(wide, template, gain[here], shift[here], around + part.start)
+    own, _ = varying.own_and_other(left, template, around + part.start, answer)
+    return pulses, np.flatnonzero(np.diff(own, prepend=False, append=False)).reshape(-1, 2) - varying.place
 
 
 def _fitted(windows: np.ndarray, before: int, level: np.ndarray) -> _Fit:
@@ -200,12 +226,12 @@ def _told(
     high_pass: tuple[np.ndarray, int],
     reach: tuple[int, int],
     pause: int,
-    fades: tuple[int, int],
+    beside: tuple[int, int],
 ) -> slice | None:
     """The part of a template that is told from zero; None where none is within `reach` of the pulse.
 
-    error (n_channels,): standard error of its high-passed values. fades: samples more before and after it, in which slow tails that the
-    high-pass does not show can fade. What comes after a pause is an answer to the pulse, not the pulse.
+    error (n_channels,): standard error of its high-passed values. beside: samples more before and after it, in which there are slow
+    tails that the high-pass does not show. What comes after a pause is an answer to the pulse, not the pulse.
     """
     sos, margin = high_pass
     padded = np.pad(template, ((margin, margin), (0, 0)))
@@ -217,17 +243,44 @@ def _told(
     near = runs[(runs[:, 0] <= before + reach[1]) & (runs[:, 1] > before + reach[0])]
     if not len(near):
         return None
-    first, end = min(near[0, 0], before) - fades[0], max(near[-1, 1], before + 1) + fades[1]
+    first, end = min(near[0, 0], before) - beside[0], max(near[-1, 1], before + 1) + beside[1]
     return slice(int(max(0, first)), int(min(len(template), end)))
 
 
-def _faded(template: np.ndarray, fades: tuple[int, int]) -> np.ndarray:
-    """A template that rises from zero and falls to it within so many samples at its ends."""
-    faded = template.copy()
-    for fade, end in zip(fades, (slice(None), slice(None, None, -1)), strict=True):
-        n = max(1, min(fade, len(faded) // 3))
-        faded[end][:n] *= 0.5 - 0.5 * np.cos(np.pi * np.arange(1, n + 1) / (n + 1))[:, None]
-    return faded
+def _ended(template: np.ndarray, end: int, fade: int) -> np.ndarray:
+    """A template (n_times, n_channels) without the slow part that lasts beyond its end, which therefore has no edge there.
+
+    The slow part rises from zero to the template's value and slope at its end, a cubic polynomial. It stays in the traces, and the
+    high-pass takes it out together with the tail that follows.
+    """
+    n = len(template)
+    end, fade = min(end, n // 2), max(1, min(fade, n // 3))
+    slope, value = (
+        np.polyfit(np.arange(-end, 0) / n, template[-end:].astype(np.float64), 1) if end > 1 else (0.0, template[-1])
+    )
+    time = (np.arange(n) / n)[:, None]
+    ended = template - (value * (3 * time**2 - 2 * time**3) + slope * (time**3 - time**2))
+    rise = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, fade + 1) / (fade + 1))[:, None]
+    ended[:fade] *= rise
+    ended[-fade:] *= rise[::-1]
+    return ended.astype(np.float32)
+
+
+def _without_answers(fit: _Fit, own: np.ndarray, answer: np.ndarray, before: int, fs: float) -> _Fit:
+    """A fit whose template continues as a tail where there is an answer (bool, n_times) after the pulse's own times (bool, n_times), and which gives no weight to it."""
+    if not answer.any():
+        return fit
+    times, bad = np.arange(len(answer)), np.flatnonzero(answer)
+    first = 1 + max(before, int(np.flatnonzero(own & (times < bad[0])).max(initial=0)))
+    good = np.flatnonzero((times >= first) & ~answer)
+    basis = np.exp(-(times - first)[:, None] / (np.array(TAIL_MS) * fs / 1000))
+    template, weights = fit.template.copy(), fit.weights.copy()
+    values = (
+        np.linalg.lstsq(basis[good], template[good], rcond=LEAST_SINGULAR)[0] if len(good) else np.zeros((len(TAIL_MS), 1))
+    )
+    template[bad] = basis[bad] @ values
+    weights[bad] = 0
+    return _Fit(template, weights)
 
 
 def _gains(recording: Recording, samples: np.ndarray, before: int, fit: _Fit) -> tuple[np.ndarray, np.ndarray]:
@@ -248,40 +301,77 @@ def _gains(recording: Recording, samples: np.ndarray, before: int, fit: _Fit) ->
     return np.where(whole, np.clip(gain, middle - reach, middle + reach), middle), shift
 
 
-def _blanks(
-    recording: Recording, samples: np.ndarray, level: np.ndarray, high_pass: tuple[np.ndarray, int], blank: tuple[int, int]
-) -> np.ndarray:
-    """Intervals (k, 2), in samples from a pulse on, in which what is left of the recording's last pulses is louder than noise.
+def _less(windows: np.ndarray, template: np.ndarray, gain: np.ndarray, shift: np.ndarray, first: int) -> np.ndarray:
+    """Windows (n, n_times, n_channels) less a template from their time `first` on, each with its gain (n,) and shift (n,)."""
+    left = windows.copy()
+    here = slice(first, first + len(template))
+    left[:, here] -= gain[:, None, None] * template + shift[:, None, None] * slope_of(template)
+    return left
 
-    samples: of the pulses to look at. blank: what is blanked in any case."""
-    fs, before, n_times = recording.sampling_frequency, recording.pulses[-1].before, len(recording.pulses[-1].template)
-    around = max(ms_to_samples(AROUND_MS, fs), blank[1] - n_times + before + 8)
-    fits = (samples - before - around >= 0) & (samples - before + n_times + around <= recording.n_samples)
-    if not fits.any():
-        return np.array([blank])
-    windows = _windows(recording, samples[fits] - before - around, n_times + 2 * around)
-    limit = LOUDER + ERRORS / np.sqrt(2 * len(windows))
-    bad = np.zeros(windows.shape[1], bool)
-    jumps = (np.abs(np.diff(recording.pulses[-1].template, axis=0)) > EDGE * level).any(axis=1)
-    bad[around : around + n_times] = np.r_[jumps, False] | np.r_[False, jumps]
-    bad[max(1, around + before + blank[0]) : around + before + blank[1]] = True
-    inner = slice(around - around // 2, around + n_times + around // 2)
-    steps = None
-    for _ in range(ROUNDS):
-        high = _high(_bridged(windows, bad), *high_pass)
-        deviation = deviation_about_zero(high, axis=0) / level
-        change = deviation_about_zero(np.diff(high, axis=1, prepend=high[:, :1]), axis=0)
-        steps = np.quantile(change, 0.25, axis=0) if steps is None else steps
-        loudness = np.sqrt(uniform_filter1d(np.maximum(deviation, change / steps) ** 2, 3, axis=0)).max(axis=1)
-        loudness[bad] = 0
-        worst = loudness[inner].max()
-        if worst <= limit:
-            break
-        more = np.zeros_like(bad)
-        more[inner] = loudness[inner] > max(limit, WORST_PART * worst)
-        bad |= binary_dilation(more)
-    bad = binary_closing(bad, np.ones(1 + ms_to_samples(APART_MS, fs)))
-    return np.flatnonzero(np.diff(bad, prepend=False, append=False)).reshape(-1, 2) - around - before
+
+@dataclass(frozen=True)
+class _Varying:
+    """Where windows vary more than noise of a level (n_channels,) behind a high-pass; the pulse is at their time `place`, and in any case
+    [blank) from there on is blanked, which is all where any is given."""
+
+    place: int
+    blank: tuple[int, int]
+    level: np.ndarray
+    high_pass: tuple[np.ndarray, int]
+    fs: float
+
+    def own_and_other(
+        self, windows: np.ndarray, template: np.ndarray, first: int, known: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Times (bool, n_times) to blank, in one piece with the pulse, of windows (n, n_times, n_channels) without it, and the later times
+        at which they vary too, with what lies between and beside them.
+
+        template: what was subtracted, from the time `first` on; known (bool, n_times): later times that are known and not to blank.
+        """
+        body, bad = self._body(windows.shape[1], template, first)
+        given = self.blank[1] > self.blank[0]
+        if given:
+            bad = np.zeros_like(bad)
+            bad[max(1, self.place + self.blank[0]) : self.place + self.blank[1]] = True
+        pause = np.ones(1 + ms_to_samples(APART_MS, self.fs))
+        limit, steps = LOUDER + ERRORS / np.sqrt(2 * len(windows)), None
+        for _ in range(ROUNDS):
+            high = _high(_bridged(windows, bad), *self.high_pass)
+            deviation = deviation_about_zero(high, axis=0) / self.level
+            change = deviation_about_zero(np.diff(high, axis=1, prepend=high[:, :1]), axis=0)
+            steps = np.quantile(change, 0.25, axis=0) if steps is None else steps
+            loudness = np.sqrt(uniform_filter1d(np.maximum(deviation, change / steps) ** 2, 3, axis=0)).max(axis=1)
+            loudness[bad] = 0
+            loudness[[0, -1]] = 0
+            loud = loudness > limit
+            if known is not None:
+                loud &= ~known
+            near = bad if given else binary_propagation(body | bad, mask=binary_closing(body | bad | loud, pause))
+            worst = loudness[near].max(initial=0)
+            if worst <= limit:
+                break
+            bad |= binary_dilation(near & (loudness > max(limit, WORST_PART * worst)))
+        other = (loudness > limit) & ~near
+        other[: self.place] = False
+        beside = ms_to_samples(ANSWER_MS, self.fs)
+        other = binary_closing(np.pad(binary_dilation(other, iterations=beside), beside), np.ones(2 * beside))[
+            beside:-beside
+        ]
+        return binary_closing(bad, pause) | bad, other & ~bad
+
+    def _body(self, n_times: int, template: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """The pulse's body and its edges (bool, n_times)."""
+        body, edges = np.zeros(n_times, bool), np.zeros(n_times, bool)
+        near = ms_to_samples(NEAR_MS, self.fs)
+        inside = np.abs(np.arange(first, first + len(template)) - self.place) <= near
+        size = (np.abs(template) / self.level).max(axis=1) * inside
+        body[first : first + len(template)] = size > BODY * size.max()
+        jump = np.abs(np.diff(template, axis=0))
+        extent = maximum_filter1d(template, near, axis=0) - minimum_filter1d(template, near, axis=0)
+        sharp = inside[1:, None] | (jump > edge_limit(self.fs) * extent[1:])
+        jumps = ((jump > EDGE * self.level) & sharp).any(axis=1)
+        edges[first : first + len(template)] = np.r_[jumps, False] | np.r_[False, jumps]
+        return body | edges, edges
 
 
 def _bridged(windows: np.ndarray, bad: np.ndarray) -> np.ndarray:
