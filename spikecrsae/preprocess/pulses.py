@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from scipy.interpolate import CubicHermiteSpline
 from scipy.ndimage import (
     binary_closing,
     binary_dilation,
@@ -45,8 +46,8 @@ FURTHEST = 1.5
 DEGREE = 2
 #: A template ends where it is not told from zero by so many standard errors, with so much more before and after it.
 TOLD, BESIDE_MS = 4.0, (1.0, 5.0)
-#: The slope of its end is that of so much, and both ends fade within so much.
-END_MS, FADE_MS = 2.0, 0.5
+#: The slopes of its ends are those of so much, and the noise at its ends fades within so much.
+END_MS, FADE_MS = 1.0, 0.5
 #: What is told from zero within so much of a pulse is its own, and what follows it without a pause of QUIET_MS.
 NEAR_MS, QUIET_MS = 1.0, 0.5
 #: Pulses vary more than noise where their residual exceeds it by this factor, and by so many of its sampling errors.
@@ -248,18 +249,19 @@ def _told(
 
 
 def _ended(template: np.ndarray, end: int, fade: int) -> np.ndarray:
-    """A template (n_times, n_channels) without the slow part that lasts beyond its end, which therefore has no edge there.
+    """A template (n_times, n_channels) without the slow part that comes from before its start and lasts beyond its end: no edge is there.
 
-    The slow part rises from zero to the template's value and slope at its end, a cubic polynomial. It stays in the traces, and the
-    high-pass takes it out together with the tail that follows.
+    The slow part is the cubic polynomial with the template's values and slopes at its ends, each from `end` samples. It stays in the
+    traces, and the high-pass takes it out together with the tails beside it.
     """
     n = len(template)
-    end, fade = min(end, n // 2), max(1, min(fade, n // 3))
-    slope, value = (
-        np.polyfit(np.arange(-end, 0) / n, template[-end:].astype(np.float64), 1) if end > 1 else (0.0, template[-1])
-    )
-    time = (np.arange(n) / n)[:, None]
-    ended = template - (value * (3 * time**2 - 2 * time**3) + slope * (time**3 - time**2))
+    end, fade = min(end, n // 3), max(1, min(fade, n // 4))
+    if end < 2:
+        return template
+    time = np.arange(end) / n
+    slopes, values = np.stack([np.polyfit(time, part, 1) for part in (template[:end], template[-end:])], axis=1)
+    values[1] += slopes[1] * end / n
+    ended = template - CubicHermiteSpline([0, 1], values, slopes)(np.arange(n) / n)
     rise = 0.5 - 0.5 * np.cos(np.pi * np.arange(1, fade + 1) / (fade + 1))[:, None]
     ended[:fade] *= rise
     ended[-fade:] *= rise[::-1]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from spikecrsae.config import PreprocessConfig
+from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.artefacts import KINDS, Pulses, period_of, summary
 from spikecrsae.data.recording import recording_from_array
+from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.artefacts import Artefacts, find_artefacts
 from spikecrsae.preprocess.events import find_events
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
@@ -48,12 +51,14 @@ def rounded(ms: np.ndarray) -> np.ndarray:
     return np.exp(-(((ms - 0.3) / 0.15) ** 2)) - 0.7 * np.exp(-(((ms - 0.7) / 0.2) ** 2))
 
 
-def neuron(traces: np.ndarray, times: np.ndarray, sizes: np.ndarray, scale: np.ndarray | float = 1.0, shape=spike) -> None:
-    """Add a shape at times in s, between samples too, in place."""
+def neuron(
+    traces: np.ndarray, times: np.ndarray, sizes: np.ndarray, scale: np.ndarray | float = 1.0, shape=spike, n_times=330
+) -> None:
+    """Add a shape at times in s, between samples too, in place, from 30 of its n_times samples before each time on."""
     for time, factor in zip(times, np.broadcast_to(scale, len(times)), strict=True):
         first = int(time * FS) - 30
-        ms = (np.arange(first, first + 330) / FS - time) * 1000
-        inside = (first + np.arange(330) >= 0) & (first + np.arange(330) < len(traces))
+        ms = (np.arange(first, first + n_times) / FS - time) * 1000
+        inside = (first + np.arange(n_times) >= 0) & (first + np.arange(n_times) < len(traces))
         traces[first + np.flatnonzero(inside)] += factor * np.outer(shape(ms), sizes)[inside]
 
 
@@ -233,3 +238,80 @@ def test_events_of_a_dead_channel_are_none():
     traces[500, 0] = 40
     events = find_events(traces, np.ones(1000, bool), np.ones((50, 2)), slice(0, 1000), 10_000, FS)
     assert events.sample.tolist() == [10_500] and events.channel.tolist() == [0]
+
+
+# ---- neurons that answer pulses, through sort
+
+QUICK = Config().with_values({"train": {"epochs": 3}, "runtime": {"device": "cpu"}})
+
+
+def tailed(tau: float) -> Callable[[np.ndarray], np.ndarray]:
+    """A pulse with a tail of time constant tau in ms."""
+    return lambda ms: biphasic(ms) + np.where(ms >= 0.6, 0.3 * np.exp(-(ms - 0.6) / tau) - 0.2 * np.exp(0.6 - ms), 0)
+
+
+def part_found(unit: np.ndarray, times: np.ndarray) -> float:
+    """Smaller one of the parts of a unit's samples and of the true times that lie within 0.4 ms of each other."""
+    apart = np.abs(unit[:, None] - times * FS)
+    return float(min((apart.min(axis=0) < 8).mean(), (apart.min(axis=1) < 8).mean())) if len(unit) else 0.0
+
+
+def answering(
+    lag_ms: float, jitter_ms: float, probability: float, shape=biphasic, n_times: int = 330
+) -> tuple[np.ndarray, np.ndarray]:
+    """Traces with pulses at IRREGULAR times, and the times in s at which a neuron answers them."""
+    rng, traces = background(4, seed=3)
+    times = IRREGULAR[IRREGULAR < SECONDS - 0.4]
+    neuron(traces, times, 3000 * EQUAL[4], 1 + 0.02 * rng.standard_normal(len(times)), shape, n_times)
+    answered = times[rng.random(len(times)) < probability]
+    answered = answered + (lag_ms + jitter_ms * rng.standard_normal(len(answered))) / 1000
+    neuron(traces, answered, 150 * np.array([0.5, 0.4, 1.0, 0.7]))
+    return traces, answered
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("lag_ms", "jitter_ms", "probability", "shape"),
+    [
+        (5, 0.5, 0.95, biphasic),
+        (5, 0.2, 1.0, biphasic),
+        (1.8, 0.2, 0.9, biphasic),
+        (4, 0.1, 0.95, biphasic),
+        (6, 1.0, 0.6, tailed(3)),
+        (6, 0.5, 0.9, tailed(20)),
+    ],
+)
+def test_a_neuron_that_answers_pulses_is_a_unit(lag_ms, jitter_ms, probability, shape):
+    traces, answered = answering(lag_ms, jitter_ms, probability, shape, 2000)
+    sorting = sort_group(recording_from_array(traces.astype(np.float32), FS), QUICK).sorting
+    parts = [
+        part_found(sorting.spikes["sample"][sorting.spikes["unit"] == unit], answered) for unit in range(sorting.n_units)
+    ]
+    assert max(parts) > 0.95
+    assert sorting.units["label"][int(np.argmax(parts))] != "artefact"
+    assert np.diff(sorting.excluded).sum() / FS < 0.0015 * len(IRREGULAR)
+
+
+@pytest.mark.slow
+def test_nothing_is_blanked_beside_what_is_asked_for(tmp_path):
+    traces, answered = answering(5, 0.5, 0.95, tailed(20), 2000)
+    times = IRREGULAR[IRREGULAR < SECONDS - 0.4]
+    (tmp_path / "t.csv").write_text("time_s\n" + "\n".join(f"{time:.6f}" for time in times))
+    config = QUICK.with_values({"preprocess": {"triggers": str(tmp_path / "t.csv"), "blank_ms": "-0.5,3"}})
+    sorting = sort_group(recording_from_array(traces.astype(np.float32), FS), config).sorting
+    assert np.diff(sorting.excluded).sum() / FS == pytest.approx(0.0035 * len(times), rel=0.02)
+    assert (
+        max(part_found(sorting.spikes["sample"][sorting.spikes["unit"] == k], answered) for k in range(sorting.n_units))
+        > 0.95
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tau", "times"), [(20, PERIODIC[::2]), (10, IRREGULAR), (5, TRAINS[np.arange(len(TRAINS)) % 10 < 5])]
+)
+def test_a_long_tail_makes_no_unit(tau, times):
+    _, traces = background(4)
+    neuron(traces, times[times < SECONDS - 0.3], 3000 * EQUAL[4], 1.0, tailed(tau), 2000)
+    sorting = sort_group(recording_from_array(traces.astype(np.float32), FS), QUICK).sorting
+    assert sorting.n_units == 1
