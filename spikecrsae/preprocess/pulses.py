@@ -365,14 +365,15 @@ class _Varying:
         """The pulse's body and its edges (bool, n_times)."""
         body, edges = np.zeros(n_times, bool), np.zeros(n_times, bool)
         near = ms_to_samples(NEAR_MS, self.fs)
-        inside = np.abs(np.arange(first, first + len(template)) - self.place) <= near
-        size = (np.abs(template) / self.level).max(axis=1) * inside
-        body[first : first + len(template)] = size > BODY * size.max()
+        here = slice(first, first + len(template))
+        size = (np.abs(template) / self.level).max(axis=1) * (np.abs(np.arange(n_times)[here] - self.place) <= near)
+        body[here] = size > BODY * size.max()
+        beside = binary_dilation(body, iterations=ms_to_samples(APART_MS, self.fs))[here]
         jump = np.abs(np.diff(template, axis=0))
         extent = maximum_filter1d(template, near, axis=0) - minimum_filter1d(template, near, axis=0)
-        sharp = inside[1:, None] | (jump > edge_limit(self.fs) * extent[1:])
+        sharp = beside[1:, None] | (jump > edge_limit(self.fs) * extent[1:])
         jumps = ((jump > EDGE * self.level) & sharp).any(axis=1)
-        edges[first : first + len(template)] = np.r_[jumps, False] | np.r_[False, jumps]
+        edges[here] = np.r_[jumps, False] | np.r_[False, jumps]
         return body | edges, edges
 
 
