@@ -19,7 +19,7 @@ from spikecrsae.data.intervals import NONE, lengths_before
 from spikecrsae.data.peaks import Peaks
 from spikecrsae.decode.reference import LARGEST_DIFFERENCE
 from spikecrsae.detect.clustering import principal_components
-from spikecrsae.preprocess.recognition import CONCENTRATED, equal_intervals
+from spikecrsae.preprocess.recognition import equal_intervals
 from spikecrsae.units import ms_to_samples, s_to_samples
 
 #: A unit is present in a whole bin of the recording when it fires in it.
@@ -40,8 +40,10 @@ SLOWER = tuple(range(2, 13))
 CONFIDENCE = 0.95
 #: A single unit has at most this part of foreign spikes, and misses at most this part of its own.
 ACCEPTED_ERROR = 0.1
-#: Lags at which a unit may follow pulses, those at which no neuron does, and the level of the test.
-LONGEST_LAG_MS, WITH_PULSE_MS, PULSE_LEVEL = 20.0, 0.6, 1e-4
+#: Lags at which a unit may follow pulses, those at which no neuron does, the level of the test, and how many lags count.
+LONGEST_LAG_MS, WITH_PULSE_MS, PULSE_LEVEL, MOST_LAGS = 20.0, 0.6, 1e-4, 10
+#: Lags are fixed if this part of those within eight times EQUAL_MS lies within EQUAL_MS: of answers with 0.1 ms of jitter 0.6 does.
+SAME_LAG = 0.8
 #: More than this part of a unit is what makes it noise: of its phases that mains explain, of a window that its waveform
 #: fills.
 NOISE_PART = 0.5
@@ -207,8 +209,9 @@ def mains_locking(samples: np.ndarray, sampling_frequency: float) -> float:
 
 
 def pulse_locking(samples: np.ndarray, pulses: np.ndarray, sampling_frequency: float) -> float:
-    """Part of a unit's spikes at one lag to pulses (samples, ascending), beyond chance: within WITH_PULSE_MS of a pulse, where no
-    neuron has answered yet, or at a lag from -LONGEST_LAG_MS to LONGEST_LAG_MS that varies by less than EQUAL_MS, as no answer does.
+    """Part of a unit's spikes at fixed lags to pulses (samples, ascending), beyond chance: within WITH_PULSE_MS of a pulse, where no
+    neuron has answered yet, or at lags from -LONGEST_LAG_MS to LONGEST_LAG_MS that vary by less than EQUAL_MS, as no answer does.
+    What is left of a pulse shows at several lags.
 
     Chance: spikes that know nothing of the pulses. 0 where it explains the number (Poisson, PULSE_LEVEL over all lags).
     """
@@ -221,21 +224,26 @@ def pulse_locking(samples: np.ndarray, pulses: np.ndarray, sampling_frequency: f
     near = max(1, round(EQUAL_MS * sampling_frequency / 1000))
     span = max(int(samples[-1] - samples[0]), int(pulses[-1] - pulses[0]), 1)
     density = len(samples) * len(pulses) / span
-    # a histogram of lags, with room for the widest sum on both sides
-    counts = np.bincount(lags[np.abs(lags) <= longest] + longest, minlength=2 * longest + 1)
-    sharp, around = (np.convolve(counts, np.ones(2 * reach + 1), "same") for reach in (near, 8 * near))
-    lag = int(np.argmax(sharp))
-    with_pulse = np.sum(np.abs(lags) <= ms_to_samples(WITH_PULSE_MS, sampling_frequency))
-    widths = 2 * near + 1, 2 * ms_to_samples(WITH_PULSE_MS, sampling_frequency) + 1
-    found = [(with_pulse, widths[1], 1)]
-    if sharp[lag] > CONCENTRATED * around[lag]:
-        found.append((sharp[lag], widths[0], len(counts)))
-    part = 0.0
-    for n, width, tries in found:
+
+    def beyond_chance(n: float, width: int, tries: int) -> float:
         expected = min(density * width, len(samples))
-        if n > expected and special.gammainc(n, expected) * tries < PULSE_LEVEL:
-            part = max(part, float((n - expected) / len(samples)))
-    return part
+        return n - expected if n > expected and special.gammainc(n, expected) * tries < PULSE_LEVEL else 0.0
+
+    together = ms_to_samples(WITH_PULSE_MS, sampling_frequency)
+    part = beyond_chance(np.sum(np.abs(lags) <= together), 2 * together + 1, 1)
+    # a histogram of lags; what varies about a lag is taken out with it
+    counts = np.bincount(lags[np.abs(lags) <= longest] + longest, minlength=2 * longest + 1)
+    sharp_part = 0.0
+    for _ in range(MOST_LAGS):
+        sharp, around = (np.convolve(counts, np.ones(2 * reach + 1), "same") for reach in (near, 8 * near))
+        lag = int(np.argmax(sharp))
+        beyond = beyond_chance(sharp[lag], 2 * near + 1, len(counts))
+        if not beyond:
+            break
+        if sharp[lag] > SAME_LAG * around[lag]:
+            sharp_part += beyond
+        counts[max(0, lag - 8 * near) : lag + 8 * near + 1] = 0
+    return float(max(part, sharp_part) / len(samples))
 
 
 def _locking(seconds: np.ndarray, segment: np.ndarray, frequency: float) -> tuple[float, float]:
