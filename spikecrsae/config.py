@@ -259,6 +259,10 @@ class Config:
             raise UsageError(
                 f"runtime.backend = numba computes on the CPU, not on {self.runtime.device}; leave out --backend or --device."
             )
+        if not filter_.triggers and filter_.blank_ms != PreprocessConfig.blank_ms:
+            raise UsageError(
+                f"preprocess.blank_ms = {filter_.blank_ms} has no effect without triggers; give their times with --triggers FILE."
+            )
         if start.before_ms >= start.template_ms:
             raise UsageError(
                 f"initialise.before_ms = {start.before_ms:g} must be less than initialise.template_ms = {start.template_ms:g}: it is the "

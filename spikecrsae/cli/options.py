@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from spikecrsae.cli import console
 from spikecrsae.config import Config, load_config
+from spikecrsae.errors import UsageError
 
 #: Configuration fields that are options of `sort`; the others are reached through --config.
 SORT_FIELDS = (
@@ -276,6 +277,12 @@ def config_options(names: tuple[str, ...], file: bool = True) -> Callable:
     return decorate
 
 
+def _refuse_empty(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not value and context.get_parameter_source(str(parameter.name)) is not ParameterSource.DEFAULT:
+        raise UsageError(f"{parameter.opts[0]} is empty; give a {parameter.metavar}, or leave the option out.")
+    return value
+
+
 def _field_option(name: str) -> Callable:
     """The option of one configuration field, from its default and metadata."""
     stage, field_name = name.split(".")
@@ -290,9 +297,8 @@ def _field_option(name: str) -> Callable:
         switch = f"{word}/--no-{word.removeprefix('--')}"
         return option(switch, field_name, default=field.default, show_default=True, **shared)
     if rule["metavar"]:
-        return option(
-            word, field_name, metavar=rule["metavar"], default=field.default, show_default=bool(field.default), **shared
-        )
+        shared |= {"default": field.default, "show_default": bool(field.default), "callback": _refuse_empty}
+        return option(word, field_name, metavar=rule["metavar"], **shared)
     if kind is str and not rule["choices"]:
         shared["help"] += " May be given several times."
         return option(word, field_name, multiple=True, metavar="LIST", callback=lambda _, __, v: ",".join(v), **shared)

@@ -82,13 +82,15 @@ def _of_file(path: Path) -> list[tuple[float, float]]:
     """The intervals of a CSV file, start,stop in seconds in each row, after a first row of names where there is one."""
     refuse_unreadable(path, "the intervals of --exclude-s")
     rows = [row for row in csv.reader(read_text(path, _MOST_TABLE_MB).splitlines()) if any(word.strip() for word in row)]
-    found = []
-    for number, row in enumerate(rows):
+    found, first, last = [], 0, 1
+    if rows and not any(_is_number(word) for word in rows[0]):
+        names = [word.strip().lower().removesuffix("_s") for word in rows.pop(0)]
+        if "start" in names and "stop" in names:
+            first, last = names.index("start"), names.index("stop")
+    for row in rows:
         try:
-            start, stop = float(row[0]), float(row[1])
+            start, stop = float(row[first]), float(row[last])
         except (ValueError, IndexError):
-            if number == 0:
-                continue
             raise InputError(
                 f"{path}: {','.join(row)!r} is not an interval; every row of --exclude-s needs start,stop in seconds."
             ) from None
@@ -98,6 +100,14 @@ def _of_file(path: Path) -> list[tuple[float, float]]:
     if not found:
         raise InputError(f"{path} holds no interval; every row of --exclude-s needs start,stop in seconds.")
     return found
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _samples(start: float, stop: float, recording: Recording) -> tuple[int, int]:

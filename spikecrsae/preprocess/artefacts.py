@@ -34,11 +34,12 @@ BESIDE_MS = 0.5
 @dataclass(frozen=True)
 class Artefacts:
     """What is no neuron's: gaps (n, 2), intervals in samples that are left out; pulses, which are subtracted from the traces; and a
-    table (n,) of ARTEFACT_DTYPE, in order of time."""
+    table (n,) of ARTEFACT_DTYPE, in order of time. reasons: why pulses that were found are no neuron's, not stored."""
 
     gaps: np.ndarray
     pulses: tuple[Pulses, ...]
     table: np.ndarray
+    reasons: tuple[str, ...] = ()
 
     @classmethod
     def none(cls) -> Artefacts:
@@ -100,6 +101,7 @@ def find_artefacts(
         observer.finish("too short to look for any")
         return Artefacts.none()
     blanks, rows = NONE, []
+    reasons: dict[str, None] = {}
     if len(triggers) >= LEAST_EVENTS:
         recording, blanks = _without_given(recording, triggers, gaps, design_filter(config, fs))
     for _ in range(LOOKS):
@@ -115,6 +117,7 @@ def find_artefacts(
                 continue
             said = np.round(offsets / fs * 1000, 2).tolist()
             log.info("%d pulses (%s) are subtracted; blanked %s ms", len(samples), ", ".join(why), said)
+            reasons |= dict.fromkeys(why)
             blanks = np.concatenate([blanks, (pulses.samples[:, None, None] + offsets).reshape(-1, 2)])
             rows.append(_pulse_rows(pulses, events, len(recording.pulses)))
             recording = replace(recording, pulses=(*recording.pulses, pulses))
@@ -126,7 +129,7 @@ def find_artefacts(
     table = table[np.argsort(table["start"], kind="stable")]
     others = table[table["kind"] != KINDS.index("pulse")]
     all_gaps = np.concatenate([blanks, np.stack([others["start"], others["stop"]], axis=1)])
-    artefacts = Artefacts(widened(all_gaps, 0, n_samples), recording.pulses, table)
+    artefacts = Artefacts(widened(all_gaps, 0, n_samples), recording.pulses, table, tuple(reasons))
     observer.finish("; ".join(part.split(";")[0] for part in told(artefacts, recording)) or "none")
     return artefacts
 
@@ -165,6 +168,10 @@ def _without_given(
     low, high = np.median(about, axis=0).astype(np.int64)
     pulses, offsets = take_out(recording, triggers, *high_pass, (int(low), int(high)))
     if pulses is None:
+        log.warning(
+            "nothing follows the %s in the same way each time; check that they are on the recording's clock, or leave --triggers out",
+            counted(len(triggers), "trigger"),
+        )
         return recording, NONE
     return replace(recording, pulses=(*recording.pulses, pulses)), (pulses.samples[:, None, None] + offsets).reshape(-1, 2)
 
@@ -178,18 +185,24 @@ def told(found: Artefacts, recording: Recording) -> tuple[str, ...]:
         period = period_of(pulses["sample"], fs)
         every = f", every {1000 * period:.4g} ms," if period else ""
         said.append(
-            f"{counted(len(pulses), 'pulse')}{every} found and subtracted; first at {_seconds(pulses, recording)} s; if their times are known, "
-            "--triggers FILE --blank-ms -0.5,6 blanks them"
+            f"{counted(len(pulses), 'pulse')}{every} found and subtracted; first at {_seconds(pulses, recording)} s; no neuron's by "
+            f"{', '.join(found.reasons)}; if this is a neuron: --no-find-artefacts; if the times are known: --triggers FILE --blank-ms -0.5,6"
         )
     if len(rest):
-        intervals = widened(np.stack([rest["start"], rest["stop"]], axis=1), 0, recording.n_samples)
+        intervals = _intervals(rest, recording)
         several = f"{len(intervals)} stretches look like artefacts and are"
         what = several if len(intervals) > 1 else "1 stretch looks like an artefact and is"
-        kinds = ", ".join(f"{n} {KINDS[kind]}" for kind, n in enumerate(np.bincount(rest["kind"])) if n)
+        of_kind = {KINDS[kind]: _intervals(rest[rest["kind"] == kind], recording) for kind in np.unique(rest["kind"])}
+        kinds = ", ".join(f"{len(theirs)} {kind}" for kind, theirs in of_kind.items())
         said.append(
             f"{what} left out, {np.diff(intervals).sum() / fs:.3g} s ({kinds}); first at {_seconds(rest, recording)} s"
         )
     return tuple(said)
+
+
+def _intervals(rows: np.ndarray, recording: Recording) -> np.ndarray:
+    """What rows of a table disturb, (n, 2), ascending and apart."""
+    return widened(np.stack([rows["start"], rows["stop"]], axis=1), 0, recording.n_samples)
 
 
 def _seconds(rows: np.ndarray, recording: Recording) -> str:

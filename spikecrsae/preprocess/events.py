@@ -34,7 +34,8 @@ class Events:
     sample: of the peak; size: of the peak in units of noise; channel, value: of the peak, in the recording's unit; jump: largest
     change from one sample to the next on that channel, as a part of the range of values about the peak; sameness: 1 where all
     channels show the same values, 1 / n_channels where one channel shows any; first, end: samples [first, end) that the event
-    lasts; from_, to: that it disturbs; shape (n, n_numbers): values about the peak.
+    lasts; phases: excursions to one side or the other, of at least SHARE of the peak, on its channel; from_, to: samples that it
+    disturbs; shape (n, n_numbers): values about the peak.
     """
 
     sample: np.ndarray
@@ -45,6 +46,7 @@ class Events:
     sameness: np.ndarray
     first: np.ndarray
     end: np.ndarray
+    phases: np.ndarray
     from_: np.ndarray
     to: np.ndarray
     shape: np.ndarray
@@ -96,7 +98,7 @@ def find_events(
     channels = np.unique(np.linspace(0, traces.shape[1] - 1, min(SHAPE_CHANNELS, traces.shape[1])).astype(np.int64))
     around = np.clip(peaks[:, None] + times, 0, len(traces) - 1)
     shape = traces[around][:, :, channels] / level[channels]
-    bounds = rows[:, 4:].astype(np.int64) + start
+    bounds = rows[:, 4:8].astype(np.int64) + start
     return Events(
         sample=peaks + start,
         size=size[peaks],
@@ -106,6 +108,7 @@ def find_events(
         sameness=rows[:, 3],
         first=bounds[:, 0],
         end=bounds[:, 1],
+        phases=rows[:, 8].astype(np.int64),
         from_=bounds[:, 2],
         to=bounds[:, 3],
         shape=shape.reshape(len(peaks), len(times) * len(channels)),
@@ -136,9 +139,9 @@ def _measured(
     near: int,
     pause: int,
 ) -> np.ndarray:
-    """Rows (n, 8) of channel, value, jump, sameness, first, end, from, to of events at `peaks`."""
+    """Rows (n, 9) of channel, value, jump, sameness, first, end, from, to, phases of events at `peaks`."""
     n_samples, n_channels = traces.shape
-    rows = np.zeros((len(peaks), 8))
+    rows = np.zeros((len(peaks), 9))
     for e in range(len(peaks)):
         peak = peaks[e]
         channel = 0
@@ -161,14 +164,18 @@ def _measured(
         while to < n_samples and to - end < most and envelope[to] >= EDGE * scale[e]:
             to += 1
         first, end = min(first + pause, peak), max(end - pause, peak + 1)
-        together, alone = 0.0, 0.0
+        together, alone, phases, last = 0.0, 0.0, 0, 0.0
         for i in range(first, end):
             total = 0.0
             for c in range(n_channels):
                 total += traces[i, c]
                 alone += traces[i, c] * traces[i, c]
             together += total * total
+            value = traces[i, channel]
+            if abs(value) >= SHARE * abs(traces[peak, channel]) and (phases == 0 or value * last < 0):
+                phases, last = phases + 1, value
         rows[e, 0], rows[e, 1], rows[e, 2] = channel, traces[peak, channel], jump / (high - low)
         rows[e, 3] = together / (n_channels * alone)
         rows[e, 4], rows[e, 5], rows[e, 6], rows[e, 7] = first, end, from_, to
+        rows[e, 8] = phases
     return rows

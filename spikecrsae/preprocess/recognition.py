@@ -1,8 +1,11 @@
-"""Which loud events are no neuron's: groups of one shape that keep time or look as no spike does, and long single ones.
+"""Which loud events are no neuron's: groups of one shape that keep time or look as no spike does, and large ones that do not repeat.
 
-Evidence against a neuron is of four kinds. A strict period: neurons never keep time to a tenth of a millisecond. An edge: a cell's
-membrane and an amplifier allow no spike to change within one sample of 0.05 ms. Size: no spike outside of a cell reaches LARGEST_UV. The
-same on all channels, and longer than a spike, as a cable's movement is. The first two prove it alone, size together with one of the others.
+Evidence against a neuron is of four kinds. A strict period: neurons never keep time to a twentieth of a millisecond, but for the few
+milliseconds within a burst. An edge: a cell's membrane and an amplifier allow no spike to change within one sample of 0.05 ms. Size:
+hardly a spike outside of a cell reaches LARGEST_UV. The same on all channels, longer than a spike, or timed exactly within bursts. The
+first two prove it alone, size together with one of the others: a neuron may be large, and the scale be wrong.
+
+A neuron repeats its shape. Events that do not are overlaps of spikes, which are as large as two of them, or movement.
 """
 
 from __future__ import annotations
@@ -13,31 +16,35 @@ import numpy as np
 from scipy import special
 
 from spikecrsae.data.artefacts import EQUAL_MS
-from spikecrsae.preprocess.events import Events
+from spikecrsae.preprocess.events import LOUD, Events
 
 #: Events of a group have a cosine similarity above ALIKE with its mean, and sizes within SPREAD of its first, the loudest one.
 ALIKE, SPREAD = 0.85, 3.0
-#: So many events make a group. So many groups and single events are looked for, the loudest first.
-LEAST_EVENTS, MOST_LEADERS = 5, 400
+#: So many events make a group. So many groups and single events are looked for, the loudest first, or as many as take so many products.
+LEAST_EVENTS, MOST_LEADERS, MOST_PRODUCTS = 5, 400, 2**30
 #: Reasons that are proof enough.
 PROOFS = ("strict period", "edge", "in step")
 #: More than this part of a group is what proves that it is none of a neuron's.
 PROOF_PART = 0.5
-#: Intervals to so many following events are compared; they are equal within this time, and not by chance.
-NEIGHBOURS, CONCENTRATED, CHANCE = 3, 0.6, 1e-6
+#: Half of a group's members lie within this part of the squared distance that ALIKE allows: spikes do within a tenth of it, whereas
+#: events alike by chance, as noise is, fill it to the rim.
+CROWDED = 0.25
+#: Intervals to these following events are compared; they are equal within EQUAL_MS, and not by chance. Those below CLOCK_MS are no
+#: clock's: what is exact to 0.05 ms there may be a neuron's burst.
+NEIGHBOURS, CONCENTRATED, CHANCE, CLOCK_MS = (1, 2, 3, 5, 8, 13), 0.75, 1e-6, 20.0
 #: Width at half its height of the shortest spike, so many times its steepest slope makes an edge, of at least this part of its range.
 SHORTEST_SPIKE_MS, STEEPER, LEAST_EDGE = 0.15, 1.5, 0.6
-#: Larger than spikes: in uV, or in units of noise where the unit is not known.
+#: Larger than spikes: in uV, where that is known, and in units of noise, which a wrong scale does not change.
 LARGEST_UV, LARGEST_NOISE = 1000.0, 100.0
-#: Events of that size that are also so many times as large as all spikes are no neuron's: an electrode in touch with one cell hears no other.
+#: Events of twice these sizes that are also so many times as large as all spikes are no neuron's.
 BEYOND_SPIKES = 8.0
-#: Longer than a spike, in a group and as a single event.
-LONG_MS, LONG_SINGLE_MS = 2.5, 1.4
+#: Longer than a spike, in a group and as a single event; more phases than two spikes have.
+LONG_MS, LONG_SINGLE_MS, MANY_PHASES = 2.5, 1.4, 6
 #: Sameness of events that all channels show; a channel alone tells nothing.
 SAME = 0.9
-#: A single long event is no overlap of spikes if it is so many times as large as the largest group's median, with and without being
-#: the same on all channels.
-LARGER_SAME, LARGER = 1.3, 2.5
+#: A single event is no overlap of spikes if it is so many times as large as the largest group's median, and less where it is long and
+#: the same on all channels, or has many phases.
+LARGER, LARGER_UNLIKE = 2.5, 1.3
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,14 @@ class Group:
 
 
 def groups_of(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[list[Group], np.ndarray]:
-    """The groups of events of one shape, and the single events (indices) beside them that are as loud as the groups looked at."""
+    """The groups of events of one shape, and the single events (indices) beside them that are as loud as the groups looked at; those alike by
+    chance are single."""
     norms = np.linalg.norm(events.shape, axis=1)
     unit = events.shape / np.maximum(norms, 1e-9)[:, None]
     left = np.argsort(-norms, kind="stable")
-    groups, single = [], []
-    for _ in range(MOST_LEADERS):
+    groups: list[Group] = []
+    single: list[int] = []
+    for _ in range(max(MOST_LEADERS, MOST_PRODUCTS // max(1, events.shape.size))):
         if not len(left):
             break
         leader = unit[left[0]]
@@ -70,13 +79,23 @@ def groups_of(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[
             leader = mean / np.linalg.norm(mean)
         if near.sum() >= LEAST_EVENTS:
             members = np.sort(left[near])
-            groups.append(Group(members, _reasons(events.select(members), n_channels, fs, in_uv)))
+            group = Group(members, _reasons(events.select(members), n_channels, fs, in_uv))
+            if group.is_certain or _is_crowded(unit[members] @ leader, norms[members], unit.shape[1]):
+                groups.append(group)
+            else:
+                single.extend(members)
             left = left[~near]
         else:
             single.append(left[0])
             left = left[1:]
     groups = _in_step(_with_beyond_spikes(groups, events, in_uv), events, fs)
     return groups, np.sort(np.array(single, np.int64))
+
+
+def _is_crowded(alike: np.ndarray, norms: np.ndarray, n_numbers: int) -> bool:
+    """Whether shapes lie near the mean, beside what noise moves them, by their cosine similarities to it and their norms (n,)."""
+    by_noise = n_numbers / (n_numbers + norms**2)
+    return bool(np.median(1 - alike**2 - by_noise) < CROWDED * (1 - ALIKE**2))
 
 
 def _in_step(groups: list[Group], events: Events, fs: float) -> list[Group]:
@@ -87,7 +106,7 @@ def _in_step(groups: list[Group], events: Events, fs: float) -> list[Group]:
 
     def keeps_time(group: Group) -> bool:
         members = np.unique(np.concatenate([*proven, group.members]))
-        return equal_intervals(events.sample[members], fs, np.isin(members, group.members)) > PROOF_PART
+        return equal_intervals(events.sample[members], fs, np.isin(members, group.members), 0.0) > PROOF_PART
 
     return [group if group.reasons or not keeps_time(group) else replace(group, reasons=(PROOFS[2],)) for group in groups]
 
@@ -106,22 +125,26 @@ def extended(groups: list[Group], events: Events, more: Events) -> list[np.ndarr
 
 
 def _with_beyond_spikes(groups: list[Group], events: Events, in_uv: bool) -> list[Group]:
-    """The groups, in which those that are too large beside all others have that as their reason."""
+    """The groups, in which those that are too large by any measure have that as their reason."""
     sizes = np.array([np.median(events.size[group.members]) for group in groups])
     spikes = max(
         (size for size, group in zip(sizes, groups, strict=True) if not _is_large(events.select(group.members), in_uv)),
         default=np.inf,
     )
+
+    def is_beyond(size: float, group: Group) -> bool:
+        return size > BEYOND_SPIKES * spikes and _is_large(events.select(group.members), in_uv, 2)
+
     return [
-        group if group.reasons or size < BEYOND_SPIKES * spikes else replace(group, reasons=("beyond all spikes",))
+        replace(group, reasons=("beyond all spikes",)) if not group.reasons and is_beyond(size, group) else group
         for size, group in zip(sizes, groups, strict=True)
     ]
 
 
-def _is_large(events: Events, in_uv: bool) -> bool:
-    """Whether events of one shape are larger than spikes outside of a cell are."""
-    size = np.median(np.abs(events.value) / LARGEST_UV) if in_uv else np.median(events.size) / LARGEST_NOISE
-    return bool(size > 1)
+def _is_large(events: Events, in_uv: bool, times: float = 1) -> bool:
+    """Whether events of one shape are larger than spikes outside of a cell are, `times` as large."""
+    is_uv = not in_uv or np.median(np.abs(events.value)) > times * LARGEST_UV
+    return bool(is_uv and np.median(events.size) > times * LARGEST_NOISE)
 
 
 def _reasons(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[str, ...]:
@@ -135,11 +158,12 @@ def _reasons(events: Events, n_channels: int, fs: float, in_uv: bool) -> tuple[s
 
 
 def _beside(events: Events, n_channels: int, fs: float, in_uv: bool) -> list[str]:
-    """What is seldom in neurons, and two of which are in none."""
+    """What is seldom in neurons."""
     found = {
         "size": _is_large(events, in_uv),
         "same on all channels": n_channels > 1 and np.median(events.sameness) > SAME,
         "length": np.median(events.end - events.first) > LONG_MS * fs / 1000,
+        "exact intervals": equal_intervals(events.sample, fs, least_ms=0.0) > PROOF_PART,
     }
     return [reason for reason, holds in found.items() if holds]
 
@@ -150,11 +174,13 @@ def edge_limit(fs: float) -> float:
     return max(LEAST_EDGE, STEEPER * 1.43 / SHORTEST_SPIKE_MS * 1000 / fs)
 
 
-def equal_intervals(samples: np.ndarray, fs: float, of: np.ndarray | slice = slice(None)) -> float:
+def equal_intervals(
+    samples: np.ndarray, fs: float, of: np.ndarray | slice = slice(None), least_ms: float = CLOCK_MS
+) -> float:
     """Part of the samples (n,), ascending, that lie at an interval from another one that occurs too often for chance; of some of them, if
     `of` tells which (bool, n).
 
-    Intervals to the NEIGHBOURS following samples count. One occurs too often if intervals within EQUAL_MS of it are most (CONCENTRATED)
+    Intervals to the NEIGHBOURS among the following samples count, from least_ms on. One occurs too often if intervals within EQUAL_MS of it are most (CONCENTRATED)
     of those within eight times as much, which jitter of a neuron does not leave, and more than chance gives with a probability of
     CHANCE in all (Poisson).
     """
@@ -162,10 +188,11 @@ def equal_intervals(samples: np.ndarray, fs: float, of: np.ndarray | slice = sli
     if n < LEAST_EVENTS:
         return 0.0
     near = max(1, round(EQUAL_MS * fs / 1000))
-    lags = np.concatenate([samples[k:] - samples[:-k] for k in range(1, NEIGHBOURS + 1)])
-    row = np.concatenate([np.arange(n - k) for k in range(1, NEIGHBOURS + 1)])
-    other = np.concatenate([np.arange(k, n) for k in range(1, NEIGHBOURS + 1)])
+    row = np.concatenate([np.arange(n - k) for k in NEIGHBOURS if k < n])
+    other = np.concatenate([np.arange(k, n) for k in NEIGHBOURS if k < n])
+    lags = samples[other] - samples[row]
     order = np.argsort(lags, kind="stable")
+    order = order[lags[order] >= least_ms * fs / 1000]
     lags, row, other = lags[order], row[order], other[order]
 
     def within(reach: np.ndarray | int) -> np.ndarray:
@@ -184,9 +211,15 @@ def equal_intervals(samples: np.ndarray, fs: float, of: np.ndarray | slice = sli
 
 
 def movements(events: Events, groups: list[Group], single: np.ndarray, n_channels: int, fs: float) -> np.ndarray:
-    """Single events (indices) that are no overlap of spikes: long, and larger than the spikes of all groups."""
-    largest = max((float(np.median(events.size[g.members])) for g in groups if not g.reasons), default=0.0)
-    alone = events.select(single)
+    """Single events (indices) that are no overlap of spikes, for they are larger than the spikes of all groups explain. A group that
+    has fewer events than are single about its size explains none."""
+    alone, largest = events.select(single), 2 * LOUD
+    for group in groups:
+        size = float(np.median(events.size[group.members]))
+        if not group.reasons and np.sum(alone.size > size / 2) <= len(group.members):
+            largest = max(largest, size)
     long = alone.end - alone.first > LONG_SINGLE_MS * fs / 1000
     same = (n_channels > 1) & (alone.sameness > SAME)
-    return single[long & (alone.size > np.where(same, LARGER_SAME, LARGER) * max(largest, 2.0 * 10.0))]
+    unlike = (long & same) | (alone.phases > MANY_PHASES)
+    moved = alone.size > np.where(unlike, LARGER_UNLIKE, LARGER) * largest
+    return single[moved]

@@ -27,8 +27,8 @@ RATES_HZ, LOW_RATE_HZ, SHORT_S = (5000.0, 100_000.0), 10_000.0, 5.0
 #: A unit is silent at an end of the recording where so large a part of it holds no spike though so many were to be expected, and
 #: its longest silence elsewhere is so many times shorter.
 SILENT_PART, SILENT_SPIKES, SILENT_RATIO = 0.1, 30.0, 3.0
-#: Part of the steps from sample to sample that may exceed half of the number type's range.
-WRAPPED = 1e-3
+#: Part of the steps from sample to sample that may exceed so much of the number type's range; pulses reach from one side to the other.
+WRAPPED, WRAPPED_RANGE = 1e-3, 0.75
 #: Mean squared difference of a sample from a later one over that from the next, at least, within so many samples.
 NEARER, FARTHEST = 0.8, 16
 #: So many of the first samples that reach STARTLING times as far as all others that are looked at begin with something else.
@@ -158,8 +158,8 @@ def of_numbers(recording: Recording) -> tuple[str, ...]:
 def _wrapped(blocks: list[np.ndarray], recording: Recording) -> tuple[str, ...]:
     if blocks[0].dtype.kind not in "iu" or len(blocks[0]) < 2:
         return ()
-    half = 2.0 ** (8 * blocks[0].dtype.itemsize - 1)
-    part = np.mean([np.mean(np.abs(np.diff(block.astype(np.float64), axis=0)) > half) for block in blocks], axis=0)
+    most = WRAPPED_RANGE * 2.0 ** (8 * blocks[0].dtype.itemsize)
+    part = np.mean([np.mean(np.abs(np.diff(block.astype(np.float64), axis=0)) > most) for block in blocks], axis=0)
     if part <= WRAPPED:
         return ()
     return (

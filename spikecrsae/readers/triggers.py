@@ -80,8 +80,21 @@ def read_triggers(text: str, recording: Recording) -> np.ndarray:
         raise InputError(
             f"{text}: the trigger at {unit} {at:.10g} is outside of {recording.source}, which lasts from {lasts[0]:.10g} to {lasts[1]:.10g}; "
             f"{counted(len(outside), 'trigger')} of {len(samples)} are. Give times on the recording's clock, as time_s in spikes.csv."
+            + _another_unit(numbers, unit, recording)
         )
     return np.round(samples).astype(np.int64)
+
+
+def _another_unit(numbers: np.ndarray, unit: str, recording: Recording) -> str:
+    """What times in s that reach out of a recording may be in truth, in words for the message; empty where nothing else fits."""
+    begin, end = recording.start_time_s, recording.start_time_s + recording.duration_s
+    if unit == _SAMPLES or not len(numbers):
+        return ""
+    if np.all(numbers == np.round(numbers)) and numbers.min() >= 0 and numbers.max() < recording.n_samples:
+        return f" These may be samples, or ms: name the column {_SAMPLES} in a first row, or write seconds."
+    if begin <= numbers.min() / 1000 and numbers.max() / 1000 <= end:
+        return " These may be ms: write seconds."
+    return ""
 
 
 def _table(path: Path) -> tuple[np.ndarray, str]:
@@ -97,16 +110,16 @@ def _table(path: Path) -> tuple[np.ndarray, str]:
         column, unit = (names.index(known[0]), known[0]) if known else (0, _SECONDS)
         rows = rows[1:]
     elif rows and len(rows[0][1]) > 1:
+        comma = " Decimals need a point, such as 2.5." if all(len(row) == 2 for _, row in rows) else ""
         raise InputError(
-            f"{path} has {len(rows[0][1])} columns without names; name one {_SECONDS} or {_SAMPLES} in a first row."
+            f"{path} has {len(rows[0][1])} columns without names; name one {_SECONDS} or {_SAMPLES} in a first row.{comma}"
         )
     found = np.zeros(len(rows))
     for place, (number, row) in enumerate(rows):
         word = row[column] if column < len(row) else ""
         if not _is_number(word):
-            raise InputError(
-                f"{path}: {word.strip()!r} in line {number} is not a number; every row needs a time in seconds, or a sample."
-            )
+            rule = "columns need commas between them" if ";" in word else "every row needs a time in seconds, or a sample"
+            raise InputError(f"{path}: {word.strip()!r} in line {number} is not a number; {rule}.")
         found[place] = float(word)
     return found, unit
 

@@ -51,8 +51,10 @@ def _is_number(text: str) -> bool:
 
 
 def read_text(path: Path, most_mb: float) -> str:
-    """A text file of at most so many MB, a byte order mark taken off. Raises InputError for a longer one and what is no UTF-8,
+    """A text file of at most so many MB, a byte order mark taken off. Raises InputError for a longer one, a folder and what is no UTF-8,
     OSError where it cannot be opened."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give a text file.")
     content = bytearray()
     with path.open("rb") as file:
         # piece by piece: asked for all at once, Python takes the memory beforehand

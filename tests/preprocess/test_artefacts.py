@@ -135,7 +135,14 @@ def test_intervals_are_read_from_a_file(tmp_path):
     recording, path = recorded(np.zeros((50_000, 1))), tmp_path / "bad times.csv"
     path.write_text("start_s,stop_s\n0.5,1\n3,3.25\n")
     assert parse_intervals(f"4-5, {path}", recording).tolist() == [[5000, 10_000], [30_000, 32_500], [40_000, 50_000]]
-    for text, rule in (("", "holds no interval"), ("1,2\n3\n", "is not an interval"), ("2,1\n", "start must come before")):
+    path.write_text("stop,start\n1,0.5\n")
+    assert parse_intervals(str(path), recording).tolist() == [[5000, 10_000]]
+    for text, rule in (
+        ("", "holds no interval"),
+        ("1,2\n3\n", "is not an interval"),
+        ("3\n1,2\n", "'3' is not an interval"),
+        ("2,1\n", "start must come before"),
+    ):
         path.write_text(text)
         with pytest.raises(InputError, match=rule):
             parse_intervals(str(path), recording)

@@ -239,6 +239,15 @@ def test_sound_recordings_are_not_doubted(data_dir):
         assert not [note for note in notes if "check" in note or "too short" in note or "header" in note], path
 
 
+def test_large_pulses_are_no_signed_numbers_read_as_unsigned():
+    rng = np.random.default_rng(0)
+    counts = rng.normal(0, 50, (200_000, 2)).astype(np.int16)
+    assert "unsigned" in " ".join(sanity.of_numbers(recording_from_array(counts.view(np.uint16), FS)))
+    counts[::150] += 17_000
+    counts[1::150] -= 17_000
+    assert not sanity.of_numbers(recording_from_array(counts, FS))
+
+
 def test_a_wrong_number_of_real_channels_is_doubted(data_dir):
     facts = ("--sampling-frequency", 15_000, "--dtype", "int16", "--json")
     for n_channels, odd in ((4, False), (2, True), (1, True)):

@@ -11,7 +11,7 @@ from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.artefacts import KINDS, Pulses, period_of, summary
 from spikecrsae.data.recording import recording_from_array
 from spikecrsae.pipeline.sort import sort_group
-from spikecrsae.preprocess.artefacts import Artefacts, find_artefacts
+from spikecrsae.preprocess.artefacts import Artefacts, find_artefacts, told
 from spikecrsae.preprocess.events import find_events
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording
 from spikecrsae.preprocess.recognition import equal_intervals
@@ -129,6 +129,14 @@ def test_laser_on_and_off_are_two_shapes_and_the_period_is_told():
 
 BURSTS = np.concatenate([start + np.cumsum([0, 0.0031, 0.0029, 0.0032]) for start in np.arange(0.5, 19, 0.37) ** 1.01])
 
+#: Bursts whose intervals of 3 ms vary by 0.06 ms, at irregular times.
+EXACT = np.concatenate(
+    [start + np.cumsum([0, *jitter]) for start, jitter in zip(
+        np.cumsum(np.random.default_rng(7).uniform(0.2, 0.8, 35)),
+        0.003 + 6e-5 * np.random.default_rng(8).standard_normal((35, 4)), strict=True,
+    )]
+)  # fmt: skip
+
 
 @pytest.mark.parametrize("n_channels", [1, 4])
 @pytest.mark.parametrize(
@@ -141,14 +149,26 @@ BURSTS = np.concatenate([start + np.cumsum([0, 0.0031, 0.0029, 0.0032]) for star
         (IRREGULAR, 900, EQUAL),
         (IRREGULAR[::8], 400, EQUAL),
         (BURSTS + 2e-4 * np.random.default_rng(3).standard_normal(len(BURSTS)), 300, EQUAL),
+        (EXACT, 300, EQUAL),
+        (np.cumsum(0.01 * (1 + 0.01 * np.random.default_rng(2).standard_normal(1900))), 150, GAINS),
+        (IRREGULAR, 1300, GAINS),
     ],
-    ids=["locked, 0.1 ms", "locked, 1 ms", "pacemaker", "500 uV", "900 uV on all", "eight spikes", "bursts"],
-)
+    ids=[
+        "locked, 0.1 ms", "locked, 1 ms", "pacemaker", "500 uV", "900 uV on all", "eight spikes", "bursts", "exact bursts",
+        "exact pacemaker", "1.3 mV",
+    ],
+)  # fmt: skip
 def test_a_neuron_is_no_artefact(n_channels, times, size, gains):
     _, traces = background(n_channels)
     neuron(traces, times[times < SECONDS - 0.1], size * gains[n_channels])
     found = found_in(traces)
     assert len(found.table) == 0 and len(found.gaps) == 0 and not found.pulses
+
+
+def test_a_wrong_scale_makes_no_artefact_of_a_neuron():
+    _, traces = background(4)
+    neuron(traces, IRREGULAR[IRREGULAR < SECONDS - 0.1], 150 * EQUAL[4])
+    assert len(found_in(10 * traces).table) == 0
 
 
 def test_spikes_of_many_neurons_at_once_are_no_artefact():
@@ -170,6 +190,53 @@ def test_short_movement_is_left_out_for_as_long_as_it_is_loud(n_channels):
     found = found_in(traces)
     assert share_found(of_kind(found, "movement"), begins + 0.0025, 2.5) > 0.85
     assert np.diff(found.gaps).sum() / FS < 0.012 * len(begins)
+
+
+def bursts(traces: np.ndarray, begins: np.ndarray, sizes: np.ndarray, rng: np.random.Generator) -> None:
+    """Add 1.5 to 2.5 ms of coloured noise at times in s, in place, each on all channels in nearly the same way."""
+    for begin in begins:
+        m = int(rng.uniform(0.0015, 0.0025) * FS)
+        shaken = np.convolve(rng.standard_normal(m + 4), np.ones(5) / np.sqrt(5), "valid") * np.hanning(m)
+        gains = sizes * rng.uniform(0.8, 1.2, len(sizes))
+        traces[int(begin * FS) : int(begin * FS) + m] += shaken[:, None] * gains
+
+
+@pytest.mark.parametrize("sizes", [[700.0], [700.0] * 4, [0.0, 700.0, 0.0, 0.0]], ids=["wire", "all", "one channel"])
+@pytest.mark.parametrize("number", [15, 200])
+def test_movement_as_short_as_a_spike_does_not_repeat(sizes, number):
+    rng, traces = background(len(sizes))
+    begins = np.arange(number) * (SECONDS - 1) / number + rng.uniform(0.1, 0.15, number)
+    bursts(traces, begins, np.array(sizes), rng)
+    found = found_in(traces)
+    assert not found.pulses
+    assert share_found(of_kind(found, "movement"), begins + 0.001, 1.5) > 0.9
+    assert np.diff(found.gaps).sum() / FS < 0.006 * number
+
+
+def test_clicks_of_any_shape_are_left_out():
+    rng, traces = background(4)
+    clicks = np.arange(8) * 2.3 + 0.7
+    for at in clicks:
+        fade, size = rng.uniform(0.2, 2.0), rng.uniform(2000, 6000) * rng.choice([-1, 1])
+        neuron(
+            traces, np.array([at]), size * EQUAL[4], shape=lambda ms, fade=fade: np.where(ms >= 0, np.exp(-ms / fade), 0.0)
+        )
+    found = found_in(traces)
+    assert share_found(found.table, clicks) == 1.0
+    assert np.diff(found.gaps).sum() / FS < 0.15
+
+
+def test_the_signs_are_told_with_the_way_out():
+    rng, traces = background(4)
+    neuron(traces, PERIODIC, 300 * EQUAL[4], shape=rounded)
+    recording = recording_from_array(traces.astype(np.float32), FS)
+    said = " ".join(told(find_artefacts(recording, PreprocessConfig(), Observer()), recording))
+    assert "strict period" in said and "edge" not in said and "size" not in said
+    assert "if this is a neuron: --no-find-artefacts" in said
+    bursts(traces, np.array([3.0, 3.004, 9.0]), 700 * np.ones(4), rng)
+    recording = recording_from_array(traces.astype(np.float32), FS)
+    said = told(find_artefacts(recording, PreprocessConfig(), Observer()), recording)
+    assert said[1].startswith("2 stretches") and "2 movement" in said[1]
 
 
 def test_given_times_are_subtracted_without_being_recognised():

@@ -47,7 +47,10 @@ def test_tables_of_times(recording, tmp_path, text, samples):
         ("1.5\n", r"time_s 1.5 is outside of .*lasts from 2 to 12; 1 trigger of 1"),
         ("sample\n10000\n", "sample 10000 is outside"),
         ("a,b\n1,2\n", "one must be named time_s or sample"),
-        ("3,4\n", "2 columns without names"),
+        ("3,4\n", "2 columns without names.*Decimals need a point"),
+        ("2500\n7250\n9999\n", "may be samples, or ms: name the column sample"),
+        ("2500.5\n7250\n", "may be ms: write seconds"),
+        ("time_s;code\n2.5;1\n", "columns need commas"),
     ],
 )
 def test_bad_tables_are_refused_in_one_line(recording, tmp_path, text, rule):
@@ -61,6 +64,8 @@ def test_bad_tables_are_refused_in_one_line(recording, tmp_path, text, rule):
 def test_a_missing_file_is_refused(recording, tmp_path):
     with pytest.raises(SpikeCRsAEError, match=r"nothing\.csv"):
         read_triggers(str(tmp_path / "nothing.csv"), recording)
+    with pytest.raises(InputError, match="is a folder"):
+        read_triggers(str(tmp_path), recording)
 
 
 def test_an_event_channel_by_name_and_number(recording, tmp_path, monkeypatch):

@@ -75,6 +75,7 @@ def test_pulses_are_found_told_and_cost_no_neuron(clean, found):
     done, folder = found
     assert f"{len(TIMES)} pulses, every 200 ms, found and subtracted" in done.stderr
     assert "--triggers FILE --blank-ms -0.5,6" in done.stderr
+    assert "no neuron's by strict period, edge, size" in done.stderr
     listed = rows(folder / "artefacts.csv")
     assert list(listed[0]) == ["start_s", "stop_s", "kind", "group", "channel", "amplitude_uV"]
     assert len(listed) == len(TIMES) and {row["kind"] for row in listed} == {"pulse"}
@@ -169,7 +170,20 @@ def test_bad_times_end_with_one_line(stimulated, tmp_path):
         "leaves nothing",
         code=2,
     )
-    refused(spikecrsae("sort", stimulated, "--blank-ms", "6", "-o", tmp_path / "x"), "must be two times in ms", code=2)
+    for words, rule in (
+        (("--blank-ms", "6"), "must be two times in ms"),
+        (("--blank-ms", "-1,4"), "has no effect without triggers"),
+        (("--triggers", ""), "--triggers is empty"),
+    ):
+        refused(spikecrsae("sort", stimulated, *words, "-o", tmp_path / "x"), rule, code=2)
+
+
+def test_times_at_which_nothing_happens_are_told(clean, tmp_path):
+    write_simulation(clean, tmp_path / "clean.h5")
+    (tmp_path / "times.csv").write_text("\n".join(map(str, TIMES)))
+    done = spikecrsae("sort", tmp_path / "clean.h5", "--triggers", tmp_path / "times.csv")
+    assert done.exit_code == 0, done.output
+    assert f"nothing follows the {len(TIMES)} triggers" in done.stderr
 
 
 def test_blocks_decoded_elsewhere_are_without_pulses_too(stimulated, monkeypatch):
