@@ -16,7 +16,7 @@ VARIANCE_MARGIN = 1.3
 FOLDS = 10
 #: Two sets are two where a mode of the smaller one's own gains so much log likelihood, or where they vary more than one neuron's may
 #: and it gains so much.
-SURE_GAIN, WIDE_GAIN = 5.0, 3.0
+SURE_GAIN, WIDE_GAIN = 7.0, 3.0
 #: Of two sets the smaller is far smaller where it is less than this part of both.
 _FEW_PART = 0.2
 #: Numbers are counted in bins of _BIN, and no further than _FAR beyond the sets' medians; medians closer than _LEAST_APART noise levels
