@@ -20,9 +20,9 @@ SURE_GAIN, WIDE_GAIN = 7.0, 3.0
 #: Of two sets the smaller is far smaller where it is less than this part of both.
 _FEW_PART = 0.2
 #: Numbers are counted in bins of _BIN, and no further than _FAR beyond the sets' medians; medians closer than _LEAST_APART noise levels
-#: are one mode's; sizes of the uniform distributions.
+#: are one mode's. Uniform distributions have so many sizes, up to all that the numbers reach.
 _BIN, _FAR, _LEAST_APART = 0.25, 6.0, 2.0
-_SIZES = np.array([0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 14.0, 17.0, 20.0, 25.0])
+_N_SIZES = (20, 80)
 _EM_ROUNDS, _SETTLED = 300, 1e-3
 #: Quartiles of the standard normal distribution are so far apart.
 _QUARTILES_APART = 2 * special.ndtri(0.75)
@@ -101,11 +101,12 @@ def two_mode_gain(first: np.ndarray, second: np.ndarray) -> float:
     edges = np.arange(values.min() - _BIN, values.max() + 2 * _BIN, _BIN)
     counts, _ = np.histogram(values, edges)
     centres, counts = 0.5 * (edges[1:] + edges[:-1])[counts > 0], counts[counts > 0].astype(np.float64)
-    share = len(small) / len(values)
+    share, reach = len(small) / len(values), far - near + 2 * _FAR
+    sizes = np.linspace(0, reach, round(np.clip(reach, *_N_SIZES)) + 1)[1:]
     best, densities, weights = -np.inf, np.zeros((0, 0)), np.zeros(0)
     for mode in [near] if share < _FEW_PART else np.linspace(near, far, 5):
         away = centres - mode
-        here = np.vstack([_normal(away), _uniform(away), _uniform(-away)])
+        here = np.vstack([_normal(away), _uniform(away, sizes), _uniform(-away, sizes)])
         found, fitted = _fitted(here, counts, np.full(len(here), 1 / len(here)))
         if found > best:
             best, densities, weights = found, here, fitted
@@ -118,9 +119,9 @@ def _normal(x: np.ndarray) -> np.ndarray:
     return np.asarray(np.exp(-0.5 * x**2) / np.sqrt(2 * np.pi))
 
 
-def _uniform(x: np.ndarray) -> np.ndarray:
+def _uniform(x: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Densities (n_sizes, n) at x (n,) of numbers that are uniform from 0 to each size, with noise of variance 1."""
-    return np.asarray((special.ndtr(x) - special.ndtr(x - _SIZES[:, None])) / _SIZES[:, None])
+    return np.asarray((special.ndtr(x) - special.ndtr(x - sizes[:, None])) / sizes[:, None])
 
 
 def _fitted(densities: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:

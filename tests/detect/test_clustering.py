@@ -232,3 +232,14 @@ def test_more_events_than_are_clustered_leave_no_rare_neuron_out():
     largest = np.abs(templates).max(axis=2).argmax(axis=1)
     (found,) = [m for m, channel in zip(members, largest, strict=True) if channel == 3]
     assert len(found) == 12
+
+
+@pytest.mark.parametrize("spread", [20.0, 60.0])
+def test_a_neuron_of_large_spread_far_beyond_the_noise_is_one_mode(spread):
+    """And a few numbers beyond all that it reaches are another's."""
+    rng = np.random.default_rng(4)
+    numbers = spread * rng.standard_normal(2000) + rng.standard_normal(2000)
+    for part in (0.5, 0.9, 0.995):
+        cut = np.quantile(numbers, part)
+        assert two_mode_gain(numbers[numbers <= cut], numbers[numbers > cut]) < SURE_GAIN
+    assert two_mode_gain(rng.standard_normal(2000), spread + rng.standard_normal(12)) > SURE_GAIN
