@@ -101,11 +101,11 @@ def test_units_have_names_of_their_own_in_the_decisions(outcome, alone):
     sorting = outcome.sorting
     names = sorting.units["curation_id"]
     assert len(np.unique(names)) == len(names)
-    born = {row["group"]: set() for row in sorting.curation}
+    named = {group: set(names[sorting.units["group"] == group].tolist()) for group in np.unique(sorting.units["group"])}
     for row in sorting.curation:
-        born[row["group"]] |= set(row["units"])
-    assert len(sorting.curation) == sum(len(o.sorting.curation) for o in alone)
-    assert not set.intersection(*born.values())
+        named[row["group"]] |= set(row["units"])
+    assert sorting.curation and len(sorting.curation) == sum(len(o.sorting.curation) for o in alone)
+    assert len(named) > 1 and not set.intersection(*named.values())
 
 
 def test_a_group_that_cannot_be_sorted_is_a_warning(outcome):

@@ -45,10 +45,11 @@ def test_noise_at_spikes_is_that_of_the_stretches_in_which_a_unit_fires():
     rng = np.random.default_rng(0)
     traces = rng.standard_normal((int(20 * FS), 1)).astype(np.float32) * 10
     traces[int(10 * FS) :] *= 2
-    wave = -np.hanning(20)[:, None]
+    ms = np.arange(-20, 60)[:, None] / FS * 1000
+    wave = -np.exp(-((ms / 0.13) ** 2)) + 0.4 * np.exp(-(((ms - 0.45) / 0.28) ** 2))
     for first, last, size in ((0.1, 19.9, 150), (10.5, 19.9, 300)):
         for sample in np.sort(rng.uniform(first * FS, last * FS, round(8 * (last - first)))).astype(int):
-            traces[sample : sample + 20] += size * wave
+            traces[sample - 20 : sample + 60] += size * wave
     units = sort_group(recording_from_array(traces, FS), Config()).sorting.units
     late = int(np.argmax(units["amplitude"]))
     assert abs(units["noise_at_spikes"][late] - 2) < 0.15 and units["first_spike_s"][late] > 10
