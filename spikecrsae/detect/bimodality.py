@@ -90,7 +90,7 @@ def two_mode_gain(first: np.ndarray, second: np.ndarray) -> float:
     Without it, what lies under the noise has one mode and any shape: a mixture of uniform distributions that all begin at the mode
     (Khintchine), fitted by EM (non-parametric maximum likelihood). The mode is where the larger set is, or anywhere between the two
     where they are of similar size. With it, a normal distribution about the smaller set's median comes on top. Numbers of one mode
-    gain 1 on average, and more than 4 once in a hundred times.
+    gain 1 on average and hardly ever 4, whatever their distribution.
     """
     small, large = sorted((first, second), key=len)
     sign = 1.0 if np.median(small) > np.median(large) else -1.0

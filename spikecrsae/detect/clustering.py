@@ -219,9 +219,11 @@ def _halved(
     features = _features(flat, n_components, seed)
     steady = without(flat, nuisance_directions(mean))
     halves = _halves(features)
-    for labels, windows in ((halves, flat), (_halves(_features(steady, n_components, seed)), steady)):
+    shapes = _halves(_features(steady, n_components, seed))
+    # one neuron's gain may have two modes, as in bursts, its shape hardly: less evidence is enough
+    for labels, windows, most in ((halves, flat, allowed), (shapes, steady, 0.0)):
         first, second = windows[labels == 0], windows[labels == 1]
-        if min(len(first), len(second)) >= smallest and are_two(first, second, seed, allowed)[0]:
+        if min(len(first), len(second)) >= smallest and are_two(first, second, seed, most)[0]:
             return labels
     for few in _groups_apart(features, smallest, seed):
         if are_two(flat[few == 0], flat[few == 1], seed, allowed)[0]:
