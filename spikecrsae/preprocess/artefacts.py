@@ -12,7 +12,7 @@ from spikecrsae.config import PreprocessConfig
 from spikecrsae.data.artefacts import ARTEFACT_DTYPE, KINDS, Pulses, period_of
 from spikecrsae.data.intervals import NONE, in_any, widened
 from spikecrsae.data.recording import Recording
-from spikecrsae.preprocess.events import Events
+from spikecrsae.preprocess.events import EDGE, Events
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.pulses import joined, take_out
 from spikecrsae.preprocess.recognition import LEAST_EVENTS, Group, extended, groups_of, movements
@@ -29,6 +29,8 @@ LOOKS = 4
 LESS_LOUD = 6.0
 #: Signal left out on both sides of a single event, from where it is louder than noise.
 BESIDE_MS = 0.5
+#: An event with so few phases has a tail, whose time constant is that of its fall to EDGE: so many of these more are left out.
+TAIL_PHASES, TAIL_TIMES = 3, 3.0
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,8 @@ def find_artefacts(
             recording = replace(recording, pulses=(*recording.pulses, pulses))
         if len(recording.pulses) == before:
             break
-    moved = look.events.select(movements(look.events, groups, single, recording.n_channels, fs))
-    table = np.concatenate([*rows, _event_rows("movement", moved, fs), *_rows_of_look(look, fs)])
+    moved = movements(look.events, groups, single, recording.n_channels, fs)
+    table = np.concatenate([*rows, *_rows_of_look(look, moved, fs)])
     table["start"], table["stop"] = np.maximum(table["start"], 0), np.minimum(table["stop"], n_samples)
     table = table[np.argsort(table["start"], kind="stable")]
     others = table[table["kind"] != KINDS.index("pulse")]
@@ -229,8 +231,11 @@ def _pulse_rows(pulses: Pulses, events: Events, number: int) -> np.ndarray:
 def _event_rows(kind: str, events: Events, fs: float) -> np.ndarray:
     """Rows of single events, each with all that it disturbs."""
     rows, beside = _interval_rows(kind, np.stack([events.from_, events.to], axis=1)), ms_to_samples(BESIDE_MS, fs)
+    # of a tail, which has no phases, the high-pass shows the beginning only
+    fades = (events.to - events.sample) / np.log(np.maximum(events.size / EDGE, np.e))
+    fades[events.phases > TAIL_PHASES] = 0
     rows["start"] -= beside
-    rows["stop"] += beside
+    rows["stop"] += np.maximum(beside, TAIL_TIMES * fades).astype(np.int64)
     rows["sample"], rows["channel"], rows["amplitude"] = events.sample, events.channel, events.value
     return rows
 
@@ -244,8 +249,9 @@ def _interval_rows(kind: str, intervals: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _rows_of_look(look: Look, fs: float) -> list[np.ndarray]:
-    """Rows of what is no event of its own: stretches without pauses, stuck values, and clicks with all that they disturb."""
+def _rows_of_look(look: Look, moved: np.ndarray, fs: float) -> list[np.ndarray]:
+    """Rows of what is no pulse: stretches without pauses, stuck values, and clicks and the events `moved` (indices) with all that they
+    disturb."""
     clicks, rest = [], []
     for first, end in look.clicks:
         here = np.flatnonzero((look.events.sample >= first) & (look.events.sample < end))
@@ -255,6 +261,7 @@ def _rows_of_look(look: Look, fs: float) -> list[np.ndarray]:
             rest.append((first - 2 * (end - first), end + 2 * (end - first)))
     return [
         _event_rows("click", look.events.select(np.array(clicks, np.int64)), fs),
+        _event_rows("movement", look.events.select(np.setdiff1d(moved, clicks)), fs),
         _interval_rows("click", np.array(rest, np.int64).reshape(-1, 2)),
         _interval_rows("movement", look.without_pauses),
         _interval_rows("stuck", look.stuck),

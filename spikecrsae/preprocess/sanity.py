@@ -27,6 +27,8 @@ RATES_HZ, LOW_RATE_HZ, SHORT_S = (5000.0, 100_000.0), 10_000.0, 5.0
 #: A unit is silent at an end of the recording where so large a part of it holds no spike though so many were to be expected, and
 #: its longest silence elsewhere is so many times shorter.
 SILENT_PART, SILENT_SPIKES, SILENT_RATIO = 0.1, 30.0, 3.0
+#: Part of a template's energy that is common to all channels, above which amplitudes agree within some 10 %.
+SAME_ON_ALL = 0.99
 #: Part of the steps from sample to sample that may exceed so much of the number type's range; pulses reach from one side to the other.
 WRAPPED, WRAPPED_RANGE = 1e-3, 0.75
 #: Mean squared difference of a sample from a later one over that from the next, at least, within so many samples.
@@ -67,6 +69,7 @@ def of_result(used: Recording, sorting: SortingData) -> tuple[str, ...]:
         + of_noise(used, noise[~np.asarray(sorting.channels["masked"])])
         + of_spikes(used, sorting.templates)
         + of_reference(sorting)
+        + of_sameness(sorting)
         + of_presence(sorting)
     )
 
@@ -100,6 +103,22 @@ def of_reference(sorting: SortingData) -> tuple[str, ...]:
         f"unit{'s' * several} {names} {'are' if several else 'is'} the same on every channel, as most of the noise is ({match[theirs].min():.2%} of "
         f"the waveform's energy): the reference picks {'them' if several else 'it'} up. Labelled artefact; --common-reference median "
         "takes away what all channels share",
+    )
+
+
+def of_sameness(sorting: SortingData) -> tuple[str, ...]:
+    """A remark where units are nearly the same on all of several channels, and not labelled artefact for another reason."""
+    used = sorting.templates[:, ~np.asarray(sorting.channels["masked"])]
+    together, alone = (used.sum(axis=1) ** 2).sum(axis=1), used.shape[1] * (used**2).sum(axis=(1, 2))
+    is_same = (
+        (used.shape[1] > 2) & (together > SAME_ON_ALL * alone) & ~np.isin(sorting.units["label"], ("artefact", "noise"))
+    )
+    if not is_same.any():
+        return ()
+    names = ", ".join(str(unit) for unit in sorting.unit_ids[is_same])
+    return (
+        f"unit {names}: the same on all channels (at least {SAME_ON_ALL:.0%} of the waveform's energy); this may be a neuron midway between them, "
+        "or stimulation that has neither period nor edge; if its times are known, --triggers FILE blanks them",
     )
 
 

@@ -68,6 +68,10 @@ def test_a_neuron_midway_between_the_contacts_keeps_its_label():
     traces, alike = tetrode(0, 2, midway=True)
     outcome = sort_group(recording_from_array(traces, FS), Config())
     assert label_of(outcome.sorting, alike) == "single"
+    said = [text for text in outcome.warnings if "the same on all channels" in text]
+    assert len(said) == 1 and "may be a neuron" in said[0]
+    names = said[0].removeprefix("unit ").split(":")[0]
+    assert np.abs(outcome.sorting.spike_samples(int(names))[:, None] - alike).min(axis=1).mean() < 20
 
 
 def test_the_common_noise_is_told_from_what_each_channel_has_of_its_own():
