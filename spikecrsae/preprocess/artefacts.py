@@ -187,7 +187,7 @@ def told(found: Artefacts, recording: Recording) -> tuple[str, ...]:
         period = period_of(pulses["sample"], fs)
         every = f", every {1000 * period:.4g} ms," if period else ""
         said.append(
-            f"{counted(len(pulses), 'pulse')}{every} found and subtracted; first at {_seconds(pulses, recording)} s; no neuron's by "
+            f"{counted(len(pulses), 'pulse')}{every} found and subtracted; first at {_seconds(pulses, recording)} s; known by "
             f"{', '.join(found.reasons)}; if this is a neuron: --no-find-artefacts; if the times are known: --triggers FILE --blank-ms -0.5,6"
         )
     if len(rest):

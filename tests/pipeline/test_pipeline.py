@@ -127,7 +127,7 @@ def test_other_settings_sort_as_well(simulation, values, least):
 )
 def test_other_training_on_a_short_recording(values, precision):
     short = tetrode(duration_s=4.0)
-    few = {"epochs": 2, "max_windows": 60, "n_iterations": 10, "batch_size": 4}
+    few = {"epochs": 4, "max_windows": 60, "n_iterations": 10, "batch_size": 4}
     settings = config(initialise={"units": 3}).with_values({"train": few}).with_values(values)
     outcome = sort_group(short.recording(), settings)
     sorting = outcome.sorting

@@ -41,16 +41,16 @@ def test_a_unit_is_drawn_where_it_fires_and_the_noise_steps_where_it_does(tmp_pa
 
 
 def test_noise_at_spikes_is_that_of_the_stretches_in_which_a_unit_fires():
-    """A unit that fires in the loud half only stands in noise twice as loud."""
+    """The large unit fires from 6 s on: for 4 s in the usual noise and 9.9 s in noise twice as loud."""
     rng = np.random.default_rng(0)
     traces = rng.standard_normal((int(20 * FS), 1)).astype(np.float32) * 10
     traces[int(10 * FS) :] *= 2
     ms = np.arange(-20, 60)[:, None] / FS * 1000
     wave = -np.exp(-((ms / 0.13) ** 2)) + 0.4 * np.exp(-(((ms - 0.45) / 0.28) ** 2))
-    for first, last, size in ((0.1, 19.9, 150), (10.5, 19.9, 300)):
+    for first, last, size in ((0.1, 19.9, 150), (6.0, 19.9, 400)):
         for sample in np.sort(rng.uniform(first * FS, last * FS, round(8 * (last - first)))).astype(int):
             traces[sample - 20 : sample + 60] += size * wave
     units = sort_group(recording_from_array(traces, FS), Config()).sorting.units
     late = int(np.argmax(units["amplitude"]))
-    assert abs(units["noise_at_spikes"][late] - 2) < 0.15 and units["first_spike_s"][late] > 10
+    assert abs(units["noise_at_spikes"][late] - (4 + 2 * 9.9) / 13.9) < 0.15 and units["first_spike_s"][late] > 5.9
     assert abs(units["noise_at_spikes"][1 - late] - 1.5) < 0.15 and units["last_spike_s"][1 - late] > 19

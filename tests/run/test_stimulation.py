@@ -75,7 +75,7 @@ def test_pulses_are_found_told_and_cost_no_neuron(clean, found):
     done, folder = found
     assert f"{len(TIMES)} pulses, every 200 ms, found and subtracted" in done.stderr
     assert "--triggers FILE --blank-ms -0.5,6" in done.stderr
-    assert "no neuron's by strict period, edge, size" in done.stderr
+    assert "known by strict period, edge, size" in done.stderr
     listed = rows(folder / "artefacts.csv")
     assert list(listed[0]) == ["start_s", "stop_s", "kind", "group", "channel", "amplitude_uV"]
     assert len(listed) == len(TIMES) and {row["kind"] for row in listed} == {"pulse"}
