@@ -94,7 +94,9 @@ def test_pulses_are_found_told_and_cost_no_neuron(clean, found):
 
 
 def test_pulses_that_stay_are_a_unit_labelled_artefact(stimulated, tmp_path):
-    done = spikecrsae("sort", stimulated, "-o", tmp_path / "kept", "--no-find-artefacts", "--stop-s", 3, "--export", "phy", "--quiet")
+    done = spikecrsae(
+        "sort", stimulated, "-o", tmp_path / "kept", "--no-find-artefacts", "--stop-s", 3, "--export", "phy", "--quiet"
+    )
     assert done.exit_code == 0, done.output
     assert not (tmp_path / "kept" / "artefacts.csv").exists()
     units = rows(tmp_path / "kept" / "units.csv")
