@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import spikecrsae.csc
@@ -194,6 +194,7 @@ def test_both_searches_take_layer_by_layer_what_is_largest_within_reach(seed, ti
         correlation.copy(), np.zeros(correlation.shape, np.uint8), np.zeros(correlation.shape[1], np.uint8)
     )
     found = local_search.search(residual, tables)
+    assume(len(found))  # the stretch that repeats itself may hold no spike
     search = LayeredSearch(torch.from_numpy(correlation), None, tables)
     in_torch = search.run()
     for name in ("position", "step"):
