@@ -64,7 +64,8 @@ def remark(samples: np.ndarray, n_spikes: int, recording: Recording) -> tuple[st
     bins = np.bincount((samples / recording.sampling_frequency / BIN_S).astype(np.int64))
     most = int(bins.argmax())
     begin, end = recording.start_time_s + np.minimum([most * BIN_S, (most + 1) * BIN_S], recording.duration_s)
+    where = f"; most from {begin:.0f} to {end:.0f} s, {bins[most]}" if minutes > 1 else ""
     return (
-        f"{counted(len(samples), 'large event')} fit no unit ({len(samples) / minutes:.3g} per minute; most from {begin:.0f} to {end:.0f} s, "
-        f"{bins[most]}): a neuron that was not found, or collisions; look at these times",
+        f"{counted(len(samples), 'large event')} fit no unit ({len(samples) / minutes:.3g} per minute{where}): a neuron that was not found, "
+        "or collisions",
     )

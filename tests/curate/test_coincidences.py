@@ -156,6 +156,7 @@ def test_one_neuron_of_two_sizes_stays_one_unit(ratio):
     signal, starts = recording(samples, size, 4)
     result = curated(signal, starts)
     assert result.model.n_units == 1
+    assert ratio != RATIO or not [d for d in result.decisions if d["decision"] == "split"]
     assert all(d["why"] == "one refractory period" for d in result.decisions if d["decision"] == "merge")
 
 
