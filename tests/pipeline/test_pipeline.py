@@ -120,14 +120,14 @@ def test_other_settings_sort_as_well(simulation, values, least):
         ({"train": {"method": "unrolled"}}, 0.95),
         ({"train": {"method": "unrolled", "shrinkage": "two-sided"}}, 0.95),
         # its codes stand at whole samples: what jitter leaves of large spikes passes for more of them
-        ({"train": {"method": "unrolled", "shrinkage": "two-sided"}, "infer": {"prior": "laplace"}}, 0.5),
+        ({"train": {"method": "unrolled", "shrinkage": "two-sided", "epochs": 4}, "infer": {"prior": "laplace"}}, 0.5),
         ({"train": {"max_windows": 0}}, 0.95),
     ],
     ids=["unrolled", "unrolled, two-sided", "unrolled laplace, two-sided", "no windows"],
 )
 def test_other_training_on_a_short_recording(values, precision):
     short = tetrode(duration_s=4.0)
-    few = {"epochs": 4, "max_windows": 60, "n_iterations": 10, "batch_size": 4}
+    few = {"epochs": 2, "max_windows": 60, "n_iterations": 10, "batch_size": 4}
     settings = config(initialise={"units": 3}).with_values({"train": few}).with_values(values)
     outcome = sort_group(short.recording(), settings)
     sorting = outcome.sorting
