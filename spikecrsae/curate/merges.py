@@ -12,7 +12,7 @@ from spikecrsae.curate.bursts import BURST_LEVEL, SAME_SHAPE, burst_p_value
 from spikecrsae.curate.candidates import Candidates
 from spikecrsae.curate.coincidences import INDEPENDENT_LEVEL, LEAST_DISTANCE, Lags, dependence_p_value, independence_p_value
 from spikecrsae.curate.evidence import parameter_cost
-from spikecrsae.detect.bimodality import MODE_LEVEL, allowed_variance, are_two, nuisance_directions, without
+from spikecrsae.detect.bimodality import MODE_LEVEL, allowed_variance, are_two, larger_of, nuisance_directions, without
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 
 #: Pairs of templates with a cosine above this at the best lag are asked whether they are one.
@@ -35,7 +35,7 @@ def merge_pairs(state: Candidates, cleaned: list[np.ndarray]) -> bool:
         times = [state.times(state.spikes.sample[state.looked_at(unit)]) for unit in (a, b)]
         sooner, later = _at_equal_time(flat, times)
         allowed = allowed_variance(pooled)
-        two, p, variance = are_two(sooner, later, state.settings.seed, allowed)
+        two, p, variance = are_two(sooner, later, state.settings.seed, allowed, larger_of(sooner, later))
         smaller, larger = sorted((a, b), key=lambda u: len(state.of(u)))
         if not two:
             # one mode is not enough, few spikes show no valley: beyond what one neuron varies the signal decides

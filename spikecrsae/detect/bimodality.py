@@ -23,6 +23,8 @@ _FEW_PART = 0.2
 #: are one mode's. Uniform distributions have so many sizes, up to all that the numbers reach.
 _BIN, _FAR, _LEAST_APART = 0.25, 6.0, 2.0
 _N_SIZES = (20, 80)
+#: One mode of sizes that end abruptly may lie as far as this part of the larger ones.
+_LAST_MODE = 0.95
 _EM_ROUNDS, _SETTLED = 300, 1e-3
 #: Quartiles of the standard normal distribution are so far apart.
 _QUARTILES_APART = 2 * special.ndtri(0.75)
@@ -45,7 +47,9 @@ def without(flat: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return flat - (flat @ directions.T) @ directions
 
 
-def are_two(first: np.ndarray, second: np.ndarray, seed: int, allowed: float | None = None) -> tuple[bool, float, float]:
+def are_two(
+    first: np.ndarray, second: np.ndarray, seed: int, allowed: float | None = None, larger: int | None = None
+) -> tuple[bool, float, float]:
     """Whether two sets of whitened windows (n, n_features) have two modes along the difference of their means.
 
     Each of FOLDS parts of the sets is projected on the difference of the others' means, so that noise alone shows no gap. Two modes
@@ -73,9 +77,14 @@ def are_two(first: np.ndarray, second: np.ndarray, seed: int, allowed: float | N
     p = deepest_valley(scores[0], scores[1], spread)[0]
     if p < MODE_LEVEL:
         return True, p, together
-    gain = two_mode_gain(*scores)
+    gain = two_mode_gain(*scores, rising=larger is not None and larger == int(len(second) < len(first)))
     wide = allowed is not None and together > allowed
     return gain > (WIDE_GAIN if wide else SURE_GAIN), min(p, float(np.exp(-gain))), together
+
+
+def larger_of(first: np.ndarray, second: np.ndarray) -> int:
+    """Which of two sets of whitened windows (n, n_features) has the larger mean waveform, 0 or 1."""
+    return int(np.linalg.norm(second.mean(axis=0)) > np.linalg.norm(first.mean(axis=0)))
 
 
 def _without_part(x: np.ndarray, fold: np.ndarray) -> np.ndarray:
@@ -84,35 +93,50 @@ def _without_part(x: np.ndarray, fold: np.ndarray) -> np.ndarray:
     return (x.sum(axis=0) - inside @ x) / np.maximum(len(x) - inside.sum(axis=1), 1)[:, None]
 
 
-def two_mode_gain(first: np.ndarray, second: np.ndarray) -> float:
+def two_mode_gain(first: np.ndarray, second: np.ndarray, rising: bool = False) -> float:
     """Gain in log likelihood of two sets of numbers with noise of variance 1 by a mode of the smaller set's own.
 
     Without it, what lies under the noise has one mode and any shape: a mixture of uniform distributions that all begin at the mode
     (Khintchine), fitted by EM (non-parametric maximum likelihood). The mode is where the larger set is, or anywhere between the two
     where they are of similar size. With it, a normal distribution about the smaller set's median comes on top. Numbers of one mode
     gain 1 on average and hardly ever 4, whatever their distribution.
+
+    rising: the smaller set is that of the larger waveforms. A neuron's spikes shrink in bursts, by all there is, so that towards
+    smaller ones any shape may be its own; larger than they usually are they come by chance only, ever less often: beyond the mode
+    lie normal distributions about it and densities that fall in a straight line, of all sizes (their mixtures have no shelf).
     """
     small, large = sorted((first, second), key=len)
     sign = 1.0 if np.median(small) > np.median(large) else -1.0
     near, far = sign * np.median(large), sign * np.median(small)
     if far - near < _LEAST_APART:
         return 0.0
-    values = np.clip(sign * np.concatenate([small, large]), near - _FAR, far + _FAR)
-    edges = np.arange(values.min() - _BIN, values.max() + 2 * _BIN, _BIN)
-    counts, _ = np.histogram(values, edges)
-    centres, counts = 0.5 * (edges[1:] + edges[:-1])[counts > 0], counts[counts > 0].astype(np.float64)
+    values = sign * np.concatenate([small, large])
     share, reach = len(small) / len(values), far - near + 2 * _FAR
     sizes = np.linspace(0, reach, round(np.clip(reach, *_N_SIZES)) + 1)[1:]
+    # as far as any distribution below reaches; what is further than _FAR beyond the medians is counted together
+    edges = np.arange(near - _FAR - reach, far + _FAR + reach, _BIN)
+    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].astype(np.float64)
+    centres = 0.5 * (edges[1:] + edges[:-1])
+    inside = np.flatnonzero((centres > near - _FAR) & (centres < far + _FAR))
+    bins = np.r_[0, inside, inside[-1] + 1]
+    counts = np.add.reduceat(counts, bins)
     best, densities, weights = -np.inf, np.zeros((0, 0)), np.zeros(0)
-    for mode in [near] if share < _FEW_PART else np.linspace(near, far, 5):
+    modes = [near] if share < _FEW_PART and not rising else list(np.linspace(near, far, 5))
+    if rising:
+        modes.append(min(float(np.quantile(sign * small, _LAST_MODE)), far + _FAR))
+    outside = np.eye(len(counts))[[0, -1]] / _BIN
+    for mode in modes:
         away = centres - mode
-        here = np.vstack([_normal(away), _uniform(away, sizes), _uniform(-away, sizes)])
-        found, fitted = _fitted(here, counts, np.full(len(here), 1 / len(here)))
+        beyond = [_half_normal(away, sizes), _falling(away, sizes)] if rising else [_uniform(away, sizes)]
+        here = np.vstack([_normal(away), _uniform(-away, sizes), *beyond])
+        here = np.vstack([np.add.reduceat(here, bins, axis=1), outside])[:, counts > 0]
+        found, fitted = _fitted(here, counts[counts > 0], np.full(len(here), 1 / len(here)))
         if found > best:
             best, densities, weights = found, here, fitted
     deviation = max(1.0, robust_deviation(small))
-    densities = np.vstack([densities, _normal((centres - far) / deviation) / deviation])
-    return _fitted(densities, counts, np.r_[weights * (1 - 0.5 * share), 0.5 * share])[0] - best
+    own = np.add.reduceat(_normal((centres - far) / deviation) / deviation, bins)[counts > 0]
+    densities = np.vstack([densities, own])
+    return _fitted(densities, counts[counts > 0], np.r_[weights * (1 - 0.5 * share), 0.5 * share])[0] - best
 
 
 def _normal(x: np.ndarray) -> np.ndarray:
@@ -122,6 +146,18 @@ def _normal(x: np.ndarray) -> np.ndarray:
 def _uniform(x: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Densities (n_sizes, n) at x (n,) of numbers that are uniform from 0 to each size, with noise of variance 1."""
     return np.asarray((special.ndtr(x) - special.ndtr(x - sizes[:, None])) / sizes[:, None])
+
+
+def _half_normal(x: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Densities (n_sizes, n) at x (n,) of sizes of normal distributions of each standard deviation, with noise of variance 1."""
+    wide = np.sqrt(1 + sizes[:, None] ** 2)
+    return np.asarray(2 * _normal(x / wide) / wide * special.ndtr(x * sizes[:, None] / wide))
+
+
+def _falling(x: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Densities (n_sizes, n) at x (n,) of numbers that fall in a straight line from 0 to each size, with noise of variance 1."""
+    size = sizes[:, None]
+    return 2 * (1 - x / size) * _uniform(x, sizes) + 2 * (_normal(x - size) - _normal(x)) / size**2
 
 
 def _fitted(densities: np.ndarray, counts: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 
 import numpy as np
 from scipy.cluster.vq import kmeans2
@@ -16,6 +15,7 @@ from spikecrsae.detect.bimodality import (
     allowed_variance,
     are_two,
     deepest_valley,
+    larger_of,
     nuisance_directions,
     robust_deviation,
     without,
@@ -223,30 +223,39 @@ def _halved(
     # one neuron's gain may have two modes, as in bursts, its shape hardly: less evidence is enough
     for labels, windows, most in ((halves, flat, allowed), (shapes, steady, 0.0)):
         first, second = windows[labels == 0], windows[labels == 1]
-        if min(len(first), len(second)) >= smallest and are_two(first, second, seed, most)[0]:
+        if min(len(first), len(second)) < smallest:
+            continue
+        larger = larger_of(first, second) if windows is flat else None
+        if are_two(first, second, seed, most, larger)[0]:
             return labels
-    for few in _groups_apart(features, smallest, seed):
-        if are_two(flat[few == 0], flat[few == 1], seed, allowed)[0]:
-            return few
+    few = _group_apart(features, flat, smallest, seed, allowed)
+    if few is not None:
+        return few
     if min(np.bincount(halves, minlength=2)) < smallest or len(flat) >= FEW:
         return one
     variance = are_two(steady[halves == 0], steady[halves == 1], seed)[2]
     return halves if variance > FEW_MARGIN * (allowed_variance(mean) if allowed is None else allowed) else one
 
 
-def _groups_apart(features: np.ndarray, smallest: int, seed: int) -> Iterator[np.ndarray]:
-    """Labels 0 and 1 of features (n, n_components) where those about one of the most distant (1) seem to be a mode of their
-    own: 2-means from the mean of all and that one. k-means from elsewhere does not find a hundredth of the whole."""
+def _group_apart(
+    features: np.ndarray, flat: np.ndarray, smallest: int, seed: int, allowed: float | None
+) -> np.ndarray | None:
+    """Labels 0 and 1 of windows `flat` with features (n, n_components) where those about one of the most distant (1) are a mode of
+    their own: 2-means from the mean of all and that one. k-means from elsewhere does not find a hundredth of the whole. None
+    where there is no such group."""
     distance = ((features - features.mean(axis=0)) ** 2).sum(axis=1)
     untried = np.argsort(distance)[::-1][:GROUPS_TRIED]
     while len(untried):
         labels = _two_means(features, features.mean(axis=0), features[untried[0]])
-        if (
-            min(np.bincount(labels, minlength=2)) >= smallest
-            and are_two(features[labels == 0], features[labels == 1], seed)[0]
-        ):
-            yield labels
+        if min(np.bincount(labels, minlength=2)) >= smallest:
+            larger = larger_of(flat[labels == 0], flat[labels == 1])
+            if all(
+                are_two(x[labels == 0], x[labels == 1], seed, most, larger)[0]
+                for x, most in ((features, None), (flat, allowed))
+            ):
+                return labels
         untried = untried[1:][labels[untried[1:]] == 0]
+    return None
 
 
 def _halves(features: np.ndarray) -> np.ndarray:
