@@ -225,7 +225,7 @@ def _halved(
         first, second = windows[labels == 0], windows[labels == 1]
         if min(len(first), len(second)) < smallest:
             continue
-        larger = larger_of(first, second) if windows is flat else None
+        larger = larger_of(first, second) if windows is flat and allowed is not None else None
         if are_two(first, second, seed, most, larger)[0]:
             return labels
     few = _group_apart(features, flat, smallest, seed, allowed)
@@ -248,7 +248,7 @@ def _group_apart(
     while len(untried):
         labels = _two_means(features, features.mean(axis=0), features[untried[0]])
         if min(np.bincount(labels, minlength=2)) >= smallest:
-            larger = larger_of(flat[labels == 0], flat[labels == 1])
+            larger = larger_of(flat[labels == 0], flat[labels == 1]) if allowed is not None else None
             if all(
                 are_two(x[labels == 0], x[labels == 1], seed, most, larger)[0]
                 for x, most in ((features, None), (flat, allowed))
