@@ -195,7 +195,21 @@ def test_numbers_of_one_mode_gain_little_by_a_second(kind, n):
         for _ in range(5):
             numbers = draw() + rng.standard_normal(n)
             cut = np.quantile(numbers, part if n > 60 else min(part, 0.85))
-            assert two_mode_gain(numbers[numbers <= cut], numbers[numbers > cut]) < SURE_GAIN
+            for rising in (False, True):
+                assert two_mode_gain(numbers[numbers <= cut], numbers[numbers > cut], rising) < SURE_GAIN
+
+
+def test_a_few_larger_spikes_are_another_mode_sooner_than_a_few_smaller_ones():
+    """Of 3,000 numbers 60 lie about six noise levels beyond the others, with some between: a neuron's bursts make its spikes smaller
+    so, nothing makes them larger so."""
+    rng = np.random.default_rng(5)
+    gains = {False: [], True: []}
+    for _ in range(10):
+        few = np.r_[rng.normal(6, 1.4, 50), rng.uniform(2.5, 6, 20)]
+        others = rng.standard_normal(2930)
+        for rising, gain in gains.items():
+            gain.append(two_mode_gain(others, few, rising))
+    assert np.median(gains[True]) > SURE_GAIN > np.median(gains[False])
 
 
 @pytest.mark.parametrize(("n", "apart"), [(12, 9.0), (40, 7.0), (1000, 3.0)])
