@@ -77,7 +77,7 @@ def are_two(
     p = deepest_valley(scores[0], scores[1], spread)[0]
     if p < MODE_LEVEL:
         return True, p, together
-    gain = two_mode_gain(*scores, rising=larger is not None and larger == int(len(second) < len(first)))
+    gain = two_mode_gain(scores[0], scores[1], rising=larger is not None and larger == int(len(second) < len(first)))
     wide = allowed is not None and together > allowed
     return gain > (WIDE_GAIN if wide else SURE_GAIN), min(p, float(np.exp(-gain))), together
 
@@ -115,11 +115,12 @@ def two_mode_gain(first: np.ndarray, second: np.ndarray, rising: bool = False) -
     sizes = np.linspace(0, reach, round(np.clip(reach, *_N_SIZES)) + 1)[1:]
     # as far as any distribution below reaches; what is further than _FAR beyond the medians is counted together
     edges = np.arange(near - _FAR - reach, far + _FAR + reach, _BIN)
-    counts = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0].astype(np.float64)
     centres = 0.5 * (edges[1:] + edges[:-1])
     inside = np.flatnonzero((centres > near - _FAR) & (centres < far + _FAR))
     bins = np.r_[0, inside, inside[-1] + 1]
-    counts = np.add.reduceat(counts, bins)
+    # collisions are anywhere: at the edge they hide a mode rather than make one
+    limits = edges[[0, -1]] if rising else centres[inside[[0, -1]]]
+    counts = np.add.reduceat(np.histogram(np.clip(values, *limits), edges)[0], bins).astype(np.float64)
     best, densities, weights = -np.inf, np.zeros((0, 0)), np.zeros(0)
     modes = [near] if share < _FEW_PART and not rising else list(np.linspace(near, far, 5))
     if rising:
