@@ -18,6 +18,9 @@ OUTLIER_LEVEL = 0.05
 #: Spikes that follow another of their unit within bursts.BURST_MS may be attenuated: they are compared with each other, and where
 #: they are fewer than LEAST_FOLLOWERS their size says nothing.
 LEAST_FOLLOWERS = 20
+#: The deviation of a normal distribution that the distance from the median to a quantile at one deviation gives has the error of
+#: that of this part of the sample: its variance is 2.21 / n, that of all of it 1 / 2n.
+QUANTILE_SHARE = 0.226
 
 
 def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_noise: np.ndarray | None = None) -> np.ndarray:
@@ -27,8 +30,9 @@ def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_nois
     Among n spikes of one unit the smallest amplitude and the largest misfit are what
     normal distributions allow at level OUTLIER_LEVEL / n each (Bonferroni; Grubbs 1950); misfit, a sum of squares, is nearly
     normal in its cube root (Wilson and Hilferty 1931). Location and scale are the median and the distance to a quantile at
-    one standard deviation, which outliers do not move: the larger of the two sides for amplitudes, the upper side for misfits,
-    and there no less than what noise alone makes: the quantiles of few spikes may lie side by side.
+    one standard deviation, which outliers do not move: the larger of the two sides for amplitudes, with the error that it has
+    (Student's t), the upper side for misfits, and there no less than what noise alone makes: the quantiles of few spikes may lie
+    side by side.
     """
     outlying = np.zeros(len(spikes), bool)
     root = np.cbrt(misfit)
@@ -44,6 +48,7 @@ def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_nois
             if len(part) == 0 or (part[0] != mine[0] and len(part) < LEAST_FOLLOWERS):
                 continue
             low, middle, high = np.percentile(spikes.relative[part], [16, 50, 84])
+            bound = -float(special.stdtrit(QUANTILE_SHARE * len(part), OUTLIER_LEVEL / len(mine)))
             outlying[part] |= spikes.relative[part] < middle - bound * max(high - middle, middle - low)
     return outlying
 
