@@ -121,23 +121,25 @@ def two_mode_gain(first: np.ndarray, second: np.ndarray, rising: bool = False) -
     # collisions are anywhere: at the edge they hide a mode rather than make one
     limits = edges[[0, -1]] if rising else centres[inside[[0, -1]]]
     counts = np.add.reduceat(np.histogram(np.clip(values, *limits), edges)[0], bins).astype(np.float64)
-    best, densities, weights = -np.inf, np.zeros((0, 0)), np.zeros(0)
+    deviation = max(1.0, robust_deviation(small))
+    own = np.add.reduceat(_normal((centres - far) / deviation) / deviation, bins)
+    outside = np.eye(len(counts))[[0, -1]] / _BIN
     modes = [near] if share < _FEW_PART and not rising else list(np.linspace(near, far, 5))
     if rising:
         modes.append(min(float(np.quantile(sign * small, _LAST_MODE)), far + _FAR))
-    outside = np.eye(len(counts))[[0, -1]] / _BIN
+    seen, best, gain = counts > 0, -np.inf, 0.0
     for mode in modes:
         away = centres - mode
         beyond = [_half_normal(away, sizes), _falling(away, sizes)] if rising else [_uniform(away, sizes)]
-        here = np.vstack([_normal(away), _uniform(-away, sizes), *beyond])
-        here = np.vstack([np.add.reduceat(here, bins, axis=1), outside])[:, counts > 0]
-        found, fitted = _fitted(here, counts[counts > 0], np.full(len(here), 1 / len(here)))
+        here = np.add.reduceat(np.vstack([_normal(away), _uniform(-away, sizes), *beyond]), bins, axis=1)
+        here = np.vstack([here, outside])[:, seen]
+        found, weights = _fitted(here, counts[seen], np.full(len(here), 1 / len(here)))
         if found > best:
-            best, densities, weights = found, here, fitted
-    deviation = max(1.0, robust_deviation(small))
-    own = np.add.reduceat(_normal((centres - far) / deviation) / deviation, bins)[counts > 0]
-    densities = np.vstack([densities, own])
-    return _fitted(densities, counts[counts > 0], np.r_[weights * (1 - 0.5 * share), 0.5 * share])[0] - best
+            more = _fitted(np.vstack([here, own[seen]]), counts[seen], np.r_[weights * (1 - 0.5 * share), 0.5 * share])[0]
+            best, gain = found, more - found
+            if gain < WIDE_GAIN:  # one mode there is enough
+                break
+    return gain
 
 
 def _normal(x: np.ndarray) -> np.ndarray:
