@@ -54,7 +54,7 @@ EXPORT_FORMATS = ("phy", "nwb", "csv", "mat", "neo", "klusters")
 #: Options that say how a recording is read, by the names that readers.open_recording knows them under.
 READER_NAMES = (
     "sampling_frequency", "n_channels", "dtype", "gain", "offset", "dataset", "axis", "series", "stream", "segment",
-    "channels", "probe", "groups", "start_s", "stop_s",
+    "channels", "probe", "groups", "files", "start_s", "stop_s",
 )  # fmt: skip
 
 
@@ -188,9 +188,14 @@ def reader_options(function: Callable) -> Callable:
         add("--series", metavar="NAME", help="ElectricalSeries of an NWB file that holds several."),
         add("--stream", metavar="NAME", help="Signal stream of a file that holds several, by name or number."),
         add("--segment", type=int, metavar="N", help="Only this segment of a file that holds several, counted from 0."),
-        add("--channels", metavar="LIST", help="Channels to use, counted from 0, such as 0,2-5."),
+        add("--channels", metavar="LIST", help="Channels to use, counted from 0 or by name: 0,2-5 or CSC1,CSC3."),
         add("--probe", type=Name(), metavar="FILE", help="Geometry: probeinterface JSON or .prb."),
         add("--groups", metavar="LIST|FILE", help="Channels sorted on their own, such as 0-3,4-7; a probe file; or all."),
+        add(
+            "--files",
+            type=click.Choice(["channels", "session"]),
+            help="What several files are: channels of one recording, or one after the other. Told by their start and length unless given.",
+        ),
         add("--start-s", type=float, metavar="S", help="Sort from this time on, on the recording's own clock."),
         add("--stop-s", type=float, metavar="S", help="Sort up to this time."),
     )

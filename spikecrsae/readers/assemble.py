@@ -12,29 +12,21 @@ import numpy as np
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers.geometry import flatten_positions, read_probe
+from spikecrsae.readers.neural import LOWEST_RATE, NotNeuralError, microvolts, neural_channels
 from spikecrsae.readers.read_options import ReadOptions, parse_groups
-
-#: Microvolts in one of the unit. The micro sign has two code points.
-_MICROVOLTS = {
-    "uv": 1.0, "\u00b5v": 1.0, "\u03bcv": 1.0, "microvolt": 1.0, "microvolts": 1.0, "mv": 1e3, "millivolt": 1e3,
-    "millivolts": 1e3, "v": 1e6, "volt": 1e6, "volts": 1e6, "nv": 1e-3,
-}  # fmt: skip
-
-
-def microvolts(unit: str) -> float | None:
-    """Microvolts in one `unit`, None where that is not a voltage ('ADC', '', 'pA')."""
-    return _MICROVOLTS.get(unit.strip().lower())
-
 
 #: Beyond these a file is damaged or made up: no amplifier is so fast, and no recording lasts a year.
 _MOST_HZ, _MOST_S = 1e6, 366 * 86400.0
+#: Channels that a message lists.
+_MOST_LISTED = 40
 
 
 @dataclass(frozen=True)
 class Found:
     """What one file holds, as its reader found it.
 
-    read(start, stop) gives stored numbers (stop - start, n_channels); stored * gain + offset is in `unit`.
+    read(start, stop) gives stored numbers (stop - start, n_channels); stored * gain + offset is in `unit`, which may differ from
+    channel to channel.
     positions (n_channels, 2 or 3) in um or None. sampling_frequency is None where the file does not tell. groups names the
     group of each channel, None where the file names none. companions: further files that the samples may come from.
     """
@@ -45,7 +37,7 @@ class Found:
     n_samples: int
     n_channels: int
     dtype: np.dtype
-    unit: str
+    unit: str | Sequence[str]
     sampling_frequency: float | None
     gain: float | np.ndarray = 1.0
     offset: float | np.ndarray = 0.0
@@ -59,11 +51,12 @@ class Found:
 
 
 def assemble(found: Found, options: ReadOptions) -> Recording:
-    """The Recording: the user's facts over the file's, uV where a gain is known, channels selected, geometry and groups
-    attached.
+    """The Recording: the user's facts over the file's, uV where a gain is known, geometry and groups attached, and of its channels
+    those that are asked for, else those that may carry neurons.
 
     Raises InputError where the sampling frequency is nowhere, the numbers are not real, or a probe misses a channel;
-    UsageError where a gain has the wrong length, a channel does not exist, or a time lies outside.
+    NotNeuralError where no channel may carry neurons and none is asked for; UsageError where a gain has the wrong length, a
+    channel does not exist, or a time lies outside.
     """
     path, n = found.path, found.n_channels
     if found.dtype.kind not in "iuf":
@@ -75,7 +68,9 @@ def assemble(found: Found, options: ReadOptions) -> Recording:
         )
     notes = list(found.notes)
     frequency = _sampling_frequency(found, options, notes)
-    gain, offset, unit = _scaling(found, options)
+    names = tuple(found.channel_ids or (str(i) for i in range(n)))
+    picked = _picked(found, names, options, notes)
+    gain, offset, unit = _scaling(found, options, picked, notes)
     if found.dtype.kind == "u":
         notes.append(f"stored as unsigned {found.dtype}: its constant offset is kept; the high-pass filter removes it")
     positions, remark = flatten_positions(found.positions)
@@ -86,7 +81,7 @@ def assemble(found: Found, options: ReadOptions) -> Recording:
         n_samples=int(found.n_samples),
         sampling_frequency=frequency,
         channels=tuple(range(n)),
-        channel_ids=tuple(found.channel_ids or (str(i) for i in range(n))),
+        channel_ids=names,
         gain=gain,
         offset=offset,
         amplitude_unit=unit,
@@ -99,8 +94,16 @@ def assemble(found: Found, options: ReadOptions) -> Recording:
         notes=tuple(notes),
         close=found.close,
     )
+    if picked != list(range(n)):
+        recording = recording.select(picked)
+    return arranged(recording, replace(options, channels=None))
+
+
+def arranged(recording: Recording, options: ReadOptions) -> Recording:
+    """The recording with the channels, the geometry, the groups and the time range that the user gives."""
     if options.channels is not None:
-        recording = recording.select(list(map(int, options.channels)))
+        picked, note = _asked_for(options.channels, recording.channel_ids, recording.source)
+        recording = replace(recording.select(picked), notes=(*recording.notes, note))
     if options.probe is not None:
         recording = _attach_probe(recording, Path(options.probe))
     return _attach_groups(recording, options.groups).between(options.start_s, options.stop_s)
@@ -116,6 +119,17 @@ def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) ->
     if told is not None and stored is not None and abs(told - stored) > 1e-6 * stored:
         notes.append(f"sampling frequency {told:g} Hz as told, instead of the file's {stored:g} Hz")
     frequency = float(frequency)
+    asked = (
+        options.stream is not None
+        or options.series
+        or options.dataset
+        or any(isinstance(c, str) for c in options.channels or ())
+    )
+    if told is None and 0 < frequency < LOWEST_RATE and not asked:
+        raise NotNeuralError(
+            f"{found.path} holds only field potentials ({found.n_channels} channels at {frequency:g} Hz): below {LOWEST_RATE:g} Hz no spike is "
+            "seen. Give the recording of the wide band; to read this one all the same, give --sampling-frequency."
+        )
     if frequency > _MOST_HZ or found.n_samples > _MOST_S * frequency > 0:
         raise InputError(
             f"{found.path}: {found.n_samples} samples at {frequency:g} Hz are no recording (more than {_MOST_HZ:g} Hz, or longer "
@@ -124,13 +138,71 @@ def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) ->
     return frequency
 
 
-def _scaling(found: Found, options: ReadOptions) -> tuple[np.ndarray, np.ndarray, str]:
-    """gain and offset (n_channels,) and the unit that they lead to; a gain that the user gives is in uV."""
-    n = found.n_channels
+def _units(found: Found) -> list[str]:
+    return [found.unit] * found.n_channels if isinstance(found.unit, str) else list(found.unit)
+
+
+def _picked(found: Found, names: Sequence[str], options: ReadOptions, notes: list[str]) -> list[int]:
+    """Positions of the channels in use: those that are asked for, else those that may carry neurons."""
+    if options.channels is not None:
+        picked, note = _asked_for(options.channels, names, found.path)
+        notes.append(note)
+        return picked
+    picked = neural_channels(names, _units(found))
+    if not picked and options.stream is not None:
+        return list(range(found.n_channels))
+    others = [position for position in range(found.n_channels) if position not in set(picked)]
+    if not picked:
+        raise NotNeuralError(
+            f"{found.path}: no channel is one of an electrode by its name and unit: {_listed(others, [names[p] for p in others])}; name channels with --channels to "
+            "sort them all the same."
+        )
+    if others:
+        notes.append(
+            f"channels left out, no electrodes by their names or units: {_listed(others, [names[p] for p in others])}; --channels takes them"
+        )
+    return picked
+
+
+def _asked_for(wanted: Sequence[int | str], names: Sequence[str], path: Path) -> tuple[list[int], str]:
+    """(positions of the channels that are asked for, a note that says them with their names)."""
+    picked = _numbers_of(wanted, {name: position for position, name in enumerate(names)}, path)
+    return picked, f"channels taken: {_listed(picked, [names[p] if p < len(names) else str(p) for p in picked])}"
+
+
+def _numbers_of(wanted: Sequence[int | str], number_of: dict[str, int], path: Path) -> list[int]:
+    """Numbers of channels that are given by number or by name. Raises UsageError for a name that does not exist."""
+    if unknown := [str(channel) for channel in wanted if isinstance(channel, str) and channel not in number_of]:
+        listing = _listed(list(number_of.values()), list(number_of))
+        raise UsageError(
+            f"{path} has no channel named {', '.join(unknown)}; it has {listing}. Give these names, or numbers."
+        )
+    return [number_of[channel] if isinstance(channel, str) else int(channel) for channel in wanted]
+
+
+def _listed(numbers: Sequence[int], names: Sequence[str]) -> str:
+    """Channels by number, and by name where that says more: '0 CSC1, 1 CSC2'."""
+    said = [str(number) if name == str(number) else f"{number} {name}" for number, name in zip(numbers, names, strict=True)]
+    return ", ".join(said[:_MOST_LISTED]) + (f" and {len(said) - _MOST_LISTED} more" if len(said) > _MOST_LISTED else "")
+
+
+def _scaling(
+    found: Found, options: ReadOptions, picked: Sequence[int], notes: list[str]
+) -> tuple[np.ndarray, np.ndarray, str]:
+    """gain and offset (n_channels,) and the unit that they lead to: uV where every channel in use is a voltage; a gain that the
+    user gives is in uV."""
+    n, units = found.n_channels, _units(found)
     if options.gain is None:
-        factor = microvolts(found.unit)
-        gain, offset = found.gain, found.offset
-        gain, offset, unit = (gain, offset, "ADC") if factor is None else (gain * factor, offset * factor, "uV")
+        factors = [microvolts(unit) for unit in units]
+        others = sorted({units[p] for p in picked if p < n and factors[p] is None and units[p] != "ADC"})
+        if others:
+            notes.append(f"the unit {', '.join(map(repr, others))} is no voltage; amplitudes are in stored numbers (ADC)")
+        if all(factors[p] is not None for p in picked if p < n):
+            scale = np.array([1.0 if factor is None else factor for factor in factors])
+            gain, offset, unit = found.gain * scale, found.offset * scale, "uV"
+        else:
+            alone = isinstance(found.unit, str)
+            gain, offset, unit = (found.gain, found.offset, "ADC") if alone else (1.0, 0.0, "ADC")
     else:
         gain, offset, unit = np.asarray(options.gain, np.float64), 0.0, "uV"
     if options.offset is not None:
@@ -234,7 +306,14 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
     if _is_file(wanted):
         groups = read_probe(wanted).groups
     else:
-        groups = parse_groups(str(wanted))
+        columns = dict(zip(recording.channel_ids, recording.channels, strict=True))
+        try:
+            groups = {
+                name: tuple(_numbers_of(members, columns, recording.source))
+                for name, members in parse_groups(str(wanted)).items()
+            }
+        except UsageError as error:
+            raise UsageError(f"groups {str(wanted)!r} are no file that can be read, nor channels: {error}") from error
         unknown = sorted({c for group in groups.values() for c in group} - set(recording.channels))
         if unknown:
             raise UsageError(f"groups {wanted} name channels {unknown}, which are not in use; {recording.source} has "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import one_line
+from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
 from spikecrsae.readers.neo_checks import check_files
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.read_options import ReadOptions
@@ -37,6 +39,12 @@ _LEFT_OUT = ("RawBinarySignalRawIO", "MEArecRawIO", "MaxwellRawIO", "PhyRawIO", 
 #: Endings that say nothing by themselves; a companion file or the content decides.
 _AMBIGUOUS = ("", ".bin", ".dat", ".raw", ".xml", ".json", ".txt", ".npy", ".mat", ".tsv", ".h5", ".eeg", ".set")
 
+_OF_TDT = (".tbk", ".tdx", ".tev", ".tsq", ".sev")
+#: Neuralynx time stamps as they stand in the file: the start of one file is then told from that of another.
+_OWN_CLOCK = {"keep_original_times": True}
+#: The .mpx file that is read alone. neo 0.14 can name none, and reads all in the folder.
+_ONLY_MPX = "only_mpx"
+
 Candidate = tuple[str, dict[str, Any]]
 
 
@@ -51,6 +59,8 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
     if not possible:
         raise InputError(_unknown(path))
     options.refuse_others(path, "a format read by neo", ("stream", "segment"))
+    if path.suffix.lower() == ".spikes":
+        raise InputError(f"{path} holds only detected spikes: {WHY_NO_SNIPPETS}.")
     failures = []
     for name, arguments in possible:
         remarks = check_files(name, path, arguments)
@@ -95,6 +105,8 @@ def neo_candidates(path: Path) -> list[Candidate]:
     suffix = path.suffix.lower()
     if suffix in _AMBIGUOUS:
         return _companion_candidates(path, suffix)
+    if suffix in _OF_TDT:
+        return _tdt(path.parent, path)
     import neo.rawio
 
     found: list[Candidate] = []
@@ -103,7 +115,9 @@ def neo_candidates(path: Path) -> list[Candidate]:
             continue
         arguments: dict[str, Any] = {"dirname": str(path.parent)} if kind.rawmode == "one-dir" else {"filename": str(path)}
         if kind.__name__ == "NeuralynxRawIO":
-            arguments["include_filenames"] = [path.name]
+            arguments |= {"include_filenames": [path.name], **_OWN_CLOCK}
+        if kind.__name__ == "AlphaOmegaRawIO":
+            arguments |= {"lsx_files": [path.name]} if suffix == ".lsx" else {_ONLY_MPX: path}
         if kind.__name__ == "PlexonRawIO":
             arguments["progress_bar"] = False
         if kind.__name__ == "BlackrockRawIO" and suffix[1:3] == "ns":
@@ -118,9 +132,26 @@ def _folder_candidates(folder: Path) -> list[Candidate]:
             return [("IntanRawIO", {"filename": str(folder / name)})]
     places = list(folders_below(folder, _DEPTH - 1))
     for mark, reader in _FOLDER_MARKS.items():
-        if any(next(Path(place).glob(mark), None) for place in places):
-            return [(reader, {"dirname": str(folder)})]
+        if found := next((file for place in places for file in sorted(Path(place).glob(mark))), None):
+            if reader == "TdtRawIO":
+                return _tdt(folder, found)
+            return [(reader, {"dirname": str(folder), **(_OWN_CLOCK if reader == "NeuralynxRawIO" else {})})]
+    return _open_ephys_above(folder)
+
+
+def _open_ephys_above(path: Path) -> list[Candidate]:
+    """The reader of the Open Ephys recording that has `path` in the folder of one of its streams."""
+    for folder in Path(os.path.abspath(path)).parents[:3]:
+        if (folder / "structure.oebin").is_file():
+            return [("OpenEphysBinaryRawIO", {"dirname": str(folder)})]
     return []
+
+
+def _tdt(folder: Path, file: Path) -> list[Candidate]:
+    """The reader of a TDT tank, a folder of blocks; or of one block, which neo wants to be named by one of its files."""
+    index = next(iter(sorted(file.parent.glob("*.[tT][sS][qQ]"))), file)
+    is_tank = file.parent != folder
+    return [("TdtRawIO", {"dirname": str(folder if is_tank else index)})]
 
 
 def _companion_candidates(path: Path, suffix: str) -> list[Candidate]:
@@ -142,12 +173,12 @@ def _companion_candidates(path: Path, suffix: str) -> list[Candidate]:
         return [("NeuroNexusRawIO", {"filename": name})]
     if suffix == ".raw" and _starts_with(path, b"MCS_DATA_TOOLS"):
         return [("RawMCSRawIO", {"filename": name})]
-    for folder in path.parents[:3]:
-        if (folder / "structure.oebin").is_file():
-            return [("OpenEphysBinaryRawIO", {"dirname": str(folder)})]
     if suffix == ".h5":
         return [("MaxwellRawIO", {"filename": name})]
-    return []
+    for header in ("info.rhd", "info.rhs"):
+        if suffix == ".dat" and path.with_name(header).is_file():
+            return [("IntanRawIO", {"filename": str(path.with_name(header))})]
+    return _open_ephys_above(path)
 
 
 def _starts_with(path: Path, mark: bytes) -> bool:
@@ -161,7 +192,9 @@ def open_reader(name: str, arguments: dict[str, Any]) -> Any:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        reader = getattr(neo.rawio, name)(**arguments)
+        reader = getattr(neo.rawio, name)(**{key: value for key, value in arguments.items() if key != _ONLY_MPX})
+        if _ONLY_MPX in arguments:
+            reader._mpx_files = [arguments[_ONLY_MPX]]
         reader.parse_header()
     for warning in caught:
         logger.info("neo: %s", warning.message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ import numpy as np
 
 from spikecrsae.data.recording import Recording, joined
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.readers.assemble import Found, assemble, microvolts
-from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
-from spikecrsae.readers.read_options import ReadOptions, parse_channels
+from spikecrsae.readers.assemble import Found, assemble
+from spikecrsae.readers.neo_files import named_signals
+from spikecrsae.readers.neo_streams import choose_signals
+from spikecrsae.readers.read_options import ReadOptions
 
-#: Names of the stream with the neurons, beside auxiliary inputs, field potentials and synchronisation.
-_NEURAL = re.compile(r"RH[DS]2000 amplifier channel|imec\d*\.ap|WB-Wideband")
+#: Number of a stream, channels of it that are read, counted within it (None for all in order), and their places in the recording.
+_Source = tuple[int, list[int] | None, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,16 @@ def recording_over(reader: Any, format: str, path: Path, options: ReadOptions) -
     """
     if format == "Plexon":
         _number_plexon_samples(reader)
-    stream, note, only = _choose_stream(reader, path, options.stream)
+    named = named_signals(reader, format, path)
+    rows, note = choose_signals(reader, format, path, named, options)
+    sources = _sources(reader, rows)
+    stream = sources[0][0]
     rate = reader.get_signal_sampling_rate(stream)
-    pieces = [piece for piece in _pieces(reader, stream, format, rate) if only is None or piece.segment == only]
+    pieces = [
+        piece
+        for piece in _pieces(reader, stream, format, rate)
+        if named.segments is None or (piece.block, piece.segment) in named.segments
+    ]
     wanted = options.segment
     if wanted is not None and wanted not in [piece.number for piece in pieces]:
         raise UsageError(f"{path} has no segment {wanted}: {_listing(pieces, rate)}; choose one with --segment.")
@@ -50,7 +57,7 @@ def recording_over(reader: Any, format: str, path: Path, options: ReadOptions) -
     if not pieces:
         raise InputError(f"{path} holds no sample.")
     whole = options if len(pieces) == 1 else replace(options, start_s=None, stop_s=None)
-    recordings = [assemble(_find(reader, format, path, options, stream, piece), whole) for piece in pieces]
+    recordings = [assemble(_find(reader, format, path, rows, sources, piece), whole) for piece in pieces]
     if len(pieces) == 1:
         return replace(recordings[0], notes=(*recordings[0].notes, *note))
     recording = joined(recordings, [f"{path}, segment {piece.number}" for piece in pieces])
@@ -58,18 +65,32 @@ def recording_over(reader: Any, format: str, path: Path, options: ReadOptions) -
     return replace(recording, notes=(*recording.notes, *note)).between(options.start_s, options.stop_s)
 
 
-def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: int, piece: _Piece) -> Found:
-    stream_id = reader.header["signal_streams"][stream]["id"]
-    channels = reader.header["signal_channels"]
-    channels = channels[channels["stream_id"] == stream_id]
-    # Plexon's gains are millivolts by its specification, which neo does not say
-    unit, gain, offset, note = _scale(channels, "mV" if format == "Plexon" else "", options)
+def _sources(reader: Any, rows: np.ndarray) -> list[_Source]:
+    """The streams that rows of the header belong to."""
+    ids = reader.header["signal_channels"]["stream_id"]
+    found = []
+    for number, stream in enumerate(reader.header["signal_streams"]):
+        all_rows = np.flatnonzero(ids == stream["id"]).tolist()
+        places = np.flatnonzero(ids[rows] == stream["id"])
+        if len(places):
+            inside = [all_rows.index(row) for row in rows[places]]
+            found.append((number, None if inside == list(range(len(all_rows))) else inside, places))
+    return found
+
+
+def _find(reader: Any, format: str, path: Path, rows: np.ndarray, sources: list[_Source], piece: _Piece) -> Found:
+    channels = reader.header["signal_channels"][rows]
 
     def read(start: int, stop: int) -> np.ndarray:
-        first, end = piece.first + start, piece.first + stop
-        return reader.get_analogsignal_chunk(
-            block_index=piece.block, seg_index=piece.segment, i_start=first, i_stop=end, stream_index=stream
-        )
+        place = {"block_index": piece.block, "seg_index": piece.segment}
+        place |= {"i_start": piece.first + start, "i_stop": piece.first + stop}
+        chunks = [reader.get_analogsignal_chunk(**place, stream_index=n, channel_indexes=inside) for n, inside, _ in sources]
+        if len(chunks) == 1:
+            return chunks[0]
+        whole = np.empty((stop - start, len(rows)), chunks[0].dtype)
+        for chunk, (_, _, places) in zip(chunks, sources, strict=True):
+            whole[:, places] = chunk
+        return whole
 
     def close() -> None:
         # Blackrock's reader leaves its files to the garbage collector
@@ -83,24 +104,33 @@ def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: in
         n_samples=piece.n_samples,
         n_channels=len(channels),
         dtype=np.dtype(str(channels["dtype"][0])),
-        unit=unit,
-        sampling_frequency=float(channels["sampling_rate"][0]),
-        gain=gain,
-        offset=offset,
-        channel_ids=[str(i) for i in channels["id"]],
+        # Plexon's gains are millivolts by its specification, which neo does not say
+        unit=[str(unit) or ("mV" if format == "Plexon" else "") for unit in channels["units"]],
+        sampling_frequency=_rate(reader, format, channels),
+        gain=channels["gain"].astype(np.float64),
+        offset=channels["offset"].astype(np.float64),
+        channel_ids=_names(channels, format),
         groups=_neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
         start_time_s=piece.start_time_s,
-        notes=note,
         companions=[] if path.is_dir() else [file for file in path.parent.iterdir() if file.stem == path.stem],
         close=close,
     )
+
+
+def _rate(reader: Any, format: str, channels: np.ndarray) -> float | None:
+    """Sampling frequency in Hz, None where the file does not say. NeuroScope's field potentials have a rate of their own, in place
+    of which neo gives that of the .dat file."""
+    if format == "NeuroScope" and reader.data_file_path.suffix.lower() in (".eeg", ".lfp"):
+        told = ElementTree.parse(reader.xml_file_path).getroot().findtext("fieldPotentials/lfpSamplingRate")
+        return float(told) if told else None
+    return float(channels["sampling_rate"][0])
 
 
 def _neuroscope_groups(reader: Any, n_channels: int) -> list[str] | None:
     """Spike group of each channel, counted from 1 as NeuroScope does, "" for none; None where the session names no spike
     groups."""
     names = [""] * n_channels
-    session = ElementTree.parse(reader.filename).getroot()
+    session = ElementTree.parse(reader.xml_file_path).getroot()
     for number, group in enumerate(session.findall("spikeDetection/channelGroups/group"), start=1):
         for channel in group.findall("channels/channel"):
             if (text := (channel.text or "").strip()).isdigit() and int(text) < n_channels:
@@ -108,63 +138,12 @@ def _neuroscope_groups(reader: Any, n_channels: int) -> list[str] | None:
     return names if any(names) else None
 
 
-def _scale(channels: np.ndarray, unsaid: str, options: ReadOptions) -> tuple[str, np.ndarray, np.ndarray, tuple[str, ...]]:
-    """(unit, gain, offset, notes): to uV where every channel in use is a voltage, else the stored numbers as they are; `unsaid`
-    is the unit where the file names none."""
-    n = len(channels)
-    picked = options.channels if options.channels is not None else range(n)
-    picked = parse_channels(picked) if isinstance(picked, str) else picked
-    factors = [microvolts(str(unit) or unsaid) for unit in channels["units"]]
-    others = sorted({str(channels["units"][c]) for c in picked if 0 <= c < n and factors[c] is None})
-    if others:
-        note = f"the unit {', '.join(map(repr, others))} is no voltage; amplitudes are in stored numbers (ADC)"
-        return "ADC", np.ones(n), np.zeros(n), (note,)
-    scale = np.array([1.0 if f is None else f for f in factors])
-    return "uV", channels["gain"] * scale, channels["offset"] * scale, ()
-
-
-def _choose_stream(reader: Any, path: Path, wanted: str | int | None) -> tuple[int, tuple[str, ...], int | None]:
-    """(index of the signal stream, notes, the only segment to be read or None): the stream of that name, id or number; the one
-    that the file `path` itself holds; the only one; or the only one with a name of neurons."""
-    streams = reader.header["signal_streams"]
-    names = [str(s["name"]) for s in streams]
-    if len(streams) == 0:
-        if len(reader.header["spike_channels"]):
-            raise InputError(f"{path} holds only detected spikes and no continuous recording: {WHY_NO_SNIPPETS}.")
-        raise InputError(f"{path} holds no continuous signal.")
-    own = _own_place(reader, path)
-    if wanted is None and own is not None:
-        return names.index(own[0]), (), own[1]
-    if wanted is None:
-        neural = [i for i, name in enumerate(names) if _NEURAL.fullmatch(name)]
-        if len(names) == 1:
-            return 0, (), None
-        if len(neural) == 1:
-            note = f"stream {names[neural[0]]!r} of {_stream_listing(reader)}; --stream chooses another"
-            return neural[0], (note,), None
-        raise UsageError(f"{path} holds several streams: {_stream_listing(reader)}; choose one with --stream.")
-    for known in (names, [str(s["id"]) for s in streams], [str(i) for i in range(len(streams))]):
-        if known.count(str(wanted)) == 1:
-            return known.index(str(wanted)), (), own and own[1]
-    raise UsageError(f"{path} has no single stream {wanted!r}; there are {_stream_listing(reader)}.")
-
-
-def _own_place(reader: Any, path: Path) -> tuple[str, int] | None:
-    """Stream and segment of a single file of SpikeGLX, whose neighbours in the folder the reader has found too."""
-    for (segment, stream), found in getattr(reader, "signals_info_dict", {}).items():
-        if Path(found["bin_file"]).with_suffix("") == path.with_suffix(""):
-            return stream, segment
-    return None
-
-
-def _stream_listing(reader: Any) -> str:
-    channels = reader.header["signal_channels"]
-    parts = []
-    for index, stream in enumerate(reader.header["signal_streams"]):
-        members = channels[channels["stream_id"] == stream["id"]]
-        rate = f" at {members['sampling_rate'][0]:g} Hz" if len(members) else ""
-        parts.append(f"{index} {str(stream['name'])!r} ({len(members)} channels{rate})")
-    return ", ".join(parts)
+def _names(channels: np.ndarray, format: str) -> list[str]:
+    """The names that stand in the file, or their ids where two are the same; NeuroScope knows channels by number only."""
+    names, ids = [str(name).strip() for name in channels["name"]], [str(i) for i in channels["id"]]
+    if format != "NeuroScope" and all(names) and len(set(names)) == len(names):
+        return names
+    return ids if len(set(ids)) == len(ids) else [f"{name or 'channel'}#{k}" for k, name in enumerate(names)]
 
 
 def _pieces(reader: Any, stream: int, format: str, rate: float) -> list[_Piece]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,12 +13,14 @@ import h5py
 
 from spikecrsae.data.recording import Recording, joined
 from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
-from spikecrsae.readers.assemble import one_line
+from spikecrsae.readers.assemble import arranged, one_line
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
+from spikecrsae.readers.channel_files import are_channels, as_channels
 from spikecrsae.readers.hdf5 import read_hdf5
 from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
+from spikecrsae.readers.neural import NotNeuralError
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.read_options import ReadOptions, side_file, with_side_file
 from spikecrsae.system.files import refuse_unreadable
@@ -74,30 +77,54 @@ def _read(path: Path, options: ReadOptions) -> Recording:
 
 
 def open_session(paths: Sequence[str | Path], options: ReadOptions | None = None, **values: Any) -> Recording:
-    """Files of one session, in the order given, as one recording of several parts; one file is opened as by open_recording.
+    """Several files as one recording: channels of it where they hold one channel each of the same moment (channel_files), else the files
+    of one session, in the order given, as its parts. One file is opened as by open_recording.
 
-    start_s and stop_s then count from the first file's start through all of them. Raises InputError, besides what
-    open_recording raises, where the files differ in channels, sampling frequency or scale, UsageError where one is named
-    twice.
+    start_s and stop_s of a session count from the first file's start through all of them. Raises InputError, besides what
+    open_recording raises, where the files differ in what must agree, UsageError where one is named twice.
     """
     if len(paths) == 1:
         return open_recording(paths[0], options, **values)
     if len({Path(path).resolve() for path in paths}) < len(paths):
         raise UsageError(f"the same file stands twice among {', '.join(map(str, paths))}; name each file of a session once.")
     options = replace(options or ReadOptions(), **values)
-    opened: list[Recording] = []
-    try:
+    if options.files != "session" and (recording := _channel_files([Path(path) for path in paths], options)):
+        return recording
+    with contextlib.ExitStack() as stack:
+        opened: list[Recording] = []
         for path in paths:
             opened.append(open_recording(path, replace(options, start_s=None, stop_s=None)))
+            stack.callback(opened[-1].close)
             if opened[-1].time_range is not None:
                 raise UsageError(
                     f"{side_file(Path(path))} gives start_s or stop_s; for files of one session use --exclude-s."
                 )
-        return joined(opened, [str(path) for path in paths]).between(options.start_s, options.stop_s)
-    except BaseException:
-        for recording in opened:
-            recording.close()
-        raise
+        recording = joined(opened, [str(path) for path in paths]).between(options.start_s, options.stop_s)
+        stack.pop_all()
+    return recording
+
+
+def _channel_files(paths: Sequence[Path], options: ReadOptions) -> Recording | None:
+    """The files as channels of one recording; None where they are none, which the first with several channels shows."""
+    is_told = options.files == "channels"
+    plain = replace(options, channels=None, probe=None, groups=None, start_s=None, stop_s=None)
+    opened: dict[Path, Recording] = {}
+    left_out: list[Path] = []
+    with contextlib.ExitStack() as stack:
+        for path in paths:
+            try:
+                opened[path] = open_recording(path, plain)
+            except NotNeuralError:
+                left_out.append(path)
+                continue
+            stack.callback(opened[path].close)
+            if not are_channels(list(opened.values()), is_told):
+                return None
+        if not opened:
+            return None
+        recording = arranged(as_channels(list(opened.values()), list(opened), left_out), options)
+        stack.pop_all()
+    return recording
 
 
 def _read_folder(path: Path, options: ReadOptions) -> Recording:

@@ -17,23 +17,33 @@ from spikecrsae.data.recording import LARGEST_SAMPLE, LATEST_S
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.text import MOST_TOML_MB, read_text
 
+#: A channel by its position from 0, or by its name.
+Channel = int | str
 
-def parse_channels(text: str) -> tuple[int, ...]:
-    """Channel positions named by '0,2-5', in the order given. Raises UsageError for anything else."""
-    picked: list[int] = []
+
+def parse_channels(text: str) -> tuple[Channel, ...]:
+    """Channels of a text such as '0,2-5' or 'CSC1,CSC3', in the order given: numbers and ranges are positions, whatever has a
+    letter is a name. Raises UsageError for anything else."""
+    picked: list[Channel] = []
     for part in str(text).split(","):
         found = re.fullmatch(r"\s*(\d{1,5})(?:\s*-\s*(\d{1,5}))?\s*", part)
+        if not found and re.search(r"[^\W\d_]", part):
+            picked.append(part.strip())
+            continue
         first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
         if last < first:
-            raise UsageError(f"channels {text!r} cannot be read at {part!r}; write positions and ranges such as 0,2-5.")
+            raise UsageError(
+                f"channels {text!r} cannot be read at {part!r}; write positions and ranges such as 0,2-5, or names such as CSC1,CSC3."
+            )
         picked.extend(range(first, last + 1))
     if len(set(picked)) != len(picked):
         raise UsageError(f"channels {text!r} name a channel twice; name each once.")
     return tuple(picked)
 
 
-def parse_groups(text: str) -> dict[str, tuple[int, ...]]:
-    """Channel positions of the groups that '0-3,4-7' or '0-1+4,2-3+5' names, by '0', '1', ...; + joins channels to one group.
+def parse_groups(text: str) -> dict[str, tuple[Channel, ...]]:
+    """Channels, as parse_channels gives them, of the groups that '0-3,4-7' or 'CSC1+CSC2,CSC3+CSC4' names, by '0', '1', ...; +
+    joins channels to one group.
 
     Raises UsageError for anything else.
     """
@@ -41,8 +51,8 @@ def parse_groups(text: str) -> dict[str, tuple[int, ...]]:
         found = [parse_channels(group.replace("+", ",")) for group in str(text).split(",")]
     except UsageError as error:
         raise UsageError(
-            f"groups {text!r} are no file and cannot be read as channels; write one range for each group, such as 0-3,4-7, join "
-            "channels with +, such as 0-1+4, or give a probe file, or all."
+            f"groups {text!r} cannot be read as channels; write one range for each group, such as 0-3,4-7, join channels with +, such as "
+            "0-1+4 or CSC1+CSC2, or give a probe file, or all."
         ) from error
     named = [channel for group in found for channel in group]
     if len(set(named)) != len(named):
@@ -88,9 +98,13 @@ def _check_factor(name: str, value: object) -> None:
 
 def _check_channels(value: object) -> None:
     positions = list(value) if isinstance(value, Sequence | np.ndarray) else [None]
-    whole = all(isinstance(c, int | np.integer) and not isinstance(c, bool) and c >= 0 for c in positions)
-    if not positions or not whole or len(set(positions)) != len(positions):
-        raise UsageError(f"channels = {value!r} must be positions from 0, each once, such as [0, 2, 3] or '0,2-3'.")
+    known = all(
+        isinstance(c, str) or (isinstance(c, int | np.integer) and not isinstance(c, bool) and c >= 0) for c in positions
+    )
+    if not positions or not known or len(set(positions)) != len(positions):
+        raise UsageError(
+            f"channels = {value!r} must be positions from 0 or names, each once, such as [0, 2, 3], ['CSC1', 'CSC3'] or '0,2-3'."
+        )
 
 
 #: Options that are names or numbers, with what is to be written for them.
@@ -99,6 +113,7 @@ _OPTION_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "series": ((str,), "the name of an ElectricalSeries"),
     "stream": ((str, int), "a stream's name or number"),
     "segment": ((int, np.integer), "a whole number"),
+    "files": ((str,), "'channels' or 'session'"),
     "probe": ((str, Path), "the name of a probe file"),
     "groups": ((str, Path), "a text such as '0-3,4-7', the name of a probe file, or 'all'"),
 }
@@ -106,7 +121,10 @@ _OPTION_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
 
 def _check_kind(name: str, value: object) -> None:
     kinds, wanted = _OPTION_KINDS[name]
-    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool)):
+    wrong = (
+        not isinstance(value, kinds) or isinstance(value, bool) or (name == "files" and value not in ("channels", "session"))
+    )
+    if value is not None and wrong:
         raise UsageError(f"{name} = {value!r} must be {wanted}.")
 
 
@@ -116,8 +134,9 @@ class ReadOptions:
 
     sampling_frequency: Hz. n_channels, dtype: layout of raw binary. dataset: path of the traces in an HDF5 file; axis:
     which axis of it is time. series: name of an NWB ElectricalSeries. stream, segment: one of several that neo found.
-    channels: positions from 0, as a sequence or as text like '0,2-5'. probe: geometry file (probeinterface JSON or .prb).
+    channels: positions from 0 or names, as a sequence or as text like '0,2-5' or 'CSC1,CSC3'. probe: geometry file (probeinterface JSON or .prb).
     groups: channels that are sorted on their own, as text like '0-3,4-7', a probe file that names groups, or 'all'.
+    files: what several files are, 'channels' of one recording or a 'session', one after the other.
     start_s, stop_s: what is to be sorted, in seconds on the recording's own clock.
     gain (uV per stored number) and offset (uV): one number or one per stored channel; they replace the file's own.
 
@@ -132,9 +151,10 @@ class ReadOptions:
     series: str | None = None
     stream: str | int | None = None
     segment: int | None = None
-    channels: str | Sequence[int] | None = None
+    channels: str | Sequence[Channel] | None = None
     probe: str | Path | None = None
     groups: str | Path | None = None
+    files: str | None = None
     start_s: float | None = None
     stop_s: float | None = None
     gain: float | Sequence[float] | None = None
@@ -169,7 +189,7 @@ class ReadOptions:
 
     def refuse_others(self, path: Path, format: str, uses: Sequence[str] = ()) -> None:
         """Raise UsageError where an option is given that this format would silently ignore."""
-        everywhere = ("sampling_frequency", "channels", "probe", "groups", "start_s", "stop_s", "gain", "offset")
+        everywhere = ("sampling_frequency", "channels", "probe", "groups", "files", "start_s", "stop_s", "gain", "offset")
         for name in self.given():
             if name not in everywhere and name not in uses:
                 raise UsageError(f"{path}: --{name.replace('_', '-')} has no meaning for {format}; leave it out.")

@@ -238,7 +238,7 @@ def neuralynx(folder: Path) -> Written:
             "-InputInverted False\r\n-HardwareSubSystemType DigitalLynxSX\r\n-NumADChannels 1\r\n"
         )
         (root / f"CSC{i}.ncs").write_bytes(header.encode("latin-1").ljust(16384, b"\0") + table.tobytes())
-    return Written(root, raw * 0.1, "uV", "int16")
+    return Written(root, raw * 0.1, "uV", "int16", start_time_s=1.0)
 
 
 WRITERS: tuple[Callable[[Path], Written], ...] = (

@@ -331,7 +331,8 @@ def test_one_file_of_a_spikeglx_folder(tmp_path):
     assert len(open_recording(written.path).parts) == 2
     recording = open_recording(written.path / "run_g0_t1.imec0.ap.bin")
     assert (recording.parts, recording.start_time_s, recording.n_samples) == ((), 6.0, files.N_SAMPLES)
-    field = open_recording(written.path / "run_g0_t0.imec0.lf.bin")
+    files.refused(InputError, written.path / "run_g0_t0.imec0.lf.bin", "only field potentials", "--stream")
+    field = open_recording(written.path / "run_g0_t0.imec0.lf.bin", stream="imec0.lf")
     assert field.sampling_frequency == pytest.approx(FS / 12, rel=1e-5) and field.start_time_s == pytest.approx(
         1.0, abs=1e-3
     )
@@ -368,8 +369,10 @@ def test_a_damaged_file_of_a_known_format(tmp_path):
 def test_a_channel_that_is_no_voltage(tmp_path):
     path = files.brainvision(tmp_path).path
     path.write_text(path.read_text(encoding="utf-8").replace("0.4,µV", "0.4,C"), encoding="utf-8")
-    assert open_recording(path).amplitude_unit == "ADC"
-    assert open_recording(path, channels="0-2").amplitude_unit == "uV"
+    recording = open_recording(path)
+    assert (recording.channel_ids, recording.amplitude_unit) == (("E0", "E1", "E2"), "uV")
+    assert any("3 E3" in note and "left out" in note for note in recording.notes)
+    assert open_recording(path, channels="E3").amplitude_unit == "ADC"
 
 
 # Real files
