@@ -19,16 +19,19 @@ _LOOK_S = 5.0
 
 
 @click.command(cls=Command, short_help="Show what a recording holds.")
-@click.argument("recording", type=Name())
+@click.argument("recordings", type=Name(), nargs=-1, required=True, metavar="RECORDING...")
 @reader_options
 @json_option
 @verbose_option
 @console.narrated
-def info(recording: Path, reader: dict, as_json: bool, narrator: console.Narrator) -> None:
-    """Show what a recording holds: channels, rate, length, scale and noise."""
-    from spikecrsae.readers import open_recording
+def info(recordings: tuple[Path, ...], reader: dict, as_json: bool, narrator: console.Narrator) -> None:
+    """Show what a recording holds: channels, rate, length, scale and noise.
 
-    opened = open_recording(recording, **reader)
+    Several files are taken for one recording, as `sort` takes them.
+    """
+    from spikecrsae.readers import open_session
+
+    opened = open_session(recordings, **reader)
     try:
         facts = _facts(opened)
     finally:
@@ -52,6 +55,7 @@ def _facts(recording: Recording) -> dict[str, Any]:
         "format": recording.format,
         "channels": recording.n_channels,
         "channel_ids": list(recording.channel_ids),
+        "channel_numbers": list(recording.channels),
         "sampling_frequency_hz": recording.sampling_frequency,
         "samples": recording.n_samples,
         "duration_s": recording.duration_s,

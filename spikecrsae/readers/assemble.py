@@ -313,7 +313,7 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
                 for name, members in parse_groups(str(wanted)).items()
             }
         except UsageError as error:
-            raise UsageError(f"groups {str(wanted)!r} are no file that can be read, nor channels: {error}") from error
+            raise UsageError(f"groups {str(wanted)!r} are no file and cannot be read as channels: {error}") from error
         unknown = sorted({c for group in groups.values() for c in group} - set(recording.channels))
         if unknown:
             raise UsageError(f"groups {wanted} name channels {unknown}, which are not in use; {recording.source} has "

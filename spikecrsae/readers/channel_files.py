@@ -18,7 +18,8 @@ _HOW = "--files channels makes them channels of one recording, --files session s
 
 def are_channels(recordings: Sequence[Recording], is_told: bool) -> bool:
     """Whether recordings of several files are channels of one recording: each has one stored channel, and all have the same rate, length
-    and start. The files of a session follow one another. is_told: the user says that they are channels, of whatever start.
+    and start. The files of a session follow one another; where none has a start time of its own, they are known by channels of one
+    name. is_told: the user says that they are channels, of whatever start.
 
     Raises UsageError where that is said and impossible, or where files of the same known start differ in length.
     """
@@ -41,7 +42,9 @@ def are_channels(recordings: Sequence[Recording], is_told: bool) -> bool:
             f"{first.source} and the files with it start at the same time, {first.start_time_s:.10g} s, and differ in length ({sorted(lengths)} samples), "
             f"so they are neither channels of one moment nor files that follow one another. Leave the odd one out; {_HOW}."
         )
-    return len(lengths) == 1
+    names = {recording.channel_ids[0] for recording in recordings}
+    same_wire = len(names) == 1 < len(recordings) and not first.channel_ids[0].isdecimal()
+    return len(lengths) == 1 and not (same_wire and first.start_time_s == 0)
 
 
 def as_channels(recordings: Sequence[Recording], paths: Sequence[Path], left_out: Sequence[Path]) -> Recording:
@@ -51,6 +54,7 @@ def as_channels(recordings: Sequence[Recording], paths: Sequence[Path], left_out
     Raises InputError where the files differ in scale or number type.
     """
     names = [recording.channel_ids[0] for recording in recordings]
+    is_unsure = len(set(names)) == 1 < len(names) and recordings[0].start_time_s == 0
     for other in ([path.stem for path in paths], [str(path) for path in paths]):
         if max(Counter(names).values()) > 1:
             names = other
@@ -72,9 +76,7 @@ def as_channels(recordings: Sequence[Recording], paths: Sequence[Path], left_out
         for recording in recordings:
             recording.close()
 
-    unsure = (
-        "" if first.start_time_s else ", as they have one channel and the same length each and no start time of their own"
-    )
+    unsure = ", as they have the same length and neither a start time nor a channel's name" if is_unsure else ""
     notes = [f"{len(names)} files are channels of one recording{unsure}: {', '.join(names)}. {_HOW}"]
     if left_out:
         notes.append(f"files left out, no electrodes by their names or units: {', '.join(map(str, left_out))}")

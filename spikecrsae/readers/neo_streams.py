@@ -58,10 +58,8 @@ def choose_signals(
     notes: tuple[str, ...] = ()
     if options.stream is not None:
         chosen = [_asked_for(streams, str(options.stream), path, listing)]
-    elif names := {channel for channel in options.channels or () if isinstance(channel, str)}:
-        chosen = [stream for stream in streams if names <= set(channels["name"][stream.rows])][:1] or streams[:1]
     else:
-        chosen = _neural(reader, format, path, streams, listing)
+        chosen = _with_channels(reader, format, streams, options) or _neural(reader, format, path, streams, listing)
         if len(streams) > len(chosen):
             taken = ", ".join(repr(stream.name) for stream in chosen)
             notes = (f"stream {taken} of {listing}; --stream chooses another",)
@@ -95,6 +93,16 @@ def _asked_for(streams: list[_Stream], wanted: str, path: Path, listing: str) ->
         if len(matching) == 1:
             return matching[0]
     raise UsageError(f"{path} has no single stream {wanted!r}; there are {listing}.")
+
+
+def _with_channels(reader: Any, format: str, streams: list[_Stream], options: ReadOptions) -> list[_Stream]:
+    """The streams of one recording that have all channels that are asked for by name; empty where none is, or none has."""
+    wanted = {channel for channel in options.channels or () if isinstance(channel, str)}
+    for first in streams if wanted else ():
+        alike = [stream for stream in streams if _kind(reader, format, stream) == _kind(reader, format, first)]
+        if wanted <= {str(name) for stream in alike for name in reader.header["signal_channels"]["name"][stream.rows]}:
+            return alike
+    return []
 
 
 def _neural(reader: Any, format: str, path: Path, streams: list[_Stream], listing: str) -> list[_Stream]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from spikecrsae.readers.channel_files import are_channels, as_channels
 from spikecrsae.readers.hdf5 import read_hdf5
 from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
-from spikecrsae.readers.neural import NotNeuralError
+from spikecrsae.readers.neural import NotNeuralError, natural_key
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.read_options import ReadOptions, side_file, with_side_file
 from spikecrsae.system.files import refuse_unreadable
@@ -28,6 +31,10 @@ from spikecrsae.system.safe_hdf5 import open_hdf5, read_guarded
 
 log = logging.getLogger(__name__)
 
+#: The name of a file that Intan's program has begun at a date and time, or a number.
+_NUMBERED = re.compile(r"(.*?)[-_ ]?(\d{6}_\d{6}|\d+)")
+#: Files of one session in a folder follow one another within this time.
+_LONGEST_PAUSE_S = 600.0
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
 
 
@@ -132,7 +139,36 @@ def _read_folder(path: Path, options: ReadOptions) -> Recording:
         raise InputError(f"{path} is the root of the file system, not a recording; give a file or folder in it.")
     if (path / "sorting.h5").exists():
         raise InputError(f"{path} is a result folder, not a recording; give the recording that was sorted.")
+    if files := _files_of_a_session(path):
+        recording = open_session(files, options, files="session")
+        _refuse_long_pauses(path, files, recording)
+        note = f"{len(files)} files of the folder are one session, in the order of their names"
+        return replace(recording, source=path, notes=(*recording.notes, note))
     return read_neo(path, options)
+
+
+def _files_of_a_session(folder: Path) -> list[Path]:
+    """The files of one recording for which an Intan controller begins a new one every minute, in time order; empty where the folder holds
+    none, one, or those of several recordings, which have other names before the date and time or the number at the end."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in (".rhd", ".rhs") and file.stem != "info"]
+    names = {(found and found[1], file.suffix) for file in files for found in [_NUMBERED.fullmatch(file.stem)]}
+    is_one = len(files) > 1 and len(names) == 1 and next(iter(names))[0] is not None
+    return sorted(files, key=lambda file: natural_key(file.name)) if is_one else []
+
+
+def _refuse_long_pauses(folder: Path, files: Sequence[Path], recording: Recording) -> None:
+    """Raise InputError where a file begins, by its name, long after the one before it has ended."""
+    lengths = {part.name: part.n_samples / recording.sampling_frequency for part in recording.parts}
+    for file, following in itertools.pairwise(files):
+        with contextlib.suppress(ValueError, TypeError):  # names without a date and time
+            first, then = (datetime.strptime(_NUMBERED.fullmatch(f.stem)[2], "%y%m%d_%H%M%S") for f in (file, following))  # type: ignore[index]
+            pause_s = (then - first).total_seconds() - lengths.get(str(file), 0.0)
+            if pause_s > _LONGEST_PAUSE_S:
+                recording.close()
+                raise InputError(
+                    f"{folder}: {following.name} begins {pause_s:.0f} s after {file.name} has ended; files of a folder are taken for one session "
+                    f"up to {_LONGEST_PAUSE_S:g} s apart. Give the files that belong together one by one."
+                )
 
 
 def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:

@@ -7,6 +7,7 @@ import functools
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -303,9 +304,11 @@ def _from_channel(clock: _SampleClock, channel: int, threshold: float | None, op
     # scipy.signal is loaded only where it is needed.
     from spikecrsae.readers.intracellular import detect_spikes
 
-    recording = open_recording(clock.path, options)
+    options = options or ReadOptions()
+    is_position = options.channels is None  # the channel may be one that is not sorted
+    recording = open_recording(clock.path, replace(options, channels=[channel]) if is_position else options)
     try:
-        samples = detect_spikes(recording.select([channel]), threshold)
+        samples = detect_spikes(recording if is_position else recording.select([channel]), threshold)
         return {"intracellular": clock.from_samples(samples, recording.sampling_frequency)}
     finally:
         recording.close()

@@ -88,6 +88,7 @@ def recording_facts(recording: Recording, paths: Sequence[Path], reader: dict[st
         "sampling_frequency": recording.sampling_frequency,
         "start_time_s": recording.start_time_s,
         "channels": recording.channel_ids,
+        "channel_numbers": recording.channels,
         "groups": {name: [recording.channel_ids[c] for c in members] for name, members in recording.groups.items()},
         "time_range": recording.time_range,
         "files": [asdict(part) for part in recording.parts],

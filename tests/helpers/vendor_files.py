@@ -113,9 +113,9 @@ def _plexon_header(dtype: list, **values) -> bytes:
     return row.tobytes()
 
 
-def plexon(folder: Path, pause_s: float = 0.0) -> Written:
+def plexon(folder: Path, pause_s: float = 0.0, prefix: str = "WB", rate: float = FS, spikes: int = 0) -> Written:
     """Plexon PLX 105: file header, one header per slow (continuous) channel, data blocks of 500 samples of one channel each,
-    with a pause before the second half."""
+    with a pause before the second half; blocks of detected spikes of one wire where there are any."""
     raw, path = stored("<i2"), folder / "wires.plx"
     text, number, short = "S{}".format, "<i4", "<u2"
     head = [("magic", "<u4"), ("version", number), ("comment", text(128)), ("frequency", number), ("dsp", number), ("events", number),
@@ -126,18 +126,30 @@ def plexon(folder: Path, pause_s: float = 0.0) -> Written:
             ("spike_channel", number), ("comment", text(128)), ("padding", number, 28)]  # fmt: skip
     parts = [
         _plexon_header(
-            head, magic=0x58454C50, version=105, frequency=40_000, slow=N_CHANNELS, date=(2024, 1, 1, 12, 0, 0), waveform_rate=40_000,
+            head, magic=0x58454C50, version=105, frequency=40_000, dsp=int(spikes > 0), slow=N_CHANNELS, date=(2024, 1, 1, 12, 0, 0), waveform_rate=40_000,
             trodes=1, spike_bits=16, slow_bits=16, spike_mv=5000, slow_mv=5000, preamp=1000,
         )
     ]  # fmt: skip
+    if spikes:
+        wire = [("name", text(32)), ("signal", text(32)), ("channel", number), ("rest", number, 238)]
+        parts.append(_plexon_header(wire, name=b"sig001", channel=1, rest=1))
     for i in range(N_CHANNELS):
-        facts = {"name": b"WB%02d" % (i + 1), "channel": i, "rate": int(FS), "gain": 10, "enabled": 1, "preamp": 100}
+        facts = {
+            "name": b"%s%02d" % (prefix.encode(), i + 1),
+            "channel": i,
+            "rate": int(rate),
+            "gain": 10,
+            "enabled": 1,
+            "preamp": 100,
+        }
         parts.append(_plexon_header(slow, **facts))
     for first in range(0, len(raw), 500):
-        ticks = int((first / FS + pause_s * (first >= len(raw) // 2)) * 40_000)
+        ticks = int((first / rate + pause_s * (first >= len(raw) // 2)) * 40_000)
         for i in range(N_CHANNELS):
             words = raw[first : first + 500, i]
             parts.append(struct.pack("<HHIHHHH", 5, 0, ticks, i, 0, 1, len(words)) + words.tobytes())
+    for spike in range(spikes):
+        parts.append(struct.pack("<HHIHHHH", 1, 0, 1000 * spike, 1, 1, 1, 32) + raw[:32, 0].tobytes())
     path.write_bytes(b"".join(parts))
     # the last sample is left out: docs/formats.md
     return Written(path, raw[:-1] * (5000 / (0.5 * 2**16 * 10 * 100) * 1000), "uV", "int16")
