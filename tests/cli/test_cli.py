@@ -308,7 +308,7 @@ def test_errors_end_in_one_line_and_their_code(monkeypatch, recording, error, co
     def fail(*arguments, **values):
         raise error
 
-    monkeypatch.setattr("spikecrsae.readers.open_recording", fail)
+    monkeypatch.setattr("spikecrsae.readers.open_session", fail)
     result = spikecrsae("info", recording)
     assert result.exit_code == code
     assert words in result.stderr
@@ -320,7 +320,7 @@ def test_verbose_shows_the_traceback_of_an_internal_error(monkeypatch, recording
     def fail(*arguments, **values):
         raise ValueError("broken")
 
-    monkeypatch.setattr("spikecrsae.readers.open_recording", fail)
+    monkeypatch.setattr("spikecrsae.readers.open_session", fail)
     result = spikecrsae("info", recording, "--verbose")
     assert result.exit_code == 1
     assert "Traceback" in result.stderr
