@@ -12,6 +12,7 @@ import numpy as np
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble, one_line
+from spikecrsae.readers.neural import LOWEST_RATE
 from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import attribute, check_traces, items_of, open_hdf5, whole
 
@@ -210,6 +211,8 @@ def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Dataset:
         return file["traces"]
     datasets = _datasets(file)
     candidates = [d for d in datasets if _may_be_traces(d)]
+    if len(candidates) > 1:  # field potentials beside the recording say that they are slow
+        candidates = [d for d in candidates if (stored_rate(d, d.parent) or LOWEST_RATE) >= LOWEST_RATE] or candidates
     if len(candidates) == 1:
         return candidates[0]
     if candidates:

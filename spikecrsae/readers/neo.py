@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
 from spikecrsae.readers.neo_checks import check_files
-from spikecrsae.readers.neo_signals import recording_over
+from spikecrsae.readers.neo_signals import close_reader, recording_over
 from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import folders_below
 
@@ -44,6 +47,8 @@ _OF_TDT = (".tbk", ".tdx", ".tev", ".tsq", ".sev")
 _OWN_CLOCK = {"keep_original_times": True}
 #: The .mpx file that is read alone. neo 0.14 can name none, and reads all in the folder.
 _ONLY_MPX = "only_mpx"
+#: Readers by their arguments, while several files are opened.
+_SHARED: ContextVar[dict[str, Any] | None] = ContextVar("shared readers", default=None)
 
 Candidate = tuple[str, dict[str, Any]]
 
@@ -70,7 +75,11 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
         except Exception as error:
             failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
             continue
-        recording = recording_over(reader, name.removesuffix("RawIO"), path, options)
+        try:
+            recording = recording_over(reader, name.removesuffix("RawIO"), path, options)
+        except BaseException:
+            close_reader(reader)
+            raise
         return replace(recording, notes=(*recording.notes, *remarks))
     raise InputError(
         f"{path} cannot be read by neo ({'; '.join(failures)}): it is not what its name says, or it, or a file that belongs to it, is "
@@ -186,8 +195,29 @@ def _starts_with(path: Path, mark: bytes) -> bool:
         return file.read(len(mark)) == mark
 
 
+@contextlib.contextmanager
+def shared_readers() -> Iterator[None]:
+    """Parse a folder once while several files of it are opened: a reader may go through all of them for its header."""
+    token = _SHARED.set({})
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
 def open_reader(name: str, arguments: dict[str, Any]) -> Any:
     """The reader with its header parsed; what neo warns of goes to the log."""
+    shared = _SHARED.get()
+    key = f"{name} {arguments}"
+    if shared is None or key not in shared:
+        reader = _parsed(name, arguments)
+        if shared is None:
+            return reader
+        shared[key] = reader
+    return shared[key]
+
+
+def _parsed(name: str, arguments: dict[str, Any]) -> Any:
     import neo.rawio
 
     with warnings.catch_warnings(record=True) as caught:

@@ -26,6 +26,8 @@ class Named:
 def named_signals(reader: Any, format: str, path: Path) -> Named:
     """The signals of a reader, whose header is parsed, that are stored in `path`: all of a folder, or of a header that stands
     for the whole recording; of a data file its own, without those of the neighbours that the reader has found too."""
+    if format == "Blackrock" and path.suffix.lower() == ".nev":  # the continuous signal is in the .ns1 to .ns6 beside it
+        return Named(np.zeros(0, np.int64))
     everything = Named(np.arange(len(reader.header["signal_channels"])))
     here = path.resolve()
     holdings = list(_HOLDINGS.get(format, lambda _: ())(reader))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,12 @@ def recording_over(reader: Any, format: str, path: Path, options: ReadOptions) -
     return replace(recording, notes=(*recording.notes, *note)).between(options.start_s, options.stop_s)
 
 
+def close_reader(reader: Any) -> None:
+    """Close the files that a reader leaves to the garbage collector, as Blackrock's does."""
+    for file in getattr(reader, "_nsx_fids", {}).values():
+        file.close()
+
+
 def _sources(reader: Any, rows: np.ndarray) -> list[_Source]:
     """The streams that rows of the header belong to."""
     ids = reader.header["signal_channels"]["stream_id"]
@@ -84,18 +91,16 @@ def _find(reader: Any, format: str, path: Path, rows: np.ndarray, sources: list[
     def read(start: int, stop: int) -> np.ndarray:
         place = {"block_index": piece.block, "seg_index": piece.segment}
         place |= {"i_start": piece.first + start, "i_stop": piece.first + stop}
-        chunks = [reader.get_analogsignal_chunk(**place, stream_index=n, channel_indexes=inside) for n, inside, _ in sources]
+        chunks = [
+            reader.get_analogsignal_chunk(**place, stream_index=n, **({} if inside is None else {"channel_indexes": inside}))
+            for n, inside, _ in sources
+        ]
         if len(chunks) == 1:
             return chunks[0]
         whole = np.empty((stop - start, len(rows)), chunks[0].dtype)
         for chunk, (_, _, places) in zip(chunks, sources, strict=True):
             whole[:, places] = chunk
         return whole
-
-    def close() -> None:
-        # Blackrock's reader leaves its files to the garbage collector
-        for file in getattr(reader, "_nsx_fids", {}).values():
-            file.close()
 
     return Found(
         path=path,
@@ -113,7 +118,7 @@ def _find(reader: Any, format: str, path: Path, rows: np.ndarray, sources: list[
         groups=_neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
         start_time_s=piece.start_time_s,
         companions=[] if path.is_dir() else [file for file in path.parent.iterdir() if file.stem == path.stem],
-        close=close,
+        close=functools.partial(close_reader, reader),
     )
 
 

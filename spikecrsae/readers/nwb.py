@@ -11,6 +11,7 @@ from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, start_time, text, unwritten
+from spikecrsae.readers.neural import LOWEST_RATE
 from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import attribute, items_of, whole
 
@@ -34,18 +35,18 @@ def read_nwb(path: Path, options: ReadOptions) -> Recording:
 
 
 def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
-    series = _choose(file, path, options.series)
+    series, remark = _choose(file, path, options.series)
     data = series.get("data")
     if not isinstance(data, h5py.Dataset) or data.ndim not in (1, 2):
         raise InputError(f"{path}: {series.name} has no data (n_samples, n_channels) that can be opened.")
     electrodes = whole(series["electrodes"]).astype(int) if "electrodes" in series else None
-    notes: tuple[str, ...] = ()
+    notes = remark
     axis = options.axis
     if axis is None:
         # The standard has time first; writers that got it wrong show by the number of electrodes.
         wrong = electrodes is not None and data.ndim == 2 and data.shape[1] != len(electrodes) == data.shape[0]
         axis = int(wrong)
-        notes = (f"{series.name} is stored (n_channels, n_samples) {data.shape}, read transposed",) if wrong else ()
+        notes += (f"{series.name} is stored (n_channels, n_samples) {data.shape}, read transposed",) if wrong else ()
     n_samples, n_channels = shape_along(data, axis)
     if n_samples < 1:
         raise InputError(f"{path}: {series.name} holds no sample.")
@@ -75,8 +76,8 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     )
 
 
-def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Group:
-    """The ElectricalSeries of that name (or path), or the only one."""
+def _choose(file: h5py.File, path: Path, wanted: str | None) -> tuple[h5py.Group, tuple[str, ...]]:
+    """The ElectricalSeries of that name (or path), the only one, or the only one that is fast enough for spikes; notes."""
     groups: dict[str, list[h5py.Group]] = {"ElectricalSeries": [], "SpikeEventSeries": []}
     for item in items_of(file):
         kind = text(attribute(item, "neurodata_type", ""))
@@ -93,10 +94,23 @@ def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Group:
         matching = [g for g in found if wanted in (g.name, g.name.lstrip("/"), g.name.rsplit("/", 1)[-1])]
         if len(matching) != 1:
             raise UsageError(f"{path}: {len(matching)} ElectricalSeries are called {wanted!r}; there are {listing}.")
-        return matching[0]
-    if len(found) > 1:
+        return matching[0], ()
+    fast = [g for g in found if _rate(g) >= LOWEST_RATE] if len(found) > 1 else found
+    if len(fast) != 1:
         raise UsageError(f"{path} holds several ElectricalSeries: {listing}; choose one with --series.")
-    return found[0]
+    note = f"{fast[0].name} of {listing}, the only one that is fast enough for spikes; --series chooses another"
+    return fast[0], (note,) if len(found) > 1 else ()
+
+
+def _rate(series: h5py.Group) -> float:
+    """The rate in Hz of a series, 0 where it has none: as stored, or from its first and last time stamp."""
+    if "starting_time" in series:
+        return number(attribute(series["starting_time"], "rate")) or 0.0
+    stamps = series.get("timestamps")
+    if not isinstance(stamps, h5py.Dataset) or stamps.ndim != 1 or len(stamps) < 2:
+        return 0.0
+    lasts = float(stamps[-1]) - float(stamps[0])
+    return (len(stamps) - 1) / lasts if lasts > 0 else 0.0
 
 
 def _clock(series: h5py.Group, n_samples: int, path: Path, options: ReadOptions) -> tuple[float | None, float]:

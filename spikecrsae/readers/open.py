@@ -22,7 +22,7 @@ from spikecrsae.readers.binary import read_binary
 from spikecrsae.readers.channel_files import are_channels, as_channels
 from spikecrsae.readers.hdf5 import read_hdf5
 from spikecrsae.readers.mearec import is_mearec, read_mearec
-from spikecrsae.readers.neo import neo_candidates, read_neo
+from spikecrsae.readers.neo import neo_candidates, read_neo, shared_readers
 from spikecrsae.readers.neural import NotNeuralError, natural_key
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.read_options import ReadOptions, side_file, with_side_file
@@ -117,7 +117,7 @@ def _channel_files(paths: Sequence[Path], options: ReadOptions) -> Recording | N
     plain = replace(options, channels=None, probe=None, groups=None, start_s=None, stop_s=None)
     opened: dict[Path, Recording] = {}
     left_out: list[Path] = []
-    with contextlib.ExitStack() as stack:
+    with shared_readers(), contextlib.ExitStack() as stack:
         for path in paths:
             try:
                 opened[path] = open_recording(path, plain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import h5py
 import numpy as np
@@ -13,7 +14,7 @@ from helpers import vendor_files as vendors
 from helpers.command_line import refused, spikecrsae
 
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.readers import ReadOptions, open_recording
+from spikecrsae.readers import ReadOptions, open_recording, read_truth
 from spikecrsae.readers.neural import is_other_input, natural_key
 
 FS = files.FS
@@ -220,6 +221,54 @@ def test_hdf5_with_field_potentials_only(tmp_path):
     files.refused(InputError, path, "only field potentials (2 channels at 1000 Hz)", "--sampling-frequency")
     assert open_recording(path, sampling_frequency=1000.0).sampling_frequency == 1000.0
     assert open_recording(path, dataset="traces").sampling_frequency == 1000.0
+
+
+def test_the_fast_one_of_several_datasets_and_series(tmp_path):
+    raw = files.stored()
+    path = files.hdf5(tmp_path / "both.h5", **{"raw/data": raw, "lfp/data": raw[::10]})
+    with h5py.File(path, "r+") as file:
+        file["raw"].attrs["fs"], file["lfp"].attrs["fs"] = FS, FS / 10
+    assert (open_recording(path).n_samples, open_recording(path).sampling_frequency) == (files.N_SAMPLES, FS)
+    assert open_recording(path, dataset="lfp/data").sampling_frequency == FS / 10
+    path = tmp_path / "both.nwb"
+    files.write_nwb(path, raw, series=("ElectricalSeries", "LFP"))
+    with h5py.File(path, "r+") as file:
+        file["acquisition/LFP/starting_time"].attrs["rate"] = 1250.0
+    with open_recording(path) as recording, open_recording(path, series="LFP") as fields:
+        assert recording.sampling_frequency == FS and "/acquisition/ElectricalSeries of" in note_of(recording, "--series")
+        assert fields.sampling_frequency == 1250.0
+    with h5py.File(path, "r+") as file:
+        del file["acquisition/ElectricalSeries"]
+    files.refused(InputError, path, "only field potentials")
+
+
+def test_blackrock_with_analog_inputs_and_field_potentials(tmp_path):
+    written = vendors.blackrock(tmp_path)
+    content = written.path.read_bytes()
+    written.path.write_bytes(content.replace(b"elec4", b"ainp1"))
+    assert open_recording(written.path).channel_ids == ("elec1", "elec2", "elec3")
+    slow = tmp_path / "utah.ns2"
+    slow.write_bytes(content[:286] + (30).to_bytes(4, "little") + content[290:])
+    files.refused(InputError, slow, "only field potentials", "1000 Hz")
+    np.testing.assert_allclose(open_recording(written.path).traces(0, 99), written.traces[:99, :3], rtol=1e-5)
+    events = tmp_path / "utah.nev"
+    clock = (2024, 1, 1, 1, 12, 0, 0, 0)
+    events.write_bytes(
+        struct.pack("<8sBBHIIII8H32s256sI", b"NEURALEV", 2, 3, 1, 336, 104, 30_000, 30_000, *clock, b"", b"", 0) + bytes(104)
+    )
+    files.refused(InputError, events, "no continuous signal")
+
+
+def test_an_intracellular_channel_that_is_not_sorted_is_truth(tmp_path):
+    """--truth-channel counts the channels of the file, those that are left out included."""
+    raw = np.zeros((40_000, 3), "<i2")
+    raw[:, :2] = others.signal(2, 40_000) // 30
+    raw[4_000::4_000, 2] = 5_000
+    channels = {"CH1": "uV", "AUX1": "mV", "CH2": "uV"}
+    path = others.open_ephys_streams(tmp_path / "experiment1" / "recording1", {"A": (FS, channels, raw[:, [0, 2, 1]])})
+    assert open_recording(path).channels == (0, 2)
+    (found,) = read_truth(path, FS, truth_channel=1).values()
+    np.testing.assert_array_equal(found, np.arange(4_000, 40_000, 4_000))
 
 
 # What a run says
