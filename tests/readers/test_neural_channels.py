@@ -208,7 +208,8 @@ def test_names_as_they_stand_on_the_file(tmp_path):
         (vendors.spikeglx(tmp_path), ("AP0", "AP1", "AP2", "AP3")),
         (files.neuroscope(tmp_path), ("0", "1", "2", "3")),
     ):
-        assert open_recording(written.path).channel_ids == names
+        with open_recording(written.path) as recording:
+            assert recording.channel_ids == names
 
 
 # Other readers
@@ -246,11 +247,12 @@ def test_blackrock_with_analog_inputs_and_field_potentials(tmp_path):
     written = vendors.blackrock(tmp_path)
     content = written.path.read_bytes()
     written.path.write_bytes(content.replace(b"elec4", b"ainp1"))
-    assert open_recording(written.path).channel_ids == ("elec1", "elec2", "elec3")
+    with open_recording(written.path) as recording:
+        assert recording.channel_ids == ("elec1", "elec2", "elec3")
+        np.testing.assert_allclose(recording.traces(0, 99), written.traces[:99, :3], rtol=1e-5)
     slow = tmp_path / "utah.ns2"
     slow.write_bytes(content[:286] + (30).to_bytes(4, "little") + content[290:])
     files.refused(InputError, slow, "only field potentials", "1000 Hz")
-    np.testing.assert_allclose(open_recording(written.path).traces(0, 99), written.traces[:99, :3], rtol=1e-5)
     events = tmp_path / "utah.nev"
     clock = (2024, 1, 1, 1, 12, 0, 0, 0)
     events.write_bytes(
