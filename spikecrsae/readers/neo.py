@@ -109,6 +109,7 @@ def _unknown(path: Path) -> str:
 
 def neo_candidates(path: Path) -> list[Candidate]:
     """Readers of neo that may know `path`, each with its arguments; empty where none does."""
+    path = Path(os.path.abspath(path))  # some take facts from the names of the folders above
     if path.is_dir():
         return _folder_candidates(path)
     suffix = path.suffix.lower()
@@ -150,7 +151,7 @@ def _folder_candidates(folder: Path) -> list[Candidate]:
 
 def _open_ephys_above(path: Path) -> list[Candidate]:
     """The reader of the Open Ephys recording that has `path` in the folder of one of its streams."""
-    for folder in Path(os.path.abspath(path)).parents[:3]:
+    for folder in path.parents[:3]:
         if (folder / "structure.oebin").is_file():
             return [("OpenEphysBinaryRawIO", {"dirname": str(folder)})]
     return []

@@ -88,13 +88,18 @@ def test_one_block_and_one_channel_of_a_tdt_tank(tmp_path):
     np.testing.assert_array_equal(recording.raw(100, 700), raw[100:700, 2:3])
 
 
-def test_a_file_inside_the_folder_of_a_stream(tmp_path):
+def test_a_file_inside_the_folder_of_a_stream(tmp_path, monkeypatch):
     channels = {f"CH{i + 1}": "uV" for i in range(4)}
     first, second = others.signal(4, seed=1), others.signal(4, seed=2)
     place = others.open_ephys_streams(
         tmp_path / "experiment1" / "recording1", {"Probe-A": (FS, channels, first), "Probe-B": (FS, channels, second)}
     )
     files.refused(UsageError, place, "Probe-A", "Probe-B", "--stream")
+    monkeypatch.chdir(place / "continuous" / "Probe-A")
+    for named in (".", "continuous.dat"):
+        np.testing.assert_allclose(first_samples(open_recording(named), 0.195), first[:600], rtol=1e-5)
+    for named in ("../..", "..", "../../.."):
+        assert open_recording(named, stream="Probe-B").raw(0, 1).tolist() == second[:1].tolist()
     for name, raw in (("Probe-A", first), ("Probe-B", second)):
         folder = place / "continuous" / name
         for named in (folder, folder / "continuous.dat", folder / "sample_numbers.npy"):
