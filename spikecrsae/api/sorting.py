@@ -98,12 +98,12 @@ class Sorting:
             import pynapple
         except ImportError as error:
             raise UsageError("pynapple is not installed; install it: pip install pynapple.") from error
-        edges = self.data.times_s(np.concatenate([[0], self.data.excluded.ravel(), [self.data.n_samples]]).reshape(-1, 2))
+        edges = self.data.sorted_intervals_s
         columns = unit_columns(self.data)
         del columns["unit"]
         return pynapple.TsGroup(
             {unit: pynapple.Ts(self.spike_times(unit)) for unit in self.unit_ids},
-            time_support=pynapple.IntervalSet(edges[edges[:, 0] < edges[:, 1]]),
+            time_support=pynapple.IntervalSet(edges),
             metadata=columns,
         )
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from spikecrsae.data.recording import Recording
 
 _LOOK_S = 5.0
+#: So many files or segments are listed.
+_MOST_PARTS = 50
 
 
 @click.command(cls=Command, short_help="Show what a recording holds.")
@@ -44,12 +46,11 @@ def info(recordings: tuple[Path, ...], reader: dict, as_json: bool, narrator: co
 
 
 def _facts(recording: Recording) -> dict[str, Any]:
-    from spikecrsae.data.intervals import seconds
     from spikecrsae.preprocess import sanity
 
     noise, notes = _noise(recording.in_range())
     notes = [*sanity.of_facts(recording.in_range()), *sanity.of_numbers(recording.in_range()), *notes]
-    fs, begin, chosen = recording.sampling_frequency, recording.start_time_s, recording.time_range
+    chosen = recording.time_range
     return {
         "file": str(recording.source),
         "format": recording.format,
@@ -65,7 +66,7 @@ def _facts(recording: Recording) -> dict[str, Any]:
         "gain": recording.gain.tolist(),
         "offset": recording.offset.tolist(),
         "groups": {name: [recording.channel_ids[c] for c in members] for name, members in recording.groups.items()},
-        "time_range_s": None if chosen is None else seconds([chosen], fs, begin)[0],
+        "time_range_s": None if chosen is None else recording.timeline.intervals_s([chosen])[0].tolist(),
         "parts": [asdict(part) for part in recording.parts],
         "positions_um": None if recording.channel_positions is None else recording.channel_positions.tolist(),
         "noise_level": noise,
@@ -112,9 +113,11 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     lines += [(f"group {name}", ", ".join(members)) for name, members in facts["groups"].items()]
     if facts["time_range_s"]:
         lines.append(("sorted from, to", "{:.10g} s, {:.10g} s".format(*facts["time_range_s"])))
-    for number, part in enumerate(facts["parts"]):
+    for number, part in enumerate(facts["parts"][:_MOST_PARTS]):
         length = part["n_samples"] / facts["sampling_frequency_hz"]
         lines.append((f"file {number}", f"{part['name']}: {length:.10g} s from {part['start_time_s']:.10g} s"))
+    if (more := len(facts["parts"]) - _MOST_PARTS) > 0:
+        lines.append(("more", f"{more} further files or segments, all of which --json lists"))
     return lines + [("note", note) for note in facts["notes"]]
 
 

@@ -114,14 +114,12 @@ def _document(outcome: Outcome, folder: Path) -> dict[str, Any]:
 
 def sorting_document(sorting: SortingData) -> dict[str, Any]:
     """What is to be said of a sorting as JSON: its size, what was left out, and every unit with all its columns."""
-    from spikecrsae.data.intervals import seconds
-
     return {
         "n_units": sorting.n_units,
         "n_spikes": len(sorting.spikes),
         "duration_s": sorting.duration_s,
         "amplitude_unit": sorting.amplitude_unit,
-        "excluded_s": seconds(sorting.excluded, sorting.sampling_frequency, sorting.start_time_s),
+        "excluded_s": sorting.timeline.intervals_s(sorting.excluded).tolist(),
         "units": [unit_document(sorting, row) for row in range(sorting.n_units)],
     }
 

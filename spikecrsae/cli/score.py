@@ -150,7 +150,7 @@ def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator: console.Narrato
     if sorted_.time_range is None:
         return known
     first, end = sorted_.time_range
-    start_s, stop_s = (sample / sorted_.sampling_frequency + sorted_.sorting.start_time_s for sample in (first, end))
+    ((start_s, stop_s),) = sorted_.sorting.timeline.intervals_s([first, end])
     narrator.say(f"Only known spikes from {start_s:.10g} to {stop_s:.10g} s count, the part that was sorted.")
     return {name: samples[(samples >= first) & (samples < end)] for name, samples in known.items()}
 

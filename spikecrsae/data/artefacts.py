@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from spikecrsae.data.timeline import Timeline
+
 #: Kinds of artefacts; the number of a kind in a table is its place here.
 KINDS = ("given", "pulse", "movement", "click", "stuck")
 #: Two intervals within this time of each other are equal: neurons do not keep time so well.
@@ -79,14 +81,14 @@ def period_of(samples: np.ndarray, sampling_frequency: float) -> float | None:
     return float(intervals[near].mean() / sampling_frequency) if near.mean() > 0.5 else None
 
 
-def summary(table: np.ndarray, sampling_frequency: float, start_time_s: float) -> list[dict[str, Any]]:
+def summary(table: np.ndarray, timeline: Timeline) -> list[dict[str, Any]]:
     """One entry for all artefacts of a kind in a table, for each shape of pulses one: kind, group, number n, first_s on the recording's
     clock, seconds they disturb in all, and for pulses their period_s, None where they keep none."""
-    found = []
+    found, sampling_frequency = [], timeline.sampling_frequency
     for kind, group in np.unique(table[["kind", "group"]]).tolist():
         rows = table[(table["kind"] == kind) & (table["group"] == group)]
         entry: dict[str, Any] = {"kind": KINDS[kind], "group": group if group >= 0 else None, "n": len(rows)}
-        entry["first_s"] = float(rows["start"].min() / sampling_frequency + start_time_s)
+        entry["first_s"] = float(timeline.seconds(rows["start"].min()))
         entry["seconds"] = float((rows["stop"] - rows["start"]).sum() / sampling_frequency)
         if KINDS[kind] == "pulse":
             entry["period_s"] = period_of(rows["sample"], sampling_frequency)

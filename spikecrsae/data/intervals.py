@@ -10,7 +10,7 @@ import csv
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -112,14 +112,14 @@ def _is_number(word: str) -> bool:
 
 def _samples(start: float, stop: float, recording: Recording) -> tuple[int, int]:
     """The samples [first, end) from start to stop, in s on the recording's clock. Raises UsageError where they reach out of it."""
-    begin, fs = recording.start_time_s, recording.sampling_frequency
-    end = begin + recording.duration_s
+    begin, end, fs = recording.start_time_s, recording.end_time_s, recording.sampling_frequency
     if start < begin - 1 / fs or stop > end + 1 / fs or not math.isfinite(stop):
         raise UsageError(
             f"--exclude-s {start:.10g}-{stop:.10g} reaches out of {recording.source}, which lasts from {begin:.10g} to {end:.10g} s; "
             "give times between these."
         )
-    return round((start - begin) * fs), round((stop - begin) * fs)
+    first, last = recording.timeline.samples([start, stop]).round().astype(int).tolist()
+    return first, last
 
 
 def seams(recording: Recording) -> np.ndarray:
@@ -146,14 +146,6 @@ def lengths_before(intervals: np.ndarray, samples: np.ndarray) -> np.ndarray:
     begun = np.searchsorted(intervals[:, 0], samples, "right")
     ends = np.r_[0, intervals[:, 1]][begun]
     return np.asarray(sums[begun] - np.maximum(ends - samples, 0) * (begun > 0))
-
-
-def seconds(
-    intervals: np.ndarray | Sequence[tuple[int, int]], sampling_frequency: float, start_time_s: float
-) -> list[list[float]]:
-    """[start, stop] in s on the recording's clock, for each of the intervals (n, 2)."""
-    found: list[list[float]] = (np.asarray(intervals) / sampling_frequency + start_time_s).tolist()
-    return found
 
 
 def inside(intervals: np.ndarray, start: int, stop: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.data.artefacts import Pulses
+from spikecrsae.data.timeline import Timeline
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.text import counted
 
@@ -19,6 +21,8 @@ BLOCK = 2**16
 #: Numbers beyond this are no voltages, and sums of their squares leave float32. No gain is larger, and none smaller than its
 #: inverse.
 LARGEST_SAMPLE = 1e15
+#: Rates that differ by this part are one: over an hour it moves a time by 4 ms.
+_SAME_RATE = 1e-6
 #: No clock shows a time of so many seconds, 30,000 years; beyond it a sample is no longer told from the next.
 LATEST_S = 1e12
 
@@ -45,12 +49,13 @@ class Chunk:
 @dataclass(frozen=True)
 class Segment:
     """One of several files or segments that make up a recording: `n_samples` from sample `first` on; `start_time_s` is its own
-    time of its first sample."""
+    time of its first sample. `same_clock`: that is a time on the clock of the part before it, after a pause."""
 
     name: str
     first: int
     n_samples: int
     start_time_s: float
+    same_clock: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,21 @@ class Recording:
         return self.n_samples / self.sampling_frequency
 
     @property
+    def timeline(self) -> Timeline:
+        """The recording's clock: the file's own, across its pauses. The second of several files begins where the first ends."""
+        times = [self.start_time_s]
+        for before, part in zip(self.parts, self.parts[1:], strict=False):
+            clocks = part.start_time_s - before.start_time_s
+            times.append(times[-1] + (clocks if part.same_clock else before.n_samples / self.sampling_frequency))
+        firsts = [0, *(part.first for part in self.parts[1:])]
+        return Timeline(np.array(firsts, np.int64), np.array(times), self.sampling_frequency)
+
+    @property
+    def end_time_s(self) -> float:
+        """Time on the recording's clock at which it ends."""
+        return float(self.timeline.intervals_s([0, self.n_samples])[0, 1])
+
+    @property
     def groups(self) -> dict[str, tuple[int, ...]]:
         """Channels, by position from 0, of each named group, in the order of their first channels; empty where there are
         none."""
@@ -198,14 +218,13 @@ class Recording:
         """
         if start_s is None and stop_s is None:
             return self
-        fs, begin = self.sampling_frequency, self.start_time_s
-        first = 0 if start_s is None else round((start_s - begin) * fs)
-        end = self.n_samples if stop_s is None else round((stop_s - begin) * fs)
+        first = 0 if start_s is None else round(float(self.timeline.samples(start_s)))
+        end = self.n_samples if stop_s is None else round(float(self.timeline.samples(stop_s)))
         if not 0 <= first < end <= self.n_samples:
             asked = f"{'its start' if start_s is None else f'{start_s:.10g} s'} to {'its end' if stop_s is None else f'{stop_s:.10g} s'}"
             raise UsageError(
-                f"{asked} is no part of {self.source}, which lasts from {begin:.10g} to {begin + self.duration_s:.10g} s; give "
-                "--start-s and --stop-s between these, the earlier time first."
+                f"{asked} is no part of {self.source}, which lasts from {self.start_time_s:.10g} to {self.end_time_s:.10g} s; give "
+                "--start-s and --stop-s between these, the earlier time first, around what was recorded."
             )
         return replace(self, time_range=(first, end))
 
@@ -220,11 +239,13 @@ class Recording:
             self,
             read_raw=lambda start, stop: self.read_raw(first + start, first + stop),
             n_samples=end - first,
-            start_time_s=self.start_time_s + first / fs,
+            start_time_s=float(self.timeline.seconds(first)),
             time_range=None,
             pulses=tuple(pulses.later(-first) for pulses in self.pulses),
             parts=tuple(
-                Segment(part.name, low - first, high - low, part.start_time_s + (low - part.first) / fs)
+                replace(
+                    part, first=low - first, n_samples=high - low, start_time_s=part.start_time_s + (low - part.first) / fs
+                )
                 for part, low, high in parts
                 if low < high
             ),
@@ -270,8 +291,9 @@ def _one_if_shared(values: np.ndarray) -> np.ndarray:
     return values[0] if (values == values[0]).all() else values
 
 
-def joined(recordings: Sequence[Recording], names: Sequence[str]) -> Recording:
+def joined(recordings: Sequence[Recording], names: Sequence[str], one_clock: bool = False) -> Recording:
     """Recordings one after the other as one of several parts, which `names` name; one that has parts brings its own.
+    `one_clock`: their start times are of one clock, which counts wherever it has not been set back.
 
     Raises InputError where they differ in what one sorting needs to be the same: channels, sampling frequency and scale.
     """
@@ -296,15 +318,22 @@ def joined(recordings: Sequence[Recording], names: Sequence[str]) -> Recording:
         for recording in recordings:
             recording.close()
 
+    parts = [
+        replace(part, first=low + part.first)
+        for name, low, recording in zip(names, edges, recordings, strict=False)
+        for part in recording.parts or [Segment(name, 0, recording.n_samples, recording.start_time_s)]
+    ]
+    if one_clock:
+        half = 0.5 / first.sampling_frequency
+        ends = [part.start_time_s + part.n_samples / first.sampling_frequency for part in parts]
+        parts[1:] = [
+            replace(part, same_clock=part.start_time_s > end - half) for end, part in zip(ends, parts[1:], strict=False)
+        ]
     return replace(
         first,
         read_raw=read,
         n_samples=edges[-1],
-        parts=tuple(
-            replace(part, first=low + part.first)
-            for name, low, recording in zip(names, edges, recordings, strict=False)
-            for part in recording.parts or [Segment(name, 0, recording.n_samples, recording.start_time_s)]
-        ),
+        parts=tuple(parts),
         notes=tuple(dict.fromkeys(note for recording in recordings for note in recording.notes)),
         close=close,
     )
@@ -312,8 +341,14 @@ def joined(recordings: Sequence[Recording], names: Sequence[str]) -> Recording:
 
 def _facts_to_share(first: Recording, other: Recording) -> list[tuple[str, object, object]]:
     """(what, its value in the one, in the other) of all that must be the same in recordings that are joined."""
+    # rates that are measured by time stamps differ in their last digits
+    same_rate = math.isclose(first.sampling_frequency, other.sampling_frequency, rel_tol=_SAME_RATE)
     return [
-        ("sampling frequency", first.sampling_frequency, other.sampling_frequency),
+        (
+            "sampling frequency",
+            first.sampling_frequency,
+            first.sampling_frequency if same_rate else other.sampling_frequency,
+        ),
         ("number of channels", first.n_channels, other.n_channels),
         ("stored channels", first.channels, other.channels),
         ("channels", first.channel_ids, other.channel_ids),

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.data.artefacts import ARTEFACT_DTYPE
-from spikecrsae.data.intervals import widened
+from spikecrsae.data.intervals import widened, within
 from spikecrsae.data.peaks import Peaks
 from spikecrsae.data.recording import Recording
+from spikecrsae.data.timeline import Timeline
 from spikecrsae.errors import InputError
 
 #: One row per spike. sample: of the template's largest deflection in units of noise; amplitude: there, in the recording's unit;
@@ -21,6 +22,28 @@ SPIKE_DTYPE = np.dtype([("sample", np.int64), ("unit", np.int32), ("amplitude", 
 LABELS = ("single", "multi", "noise", "artefact")
 #: Numbers of units are int32, and Phy's placeholders are numbered after the last one.
 LARGEST_UNIT = 2**31 - 2
+
+
+def files_table(recording: Recording) -> dict[str, np.ndarray]:
+    """The table `files` of a sorting of this recording: its parts, empty where it is of one piece."""
+    parts = recording.parts
+    if not parts:
+        return {}
+    return {
+        "name": np.array([part.name for part in parts], dtype=str),
+        "first_sample": np.array([part.first for part in parts], np.int64),
+        "n_samples": np.array([part.n_samples for part in parts], np.int64),
+        "start_time_s": np.array([part.start_time_s for part in parts], np.float64),
+        "time_s": recording.timeline.times_s,
+        "same_clock": np.array([part.same_clock for part in parts]),
+    }
+
+
+def timeline_of(files: dict[str, np.ndarray], start_time_s: float, sampling_frequency: float) -> Timeline:
+    """The clock of a recording with these parts, which starts at start_time_s."""
+    firsts = files.get("first_sample", np.zeros(1, np.int64))
+    # results of earlier versions do not hold these times
+    return Timeline(firsts, files.get("time_s", firsts / sampling_frequency + start_time_s), sampling_frequency)
 
 
 @dataclass(frozen=True)
@@ -37,7 +60,8 @@ class SortingData:
     excluded (n, 2): intervals [first, end) in samples that were left out; there is no spike in them.
     artefacts (n,) of ARTEFACT_DTYPE: what was found or given as no neuron's, in order of time, channels by their position in the
     recording; not in sorting.h5.
-    files: name, first_sample, n_samples and start_time_s of each file or segment, empty where the recording is of one piece.
+    files: name, first_sample, n_samples, start_time_s (on its own clock), time_s (on the recording's) and same_clock (as in Segment) of each
+    file or segment, empty where the recording is of one piece.
     noise_over_time: noise relative to the usual one, `times_usual`, of a channel `group` from `first_sample` on; empty where not known.
     example (n, n_channels): a stretch of the high-passed traces, in amplitude_unit, from sample example_start on; may be empty.
     """
@@ -112,6 +136,12 @@ class SortingData:
         return self.duration_s - float(np.diff(self.excluded).sum()) / self.sampling_frequency
 
     @property
+    def sorted_intervals_s(self) -> np.ndarray:
+        """Intervals (n, 2) in s, on the recording's clock, that were sorted."""
+        edges = np.concatenate([[0], self.excluded.reshape(-1), [self.n_samples]]).reshape(-1, 2)
+        return self.timeline.intervals_s(edges[edges[:, 1] > edges[:, 0]])
+
+    @property
     def unit_rows(self) -> np.ndarray:
         """Row of the unit table (n_spikes,) that each spike belongs to."""
         order = np.argsort(self.unit_ids)
@@ -123,19 +153,17 @@ class SortingData:
 
     def times_s(self, samples: np.ndarray) -> np.ndarray:
         """Times of samples in seconds on the recording's own clock."""
-        return samples / self.sampling_frequency + self.start_time_s
+        return self.timeline.seconds(samples)
+
+    @property
+    def timeline(self) -> Timeline:
+        """The recording's clock."""
+        return timeline_of(self.files, self.start_time_s, self.sampling_frequency)
 
     def placed(self, recording: Recording) -> SortingData:
         """This sorting of a recording's time range as one of the whole recording, with the table of its parts: samples count
         from the recording's first, and what lies outside of the range is left out."""
-        parts = recording.parts
-        files = {
-            "name": np.array([part.name for part in parts], dtype=str),
-            "first_sample": np.array([part.first for part in parts], np.int64),
-            "n_samples": np.array([part.n_samples for part in parts], np.int64),
-            "start_time_s": np.array([part.start_time_s for part in parts], np.float64),
-        }
-        files = files if parts else {}
+        files = files_table(recording)
         if recording.time_range is None:
             return replace(self, files=files)
         first, end = recording.time_range
@@ -165,6 +193,51 @@ class SortingData:
         firsts = self.files["first_sample"]
         row = np.searchsorted(firsts, samples, "right") - 1
         return row, (samples - firsts[row]) / self.sampling_frequency + self.files["start_time_s"][row]
+
+    def by_clock(self) -> list[tuple[str, int, SortingData]]:
+        """Name, first sample, and sorting on its own clock, of each file: of each run of `files` with one clock.
+
+        Samples count from the file's first. All units are in each, with their number of spikes, rate, first and last spike there;
+        other columns are of the whole recording. Empty where the recording is of one piece.
+        """
+        if not self.files:
+            return []
+        edges = [*self.files["first_sample"].tolist(), self.n_samples]
+        goes_on = self.files.get("same_clock", np.zeros(len(edges) - 1, bool))
+        begins = np.flatnonzero(~goes_on | (np.arange(len(goes_on)) == 0)).tolist()
+        return [
+            (str(self.files["name"][row]), edges[row], self._between(edges[row], edges[last], slice(row, last)))
+            for row, last in zip(begins, [*begins[1:], len(goes_on)], strict=True)
+        ]
+
+    def _between(self, first: int, end: int, rows: slice) -> SortingData:
+        """What lies from sample `first` to `end`, which are the parts in these rows of `files`, on their clock."""
+        low, high = np.searchsorted(self.spikes["sample"], [first, end])
+        spikes = self.spikes[low:high].copy()
+        spikes["sample"] -= first
+        files = {name: values[rows] for name, values in self.files.items()}
+        files |= {"first_sample": files["first_sample"] - first, "time_s": files["start_time_s"]}
+        part = replace(
+            self,
+            spikes=spikes,
+            n_samples=end - first,
+            start_time_s=float(files["start_time_s"][0]),
+            files=files if len(files["name"]) > 1 else {},
+            excluded=within(self.excluded, first, end) - first,
+            artefacts=self.artefacts[:0],
+            noise_over_time={},
+            example=self.example[:0],
+            example_start=0,
+        )
+        trains = [part.times_s(part.spike_samples(unit)) for unit in self.unit_ids]
+        counts = np.array([len(train) for train in trains], np.int64)
+        own = {
+            "n_spikes": counts,
+            "firing_rate": counts / max(part.sorted_s, 1 / self.sampling_frequency),
+            "first_spike_s": np.array([train[0] if len(train) else np.nan for train in trains]),
+            "last_spike_s": np.array([train[-1] if len(train) else np.nan for train in trains]),
+        }
+        return replace(part, units=self.units | {name: values for name, values in own.items() if name in self.units})
 
     def reconstruction(self, start: int, stop: int, unit_ids: Collection[int] | None = None) -> np.ndarray:
         """What the spikes of all (or some) units say the high-passed traces are, sum h_c * x_c, (stop - start, n_channels)."""

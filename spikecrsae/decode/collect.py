@@ -15,7 +15,7 @@ from spikecrsae.data.artefacts import ARTEFACT_DTYPE, pulse_samples
 from spikecrsae.data.intervals import NONE, in_any
 from spikecrsae.data.loudness import Loudness, noise_of
 from spikecrsae.data.peaks import Peaks
-from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
+from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData, timeline_of
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import DecodedChunk, Decoding
 from spikecrsae.decode.confidence import error_rates, find_outliers, thresholds
@@ -216,7 +216,7 @@ class RecordingFacts:
 
     channels: columns of the table of all channels; those that are not `masked` were sorted. noise_level (n_sorted_channels,): in
     the recording's unit. whitening_matrix: see Preprocessor. excluded (n, 2): intervals that were left out, in samples. artefacts: what
-    is no neuron's, of ARTEFACT_DTYPE. loudness: the noise over time.
+    is no neuron's, of ARTEFACT_DTYPE. loudness: the noise over time. files: as in SortingData.
     """
 
     sampling_frequency: float
@@ -229,6 +229,7 @@ class RecordingFacts:
     excluded: np.ndarray = field(default_factory=lambda: NONE)
     artefacts: np.ndarray = field(default_factory=lambda: np.zeros(0, ARTEFACT_DTYPE))
     loudness: Loudness = field(default_factory=Loudness.steady)
+    files: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def usable(self) -> np.ndarray:
@@ -304,6 +305,7 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
         start_time_s=facts.start_time_s,
         excluded=facts.excluded,
         artefacts=facts.artefacts,
+        files=facts.files,
         noise_over_time={
             "first_sample": facts.loudness.starts,
             "group": np.zeros(len(facts.loudness.starts), np.int64),
@@ -344,11 +346,10 @@ def _evidence(
         templates_std=waveforms[1],
         noise_level=facts.noise_level,
         whitened_norm=np.sqrt(model.energy)[order],
-        sampling_frequency=facts.sampling_frequency,
+        timeline=timeline_of(facts.files, facts.start_time_s, facts.sampling_frequency),
         n_samples=facts.n_samples,
         dead_time=model.refractory,
         excluded=facts.excluded,
-        start_time_s=facts.start_time_s,
         pulses=pulse_samples(facts.artefacts),
     )
 

@@ -17,6 +17,7 @@ from spikecrsae.curate.bursts import REFRACTORY_MS
 from spikecrsae.data.artefacts import EQUAL_MS
 from spikecrsae.data.intervals import NONE, lengths_before
 from spikecrsae.data.peaks import Peaks
+from spikecrsae.data.timeline import Timeline
 from spikecrsae.decode.reference import LARGEST_DIFFERENCE
 from spikecrsae.detect.clustering import principal_components
 from spikecrsae.preprocess.recognition import equal_intervals
@@ -59,8 +60,8 @@ class Evidence:
     deviation of the high-passed waveforms, over a window twice as long as a spike. noise_level (n_channels,): standard
     deviation of the high-passed noise. whitened_norm (n_units,): norm of the template in units of noise. dead_time:
     intervals between spikes of a unit are longer than this many samples, because the decoder allows no others. excluded
-    (n, 2): intervals in samples that were not looked at; they count for no rate and no duration. start_time_s: of sample 0. pulses (n,): samples of the pulses
-    that were found or given, ascending.
+    (n, 2): intervals in samples that were not looked at; they count for no rate and no duration. timeline: the recording's clock. pulses (n,): samples of
+    the pulses that were found or given, ascending.
     """
 
     samples: list[np.ndarray]
@@ -71,12 +72,15 @@ class Evidence:
     templates_std: np.ndarray
     noise_level: np.ndarray
     whitened_norm: np.ndarray
-    sampling_frequency: float
+    timeline: Timeline
     n_samples: int
     dead_time: int
     excluded: np.ndarray = field(default_factory=lambda: NONE)
-    start_time_s: float = 0.0
     pulses: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def sampling_frequency(self) -> float:
+        return self.timeline.sampling_frequency
 
     @property
     def n_looked_at(self) -> int:
@@ -111,8 +115,8 @@ def _spike_measures(samples: np.ndarray, amplitudes: np.ndarray, evidence: Evide
     fs, n_samples = evidence.sampling_frequency, evidence.n_looked_at
     return {
         "firing_rate": len(samples) / (n_samples / fs),
-        "first_spike_s": samples[0] / fs + evidence.start_time_s if len(samples) else np.nan,
-        "last_spike_s": samples[-1] / fs + evidence.start_time_s if len(samples) else np.nan,
+        "first_spike_s": float(evidence.timeline.seconds(samples[0])) if len(samples) else np.nan,
+        "last_spike_s": float(evidence.timeline.seconds(samples[-1])) if len(samples) else np.nan,
         "presence_ratio": presence_ratio(samples, fs, evidence.n_samples, evidence.excluded),
         **refractory_violations(samples, fs, n_samples, evidence.dead_time),
         "mains_locking": mains_locking(samples, fs),

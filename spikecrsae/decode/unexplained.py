@@ -63,7 +63,8 @@ def remark(samples: np.ndarray, n_spikes: int, recording: Recording) -> tuple[st
     minutes = recording.duration_s / 60
     bins = np.bincount((samples / recording.sampling_frequency / BIN_S).astype(np.int64))
     most = int(bins.argmax())
-    begin, end = recording.start_time_s + np.minimum([most * BIN_S, (most + 1) * BIN_S], recording.duration_s)
+    edges = np.round(np.array([most, most + 1]) * BIN_S * recording.sampling_frequency)
+    ((begin, end),) = recording.timeline.intervals_s(np.minimum(edges, recording.n_samples))
     where = f"; most from {begin:.0f} to {end:.0f} s, {bins[most]}" if minutes > 1 else ""
     return (
         f"{counted(len(samples), 'large event')} fit no unit ({len(samples) / minutes:.3g} per minute{where}): a neuron that was not found, "

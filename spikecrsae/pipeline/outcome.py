@@ -11,7 +11,7 @@ import numpy as np
 from spikecrsae.config import Config
 from spikecrsae.curate.complex_spikes import PAUSE_MS
 from spikecrsae.data.recording import Recording
-from spikecrsae.data.sorting import SortingData
+from spikecrsae.data.sorting import SortingData, files_table
 from spikecrsae.decode.blocks import Decoding
 from spikecrsae.decode.collect import Collector, DecodedUnits, Gather, RecordingFacts, build_sorting
 from spikecrsae.decode.unexplained import remark
@@ -124,6 +124,7 @@ def _facts(recording: Recording, view: PreprocessedRecording, learned: Learned) 
         excluded=view.excluded,
         artefacts=artefacts,
         loudness=view.loudness,
+        files=files_table(recording),
     )
 
 

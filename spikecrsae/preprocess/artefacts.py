@@ -208,7 +208,7 @@ def _intervals(rows: np.ndarray, recording: Recording) -> np.ndarray:
 
 
 def _seconds(rows: np.ndarray, recording: Recording) -> str:
-    return f"{rows['start'].min() / recording.sampling_frequency + recording.start_time_s:.3f}"
+    return f"{recording.timeline.seconds(rows['start'].min()):.3f}"
 
 
 def _are_within(samples: np.ndarray, pulses: tuple[Pulses, ...]) -> bool:

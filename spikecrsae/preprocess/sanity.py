@@ -83,7 +83,7 @@ def of_loudness(recording: Recording, loudness: Loudness) -> tuple[str, ...]:
     if seconds <= LOUD_PART * recording.duration_s:
         return ()
     usual, most = np.average(sigma[loud], weights=lengths[loud]), sigma.max()
-    first = loudness.starts[loud][0] / fs + recording.start_time_s
+    first = recording.timeline.seconds(loudness.starts[loud][0])
     return (
         f"noise is louder than usual for {seconds:.3g} s of {recording.duration_s:.3g} s ({usual:.2g} times on average, up to {most:.2g} times; "
         f"first at {first:.3f} s): small spikes are missed there, so rates seem to fall; templates are learned "
@@ -157,7 +157,7 @@ def of_steps(recording: Recording, steps: np.ndarray, sizes: np.ndarray) -> tupl
     """A remark for each of the steps (n_steps,), samples at which templates change, by their `sizes` (n_steps, n_units)."""
     remarks = []
     for step, size in zip(steps, sizes, strict=True):
-        time, moved = step / recording.sampling_frequency + recording.start_time_s, size[size > 0]
+        time, moved = recording.timeline.seconds(step), size[size > 0]
         remarks.append(
             f"the waveforms of {len(moved)} of {counted(len(size), 'unit')} change at once at {time:.2f} s, by {moved.mean() if len(moved) else 0:.0%} on average: "
             "an electrode moved, or another session begins; units are followed across it"

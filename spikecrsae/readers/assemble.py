@@ -9,16 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from spikecrsae.data.recording import Recording
+from spikecrsae.data.recording import Recording, Segment
 from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers.geometry import flatten_positions, read_probe
 from spikecrsae.readers.neural import LOWEST_RATE, NotNeuralError, microvolts, neural_channels
 from spikecrsae.readers.read_options import ReadOptions, parse_groups
+from spikecrsae.readers.stamps import Stretch
+from spikecrsae.system.text import counted
 
 #: Beyond these a file is damaged or made up: no amplifier is so fast, and no recording lasts a year.
 _MOST_HZ, _MOST_S = 1e6, 366 * 86400.0
 #: Channels that a message lists.
 _MOST_LISTED = 40
+#: So many gaps are named one by one.
+_MOST_GAPS = 50
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class Found:
     channel to channel.
     positions (n_channels, 2 or 3) in um or None. sampling_frequency is None where the file does not tell. groups names the
     group of each channel, None where the file names none. companions: further files that the samples may come from.
+    stretches: where signal goes on without a gap, on one clock; empty where that is everywhere.
     """
 
     path: Path
@@ -47,6 +52,7 @@ class Found:
     start_time_s: float = 0.0
     notes: tuple[str, ...] = ()
     companions: Sequence[Path] = ()
+    stretches: tuple[Stretch, ...] = ()
     close: Callable[[], None] = lambda: None
 
 
@@ -90,7 +96,8 @@ def assemble(found: Found, options: ReadOptions) -> Recording:
         dtype=str(found.dtype),
         channel_positions=positions,
         channel_groups=None if found.groups is None or len(set(found.groups)) < 2 else tuple(found.groups),
-        start_time_s=float(found.start_time_s),
+        start_time_s=float(found.stretches[0].start_time_s if found.stretches else found.start_time_s),
+        parts=_parts(found),
         notes=tuple(notes),
         close=found.close,
     )
@@ -107,6 +114,37 @@ def arranged(recording: Recording, options: ReadOptions) -> Recording:
     if options.probe is not None:
         recording = _attach_probe(recording, Path(options.probe))
     return _attach_groups(recording, options.groups).between(options.start_s, options.stop_s)
+
+
+def _parts(found: Found) -> tuple[Segment, ...]:
+    """The stretches of a file with gaps."""
+    if len(found.stretches) < 2:
+        return ()
+    return tuple(
+        Segment(
+            f"{found.path}, from {one.start_time_s:.10g} s", one.first, one.n_samples, one.start_time_s, same_clock=k > 0
+        )
+        for k, one in enumerate(found.stretches)
+    )
+
+
+def with_gaps_told(recording: Recording) -> Recording:
+    """The recording with a note of each gap on its clock: the samples on both sides, and how much time is missing."""
+    fs = recording.sampling_frequency
+    gaps = [
+        (part.start_time_s - before.start_time_s - before.n_samples / fs, part.first)
+        for before, part in zip(recording.parts, recording.parts[1:], strict=False)
+        if part.same_clock
+    ]
+    told = [f"{length:.10g} s between samples {first - 1} and {first}" for length, first in gaps if length > 0.5 / fs]
+    if not told:
+        return recording
+    more = f", and {len(told) - _MOST_GAPS} more" if len(told) > _MOST_GAPS else ""
+    note = (
+        f"signal is missing at {counted(len(told), 'place')}: {', '.join(told[:_MOST_GAPS])}{more}; no spike goes across, and times "
+        "are those of the file"
+    )
+    return replace(recording, notes=(*recording.notes, note))
 
 
 def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) -> float:

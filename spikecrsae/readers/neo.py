@@ -8,7 +8,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
 from spikecrsae.readers.neo_checks import check_files
 from spikecrsae.readers.neo_signals import close_reader, recording_over
+from spikecrsae.readers.neo_stamps import reader_arguments
 from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import folders_below
 
@@ -68,7 +68,7 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
         raise InputError(f"{path} holds only detected spikes: {WHY_NO_SNIPPETS}.")
     failures = []
     for name, arguments in possible:
-        remarks = check_files(name, path, arguments)
+        check_files(name, path, arguments)
         try:
             reader = open_reader(name, arguments)
         # Third-party parsers raise anything on files that are not theirs or are damaged.
@@ -76,11 +76,10 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
             failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
             continue
         try:
-            recording = recording_over(reader, name.removesuffix("RawIO"), path, options)
+            return recording_over(reader, name.removesuffix("RawIO"), path, options)
         except BaseException:
             close_reader(reader)
             raise
-        return replace(recording, notes=(*recording.notes, *remarks))
     raise InputError(
         f"{path} cannot be read by neo ({'; '.join(failures)}): it is not what its name says, or it, or a file that belongs to it, is "
         "damaged, cut off or missing."
@@ -223,7 +222,8 @@ def _parsed(name: str, arguments: dict[str, Any]) -> Any:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        reader = getattr(neo.rawio, name)(**{key: value for key, value in arguments.items() if key != _ONLY_MPX})
+        known = {key: value for key, value in arguments.items() if key != _ONLY_MPX}
+        reader = getattr(neo.rawio, name)(**reader_arguments(name, known))
         if _ONLY_MPX in arguments:
             reader._mpx_files = [arguments[_ONLY_MPX]]
         reader.parse_header()

@@ -1,5 +1,5 @@
-"""What vendors' files say about each other and neo does not compare: a file that was cut off, a companion that is gone, samples
-that the acquisition has dropped."""
+"""What vendors' files say about each other and neo does not compare: a file that was cut off, a companion that is gone, a clock that
+runs backward."""
 
 from __future__ import annotations
 
@@ -13,31 +13,32 @@ from spikecrsae.system.files import refuse_unreadable
 
 #: Bytes of a Neuralynx file before its first record, and of a record.
 _NCS_HEADER, _NCS_RECORD = 16_384, 1044
-_STAMPS_AT_ONCE = 4096
+#: The same of a file of the old format of Open Ephys.
+_CONTINUOUS_HEADER, _RECORD_SAMPLES = 1024, 1024
+_CONTINUOUS_RECORD = np.dtype([("timestamp", "<i8"), ("rest", "S4"), ("samples", ">i2", _RECORD_SAMPLES), ("mark", "S10")])
 #: Channels that an Intan controller records at most.
 _MOST_INTAN = 1024
 
 
-def check_files(format: str, path: Path, arguments: dict) -> tuple[str, ...]:
-    """Remarks on the files that a reader of neo is going to open with these arguments for what the user has named.
-
-    Raises InputError where one of them is no file that can be read, or is shorter or longer than the others say.
-    """
+def check_files(format: str, path: Path, arguments: dict) -> None:
+    """Raise InputError where one of the files that a reader of neo is going to open with these arguments for what the user has
+    named is no file that can be read, or is shorter or longer than the others say."""
     place = Path(arguments.get("dirname") or arguments["filename"])
-    if path.is_file() and format in ("SpikeGLXRawIO", "NeuralynxRawIO"):
+    if path.is_file() and format in ("SpikeGLXRawIO", "NeuralynxRawIO", "OpenEphysRawIO"):
         place = path
     inside = sorted(place.rglob("*")) if place.is_dir() else sorted(place.parent.glob(f"{_escaped(place.stem)}.*"))
     for file in inside:
         if not file.is_dir():
             refuse_unreadable(file, "a folder without it, or of a file")
-    return _CHECKS.get(format, lambda _: ())(place)
+    if format in _CHECKS:
+        _CHECKS[format](place)
 
 
 def _escaped(stem: str) -> str:
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
 
 
-def _neuralynx(folder: Path) -> tuple[str, ...]:
+def _neuralynx(folder: Path) -> None:
     for path in [folder] if folder.suffix.lower() == ".ncs" and folder.is_file() else sorted(folder.rglob("*.ncs")):
         size = path.stat().st_size - _NCS_HEADER
         if size <= 0 or size % _NCS_RECORD:
@@ -45,14 +46,13 @@ def _neuralynx(folder: Path) -> tuple[str, ...]:
                 f"{folder}: {path.name} has {size + _NCS_HEADER} bytes, which is no header of {_NCS_HEADER} and whole records of "
                 f"{_NCS_RECORD}; it is cut off. Copy it again, or move it away to sort the other channels."
             )
-    return ()
 
 
-def _intan(header: Path) -> tuple[str, ...]:
+def _intan(header: Path) -> None:
     """Of the formats with several files, which lie beside info.rhd or info.rhs: all have as many samples as time.dat."""
     stamps = header.with_name("time.dat")
     if header.stem != "info":
-        return ()
+        return
     if not stamps.is_file():
         raise InputError(f"{header.parent}: time.dat is missing; copy the whole folder again.")
     n_samples, rest = divmod(stamps.stat().st_size, 4)
@@ -68,10 +68,9 @@ def _intan(header: Path) -> tuple[str, ...]:
                 f"{header.parent}: {path.name} has {path.stat().st_size} bytes and time.dat {stamps.stat().st_size}, which is not "
                 "the same number of samples; one of them is cut off. Copy the folder again."
             )
-    return ()
 
 
-def _spikeglx(folder: Path) -> tuple[str, ...]:
+def _spikeglx(folder: Path) -> None:
     known = list(folder.rglob("*.meta")) if folder.is_dir() else [folder.with_suffix(".meta")]
     for facts in known:
         data = facts.with_suffix(".bin")
@@ -88,11 +87,9 @@ def _spikeglx(folder: Path) -> tuple[str, ...]:
             raise InputError(
                 f"{folder}: {data.with_suffix('.meta').name} is missing beside {data.name}; copy the folder again."
             )
-    return ()
 
 
-def _open_ephys(folder: Path) -> tuple[str, ...]:
-    notes: tuple[str, ...] = ()
+def _open_ephys(folder: Path) -> None:
     for data in sorted(folder.rglob("continuous.dat")):
         for name in ("sample_numbers.npy", "timestamps.npy"):
             path = data.with_name(name)
@@ -103,39 +100,33 @@ def _open_ephys(folder: Path) -> tuple[str, ...]:
                     raise InputError(
                         f"{folder}: {path.name} is damaged or cut off ({error}); copy the folder again."
                     ) from error
-                if numbers.ndim == 1 and numbers.dtype.kind in "iu":
-                    if not len(numbers) or data.stat().st_size % (2 * len(numbers)):
-                        raise InputError(
-                            f"{folder}: {data.name} has {data.stat().st_size} bytes, which is no whole number of channels for the "
-                            f"{len(numbers)} samples of {name}; one of them is cut off. Copy the folder again."
-                        )
-                    notes += _steady(path, numbers)
+                counts = numbers.ndim == 1 and numbers.dtype.kind in "iu"
+                if counts and (not len(numbers) or data.stat().st_size % (2 * len(numbers))):
+                    raise InputError(
+                        f"{folder}: {data.name} has {data.stat().st_size} bytes, which is no whole number of channels for the "
+                        f"{len(numbers)} samples of {name}; one of them is cut off. Copy the folder again."
+                    )
                 break
-    return notes
 
 
-def _steady(path: Path, numbers: np.ndarray) -> tuple[str, ...]:
-    """A remark where the numbers of the samples do not go on by one from each to the next."""
-    breaks, first, lost = 0, None, 0
-    for begin in range(0, len(numbers) - 1, _STAMPS_AT_ONCE):
-        steps = np.diff(numbers[begin : begin + _STAMPS_AT_ONCE + 1].astype(np.int64))
-        wrong = np.flatnonzero(steps != 1)
-        if len(wrong) and first is None:
-            first = begin + int(wrong[0])
-        breaks += len(wrong)
-        lost += int((steps[wrong] - 1).sum())
-    if first is None:
-        return ()
-    return (
-        f"{path.name}: the sample numbers do not go on by one at {breaks} place{'s' * (breaks > 1)}, first after sample {first} "
-        f"({numbers[first]}, then {numbers[first + 1]}); {abs(lost)} samples are {'missing' if lost >= 0 else 'too many'}, so that "
-        "times after it are not those of the acquisition",
-    )
+def _old_open_ephys(place: Path) -> None:
+    for path in [place] if place.is_file() else sorted(place.rglob("*.continuous")):
+        n = (path.stat().st_size - _CONTINUOUS_HEADER) // _CONTINUOUS_RECORD.itemsize
+        if n > 1:
+            records = np.memmap(path, _CONTINUOUS_RECORD, "r", _CONTINUOUS_HEADER, shape=(n,))
+            if len(back := np.flatnonzero(np.diff(records["timestamp"]) <= 0)):
+                first, next_ = records["timestamp"][back[0] : back[0] + 2]
+                last = int(back[0] + 1) * _RECORD_SAMPLES - 1
+                raise InputError(
+                    f"{path}: the time stamps do not increase: the record that ends with sample {last} has {first}, the one from sample "
+                    f"{last + 1} on {next_}. Repair the file, or move it away to sort the other channels."
+                )
 
 
-_CHECKS: dict[str, Callable[[Path], tuple[str, ...]]] = {
+_CHECKS: dict[str, Callable[[Path], None]] = {
     "NeuralynxRawIO": _neuralynx,
     "IntanRawIO": _intan,
     "SpikeGLXRawIO": _spikeglx,
     "OpenEphysBinaryRawIO": _open_ephys,
+    "OpenEphysRawIO": _old_open_ephys,
 }

@@ -12,10 +12,12 @@ import numpy as np
 
 from spikecrsae.data.recording import Recording, joined
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.readers.assemble import Found, assemble
+from spikecrsae.readers.assemble import Found, assemble, with_gaps_told
 from spikecrsae.readers.neo_files import named_signals
+from spikecrsae.readers.neo_stamps import with_stretches
 from spikecrsae.readers.neo_streams import choose_signals
 from spikecrsae.readers.read_options import ReadOptions
+from spikecrsae.system.text import counted
 
 #: Number of a stream, channels of it that are read, counted within it (None for all in order), and their places in the recording.
 _Source = tuple[int, list[int] | None, np.ndarray]
@@ -60,8 +62,10 @@ def recording_over(reader: Any, format: str, path: Path, options: ReadOptions) -
     whole = options if len(pieces) == 1 else replace(options, start_s=None, stop_s=None)
     recordings = [assemble(_find(reader, format, path, rows, sources, piece), whole) for piece in pieces]
     if len(pieces) == 1:
-        return replace(recordings[0], notes=(*recordings[0].notes, *note))
-    recording = joined(recordings, [f"{path}, segment {piece.number}" for piece in pieces])
+        return with_gaps_told(replace(recordings[0], notes=(*recordings[0].notes, *note)))
+    recording = with_gaps_told(joined(recordings, [f"{path}, segment {piece.number}" for piece in pieces], one_clock=True))
+    if again := sum(not part.same_clock for part in recording.parts[1:]):
+        note += (f"the clock starts anew {counted(again, 'time')}: time_s counts on there, file_time_s is the file's own",)
     note += (f"{len(pieces)} segments are read one after the other, {_listing(pieces, rate)}; --segment chooses one",)
     return replace(recording, notes=(*recording.notes, *note)).between(options.start_s, options.stop_s)
 
@@ -102,7 +106,7 @@ def _find(reader: Any, format: str, path: Path, rows: np.ndarray, sources: list[
             whole[:, places] = chunk
         return whole
 
-    return Found(
+    found = Found(
         path=path,
         format=f"neo {format}",
         read=read,
@@ -120,6 +124,7 @@ def _find(reader: Any, format: str, path: Path, rows: np.ndarray, sources: list[
         companions=[] if path.is_dir() else [file for file in path.parent.iterdir() if file.stem == path.stem],
         close=functools.partial(close_reader, reader),
     )
+    return with_stretches(found, reader, piece.block, piece.segment, rows)
 
 
 def _rate(reader: Any, format: str, channels: np.ndarray) -> float | None:

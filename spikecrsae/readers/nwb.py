@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -9,14 +10,15 @@ import numpy as np
 
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.readers.assemble import Found
+from spikecrsae.readers.assemble import Found, with_gaps_told
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS, number, recording_from, shape_along, slicer, start_time, text, unwritten
 from spikecrsae.readers.neural import LOWEST_RATE
 from spikecrsae.readers.read_options import ReadOptions
-from spikecrsae.system.safe_hdf5 import attribute, items_of, whole
+from spikecrsae.readers.stamps import Stretch, regular_stretches
+from spikecrsae.system.safe_hdf5 import attribute, items_of, open_hdf5, read_guarded, whole
 
-#: Intervals of time stamps may differ from their mean by this fraction.
-_REGULAR = 0.01
+#: Jitter of time stamps below this part of a sample is not worth a note.
+_ROUNDING = 0.01
 
 
 def is_nwb(file: h5py.File) -> bool:
@@ -28,10 +30,10 @@ def read_nwb(path: Path, options: ReadOptions) -> Recording:
     """A Recording over the ElectricalSeries, --series where there are several.
 
     uV = (stored * conversion * channel_conversion + offset) * 1e6. Raises InputError where there is no continuous
-    series, its data is not there or its time stamps are irregular, UsageError where there are several and no choice.
+    series, its data is not there or its time stamps do not increase, UsageError where there are several and no choice.
     """
     options.refuse_others(path, "NWB", ("series", "axis"))
-    return recording_from(path, options, _find)
+    return with_gaps_told(recording_from(path, options, _find))
 
 
 def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
@@ -50,7 +52,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     n_samples, n_channels = shape_along(data, axis)
     if n_samples < 1:
         raise InputError(f"{path}: {series.name} holds no sample.")
-    rate, start_time_s = _clock(series, n_samples, path, options)
+    rate, start_time_s, stretches, remarks = _clock(series, n_samples, path, options)
     channel_ids, positions, groups = _electrodes(file, series, electrodes, n_channels)
     conversion = number(attribute(data, "conversion"))
     gain = 1.0 if conversion is None else conversion
@@ -71,7 +73,8 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         positions=positions,
         groups=groups,
         start_time_s=start_time_s,
-        notes=(*notes, *unwritten(data, path)),
+        stretches=stretches,
+        notes=(*notes, *remarks, *unwritten(data, path)),
         close=file.close,
     )
 
@@ -113,34 +116,43 @@ def _rate(series: h5py.Group) -> float:
     return (len(stamps) - 1) / lasts if lasts > 0 else 0.0
 
 
-def _clock(series: h5py.Group, n_samples: int, path: Path, options: ReadOptions) -> tuple[float | None, float]:
-    """(rate in Hz or None, time of sample 0 in s), from starting_time or from regular time stamps."""
+def _clock(
+    series: h5py.Group, n_samples: int, path: Path, options: ReadOptions
+) -> tuple[float | None, float, tuple[Stretch, ...], tuple[str, ...]]:
+    """(rate in Hz or None, time of sample 0 in s, stretches without a gap, notes), from starting_time or from time stamps."""
     if "starting_time" in series:
         start = series["starting_time"]
-        return number(attribute(start, "rate")), start_time(start, path)
+        return number(attribute(start, "rate")), start_time(start, path), (), ()
     stamps = series.get("timestamps")
     if not isinstance(stamps, h5py.Dataset) or len(stamps) == 0:
-        return None, 0.0
+        return None, 0.0, (), ()
     if len(stamps) != n_samples:
         raise InputError(
             f"{path}: {series.name} has {len(stamps)} time stamps for {n_samples} samples; the file is damaged."
         )
-    first, last = float(stamps[0]), float(stamps[-1])
-    if n_samples < 2 or not first < last < np.inf:
-        raise InputError(f"{path}: the time stamps of {series.name} do not increase (first {first} s, last {last} s).")
-    period = (last - first) / (n_samples - 1)
-    block = 1_000_000
-    for begin in range(0, n_samples - 1, block):
-        with np.errstate(invalid="ignore"):  # of stamps that are infinite
-            steps = np.diff(stamps[begin : begin + block + 1])
-        bad = np.flatnonzero(~(np.abs(steps - period) <= _REGULAR * period))
-        if len(bad):
-            sample = begin + int(bad[0])
+    if n_samples < 2:
+        return None, start_time(stamps[0], path), (), ()
+    try:
+        told = regular_stretches(stamps, f"{path}: the time stamps of {series.name}")
+    except InputError as error:
+        if options.sampling_frequency is None:
             raise InputError(
-                f"{path}: the time stamps of {series.name} are irregular, {steps[bad[0]]:.6g} s between samples {sample} and "
-                f"{sample + 1} where the mean is {period:.6g} s; cut the recording at its gaps and sort the parts."
-            )
-    return 1.0 / period, first
+                f"{error} Repair them, or give the rate with --sampling-frequency: all samples are then one stretch without a gap."
+            ) from error
+        return (
+            None,
+            start_time(stamps[0], path),
+            (),
+            (f"{error} They are not used: all samples are one stretch without a gap.",),
+        )
+    rate, notes = told.sampling_frequency, []
+    if told.jitter_s > _ROUNDING / rate:
+        notes.append(f"its time stamps tell {rate:.10g} Hz, with steps that differ by up to {1e6 * told.jitter_s:.3g} us")
+    if told.drift_s > 1 / rate:
+        notes.append(
+            f"its clock does not run evenly: times differ from the time stamps by up to {1e3 * told.drift_s:.3g} ms"
+        )
+    return rate, told.stretches[0].start_time_s, told.stretches, tuple(notes)
 
 
 def _electrodes(
@@ -165,3 +177,24 @@ def _electrodes(
         if len(columns) >= 2:
             return channel_ids, np.stack(columns, axis=1), groups
     return channel_ids, None, groups
+
+
+def electrode_facts(path: Path, series_name: str | None, columns: Sequence[str]) -> list[dict[str, object]]:
+    """What the electrodes table says in `columns` of each stored channel of a series; empty where it refers to no electrodes."""
+
+    def read() -> list[dict[str, object]]:
+        with open_hdf5(path) as file:
+            series, _ = _choose(file, path, series_name)
+            if "electrodes" not in series:
+                return []
+            rows = whole(series["electrodes"]).astype(int)
+            reference = attribute(series["electrodes"], "table")
+            table = file[reference] if reference is not None else file.get("general/extracellular_ephys/electrodes")
+            found = {name: whole(table[name])[rows] for name in columns if table is not None and name in table}
+            texts = {name: h5py.check_string_dtype(table[name].dtype) is not None for name in found}
+            return [
+                {name: text(values[k]) if texts[name] else float(values[k]) for name, values in found.items()}
+                for k in range(len(rows))
+            ]
+
+    return read_guarded(path, read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.neo import neo_candidates, open_reader
 from spikecrsae.system.files import refuse_unreadable
 from spikecrsae.system.text import counted, read_text
+
+logger = logging.getLogger(__name__)
 
 #: A table of times may be so long.
 _MOST_MB = 200
@@ -71,23 +74,26 @@ def read_triggers(text: str, recording: Recording) -> np.ndarray:
         numbers, unit = _events(Path(path), name), _SECONDS
     if not len(numbers):
         raise InputError(f"{text} holds no trigger; give a file with one time in each row, or leave --triggers out.")
-    begin, fs = recording.start_time_s, recording.sampling_frequency
-    samples = np.sort(numbers if unit == _SAMPLES else (numbers - begin) * fs)
-    outside = samples[(samples < -0.5) | (samples > recording.n_samples - 0.5)]
+    numbers, clock = np.sort(numbers), recording.timeline
+    samples = numbers if unit == _SAMPLES else clock.samples(numbers)
+    outside = numbers[(samples < -0.5) | (samples > recording.n_samples - 0.5)]
     if len(outside):
-        at = outside[0] if unit == _SAMPLES else outside[0] / fs + begin
-        lasts = (0, recording.n_samples - 1) if unit == _SAMPLES else (begin, begin + recording.duration_s)
+        at = outside[0]
+        lasts = (0, recording.n_samples - 1) if unit == _SAMPLES else (recording.start_time_s, recording.end_time_s)
         raise InputError(
             f"{text}: the trigger at {unit} {at:.10g} is outside of {recording.source}, which lasts from {lasts[0]:.10g} to {lasts[1]:.10g}; "
             f"{counted(len(outside), 'trigger')} of {len(samples)} are. Give times on the recording's clock, as time_s in spikes.csv."
             + _another_unit(numbers, unit, recording)
         )
+    if unit == _SECONDS and (silent := clock.in_pause(numbers)).any():
+        logger.warning("%s: %s in pauses of the recording are left out", text, counted(int(silent.sum()), "trigger"))
+        samples = samples[~silent]
     return np.round(samples).astype(np.int64)
 
 
 def _another_unit(numbers: np.ndarray, unit: str, recording: Recording) -> str:
     """What times in s that reach out of a recording may be in truth, in words for the message; empty where nothing else fits."""
-    begin, end = recording.start_time_s, recording.start_time_s + recording.duration_s
+    begin, end = recording.start_time_s, recording.end_time_s
     if unit == _SAMPLES or not len(numbers):
         return ""
     if np.all(numbers == np.round(numbers)) and numbers.min() >= 0 and numbers.max() < recording.n_samples:

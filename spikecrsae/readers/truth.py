@@ -15,6 +15,7 @@ import numpy as np
 
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
+from spikecrsae.data.timeline import Timeline
 from spikecrsae.errors import InputError, SpikeCRsAEError
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import stored_rate
@@ -39,8 +40,9 @@ _END = 2**62
 class _SampleClock:
     """Turns the times of a truth file into samples of the recording that is scored."""
 
-    def __init__(self, path: Path, recording_fs: float | None, start_time_s: float) -> None:
-        self.path, self.fs, self.start_time_s = path, recording_fs, start_time_s
+    def __init__(self, path: Path, recording_fs: float | None, timeline: Timeline | None) -> None:
+        self.path, self.fs, self.timeline = path, recording_fs, timeline
+        self.start_time_s = 0.0 if timeline is None else float(timeline.times_s[0])
 
     def from_seconds(self, seconds: np.ndarray, since_s: float = 0.0) -> np.ndarray:
         """Nearest sample of each time; since_s is the file's own time of the recording's first sample."""
@@ -51,7 +53,10 @@ class _SampleClock:
             bad = counted(int(np.count_nonzero(~np.isfinite(seconds))), "spike time")
             raise InputError(f"{self.path} has {bad} without a finite value; correct the file.")
         with np.errstate(over="ignore"):
-            samples = np.round((seconds - since_s) * self.fs)
+            seen = (seconds - since_s) * self.fs
+            if self.timeline is not None:
+                seen = self.timeline.samples(seconds - since_s + self.start_time_s)
+            samples = np.round(seen)
         self._refuse_beyond(samples, seconds, "s")
         return _whole(samples)
 
@@ -108,7 +113,7 @@ def read_truth(
     """
     path = Path(path)
     refuse_unreadable(path, "the known spikes")
-    clock = _SampleClock(path, recording_fs, 0.0 if recording is None else recording.start_time_s)
+    clock = _SampleClock(path, recording_fs, None if recording is None else recording.timeline)
     try:
         if truth_channel is not None:
             trains = _from_channel(clock, truth_channel, threshold, options)

@@ -155,7 +155,7 @@ def _left_out(sorting: SortingData) -> str:
     """The intervals that were left out, on the recording's own clock."""
     if not len(sorting.excluded):
         return ""
-    edges = sorting.excluded[:MOST_DECISIONS] / sorting.sampling_frequency + sorting.start_time_s
+    edges = sorting.timeline.intervals_s(sorting.excluded[:MOST_DECISIONS])
     rows = [[f"{start:.4f}", f"{stop:.4f}", f"{stop - start:.4f}"] for start, stop in edges]
     inner = table(["from (s)", "to (s)", "length (s)"], rows, "Intervals left out", "tall")
     if len(sorting.excluded) > MOST_DECISIONS:

@@ -22,7 +22,7 @@ def over_time_picture(sorting: SortingData) -> Picture | None:
         return None
     shown = np.sort(np.argsort([-len(sorting.spike_samples(unit)) for unit in sorting.unit_ids], kind="stable")[:MOST_UNITS])
     drawing = Drawing(_WIDTH, _NOISE_HEIGHT + _ROW * len(shown) + 66)
-    x, width = sorting.times_s(np.array([0, sorting.n_samples])).tolist(), _WIDTH - _NAMES - 70
+    x, width = sorting.timeline.intervals_s([0, sorting.n_samples])[0].tolist(), _WIDTH - _NAMES - 70
     loudest = float(np.max(noise["times_usual"]))
     panel = drawing.panel(_NAMES, 8, width, _NOISE_HEIGHT, x, (0.0, max(1.1 * loudest, 1.5)))
     panel.y_axis("noise (usual = 1)", 3)
@@ -30,13 +30,13 @@ def over_time_picture(sorting: SortingData) -> Picture | None:
         mine = noise["group"] == group
         edges = np.append(noise["first_sample"][mine], sorting.n_samples)
         panel.line(sorting.times_s(np.repeat(edges, 2)[1:-1]), np.repeat(noise["times_usual"][mine], 2), "line")
-    edges = np.linspace(0, sorting.n_samples, N_BINS + 1)
+    edges = np.linspace(x[0], x[1], N_BINS + 1)
     rows = drawing.panel(_NAMES, _NOISE_HEIGHT + 16, width, _ROW * len(shown), x, (len(shown), 0))
-    for first, end in sorting.excluded:
-        left, right = panel.across(sorting.times_s(np.array([first, end])))
+    for interval in sorting.timeline.intervals_s(sorting.excluded):
+        left, right = panel.across(interval)
         drawing.rect(left, 8, max(right - left, 0.5), _NOISE_HEIGHT + 8 + _ROW * len(shown), "cell")
     for place, row in enumerate(shown):
-        counts = np.histogram(sorting.spike_samples(sorting.unit_ids[row]), edges)[0]
+        counts = np.histogram(sorting.times_s(sorting.spike_samples(sorting.unit_ids[row])), edges)[0]
         top = rows.top + place * _ROW
         drawing.text(_NAMES - 8, top + _ROW / 2 + 3.5, f"unit {sorting.unit_ids[row]}", "t-right")
         for k in np.flatnonzero(counts):

@@ -48,7 +48,7 @@ def traces_picture(sorting: SortingData) -> Picture | None:
     stop, fs = first + len(traces), sorting.sampling_frequency
     spikes = sorting.spikes[(sorting.spikes["sample"] >= first) & (sorting.spikes["sample"] < stop)]
     firing = [row for row, unit in enumerate(sorting.unit_ids) if np.any(spikes["unit"] == unit)]
-    times = sorting.start_time_s + (first + np.arange(len(traces))) / fs
+    times = sorting.times_s(np.arange(first, stop))
     x = times[0], times[-1]
     # steps below the largest excursion: such are rare and short, and may reach into the next channel
     step = 0.75 * (np.ptp(traces, axis=0).max() or 1.0)
@@ -84,7 +84,7 @@ def _raster(panel: Panel, sorting: SortingData, spikes: np.ndarray, firing: list
     for place, row in enumerate(firing):
         samples = spikes["sample"][spikes["unit"] == sorting.unit_ids[row]]
         with panel.drawing.group(color_class(row)):
-            panel.marks(sorting.start_time_s + samples / sorting.sampling_frequency, place + 0.9, place + 0.15, "mark")
+            panel.marks(sorting.times_s(samples), place + 0.9, place + 0.15, "mark")
         panel.drawing.text(panel.left - 8, panel.down(place + 0.5) + 3.5, f"unit {sorting.unit_ids[row]}", "t-right")
 
 

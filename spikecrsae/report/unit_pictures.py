@@ -171,17 +171,16 @@ def amplitude_picture(samples: np.ndarray, found: np.ndarray, sorting: SortingDa
     n, drawn = len(samples), np.arange(len(samples))
     if n > most:
         drawn = np.sort(np.random.default_rng(0).choice(n, most, replace=False))
-    fs, start = sorting.sampling_frequency, sorting.start_time_s
     limits = span_of(found, [threshold], least=(0.0, 0.0))
-    drawing, panel = axes(WIDTH, HEIGHT, (start, start + sorting.duration_s), limits)
+    drawing, panel = axes(WIDTH, HEIGHT, tuple(sorting.timeline.intervals_s([0, sorting.n_samples])[0]), limits)
     left_out = sorting.excluded
     if len(left_out) > WIDTH:
         # what is closer together than can be drawn is one
         left_out = widened(left_out, sorting.n_samples // (2 * WIDTH), sorting.n_samples)
-    for first, end in left_out / fs + start:
+    for first, end in sorting.timeline.intervals_s(left_out):
         panel.shade(first, end, "gap")
     panel.y_axis(f"amplitude found ({amplitude_unit(sorting)})")
-    panel.points(start + samples[drawn] / fs, found[drawn], "dots")
+    panel.points(sorting.times_s(samples[drawn]), found[drawn], "dots")
     if np.isfinite(threshold):
         panel.level(threshold, "rule")
     panel.x_axis("time (s)")

@@ -218,11 +218,10 @@ def _evidence(original: SortingData, merged: SortingData, dead_time: int) -> Evi
         templates_std=merged.templates_std,
         noise_level=np.asarray(original.channels.get("noise_level", np.full(merged.n_channels, np.nan)), float),
         whitened_norm=np.linalg.norm(merged.templates_whitened, axis=(1, 2)),
-        sampling_frequency=merged.sampling_frequency,
+        timeline=merged.timeline,
         n_samples=merged.n_samples,
         dead_time=dead_time,
         excluded=merged.excluded,
-        start_time_s=merged.start_time_s,
     )
 
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from spikecrsae.config import Config
 from spikecrsae.data.artefacts import summary
-from spikecrsae.data.intervals import seconds
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import UsageError
@@ -69,8 +68,8 @@ def record(facts: dict[str, Any], outcome: Outcome, began: datetime) -> dict[str
         "device": outcome.device,
         "stage_seconds": outcome.stage_seconds,
         "warnings": outcome.warnings,
-        "excluded_s": seconds(sorting.excluded, sorting.sampling_frequency, sorting.start_time_s),
-        "artefacts": summary(sorting.artefacts, sorting.sampling_frequency, sorting.start_time_s),
+        "excluded_s": sorting.timeline.intervals_s(sorting.excluded).tolist(),
+        "artefacts": summary(sorting.artefacts, sorting.timeline),
         "libraries": library_versions(),
         "spikes_sha256": spikes_digest(sorting),
     }

@@ -16,6 +16,7 @@ from spikecrsae.cli.console import Narrator
 from spikecrsae.cli.result import show_outcome
 from spikecrsae.config import Config
 from spikecrsae.data.recording import recording_from_array
+from spikecrsae.data.timeline import Timeline
 from spikecrsae.decode.collect import KEPT_WAVEFORMS, WaveformSample
 from spikecrsae.decode.quality import (
     Evidence,
@@ -69,7 +70,7 @@ def evidence(trains: list[np.ndarray], n_samples: int, **values) -> Evidence:
         "templates_std": np.full((n_units, 1, 80), 10.0),
         "noise_level": np.array([8.0]),
         "whitened_norm": np.full(n_units, 12.0),
-        "sampling_frequency": FS,
+        "timeline": Timeline(np.zeros(1, np.int64), np.zeros(1), FS),
         "n_samples": n_samples,
         "dead_time": DEAD_TIME,
     }

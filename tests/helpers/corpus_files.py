@@ -103,7 +103,7 @@ def _nwb_parts() -> list[Case]:
         "no series": (lambda f: f[series].attrs.update(neurodata_type="TimeSeries"), "without an ElectricalSeries"),
         "transposed without electrodes": (_transposed, "more samples than channels|--axis"),
     }  # fmt: skip
-    stamps = {"a gap": (slice(20_000, None), 1.0), "a step back": (slice(20_000, None), -0.5), "no end": (slice(-1, None), np.inf),
+    stamps = {"a step back": (slice(20_000, None), -0.5), "no end": (slice(-1, None), np.inf),
               "a stamp twice": (slice(500, 501), -1 / FS), "a stamp that is no number": (slice(77, 78), np.nan)}  # fmt: skip
 
     def stamped(place: slice, shift: float) -> Callable[[Path], list]:
@@ -121,6 +121,7 @@ def _nwb_parts() -> list[Case]:
     return [
         *cases,
         *(Case(f"NWB: time stamps with {name}", stamped(*how), "refused", "time stamps") for name, how in stamps.items()),
+        Case("NWB: time stamps with a gap", stamped(slice(20_000, None), 1.0), "warned", "signal is missing at 1 place"),
     ]
 
 
@@ -167,14 +168,11 @@ def _clocks() -> list[Case]:
         return make
 
     changes = {"dropped samples": dropped, "a number twice": twice, "a step back": back}
-    cases = [
-        Case(f"Open Ephys: {name}", open_ephys(change), "warned", "sample numbers do not go on")
-        for name, change in changes.items()
-    ]
-    cases += [
-        Case(f"Intan folder: {name}", intan(vendors.intan_folder, change), "refused", "not continuous")
-        for name, change in changes.items()
-    ]
+    cases = []
+    for name, change in changes.items():
+        how = ("warned", "signal is missing at 1 place") if change is dropped else ("refused", "do not increase")
+        cases.append(Case(f"Open Ephys: {name}", open_ephys(change), *how))
+        cases.append(Case(f"Intan folder: {name}", intan(vendors.intan_folder, change), *how))
     for pause in (1.0, -0.3):
         made = functools.partial(_paused, pause_s=pause)
         cases.append(Case(f"Plexon: the second half {pause:+g} s", made, "warned", "segments are read one after the other"))

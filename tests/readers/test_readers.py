@@ -270,14 +270,10 @@ def test_nwb_with_several_series(tmp_path):
         open_recording(path, series=name).close()
 
 
-@pytest.mark.parametrize("fault", ["gap", "jitter", "back", "twice", "nan"])
+@pytest.mark.parametrize("fault", ["back", "twice", "nan"])
 def test_irregular_time_stamps_are_refused(tmp_path, fault):
     stamps = np.arange(files.N_SAMPLES) / FS
-    if fault == "gap":
-        stamps[30_000:] += 1.0
-    elif fault == "jitter":
-        stamps[100] += 0.02 / FS
-    elif fault == "back":
+    if fault == "back":
         stamps = stamps[::-1]
     elif fault == "twice":
         stamps[500] = stamps[499]
