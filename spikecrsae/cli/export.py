@@ -8,6 +8,7 @@ import click
 
 from spikecrsae.cli import console
 from spikecrsae.cli.options import EXPORT_FORMATS, Command, narrated, option, reader_options
+from spikecrsae.errors import UsageError
 from spikecrsae.system.text import counted
 
 
@@ -25,6 +26,13 @@ from spikecrsae.system.text import counted
     metavar="FILE",
     help="The recording that was sorted, if it has moved. Given several times, the files of one session.",
 )
+@option("--per-file", is_flag=True, help="One export for each file of a session, on the file's own clock; OUT is a folder.")
+@option(
+    "--metadata",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML with session, subject and electrodes for NWB; it goes before what the recording says.",
+)
 @option("--overwrite", is_flag=True, help="Replace what is there, unless it was worked on since.")
 @reader_options
 @narrated
@@ -33,6 +41,8 @@ def export(
     kind: str,
     output: Path | None,
     recordings: tuple[Path, ...],
+    per_file: bool,
+    metadata: Path | None,
     overwrite: bool,
     reader: dict,
     as_json: bool,
@@ -42,18 +52,24 @@ def export(
 
     SORTING is a result folder, its sorting.h5, or a Phy folder written by this command, as it is curated now.
     """
-    from spikecrsae.exports.export import check_place, default_place, find_recording
-    from spikecrsae.exports.export import export as write
+    from spikecrsae.exports.export import check_place, default_place, export_per_file, find_recording
+    from spikecrsae.exports.export import export as write_one
+    from spikecrsae.exports.nwb_metadata import read_metadata
     from spikecrsae.readers import open_session
     from spikecrsae.run.curated import open_sorting
 
+    if metadata is not None and kind != "nwb":
+        raise UsageError(f"--metadata has no meaning for --to {kind}; leave it out, or write nwb.")
+    told = None if metadata is None else read_metadata(metadata)
     found, run = open_sorting(sorting)
-    place = output or default_place(sorting, kind)
-    check_place(place, kind, overwrite)
+    place = output or default_place(sorting, kind, per_file)
+    if not per_file:
+        check_place(place, kind, overwrite)
+    write = export_per_file if per_file else write_one
     opened = open_session(recordings, **reader) if recordings else find_recording(sorting, found, run, kind, reader)
     narrator.start("export")
     try:
-        write(found, run, kind, place, opened, overwrite)
+        write(found, run, kind, place, opened, overwrite, told)
     finally:
         if opened is not None:
             opened.close()

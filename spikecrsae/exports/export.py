@@ -6,11 +6,9 @@ import json
 import logging
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from spikecrsae.config import Config
@@ -23,6 +21,8 @@ from spikecrsae.exports.klusters import klusters_files
 from spikecrsae.exports.mat import mat_file
 from spikecrsae.exports.neo import neo_file
 from spikecrsae.exports.nwb import nwb_file
+from spikecrsae.exports.nwb_metadata import SessionMetadata
+from spikecrsae.exports.nwb_source import source_metadata
 from spikecrsae.exports.phy import phy_files
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.preprocessor import filtered
@@ -31,8 +31,7 @@ from spikecrsae.readers.phy_names import is_phy_folder
 from spikecrsae.results.folder import SORTING, ResultFolder
 from spikecrsae.results.output_folder import MANIFEST, refuse_link
 from spikecrsae.results.tables import spikes_csv, units_csv
-from spikecrsae.system.files import write_atomic
-from spikecrsae.system.safe_hdf5 import open_hdf5, read_guarded, whole
+from spikecrsae.system.files import write_atomic, writing
 
 logger = logging.getLogger(__name__)
 
@@ -51,20 +50,13 @@ class Format:
 
 FORMATS = {
     "phy": Format("phy", "no traces and waveforms (recording.dat) and no pc_features"),
-    "nwb": Format("sorting.nwb"),
+    "nwb": Format("sorting.nwb", "nothing that its files say of the session, such as its start"),
     "csv": Format("csv"),
     "mat": Format("sorting.mat"),
     "neo": Format("sorting_neo.mat"),
     "klusters": Format("klusters", "no features (.fet) and waveforms (.spk), which Klusters needs"),
 }
 _NEEDS_TEMPLATES = ("phy", "nwb", "klusters")
-
-
-def _lacks(kind: str, run: dict) -> str:
-    """What a format lacks without the recording."""
-    if kind == "nwb" and run.get("recording", {}).get("format") == "NWB":
-        return "no time at which the session began"
-    return FORMATS[kind].without_recording
 
 
 def place_of_exports(source: str | Path) -> Path:
@@ -76,9 +68,9 @@ def place_of_exports(source: str | Path) -> Path:
     return source if source.is_dir() else source.parent
 
 
-def default_place(source: str | Path, kind: str) -> Path:
-    """Where a format of the sorting at `source` goes unless another place is given."""
-    return place_of_exports(source) / FORMATS[kind].name
+def default_place(source: str | Path, kind: str, per_file: bool = False) -> Path:
+    """Where a format of the sorting at `source` goes unless another place is given; per_file: the folder of all files."""
+    return place_of_exports(source) / (f"{kind}_per_file" if per_file else FORMATS[kind].name)
 
 
 def check_place(place: str | Path, kind: str, overwrite: bool = False) -> None:
@@ -104,7 +96,7 @@ def find_recording(source: str | Path, sorting: SortingData, run: dict, kind: st
     """
     told = run.get("recording", {})
     names = [Path(name) for name in told.get("paths") or [told.get("path")] if name]
-    if not _lacks(kind, run) or not names:
+    if not FORMATS[kind].without_recording or not names:
         return None
     folders, paths = list(Path(source).absolute().parents)[:2], []
     for name in names:
@@ -129,11 +121,12 @@ def export(
     place: str | Path,
     recording: Recording | None = None,
     overwrite: bool = False,
+    metadata: SessionMetadata | None = None,
 ) -> Path:
     """Write the sorting in the format `kind` (one of FORMATS) to `place`, whole or not at all; returns the path.
 
     run: what run.json holds. recording: the one that was sorted; without it phy and klusters lack what comes from its
-    traces, and a warning says so. Raises InputError where the recording is another one or templates are missing, OutputError
+    traces, and a warning says so. metadata: of the session, for nwb; it goes before what the recording says. Raises InputError where the recording is another one or templates are missing, OutputError
     where the place is taken or cannot be written.
     """
     place = Path(place)
@@ -142,13 +135,13 @@ def export(
         raise InputError(f"the sorting has no templates, which {kind} needs; choose another --to, such as csv.")
     if recording is not None:
         _check_recording(sorting, recording)
-    elif _lacks(kind, run):
-        logger.warning("without the recording: %s", _lacks(kind, run))
+    elif FORMATS[kind].without_recording:
+        logger.warning("without the recording: %s", FORMATS[kind].without_recording)
     if FORMATS[kind].is_folder:
         return ExportFolder(place).write(_files(sorting, run, kind, place, recording), overwrite)
     if recording is not None and place.exists() and place.samefile(recording.source):
         raise OutputError(f"{place} is the recording, which is not overwritten; choose another name with -o.")
-    write_atomic(place, [_file(sorting, run, kind, recording)])
+    write_atomic(place, [_file(sorting, run, kind, recording, metadata)])
     if all((place.parent / name).is_file() for name in (SORTING, MANIFEST)):
         ResultFolder(place.parent).add([place.name])
     return place
@@ -166,10 +159,56 @@ def _files(
     return klusters_files(sorting, re.sub(r"[^\w.+ -]", "_", told).lstrip(".") or "sorting", signal)
 
 
-def _file(sorting: SortingData, run: dict, kind: str, recording: Recording | None) -> bytes:
+def export_per_file(
+    sorting: SortingData,
+    run: dict,
+    kind: str,
+    place: str | Path,
+    recording: Recording | None = None,
+    overwrite: bool = False,
+    metadata: SessionMetadata | None = None,
+) -> Path:
+    """Write one export of the format `kind` into the folder `place` for each file of a session, named after it and on its own
+    clock; returns the path. Arguments and errors are those of `export`; UsageError also where there is only one file."""
+    place, files = Path(place), sorting.by_clock()
+    if len(files) < 2:
+        raise UsageError("the recording is one file on one clock; leave --per-file out.")
+    suffix = Path(FORMATS[kind].name).suffix
+    stems = [re.sub(r"[^\w.+-]+", "_", Path(name).name).lstrip(".") or "file" for name, *_ in files]
+    if len(set(stems)) < len(stems):
+        stems = [f"{number}_{stem}" for number, stem in enumerate(stems)]
+    targets = [place / f"{stem}{suffix}" for stem in stems]
+    if place.exists() and not place.is_dir():
+        raise OutputError(f"{place} is a file, where a folder is to be written; choose another name with -o.")
+    for target in targets:
+        check_place(target, kind, overwrite)
+    with writing(place):
+        place.mkdir(parents=True, exist_ok=True)
+    for number, (target, (name, first, part)) in enumerate(zip(targets, files, strict=True)):
+        told = run | {"recording": run.get("recording", {}) | {"path": name, "file": number}}
+        signal = None if recording is None else _file_of(recording, name, first, part.n_samples)
+        export(part, told, kind, target, signal, overwrite, metadata)
+    return place
+
+
+def _file_of(recording: Recording, name: str, first: int, n_samples: int) -> Recording:
+    """One of the files of a recording, from sample `first` on."""
+    source = Path(name) if Path(name).exists() else recording.source
+    return replace(recording, time_range=(first, first + n_samples), source=source).in_range()
+
+
+def _file(
+    sorting: SortingData, run: dict, kind: str, recording: Recording | None, metadata: SessionMetadata | None
+) -> bytes:
     provenance = json.dumps(run, indent=2, ensure_ascii=False)
     if kind == "nwb":
-        return nwb_file(sorting, provenance, _session_start(recording))
+        told = metadata or SessionMetadata()
+        names = list(map(str, sorting.channels.get("ids", range(sorting.n_channels))))
+        if strange := [name for name in told.of_channel if name not in names]:
+            raise UsageError(f"the metadata name an electrode of channel {strange[0]}; there are {', '.join(names)}.")
+        if recording is not None:
+            told = told.over(source_metadata(recording, run.get("recording", {}).get("read_options", {}).get("series")))
+        return nwb_file(sorting, provenance, told)
     return neo_file(sorting) if kind == "neo" else mat_file(sorting, provenance)
 
 
@@ -193,21 +232,3 @@ def _signal(sorting: SortingData, run: dict, recording: Recording) -> Signal:
         return filtered(used, sorting.excluded, start, stop, sos, margin, config.common_reference)
 
     return Signal(recording, highpassed)
-
-
-def _stored_start(path: str | Path) -> str:
-    with open_hdf5(Path(path)) as file:
-        stored = file.get("session_start_time")
-        is_text = isinstance(stored, h5py.Dataset) and h5py.check_string_dtype(stored.dtype)
-        return whole(stored).decode() if is_text else ""
-
-
-def _session_start(recording: Recording | None) -> datetime | None:
-    """When the session began, where an NWB recording says it."""
-    if recording is None or recording.format != "NWB":
-        return None
-    text = read_guarded(recording.source, lambda: _stored_start(recording.source))
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None

@@ -47,6 +47,9 @@ class ExportFolder(OutputFolder):
 
 
 def exports_in(folder: Path) -> list[str]:
-    """Return the names of the exports that are folders inside `folder`."""
+    """Return the names of the exports that are folders inside `folder`, or inside a folder of it."""
+    if not folder.is_dir():
+        return []
     with writing(folder):
-        return sorted(entry.name for entry in folder.iterdir() if ExportFolder(entry).is_export()) if folder.is_dir() else []
+        places = [*folder.glob("*/manifest.json"), *folder.glob("*/*/manifest.json")]
+        return sorted({f.parent.relative_to(folder).parts[0] for f in places if ExportFolder(f.parent).is_export()})

@@ -26,7 +26,7 @@ def mat_file(sorting: SortingData, provenance: str) -> bytes:
         "start_time_s": sorting.start_time_s,
         "amplitude_unit": sorting.amplitude_unit,
         "sample": spikes["sample"],
-        "time_s": spikes["sample"] / sorting.sampling_frequency + sorting.start_time_s,
+        "time_s": sorting.times_s(spikes["sample"]),
         "unit": spikes["unit"],
         "amplitude": spikes["amplitude"],
         "shift": spikes["shift"],
@@ -40,6 +40,9 @@ def mat_file(sorting: SortingData, provenance: str) -> bytes:
         "excluded": sorting.excluded,
         "provenance": provenance,
     }
+    if sorting.files:
+        variables["file"], variables["file_time_s"] = sorting.in_files(spikes["sample"])
+        variables["files"] = _struct(sorting.files)
     file = io.BytesIO()
     savemat(file, variables, format="5", long_field_names=True, do_compression=True, oned_as="column")
     return file.getvalue()

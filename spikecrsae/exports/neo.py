@@ -23,27 +23,28 @@ def neo_file(sorting: SortingData) -> bytes:
 
 
 def neo_block(sorting: SortingData) -> neo.Block:
-    """One Block with one Segment and a SpikeTrain per unit, in seconds on the file's own clock.
+    """One Block with a SpikeTrain per unit in each of its Segments, one for each file, in seconds on the file's own clock.
 
-    Each train is annotated with its unit and every column of units.csv, and has the sampling rate: (time - t_start) * rate,
-    rounded, is the sample.
+    Each train is annotated with its unit and every column of units.csv, and has the sampling rate: where no signal is missing,
+    (time - t_start) * rate, rounded, is the sample in the file.
     """
     import neo
     import quantities as pq
 
-    fs, start = sorting.sampling_frequency, sorting.start_time_s
     block = neo.Block(name="spikecrsae", amplitude_unit=sorting.amplitude_unit)
-    segment = neo.Segment(name="recording", index=0)
-    for row, unit in enumerate(sorting.unit_ids):
-        train = neo.SpikeTrain(
-            sorting.times_s(sorting.spike_samples(unit)) * pq.s,
-            t_start=start * pq.s,
-            t_stop=(start + sorting.duration_s) * pq.s,
-            sampling_rate=fs * pq.Hz,
-            name=f"unit {unit}",
-            unit=int(unit),
-        )
-        train.annotations.update({name: np.asarray(values)[row].item() for name, values in sorting.units.items()})
-        segment.spiketrains.append(train)
-    block.segments.append(segment)
+    for index, (name, _, part) in enumerate(sorting.by_clock() or [("recording", 0, sorting)]):
+        segment = neo.Segment(name=name, index=index)
+        start, stop = part.timeline.intervals_s([0, part.n_samples])[0]
+        for row, unit in enumerate(part.unit_ids):
+            train = neo.SpikeTrain(
+                part.times_s(part.spike_samples(unit)) * pq.s,
+                t_start=start * pq.s,
+                t_stop=stop * pq.s,
+                sampling_rate=part.sampling_frequency * pq.Hz,
+                name=f"unit {unit}",
+                unit=int(unit),
+            )
+            train.annotations.update({name: np.asarray(values)[row].item() for name, values in part.units.items()})
+            segment.spiketrains.append(train)
+        block.segments.append(segment)
     return block
