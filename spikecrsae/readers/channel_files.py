@@ -69,6 +69,13 @@ def as_channels(recordings: Sequence[Recording], paths: Sequence[Path], left_out
                     "recording must agree."
                 )
 
+    for name, recording in zip(names, recordings, strict=True):
+        if (theirs := _gaps(recording)) != (ours := _gaps(first)):
+            raise InputError(
+                f"{name} has gaps before samples {theirs or 'none'} and {names[0]} before {ours or 'none'}; channels of one recording must "
+                "agree. Leave the odd one out."
+            )
+
     def read(start: int, stop: int) -> np.ndarray:
         return np.concatenate([recording.read_raw(start, stop) for recording in recordings], axis=1)
 
@@ -93,3 +100,8 @@ def as_channels(recordings: Sequence[Recording], paths: Sequence[Path], left_out
         notes=(*dict.fromkeys(note for recording in recordings for note in recording.notes), *notes),
         close=close,
     )
+
+
+def _gaps(recording: Recording) -> list[int]:
+    """Samples at which signal begins anew."""
+    return [part.first for part in recording.parts[1:]]
