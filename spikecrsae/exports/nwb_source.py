@@ -41,7 +41,7 @@ def source_metadata(recording: Recording, series: str | None = None) -> SessionM
     try:
         if recording.format == "NWB":
             return _of_nwb(recording, series)
-        find = _STARTS.get(recording.format)
+        find = _STARTS.get(recording.format.removeprefix("neo ").split(",")[0])
         start = find(Path(recording.source)) if find else None
     # what stands in other programs' headers may be anything
     except (OSError, ValueError, KeyError, IndexError, TypeError, ElementTree.ParseError, struct.error) as error:
@@ -154,10 +154,10 @@ def _of_blackrock(place: Path) -> datetime.datetime | None:
 
 
 _STARTS: dict[str, Callable[[Path], datetime.datetime | None]] = {
-    "neo SpikeGLX": _of_spikeglx,
-    "neo OpenEphysBinary": _of_open_ephys,
-    "neo OpenEphys": _of_old_open_ephys,
-    "neo Neuralynx": _of_neuralynx,
-    "neo Intan": _of_intan,
-    "neo Blackrock": _of_blackrock,
+    "SpikeGLX": _of_spikeglx,
+    "OpenEphysBinary": _of_open_ephys,
+    "OpenEphys": _of_old_open_ephys,
+    "Neuralynx": _of_neuralynx,
+    "Intan": _of_intan,
+    "Blackrock": _of_blackrock,
 }

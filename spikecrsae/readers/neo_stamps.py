@@ -48,13 +48,13 @@ def with_stretches(found: Found, reader: Any, block: int, segment: int, rows: np
 
     Raises InputError where a count of samples is not larger than the one before.
     """
-    kind, buffer = type(reader).__name__, reader.header["signal_channels"]["buffer_id"][rows[0]]
+    kind = type(reader).__name__
     if kind == "OpenEphysRawIO":
         return _old_open_ephys(found, reader, segment, rows)
     if kind == "BrainVisionRawIO":
         return replace(found, stretches=_brainvision_stretches(found, Path(reader.filename)))
     if kind == "OpenEphysBinaryRawIO":
-        path, numbers = _open_ephys_numbers(reader._buffer_descriptions[block][segment][buffer])
+        path, numbers = _open_ephys_numbers(_buffer(reader, block, segment, rows))
     elif kind == "IntanRawIO":
         path, numbers = found.path, reader.get_intan_timestamps()
     elif kind == "SpikeGadgetsRawIO":
@@ -62,7 +62,7 @@ def with_stretches(found: Found, reader: Any, block: int, segment: int, rows: np
     elif kind == "MaxwellRawIO":
         path, numbers = (
             found.path,
-            _maxwell_frames(reader.h5_file[reader._buffer_descriptions[block][segment][buffer]["hdf5_path"]]),
+            _maxwell_frames(reader.h5_file[_buffer(reader, block, segment, rows)["hdf5_path"]]),
         )
     else:
         return found
@@ -73,6 +73,14 @@ def with_stretches(found: Found, reader: Any, block: int, segment: int, rows: np
     except InputError as error:
         raise InputError(f"{error} Repair them, or read the samples as raw binary.") from error
     return replace(found, stretches=stretches, start_time_s=stretches[0].start_time_s)
+
+
+def _buffer(reader: Any, block: int, segment: int, rows: np.ndarray) -> dict[str, Any]:
+    """Where the samples of these channels stand."""
+    found: dict[str, Any] = reader._buffer_descriptions[block][segment][
+        reader.header["signal_channels"]["buffer_id"][rows[0]]
+    ]
+    return found
 
 
 def _open_ephys_numbers(buffer: dict[str, Any]) -> tuple[Path, np.ndarray | None]:
