@@ -27,8 +27,8 @@ from spikecrsae.errors import EXIT_BATCH_FAILED, add_remedy
 from spikecrsae.system.text import counted
 
 if TYPE_CHECKING:
-    from spikecrsae.run.batch import Result
     from spikecrsae.run.job import Job
+    from spikecrsae.run.summary import Result
     from spikecrsae.system.processes import Workers
 
 #: Seconds that a batch has when it is asked to stop, and each of its processes for tidying up; the next run removes what a
@@ -58,28 +58,26 @@ def batch(
 ) -> int:
     """Sort many recordings, each into a folder of its own in the one given by -o.
 
-    RECORDING is a file or a quoted pattern such as 'data/*.nwb'. One that fails does not stop the others. batch.csv and
-    batch.json in the folder say what became of each.
+    RECORDING is a file or a quoted pattern such as 'data/*.nwb'. One that fails does not stop the others. index.html,
+    batch.csv and batch.json in the folder say what became of each, also of those of earlier batches.
     """
     from spikecrsae.run import batch as run
     from spikecrsae.run.job import Job
     from spikecrsae.run.resume import resume_command
+    from spikecrsae.run.summary import Result, make_folder, write_summary
     from spikecrsae.system.dask import Cluster
     from spikecrsae.system.files import reserved
     from spikecrsae.system.processes import Processes
 
     scheduler = choices["scheduler"]
     found = run.find_recordings(recordings)
-    wanted = [
-        Job((path,), output / name, config, reader, **choices)
-        for path, name in zip(found, run.result_names(found), strict=True)
-    ]
-    run.make_folder(output)
+    wanted = [Job((path,), output / run.result_name(path), config, reader, **choices) for path in found]
+    make_folder(output)
     signals.be_patient(STOP_S)
     with reserved(output / "batch"):
         todo, kept = run.plan_jobs(wanted, resume=resume)
-        results = {job.folder: run.Result(job.recording, job.folder) for job in wanted}
-        results |= {job.folder: run.Result.kept(job) for job in kept}
+        results = {job.folder: Result(job.recording, job.folder) for job in wanted}
+        results |= {job.folder: Result.kept(job) for job in kept}
         if kept:
             narrator.say(f"{len(kept)} of {len(wanted)} recordings are sorted already")
         try:
@@ -91,7 +89,7 @@ def batch(
             raise
         finally:
             facts = {"jobs": jobs, "scheduler": scheduler, "config": config.to_dict()}
-            run.write_summary(output, results.values(), facts)
+            write_summary(output, results.values(), facts)
             _show(list(results.values()), output, as_json)
     n_failed = sum(result.state == "failed" for result in results.values())
     narrator.say(f"{len(results) - n_failed} of {len(results)} recordings are sorted; {output / 'batch.csv'} lists them")
@@ -100,14 +98,16 @@ def batch(
 
 def _watched(todo: list[Job], workers: Workers, narrator: console.Narrator) -> Iterator[Result]:
     """Yield the results as they come, with a line for each and, on a terminal, the stages that are at work."""
+    from spikecrsae.report.index import short_names
     from spikecrsae.run.batch import run_jobs
 
+    names = short_names([job.recording for job in todo])
     stages: dict[int, str] = {}
     ended: set[int] = set()
 
     def show(index: int, stage: str, has_ended: bool) -> None:
         if index not in ended:
-            stages[index] = f"{todo[index].folder.name}: {stage}"
+            stages[index] = f"{names[index]}: {stage}"
             board.show(list(stages.values()))
 
     # the results are closed first, so that an interruption stops the jobs before anything else is done
@@ -118,7 +118,7 @@ def _watched(todo: list[Job], workers: Workers, narrator: console.Narrator) -> I
         for index, result in results:
             ended.add(index)
             stages.pop(index, None)
-            narrator.say(f"  [{len(ended)}/{len(todo)}] {result.folder.name:<20} {_outcome(result)}")
+            narrator.say(f"  [{len(ended)}/{len(todo)}] {names[index]:<20} {_outcome(result)}")
             board.show(list(stages.values()))
             yield result
 
@@ -132,12 +132,15 @@ def _outcome(result: Result) -> str:
 def _show(results: list[Result], output: Path, as_json: bool) -> None:
     from dataclasses import asdict
 
+    from spikecrsae.report.index import short_names
+
     if as_json:
         console.print_json({"output": output, "recordings": [asdict(result) for result in results]})
         return
+    names = short_names([r.recording for r in results])
     rows = [
-        [r.folder.name, r.state, r.n_units, r.n_spikes, r.duration_s, r.seconds, r.error or "; ".join(r.warnings)]
-        for r in results
+        [name, r.state, r.n_units, r.n_spikes, r.duration_s, r.seconds, r.error or "; ".join(r.warnings)]
+        for name, r in zip(names, results, strict=True)
     ]
     headings = ["recording", "state", "units", "spikes", "length s", "seconds", "remark"]
     console.print_table(headings, rows, left=("recording", "state", "remark"))

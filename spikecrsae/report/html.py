@@ -1,14 +1,10 @@
 """report.html: one page that holds everything it shows, readable without network and without the program.
 
-What is drawn is in `pictures` and `unit_pictures`, the tables are in `tables`, looks and behaviour in page.css and page.js,
-which are copied into the page. The page may load nothing and run no other script than its own (its Content-Security-Policy
-says so).
+What is drawn is in `pictures` and `unit_pictures`, the tables are in `tables`, looks and behaviour in `page`.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +14,7 @@ import numpy as np
 
 from spikecrsae.data.sorting import LABELS, SortingData
 from spikecrsae.report.over_time import over_time_picture
+from spikecrsae.report.page import page
 from spikecrsae.report.pictures import (
     color_class,
     cross_correlogram_picture,
@@ -76,24 +73,7 @@ def report_html(sorting: SortingData, run: Mapping, truth: Truth | None = None) 
         "Truth": _truth(sorting, truth) if truth else "",
         "Settings": _settings(run),
     }
-    present = {title: content for title, content in sections.items() if content}
-    links = "".join(f'<a href="#{title.lower()}">{title}</a>' for title in present)
-    body = "".join(
-        f'<section id="{title.lower()}"><h2>{title}</h2>{content}</section>' for title, content in present.items()
-    )
-    style, script = (Path(__file__).with_name(file).read_text(encoding="utf-8") for file in ("page.css", "page.js"))
-    own = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{own}'"
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-        f"<title>{escape(name)} - spikecrsae</title><style>{style}</style></head><body>"
-        '<a class="skip" href="#summary">Skip to the content</a>'
-        f"<header><h1>{escape(name)}</h1><p>{_subtitle(sorting, run)}</p></header>"
-        f'<nav aria-label="Sections">{links}<button type="button" id="theme" hidden>Theme: auto</button></nav>'
-        f"<main>{body}</main><script>{script}</script></body></html>\n"
-    )
+    return page(name, _subtitle(sorting, run), sections)
 
 
 def _subtitle(sorting: SortingData, run: Mapping) -> str:

@@ -134,9 +134,10 @@ def label_of(sorting: SortingData, index: int) -> str:
     return str(sorting.units["label"][index]) if "label" in sorting.units else ""
 
 
-def badge(label: str) -> Markup:
+def badge(label: str, text: str = "") -> Markup:
+    """A label in its colour; text: what stands there in its place."""
     known = label if label in LABELS else ""
-    return Markup(f'<span class="badge {known}">{escape(label)}</span>' if label else "")
+    return Markup(f'<span class="badge {known}">{escape(text or label)}</span>' if label else "")
 
 
 def unit_table(sorting: SortingData) -> str:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -20,8 +21,9 @@ from helpers.recordings import cut_recording
 
 from spikecrsae.errors import InputError
 from spikecrsae.results.folder import ResultFolder
-from spikecrsae.run.batch import Result, find_recordings, make_folder, result_names, run_jobs, write_summary
+from spikecrsae.run.batch import find_recordings, result_name, run_jobs
 from spikecrsae.run.job import Job
+from spikecrsae.run.summary import Result, make_folder, write_summary
 from spikecrsae.system.processes import Processes
 
 pytestmark = pytest.mark.slow
@@ -44,58 +46,96 @@ def batch(day, tmp_path_factory):
     return spikecrsae("batch", day / "*" / "*.h5", "-o", out, "--jobs", 2, "--seed", 3), out
 
 
-NAMES = {"left_tetrode": "left/tetrode.h5", "right_tetrode": "right/tetrode.h5"}
+FILES = ("left/tetrode.h5", "right/tetrode.h5")
+SUMMARIES = {"batch.csv", "batch.json", "index.html"}
 
 
-def test_the_broken_one_does_not_stop_the_others(batch):
+@pytest.fixture
+def names(day) -> list[str]:
+    """The folders of the results of FILES."""
+    return [result_name(day / file) for file in FILES]
+
+
+def summary(out: Path) -> dict[str, dict[str, str]]:
+    """The rows of batch.csv by the path of the recording."""
+    return {row["recording"]: row for row in csv.DictReader((out / "batch.csv").read_text().splitlines())}
+
+
+def test_the_broken_one_does_not_stop_the_others(batch, day, names):
     result, out = batch
     assert result.exit_code == 7, result.stderr
-    assert {path.name for path in out.iterdir()} == {*NAMES, "batch.csv", "batch.json"}
-    rows = {Path(row["folder"]).name: row for row in csv.DictReader((out / "batch.csv").read_text().splitlines())}
-    assert {name: row["state"] for name, row in rows.items()} == {**dict.fromkeys(NAMES, "sorted"), "broken": "failed"}
-    assert rows["broken"]["exit_code"] == "3" and "not HDF5" in rows["broken"]["error"]
-    for name in NAMES:
-        assert int(rows[name]["n_spikes"]) == (out / name / "spikes.csv").read_text().count("\n") - 1
-        assert float(rows[name]["seconds"]) > 0
-        assert name in result.stdout
+    assert {path.name for path in out.iterdir()} == {*names, *SUMMARIES}
+    rows, broken = summary(out), str(day / "left" / "broken.h5")
+    sorted_ = dict.fromkeys((str(day / file) for file in FILES), "sorted")
+    assert {name: row["state"] for name, row in rows.items()} == {**sorted_, broken: "failed"}
+    assert rows[broken]["exit_code"] == "3" and "not HDF5" in rows[broken]["error"]
+    for name, file in zip(names, FILES, strict=True):
+        row = rows[str(day / file)]
+        units = list(csv.DictReader((out / name / "units.csv").read_text().splitlines()))
+        labels = [unit["label"] for unit in units]
+        assert Path(row["folder"]) == out / name
+        assert int(row["n_spikes"]) == (out / name / "spikes.csv").read_text().count("\n") - 1
+        assert [int(row[f"n_{label}"]) for label in ("single", "multi")] == [labels.count("single"), labels.count("multi")]
+        snrs = [float(unit["snr"]) for unit in units if unit["label"] in ("single", "multi")]
+        assert float(row["snr"]) == pytest.approx(statistics.median(snrs), rel=1e-6)
+        assert float(row["seconds"]) > 0
+        assert file in result.stdout
     assert "not HDF5" in result.stdout
     assert "2 of 3 recordings are sorted" in result.stderr
     assert "[3/3]" in result.stderr
 
 
-def test_each_result_is_that_of_a_single_sort(batch, day, tmp_path):
-    single = spikecrsae("sort", day / NAMES["left_tetrode"], "-o", tmp_path / "out", "--seed", 3, "--quiet")
+def test_each_result_is_that_of_a_single_sort(batch, day, names, tmp_path):
+    single = spikecrsae("sort", day / FILES[0], "-o", tmp_path / "out", "--seed", 3, "--quiet")
     assert single.exit_code == 0, single.stderr
     for table in ("spikes.csv", "units.csv"):
-        assert (batch[1] / "left_tetrode" / table).read_bytes() == (tmp_path / "out" / table).read_bytes()
+        assert (batch[1] / names[0] / table).read_bytes() == (tmp_path / "out" / table).read_bytes()
 
 
-def test_a_batch_over_existing_results_is_refused_before_it_begins(batch, day):
-    before = (batch[1] / "left_tetrode" / "sorting.h5").stat().st_mtime_ns
+def test_a_batch_over_existing_results_is_refused_before_it_begins(batch, day, names):
+    before = (batch[1] / names[0] / "sorting.h5").stat().st_mtime_ns
     result = spikecrsae("batch", day / "*" / "*.h5", "-o", batch[1], "--seed", 3)
     assert result.exit_code == 6
     assert "2 results are there already" in result.stderr and result.stderr.count("\n") == 1
-    assert (batch[1] / "left_tetrode" / "sorting.h5").stat().st_mtime_ns == before
+    assert (batch[1] / names[0] / "sorting.h5").stat().st_mtime_ns == before
 
 
-def test_resume_keeps_what_was_made_alike_and_only_that(batch, day, tmp_path):
+def test_resume_keeps_what_was_made_alike_and_only_that(batch, day, names, tmp_path):
     out = shutil.copytree(batch[1], tmp_path / "out")
-    shutil.rmtree(out / "right_tetrode")
-    ResultFolder(out / "right_tetrode").prepare()  # what a killed run leaves
-    good = [day / file for file in NAMES.values()]
+    shutil.rmtree(out / names[1])
+    ResultFolder(out / names[1]).prepare()  # what a killed run leaves
+    good = [day / file for file in FILES]
     result = spikecrsae("batch", *good, "-o", out, "--seed", 3, "--resume", "--json")
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     states = {Path(row["folder"]).name: row["state"] for row in document["recordings"]}
-    assert states == {"left_tetrode": "kept", "right_tetrode": "sorted"}
+    assert states == dict(zip(names, ("kept", "sorted"), strict=True))
     assert all(row["n_units"] > 0 and row["seconds"] > 0 for row in document["recordings"])
-    assert (out / "right_tetrode" / "spikes.csv").read_bytes() == (batch[1] / "right_tetrode" / "spikes.csv").read_bytes()
+    assert (out / names[1] / "spikes.csv").read_bytes() == (batch[1] / names[1] / "spikes.csv").read_bytes()
+    assert summary(out)[str(day / "left" / "broken.h5")]["state"] == "failed", "the row of an earlier batch stays"
 
     other = spikecrsae("batch", *good, "-o", out, "--seed", 4, "--resume")
     assert other.exit_code == 6 and "other settings" in other.stderr
-    elsewhere = shutil.copy(day / "left" / "tetrode.h5", tmp_path / "left_tetrode.h5")
-    moved = spikecrsae("batch", elsewhere, "-o", out, "--seed", 3, "--resume")
-    assert moved.exit_code == 6, "another recording of the same name is no reason to keep the result"
+    shutil.copy(good[0], day / "changed.h5")
+    shutil.copytree(out / names[0], out / result_name(day / "changed.h5"))
+    moved = spikecrsae("batch", day / "changed.h5", "-o", out, "--seed", 3, "--resume")
+    assert moved.exit_code == 6, "another recording is no reason to keep the result"
+
+
+def test_a_batch_of_other_recordings_adds_its_rows_and_results(batch, day, names, tmp_path):
+    out = shutil.copytree(batch[1], tmp_path / "out")
+    other = cut_recording(tmp_path / "left" / "tetrode.h5", 30, 34)
+    before = summary(out)
+    result = spikecrsae("batch", other, "-o", out, "--seed", 3)
+    assert result.exit_code == 0, result.stderr
+    rows = summary(out)
+    assert {name: rows[name] for name in before} == before
+    assert rows.keys() - before.keys() == {str(other)}
+    assert {path.name for path in out.iterdir()} == {*names, result_name(other), *SUMMARIES}
+    page = (out / "index.html").read_text()
+    assert all(f'href="{name}/report.html"' in page for name in (*names, result_name(other)))
+    assert "not HDF5" in page and "4 recordings" in page and "1 failed" in page
+    assert "http://" not in page and "https://" not in page, "the page needs no network"
 
 
 def test_two_batches_into_one_folder_are_refused(day, tmp_path):
@@ -117,18 +157,31 @@ def test_a_batch_that_ended_between_its_two_summaries_goes_on(tmp_path, monkeypa
         written.append(path)
         path.write_bytes(b"".join(content))
 
-    monkeypatch.setattr("spikecrsae.run.batch.write_atomic", ends_after_one)
+    monkeypatch.setattr("spikecrsae.run.summary.write_atomic", ends_after_one)
     with pytest.raises(KeyboardInterrupt):
         write_summary(tmp_path, [], {"jobs": 1})
     make_folder(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["batch.json"]
 
 
-def test_the_summary_of_somebody_else_is_left_alone(day, tmp_path):
-    (tmp_path / "batch.csv").write_text("mine")
+def test_a_row_is_replaced_by_a_new_one_of_its_recording_only(tmp_path):
+    """Also where the recording is named from another folder; a batch that ended before it says nothing new."""
+    first, second = Path("a/x.h5"), Path("b/x.h5")
+    write_summary(tmp_path, [Result(path, tmp_path / path.parent, "sorted", n_units=1) for path in (first, second)], {})
+    write_summary(
+        tmp_path, [Result(first.absolute(), tmp_path / "a", "failed", error="why"), Result(second, tmp_path / "b")], {}
+    )
+    rows = summary(tmp_path)
+    assert list(rows) == [str(first.absolute()), str(second.absolute())]
+    assert [row["state"] for row in rows.values()] == ["failed", "sorted"]
+
+
+@pytest.mark.parametrize("name", ["batch.csv", "index.html"])
+def test_the_summary_of_somebody_else_is_left_alone(day, tmp_path, name):
+    (tmp_path / name).write_text("mine")
     result = spikecrsae("batch", day / "right" / "tetrode.h5", "-o", tmp_path)
     assert result.exit_code == 6
-    assert (tmp_path / "batch.csv").read_text() == "mine"
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_pattern_that_finds_nothing_and_a_file_that_is_not_there(tmp_path):
@@ -141,7 +194,7 @@ def test_a_pattern_that_finds_nothing_and_a_file_that_is_not_there(tmp_path):
 
 def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
     """The other one is sorted by a new process; closing the batch then takes back what that has begun."""
-    jobs = [Job((day / file,), tmp_path / name) for name, file in NAMES.items()]
+    jobs = [Job((day / file,), tmp_path / file.split("/")[0]) for file in FILES]
     killed, ended = [], {}
 
     def interfere(index: int, stage: str, has_ended: bool) -> None:
@@ -165,7 +218,7 @@ def test_a_killed_process_takes_only_its_recording_with_it(day, tmp_path):
 
 def test_a_process_that_is_told_to_stop_again_and_again_stops_once(day, tmp_path, capfd):
     """The terminal and the batch may both tell it; what comes while it tidies up, or ends, is no error."""
-    job = Job((day / NAMES["left_tetrode"],), tmp_path / "left_tetrode")
+    job = Job((day / FILES[0],), tmp_path / "left")
 
     def terminate(index: int, stage: str, has_ended: bool) -> None:
         (worker,) = multiprocessing.active_children()
@@ -184,12 +237,12 @@ def test_a_process_that_is_told_to_stop_again_and_again_stops_once(day, tmp_path
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "Interrupted."), (signal.SIGTERM, 143, "Terminated.")]
 )
-def test_a_signal_stops_the_batch_and_keeps_what_is_finished(day, tmp_path, number, code, word):
+def test_a_signal_stops_the_batch_and_keeps_what_is_finished(day, names, tmp_path, number, code, word):
     out, group = tmp_path / "out", {"start_new_session": True}
-    words = [sys.executable, "-m", "spikecrsae", "batch", *(str(day / file) for file in NAMES.values()), "-o", str(out)]
+    words = [sys.executable, "-m", "spikecrsae", "batch", *(str(day / file) for file in FILES), "-o", str(out)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **group)
     wait_until(
-        lambda: (out / "left_tetrode" / "run.json").exists() and (out / "right_tetrode.unfinished" / "run.log").exists(),
+        lambda: (out / names[0] / "run.json").exists() and (out / f"{names[1]}.unfinished" / "run.log").exists(),
         process,
     )
     os.killpg(process.pid, number)  # as a terminal does: the processes of the batch get it too
@@ -198,8 +251,8 @@ def test_a_signal_stops_the_batch_and_keeps_what_is_finished(day, tmp_path, numb
     assert stderr.splitlines()[-1].startswith(f"{word} To go on") and stderr.splitlines()[-1].endswith(" --resume")
     assert "Traceback" not in stderr
     # what a process has not tidied up within its time is not under the name of a result
-    assert {path.name for path in out.iterdir() if not path.name.startswith((".", "right_tetrode.unfinished"))} == {
-        "left_tetrode", "batch.csv", "batch.json",
+    assert {path.name for path in out.iterdir() if not path.name.startswith((".", f"{names[1]}.unfinished"))} == {
+        names[0], *SUMMARIES,
     }  # fmt: skip
     states = [row["state"] for row in json.loads((out / "batch.json").read_text())["recordings"]]
     assert states == ["sorted", "stopped"]
@@ -215,34 +268,29 @@ def test_patterns_find_recordings_and_nothing_else(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     ResultFolder(tmp_path / "a.nwb.sorted").prepare()
-    names = lambda *words: [path.name for path in find_recordings([str(tmp_path / word) for word in words])]  # noqa: E731
-    assert names("*") == ["a.nwb", "b.nwb", "deep", "odd[1].nwb"]
-    assert names("*.nwb", "b.nwb", "../" + tmp_path.name + "/a.nwb") == ["a.nwb", "b.nwb", "odd[1].nwb"]
-    assert names("**/*.nwb")[-1] == "odd[1].nwb" and "c.nwb" in names("**/*.nwb")
-    assert names("odd[1].nwb") == ["odd[1].nwb"], "a name that exists is no pattern"
+    found = lambda *words: [path.name for path in find_recordings([str(tmp_path / word) for word in words])]  # noqa: E731
+    assert found("*") == ["a.nwb", "b.nwb", "deep", "odd[1].nwb"]
+    assert found("*.nwb", "b.nwb", "../" + tmp_path.name + "/a.nwb") == ["a.nwb", "b.nwb", "odd[1].nwb"]
+    assert found("**/*.nwb")[-1] == "odd[1].nwb" and "c.nwb" in found("**/*.nwb")
+    assert found("odd[1].nwb") == ["odd[1].nwb"], "a name that exists is no pattern"
     with pytest.raises(InputError, match="finds no recording"):
         find_recordings([str(tmp_path / "*.dat")])
 
 
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["/d/a.h5", "/d/b.h5"], ["a", "b"]),
-        (["/d/a.h5", "/d/a.nwb"], ["a.h5", "a.nwb"]),
-        (["/d/x/a.h5", "/d/y/a.h5", "/d/b.h5"], ["x_a", "y_a", "b"]),
-        (["/1/x/a.h5", "/2/x/a.h5"], ["1_x_a", "2_x_a"]),
-        (["/x/a.h5", "/y/a.h5", "/x_a.h5"], ["x_a", "y_a", "x_a-2"]),
-    ],
-)
-def test_every_recording_gets_a_folder_of_its_own(paths, names):
-    assert result_names([Path(path) for path in paths]) == names
+def test_a_folder_is_named_by_its_recording_alone(tmp_path, monkeypatch):
+    paths = [tmp_path / name for name in ("x/a.h5", "y/a.h5", "x/a.nwb", "x/..h5", "x/batch.csv", "x/" + 200 * "n" + ".h5")]
+    names = [result_name(path) for path in paths]
+    assert len(set(names)) == len(paths)
+    assert names[0].startswith("a-") and max(map(len, names)) < 80
+    monkeypatch.chdir(tmp_path)
+    assert result_name(Path("x/a.h5")) == names[0]
 
 
 def test_the_summary_has_a_row_for_each_recording_whatever_its_error_says(tmp_path):
     result = Result(Path("a,b.h5"), Path("out/a"), state="failed", error='no "header", at all', exit_code=3)
     write_summary(tmp_path, [result], {"jobs": 1})
     (row,) = csv.DictReader((tmp_path / "batch.csv").read_text().splitlines())
-    assert (row["recording"], row["error"], row["n_units"]) == ("a,b.h5", 'no "header", at all', "")
+    assert (Path(row["recording"]), row["error"], row["n_units"]) == (Path("a,b.h5").absolute(), 'no "header", at all', "")
 
 
 # ---- cluster
@@ -269,7 +317,7 @@ def test_a_scheduler_that_does_not_answer_is_2(distributed, day, tmp_path, monke
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc which worker is at a recording")
-def test_a_batch_on_a_cluster_survives_the_death_of_a_worker(distributed, batch, day, tmp_path):
+def test_a_batch_on_a_cluster_survives_the_death_of_a_worker(distributed, batch, day, names, tmp_path):
     """On two workers over loopback, one of which is killed while it sorts: the same results as in processes."""
     out = tmp_path / "out"
     script = tmp_path / "cluster.py"
@@ -279,9 +327,10 @@ def test_a_batch_on_a_cluster_survives_the_death_of_a_worker(distributed, batch,
     assert "killed a worker" in process.stdout, process.stderr
     assert "batch ended with 7" in process.stdout, process.stderr
     states = {row["folder"]: row["state"] for row in json.loads((out / "batch.json").read_text())["recordings"]}
-    assert states == {str(out / "tetrode"): "sorted", str(out / "broken"): "failed"}
-    assert (out / "tetrode" / "spikes.csv").read_bytes() == (batch[1] / "left_tetrode" / "spikes.csv").read_bytes()
-    assert {path.name for path in out.iterdir()} == {"tetrode", "batch.csv", "batch.json"}
+    broken = result_name(day / "left" / "broken.h5")
+    assert states == {str(out / names[0]): "sorted", str(out / broken): "failed"}
+    assert (out / names[0] / "spikes.csv").read_bytes() == (batch[1] / names[0] / "spikes.csv").read_bytes()
+    assert {path.name for path in out.iterdir()} == {names[0], *SUMMARIES}
 
 
 _CLUSTER = """
