@@ -22,7 +22,7 @@ from spikecrsae.api.sorting import Sorting
 from spikecrsae.config import LISTED, Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import OutputError, UsageError
-from spikecrsae.readers import ReadOptions, open_session, read_array, read_truth
+from spikecrsae.readers import ReadOptions, neuron_and_unit, open_session, phy_rate, read_array, read_truth
 from spikecrsae.results.folder import MODEL, ResultFolder
 from spikecrsae.run.curated import is_sorting, open_sorting
 from spikecrsae.run.record import model_facts, record, recording_facts
@@ -163,7 +163,9 @@ def score(
     sampling_frequency: float | None = None,
     tolerance_ms: float = 0.4,
     exhaustive: bool = False,
+    truth_column: str | None = None,
     truth_unit: str | None = None,
+    truth_neuron: str | None = None,
     truth_channel: int | None = None,
     truth_threshold: float | None = None,
     **options: Any,
@@ -172,14 +174,17 @@ def score(
 
     sorting, truth: a Sorting, a file or folder, or samples by the name of the unit; samples alone need the
     sampling_frequency. tolerance_ms: largest distance of a match. exhaustive: the truth names every neuron, so that false,
-    redundant and merged units are counted too. truth_unit: only this one. truth_channel: take the spikes on this
-    intracellular channel, above truth_threshold; options say how that file is read.
+    redundant and merged units are counted too. truth_column: of a table, that of the times, by name or number
+    from 0. truth_unit: what they count in (s, ms, samples). truth_neuron: only this one. truth_channel: take the spikes on
+    this intracellular channel, above truth_threshold; options say how that file is read.
 
     Raises UsageError for a wrong argument, InputError where a file cannot be used.
     """
     from spikecrsae.score.clock import doubt
     from spikecrsae.score.metrics import compare
 
+    if sampling_frequency is None and isinstance(sorting, str | Path):
+        sampling_frequency = phy_rate(Path(sorting))
     tested = _found(sorting, sampling_frequency)
     data = tested.data if isinstance(tested, Sorting) else None
     rate = sampling_frequency if data is None else data.sampling_frequency
@@ -188,13 +193,14 @@ def score(
     reader = _read_options(options, score)
     if truth_channel is None and (reader.given() or truth_threshold is not None):
         raise UsageError("truth_threshold and options say how --truth-channel is read, which is not given; leave them out.")
+    neuron, time_unit = neuron_and_unit(truth_neuron, truth_unit)
     if isinstance(truth, str | Path):
         known = read_truth(
-            truth, rate, truth_channel=truth_channel, recording=data, threshold=truth_threshold, unit=truth_unit,
-            options=None if truth_channel is None else reader,
+            truth, rate, truth_channel=truth_channel, recording=data, threshold=truth_threshold, unit=neuron,
+            column=truth_column, time_unit=time_unit, options=None if truth_channel is None else reader,
         )  # fmt: skip
     else:
-        known = _trains(truth, truth_unit)
+        known = _trains(truth, neuron)
     if isinstance(tested, Sorting):  # only the part that was sorted counts
         first, end = tested.run.get("recording", {}).get("time_range") or (0, tested.data.n_samples)
         known = {name: samples[(samples >= first) & (samples < end)] for name, samples in known.items()}

@@ -33,6 +33,11 @@ from spikecrsae.system.text import counted
     metavar="FILE",
     help="YAML with session, subject and electrodes for NWB; it goes before what the recording says.",
 )
+@option(
+    "--columns",
+    type=click.Choice(("few", "all")),
+    help="Columns of Phy's table: group, KSLabel and four of quality, or all of units.csv; few unless given.",
+)
 @option("--overwrite", is_flag=True, help="Replace what is there, unless it was worked on since.")
 @reader_options
 @narrated
@@ -43,6 +48,7 @@ def export(
     recordings: tuple[Path, ...],
     per_file: bool,
     metadata: Path | None,
+    columns: str | None,
     overwrite: bool,
     reader: dict,
     as_json: bool,
@@ -50,7 +56,8 @@ def export(
 ) -> None:
     """Write SORTING in the format of another program.
 
-    SORTING is a result folder, its sorting.h5, or a Phy folder written by this command, as it is curated now.
+    SORTING is a result folder, its sorting.h5, or a Phy folder written by this command or its
+    params.py, as it is curated now.
     """
     from spikecrsae.exports.export import check_place, default_place, export_per_file, find_recording
     from spikecrsae.exports.export import export as write_one
@@ -61,6 +68,8 @@ def export(
     if metadata is not None and kind != "nwb":
         raise UsageError(f"--metadata has no meaning for --to {kind}; leave it out, or write nwb.")
     told = None if metadata is None else read_metadata(metadata)
+    if columns and kind != "phy":
+        raise UsageError(f"--columns is for Phy's table, and {kind} has all columns; leave it out.")
     found, run = open_sorting(sorting)
     place = output or default_place(sorting, kind, per_file)
     if not per_file:
@@ -69,7 +78,7 @@ def export(
     opened = open_session(recordings, **reader) if recordings else find_recording(sorting, found, run, kind, reader)
     narrator.start("export")
     try:
-        write(found, run, kind, place, opened, overwrite, told)
+        write(found, run, kind, place, opened, overwrite, told, columns == "all")
     finally:
         if opened is not None:
             opened.close()

@@ -32,7 +32,9 @@ _CURVE = "tradeoff.csv"
     metavar="FILE",
     help="Known spikes, or a recording that holds them.",
 )
-@option("--truth-unit", metavar="NAME", help="Only this unit of the truth.")
+@option("--truth-column", metavar="NAME|N", help="Column of a table that holds the times, by name or number from 0.")
+@option("--truth-unit", metavar="s|ms|samples", help="What the times of a table or an array count in.")
+@option("--truth-neuron", metavar="NAME", help="Only this unit of the truth.")
 @option(
     "--truth-channel", type=int, metavar="N", help="Take the spikes on this intracellular channel of TRUTH, counted from 0."
 )
@@ -42,40 +44,31 @@ _CURVE = "tradeoff.csv"
 @tolerance_option
 @option("--exhaustive", is_flag=True, help="The truth names every neuron: also count false, redundant and merged units.")
 @output_option
+@option("--overwrite", is_flag=True, help="Replace curves that are there.")
 @reader_options
 @narrated
 def score(
     sorting: Path,
     truth: Path,
-    truth_unit: str | None,
-    truth_channel: int | None,
-    truth_threshold: float | None,
     tolerance_ms: float,
     exhaustive: bool,
     output: Path | None,
+    overwrite: bool,
     reader: dict,
     as_json: bool,
     narrator: console.Narrator,
+    **how: Any,
 ) -> None:
     """Compare SORTING with known spikes: accuracy, misses, false alarms.
 
-    SORTING is a result folder, its sorting.h5, a Phy folder, or spike times in any form that --truth takes. The trade-off
-    curve of misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
+    SORTING is a result folder, its sorting.h5, a Phy folder or its params.py, or spike times in any form that --truth takes.
+    The trade-off curve of misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
     """
-    from spikecrsae.readers import ReadOptions, read_truth
     from spikecrsae.score import compare, doubt
 
-    _check_options(truth_channel, truth_threshold, reader)
+    _check_options(reader, **how)
     sorted_ = _Sorted.read(sorting, reader)
-    known = read_truth(
-        truth,
-        sorted_.sampling_frequency,
-        truth_channel=truth_channel,
-        recording=sorted_.sorting,
-        threshold=truth_threshold,
-        unit=truth_unit,
-        options=ReadOptions(**reader) if truth_channel is not None else None,
-    )
+    known = _known(truth, sorted_, reader, **how)
     known = _in_range(known, sorted_, narrator)
     labels = [] if sorted_.sorting is None else list(sorted_.sorting.units.get("label", ()))
     for label in ("noise", "artefact"):
@@ -85,7 +78,7 @@ def score(
     doubted = doubt(comparison, known, sorted_.trains, 0.0 if sorted_.sorting is None else sorted_.sorting.start_time_s)
     folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
     curves = _curves(comparison, known, sorted_)
-    written = _write_curves(folder, curves, comparison, sorted_.sorting) if folder and curves else []
+    written = _write_curves(folder, curves, comparison, sorted_.sorting, overwrite) if folder and curves else []
     if as_json:
         console.print_json(
             {
@@ -106,15 +99,52 @@ def score(
         narrator.say("No trade-off curve: " + _why_no_curve(curves, sorted_))
 
 
-def _check_options(truth_channel: int | None, truth_threshold: float | None, reader: dict) -> None:
+def _check_options(
+    reader: dict,
+    truth_channel: int | None,
+    truth_threshold: float | None,
+    truth_column: str | None,
+    truth_unit: str | None,
+    **_: Any,
+) -> None:
     """UsageError for an option that this call would ignore."""
     if truth_channel is not None:
+        if truth_column or truth_unit:
+            name = "--truth-column" if truth_column else "--truth-unit"
+            raise UsageError(f"{name} says how a table is read, and --truth-channel finds spikes itself; leave it out.")
         return
     idle = [name for name in reader if name != "sampling_frequency"]
     idle += ["truth_threshold"] if truth_threshold is not None else []
     if idle:
         names = ", ".join("--" + name.replace("_", "-") for name in idle)
         raise UsageError(f"{names} says how --truth-channel is read, which is not given; leave it out.")
+
+
+def _known(
+    truth: Path,
+    sorted_: _Sorted,
+    reader: dict,
+    truth_channel: int | None,
+    truth_threshold: float | None,
+    truth_column: str | None,
+    truth_unit: str | None,
+    truth_neuron: str | None,
+) -> dict[str, Any]:
+    """Samples of the known spikes by the name of their unit."""
+    from spikecrsae.readers import ReadOptions, neuron_and_unit, read_truth
+
+    neuron, time_unit = neuron_and_unit(truth_neuron, truth_unit)
+    return read_truth(
+        truth,
+        sorted_.sampling_frequency,
+        truth_channel=truth_channel,
+        recording=sorted_.sorting,
+        threshold=truth_threshold,
+        unit=neuron,
+        options=ReadOptions(**reader) if truth_channel is not None else None,
+        column=truth_column,
+        time_unit=time_unit,
+    )
 
 
 @dataclass(frozen=True)
@@ -129,7 +159,7 @@ class _Sorted:
     @classmethod
     def read(cls, path: Path, reader: dict) -> _Sorted:
         """A result of ours, a Phy folder of ours as it is curated now, or spike times in a form that read_truth knows."""
-        from spikecrsae.readers import read_truth
+        from spikecrsae.readers import phy_rate, read_truth
         from spikecrsae.run.curated import is_sorting, open_sorting
 
         if is_sorting(path):
@@ -139,7 +169,7 @@ class _Sorted:
             raise InputError(f"{path} does not exist; give the result folder of a sorting, or a file of spike times.")
         if path.is_dir() and any((path / name).exists() for name in ("manifest.json", "run.log")):
             raise InputError(f"{path} holds no sorting.h5: its run did not finish; see run.log there, and sort again.")
-        rate = reader.get("sampling_frequency")
+        rate = reader.get("sampling_frequency") or phy_rate(path)
         if rate is None:
             raise UsageError(f"{path} does not say at what rate its samples count; give --sampling-frequency.")
         return cls(read_truth(path, rate), rate)
@@ -168,7 +198,7 @@ def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
     return "give -o, the folder it goes to." if curves else "no unit matches the truth."
 
 
-def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: SortingData) -> list[Path]:
+def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: SortingData, overwrite: bool) -> list[Path]:
     """Write tradeoff.csv with all curves and a figure of each, listed in the manifest if the folder is a result."""
     from spikecrsae.report.figures import figure_file, tradeoff_figures
     from spikecrsae.report.pictures import tradeoff_pictures
@@ -183,7 +213,8 @@ def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: S
         writer.writerows([cell_text(name), units[name], f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points)
     figures = tradeoff_figures(tradeoff_pictures(curves, comparison, sorting))
     contents = {f"{name}.png": figure_file(drawing, "png", name) for name, drawing in figures.items()}
-    return ResultFolder(folder).write_extra(folder, {_CURVE: table.getvalue().encode(), **contents})
+    ResultFolder(folder).check_extra(folder, [_CURVE, *contents], overwrite, "give --overwrite, or another folder with -o")
+    return ResultFolder(folder).write_extra(folder, {_CURVE: table.getvalue().encode(), **contents}, overwrite)
 
 
 def _show(comparison: Comparison) -> None:

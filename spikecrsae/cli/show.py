@@ -40,7 +40,7 @@ _WAVE_WIDTH, _WAVE_HEIGHT = 36, 6
 def show(sorting: Path, unit: int | None, as_json: bool, narrator: console.Narrator) -> None:
     """Show SORTING in the terminal: the table of its units, or one unit in detail.
 
-    SORTING is a result folder, its sorting.h5, or a folder curated in Phy.
+    SORTING is a result folder, its sorting.h5, or a folder curated in Phy or its params.py.
     """
     from spikecrsae.cli.result import print_units, sorting_document
     from spikecrsae.run.curated import open_sorting

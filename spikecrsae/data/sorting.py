@@ -19,7 +19,7 @@ from spikecrsae.errors import InputError
 #: shift: sub-sample offset in samples, sample + shift is the refined time.
 SPIKE_DTYPE = np.dtype([("sample", np.int64), ("unit", np.int32), ("amplitude", np.float32), ("shift", np.float32)])
 #: What a unit is called, see decode.quality.label_units.
-LABELS = ("single", "multi", "noise", "artefact")
+LABELS = ("single", "multi", "noise", "artefact", "unsorted")
 #: Numbers of units are int32, and Phy's placeholders are numbered after the last one.
 LARGEST_UNIT = 2**31 - 2
 

@@ -27,7 +27,7 @@ from spikecrsae.exports.phy import phy_files
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.readers import open_session
-from spikecrsae.readers.phy_names import is_phy_folder
+from spikecrsae.readers.phy_names import is_phy_folder, phy_folder
 from spikecrsae.results.folder import SORTING, ResultFolder
 from spikecrsae.results.output_folder import MANIFEST, refuse_link
 from spikecrsae.results.tables import spikes_csv, units_csv
@@ -62,7 +62,7 @@ _NEEDS_TEMPLATES = ("phy", "nwb", "klusters")
 def place_of_exports(source: str | Path) -> Path:
     """The folder for what is made of the sorting at `source`: its result folder; for a curated Phy folder one of its own beside
     it, <name>-curated."""
-    source = Path(source).absolute()
+    source = phy_folder(source).absolute()
     if is_phy_folder(source):
         return source.with_name(source.name + "-curated")
     return source if source.is_dir() else source.parent
@@ -122,11 +122,13 @@ def export(
     recording: Recording | None = None,
     overwrite: bool = False,
     metadata: SessionMetadata | None = None,
+    all_columns: bool = False,
 ) -> Path:
     """Write the sorting in the format `kind` (one of FORMATS) to `place`, whole or not at all; returns the path.
 
     run: what run.json holds. recording: the one that was sorted; without it phy and klusters lack what comes from its
-    traces, and a warning says so. metadata: of the session, for nwb; it goes before what the recording says. Raises InputError where the recording is another one or templates are missing, OutputError
+    traces, and a warning says so. metadata: of the session, for nwb; it goes before what the recording says. all_columns: see phy_files. Raises
+    InputError where the recording is another one or templates are missing, OutputError
     where the place is taken or cannot be written.
     """
     place = Path(place)
@@ -138,7 +140,7 @@ def export(
     elif FORMATS[kind].without_recording:
         logger.warning("without the recording: %s", FORMATS[kind].without_recording)
     if FORMATS[kind].is_folder:
-        return ExportFolder(place).write(_files(sorting, run, kind, place, recording), overwrite)
+        return ExportFolder(place).write(_files(sorting, run, kind, place, recording, all_columns), overwrite)
     if recording is not None and place.exists() and place.samefile(recording.source):
         raise OutputError(f"{place} is the recording, which is not overwritten; choose another name with -o.")
     write_atomic(place, [_file(sorting, run, kind, recording, metadata)])
@@ -148,13 +150,13 @@ def export(
 
 
 def _files(
-    sorting: SortingData, run: dict, kind: str, place: Path, recording: Recording | None
+    sorting: SortingData, run: dict, kind: str, place: Path, recording: Recording | None, all_columns: bool
 ) -> dict[str, Iterable[bytes]]:
     if kind == "csv":
         return {"spikes.csv": spikes_csv(sorting), "units.csv": [units_csv(sorting)]}
     signal = None if recording is None else _signal(sorting, run, recording)
     if kind == "phy":
-        return phy_files(sorting, json.dumps(run, indent=2, ensure_ascii=False), place.absolute(), signal)
+        return phy_files(sorting, json.dumps(run, indent=2, ensure_ascii=False), place.absolute(), signal, all_columns)
     told = Path(str(run.get("recording", {}).get("path", ""))).stem
     return klusters_files(sorting, re.sub(r"[^\w.+ -]", "_", told).lstrip(".") or "sorting", signal)
 
@@ -167,6 +169,7 @@ def export_per_file(
     recording: Recording | None = None,
     overwrite: bool = False,
     metadata: SessionMetadata | None = None,
+    all_columns: bool = False,
 ) -> Path:
     """Write one export of the format `kind` into the folder `place` for each file of a session, named after it and on its own
     clock; returns the path. Arguments and errors are those of `export`; UsageError also where there is only one file."""
@@ -187,7 +190,7 @@ def export_per_file(
     for number, (target, (name, first, part)) in enumerate(zip(targets, files, strict=True)):
         told = run | {"recording": run.get("recording", {}) | {"path": name, "file": number}}
         signal = None if recording is None else _file_of(recording, name, first, part.n_samples)
-        export(part, told, kind, target, signal, overwrite, metadata)
+        export(part, told, kind, target, signal, overwrite, metadata, all_columns)
     return place
 
 

@@ -35,12 +35,16 @@ RECORDING = "recording.dat"
 _LEAST = 2
 #: Endings by which phylib knows a flat binary file.
 _FLAT = (".dat", ".bin", ".raw", ".mda")
-#: Columns of units.csv that Phy counts by itself.
+#: Columns of units.csv that Phy counts by itself, and those that its table shows besides group and KSLabel unless all are asked for.
 _OWN_OF_PHY = ("n_spikes", "firing_rate", "peak_channel")
+_SHOWN = ("snr", "isi_violations", "estimated_false_alarm", "estimated_miss")
 
 
-def phy_files(sorting: SortingData, provenance: str, folder: Path, signal: Signal | None) -> dict[str, Iterable[bytes]]:
-    """The files of a Phy folder that will be at `folder`, name -> pieces of content; provenance is run.json as text.
+def phy_files(
+    sorting: SortingData, provenance: str, folder: Path, signal: Signal | None, all_columns: bool = False
+) -> dict[str, Iterable[bytes]]:
+    """The files of a Phy folder that will be at `folder`, name -> pieces of content; provenance is run.json as text. all_columns:
+    Phy's table has every column of the unit table, else group, KSLabel and four more.
 
     Without the recording (`signal` None) there are no pc_features, and no traces or waveforms in Phy. Fewer than two spikes
     are filled up with placeholders, which phylib needs: amplitude 0, of an all-zero template, in a cluster of their own in
@@ -78,7 +82,7 @@ def phy_files(sorting: SortingData, provenance: str, folder: Path, signal: Signa
     return {
         "params.py": ["".join(f"{name} = {value!r}\n" for name, value in facts.items()).encode()],
         **{f"{name}.npy": [_npy(array)] for name, array in arrays.items()},
-        **_cluster_tables(sorting, [placeholder] * bool(missing)),
+        **_cluster_tables(sorting, used, [placeholder] * bool(missing), all_columns),
         ORIGINAL: [sorting_to_hdf5(sorting, provenance)],
         **({RECORDING: pieces} if pieces is not None else {}),
     }
@@ -152,18 +156,40 @@ def _stored(recording: Recording, kind: np.dtype) -> Iterator[bytes]:
         yield recording.raw(start, start + size).astype(kind).tobytes()
 
 
-def _cluster_tables(sorting: SortingData, placeholders: list[int]) -> dict[str, list[bytes]]:
-    """cluster_group.tsv, cluster_KSLabel.tsv and one file for each column of units.csv that Phy does not count by itself."""
-    columns = {name: [cell(v) for v in values] for name, values in sorting.units.items() if name not in _OWN_OF_PHY}
+def _cluster_tables(
+    sorting: SortingData, used: np.ndarray, placeholders: list[int], all_columns: bool
+) -> dict[str, list[bytes]]:
+    """One file for each column that Phy does not count by itself, and all of them with Phy's own in cluster_info.tsv."""
+    shown = [name for name in sorting.units if name not in _OWN_OF_PHY and (all_columns or name in _SHOWN)]
     groups = [GROUP_OF_LABEL.get(label, "unsorted") for label in sorting.units.get("label", [""] * sorting.n_units)]
+    columns = {"group": groups, "KSLabel": ["good" if group == "good" else "mua" for group in groups]}
     # Phy says group for good, mua or noise
-    columns = {"channel_group" if name == "group" else name: texts for name, texts in columns.items()}
-    columns |= {"group": groups, "KSLabel": ["good" if group == "good" else "mua" for group in groups]}
+    columns |= {"channel_group" if name == "group" else name: [cell(v) for v in sorting.units[name]] for name in shown}
+    columns = {re.sub(r"[^\w.-]", "_", name): texts for name, texts in columns.items()}
+    blank = [["noise" if name == "group" else "" for name in columns]] * len(placeholders)
     clusters = [*sorting.unit_ids.tolist(), *placeholders]
-    tables = {}
-    for name, values in columns.items():
-        filled = [*values, *(["noise" if name == "group" else ""] * len(placeholders))]
-        lines = (f"{cluster}\t{value}\n" for cluster, value in zip(clusters, filled, strict=True))
-        name = re.sub(r"[^\w.-]", "_", name)
-        tables[f"cluster_{name}.tsv"] = [f"cluster_id\t{name}\n".encode(), "".join(lines).encode()]
-    return tables
+    rows = [*zip(*columns.values(), strict=True), *blank]
+    tables = {
+        f"cluster_{name}.tsv": _tsv([("cluster_id", name), *zip(clusters, (row[k] for row in rows), strict=True)])
+        for k, name in enumerate(columns)
+    }
+    own = [*_counted_by_phy(sorting, used), *[[""] * 6] * len(placeholders)]
+    info = [(cluster, *counts, *row) for cluster, counts, row in zip(clusters, own, rows, strict=True)]
+    return tables | {
+        "cluster_info.tsv": _tsv([("cluster_id", "amp", "ch", "depth", "fr", "n_spikes", "sh", *columns), *info])
+    }
+
+
+def _counted_by_phy(sorting: SortingData, used: np.ndarray) -> list[tuple[str, ...]]:
+    """Of every unit: amplitude, channel among the used ones, its depth in um, rate in Hz, number of spikes, and group of channels."""
+    channel = peak_channels(sorting)
+    n_spikes = np.bincount(sorting.unit_rows, minlength=sorting.n_units)
+    columns = (
+        sorting.peaks.size, np.searchsorted(used, channel), channel_positions(sorting)[channel, 1], n_spikes / sorting.duration_s,
+        n_spikes, channel_groups(sorting)[channel],
+    )  # fmt: skip
+    return [tuple(map(cell, row)) for row in zip(*columns, strict=True)]
+
+
+def _tsv(rows: Iterable[Iterable[Any]]) -> list[bytes]:
+    return ["".join("\t".join(map(str, row)) + "\n" for row in rows).encode()]

@@ -11,13 +11,21 @@ from spikecrsae.errors import InputError
 
 #: The sorting before anybody curated it; a curated folder is read with its help.
 ORIGINAL = "original_sorting.h5"
-#: Phy's names for our labels.
-GROUP_OF_LABEL = {"single": "good", "multi": "mua", "noise": "noise", "artefact": "noise"}
+#: The file that Phy is started with.
+PARAMS = "params.py"
+#: Phy's names for our labels; unsorted is what a person has left so.
+GROUP_OF_LABEL = {"single": "good", "multi": "mua", "noise": "noise", "artefact": "noise", "unsorted": "unsorted"}
+
+
+def phy_folder(path: str | Path) -> Path:
+    """The folder of a params.py; any other path as it is."""
+    path = Path(path)
+    return path.parent if path.name == PARAMS else path
 
 
 def is_phy_folder(path: str | Path) -> bool:
-    """Say whether `path` is a Phy folder that this program wrote."""
-    return (Path(path) / ORIGINAL).is_file()
+    """Say whether `path` is a Phy folder that this program wrote, or its params.py."""
+    return (phy_folder(path) / ORIGINAL).is_file()
 
 
 def check_clusters(clusters: np.ndarray, file: Path) -> None:

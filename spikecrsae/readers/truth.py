@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import logging
 import re
@@ -15,81 +14,24 @@ import numpy as np
 
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
-from spikecrsae.data.timeline import Timeline
-from spikecrsae.errors import InputError, SpikeCRsAEError
+from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import stored_rate
 from spikecrsae.readers.mearec import is_mearec
 from spikecrsae.readers.nwb import is_nwb
 from spikecrsae.readers.open import open_recording
-from spikecrsae.readers.phy_names import ORIGINAL, check_clusters
+from spikecrsae.readers.phy_names import ORIGINAL, PARAMS, check_clusters, phy_folder
 from spikecrsae.readers.read_options import ReadOptions
+from spikecrsae.readers.spike_times import TIME_UNITS, SampleClock, Trains, by_unit, from_npy, from_table
 from spikecrsae.system.files import refuse_unreadable
 from spikecrsae.system.safe_hdf5 import load_npy, open_hdf5, read_guarded, whole
-from spikecrsae.system.text import counted, read_text
+from spikecrsae.system.text import read_text
 
 logger = logging.getLogger(__name__)
 
-Trains = dict[str, np.ndarray]
-#: A table of spikes in text, and Phy's params.py, may be so long.
-_MOST_SPIKE_TABLE_MB, _MOST_PARAMS_MB = 2000, 1
-#: No recording has so many samples.
-_END = 2**62
-
-
-class _SampleClock:
-    """Turns the times of a truth file into samples of the recording that is scored."""
-
-    def __init__(self, path: Path, recording_fs: float | None, timeline: Timeline | None) -> None:
-        self.path, self.fs, self.timeline = path, recording_fs, timeline
-        self.start_time_s = 0.0 if timeline is None else float(timeline.times_s[0])
-
-    def from_seconds(self, seconds: np.ndarray, since_s: float = 0.0) -> np.ndarray:
-        """Nearest sample of each time; since_s is the file's own time of the recording's first sample."""
-        seconds = self._in_a_row(np.asarray(seconds, np.float64))
-        if self.fs is None:
-            raise InputError(f"{self.path}: its times are in seconds; the recording's sampling frequency is needed.")
-        if not np.all(np.isfinite(seconds)):
-            bad = counted(int(np.count_nonzero(~np.isfinite(seconds))), "spike time")
-            raise InputError(f"{self.path} has {bad} without a finite value; correct the file.")
-        with np.errstate(over="ignore"):
-            seen = (seconds - since_s) * self.fs
-            if self.timeline is not None:
-                seen = self.timeline.samples(seconds - since_s + self.start_time_s)
-            samples = np.round(seen)
-        self._refuse_beyond(samples, seconds, "s")
-        return _whole(samples)
-
-    def from_samples(self, samples: np.ndarray, fs: float | None = None) -> np.ndarray:
-        """Samples as int64, converted where they count at another rate fs than the recording's."""
-        values = self._in_a_row(np.asarray(samples))
-        if values.dtype.kind == "f":
-            values = values.astype(np.float64)
-        if values.dtype.kind in "iuf":
-            self._refuse_beyond(values, values, "samples")
-        if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
-            raise InputError(f"{self.path}: spike samples must be whole numbers; are these seconds (column spike_time_s)?")
-        if fs is None or self.fs is None or abs(fs - self.fs) <= 1e-6 * self.fs:
-            return _whole(values)
-        logger.info("%s counts samples at %g Hz; converted to the recording's %g Hz", self.path, fs, self.fs)
-        return self.from_seconds(values / fs)
-
-    def _in_a_row(self, values: np.ndarray) -> np.ndarray:
-        if values.ndim != 1:
-            raise InputError(f"{self.path}: spikes of the shape {values.shape}; those of a unit must be one list.")
-        return values
-
-    def _refuse_beyond(self, samples: np.ndarray, told: np.ndarray, unit: str) -> None:
-        """Raise InputError for samples that no int64 holds; told: as they stand in the file, in `unit`."""
-        if len(beyond := told[samples >= _END]):
-            raise InputError(
-                f"{self.path} has a spike at {beyond[0]:g} {unit}, beyond the end of every recording; are these seconds or samples?"
-            )
-
-
-def _whole(samples: np.ndarray) -> np.ndarray:
-    """As int64; what lies further before the start than that goes stays before it."""
-    return (np.maximum(samples, -_END) if samples.dtype.kind == "f" else samples).astype(np.int64)
+#: Phy's params.py may be so long.
+_MOST_PARAMS_MB = 1
+_TABLES = (".csv", ".tsv", ".txt")
 
 
 def read_truth(
@@ -101,24 +43,28 @@ def read_truth(
     threshold: float | None = None,
     unit: str | None = None,
     options: ReadOptions | None = None,
+    column: str | None = None,
+    time_unit: str | None = None,
 ) -> Trains:
     """Spike samples (int64, ascending) of each known unit, in samples of the recording at `recording_fs` Hz.
 
     Reads HDF5 with truth/<name>/spike_samples, MEArec, NWB Units, Phy folders, our result folders, .csv and .npy; with
     `truth_channel`, detects the spikes on that channel of the recording at `path` (opened with `options`), above
     `threshold` where given (see intracellular.detect_spikes). Times in a table count from the recording's first sample.
-    `recording` is the scored one, or its sorting: its length is the limit and its start time is taken off NWB times. `unit` keeps one.
+    `column` of a table holds the times (a name in any case, or a number from 0), and they count in `time_unit` (TIME_UNITS); by
+    default the names of the columns say both. `recording` is the scored one, or its sorting: its length is the limit and its
+    start time is taken off NWB times. `unit` keeps one.
 
     Raises InputError where nothing is read, no spike is there, or a spike is negative or beyond the recording's end.
     """
-    path = Path(path)
+    path = phy_folder(path)
     refuse_unreadable(path, "the known spikes")
-    clock = _SampleClock(path, recording_fs, None if recording is None else recording.timeline)
+    clock = SampleClock(path, recording_fs, None if recording is None else recording.timeline)
     try:
         if truth_channel is not None:
             trains = _from_channel(clock, truth_channel, threshold, options)
         else:
-            read = functools.partial(_reader_of(path), clock)
+            read = functools.partial(_reader_of(path, column, time_unit), clock)
             trains = read_guarded(path, read) if any(map(_is_hdf5, (path, path / "sorting.h5", path / ORIGINAL))) else read()
     except SpikeCRsAEError:
         raise
@@ -129,10 +75,21 @@ def read_truth(
         if unit not in trains:
             raise InputError(f"{path} has no unit {unit!r}; it has {', '.join(trains)}.")
         trains = {unit: trains[unit]}
-    return _checked(trains, path, None if recording is None else recording.n_samples)
+    return _checked(trains, clock, None if recording is None else recording.n_samples)
 
 
-def _checked(trains: Trains, path: Path, n_samples: int | None) -> Trains:
+def neuron_and_unit(neuron: str | None, unit: str | None) -> tuple[str | None, str | None]:
+    """The `unit` and the `time_unit` of read_truth, from --truth-neuron and --truth-unit; in version 0.1 the latter named the
+    neuron, which it still may."""
+    if unit is None or unit in TIME_UNITS:
+        return neuron, unit
+    if neuron is not None:
+        raise UsageError(f"--truth-unit {unit} is none of {', '.join(TIME_UNITS)}.")
+    return unit, None
+
+
+def _checked(trains: Trains, clock: SampleClock, n_samples: int | None) -> Trains:
+    path = clock.path
     if not any(len(samples) for samples in trains.values()):
         raise InputError(f"{path} holds no spike; there is nothing to compare with.")
     for name, samples in trains.items():
@@ -140,9 +97,11 @@ def _checked(trains: Trains, path: Path, n_samples: int | None) -> Trains:
         if len(samples) and samples[0] < 0:
             raise InputError(f"{path}: unit {name} has a spike at sample {samples[0]}, before the recording starts.")
         if len(samples) and n_samples is not None and samples[-1] >= n_samples:
+            fits = clock.units_that_fit(int(samples[-1]), n_samples)
+            remedy = f" They would fit in other units: give --truth-unit {' or '.join(fits)}." if fits else ""
             raise InputError(
                 f"{path}: unit {name} has a spike at sample {samples[-1]}, beyond the recording's {n_samples} samples; "
-                "does it belong to this recording, and are these seconds or samples?"
+                f"does it belong to this recording, and are these seconds or samples?{remedy}"
             )
         trains[name] = samples
     return trains
@@ -152,8 +111,13 @@ def _is_hdf5(path: Path) -> bool:
     return path.is_file() and h5py.is_hdf5(path)
 
 
-def _reader_of(path: Path) -> Callable[[_SampleClock], Trains]:
-    """The function that reads this truth file or folder, by content and ending."""
+def _reader_of(path: Path, column: str | None, unit: str | None) -> Callable[[SampleClock], Trains]:
+    """The function that reads this truth file or folder, by content and ending. Raises UsageError for a column or a unit that it
+    would ignore."""
+    is_table = path.is_file() and not _is_hdf5(path) and path.suffix.lower() in _TABLES
+    if (column is not None and not is_table) or (unit is not None and not is_table and path.suffix.lower() != ".npy"):
+        name = "--truth-unit" if column is None else "--truth-column"
+        raise UsageError(f"{name} says how a table is read, and {path} is none; leave it out.")
     if path.is_dir():
         for name, reader in (("spike_times.npy", _from_phy), ("sorting.h5", _from_result), ("spikes.csv", _from_result)):
             if (path / name).is_file():
@@ -161,20 +125,16 @@ def _reader_of(path: Path) -> Callable[[_SampleClock], Trains]:
     elif _is_hdf5(path):
         return _from_hdf5
     elif path.suffix.lower() == ".npy":
-        return _from_npy
-    elif path.suffix.lower() in (".csv", ".tsv", ".txt"):
-        return lambda clock: _from_table(clock, clock.path)
+        return functools.partial(from_npy, unit=unit)
+    elif path.suffix.lower() in _TABLES:
+        return functools.partial(from_table, column=column, unit=unit)
     raise InputError(
         f"{path} holds no known spikes; give HDF5, MEArec, NWB, a Phy or a result folder, .csv, .npy, or a recording with "
         "--truth-channel."
     )
 
 
-def _by_unit(units: np.ndarray, samples: np.ndarray) -> Trains:
-    return {str(u): samples[units == u] for u in np.unique(units)}
-
-
-def _from_hdf5(clock: _SampleClock) -> Trains:
+def _from_hdf5(clock: SampleClock) -> Trains:
     with open_hdf5(clock.path) as file:
         if is_nwb(file):
             return _from_nwb(file, clock)
@@ -184,7 +144,7 @@ def _from_hdf5(clock: _SampleClock) -> Trains:
             return {name: clock.from_seconds(whole(trains[name]["times"])) for name in names}
         if "spikes" in file and isinstance(file["spikes"], h5py.Dataset) and file["spikes"].dtype.names:
             spikes = whole(file["spikes"])
-            return _by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
+            return by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
         truth = file.get("truth")
         groups = truth.items() if isinstance(truth, h5py.Group) else ()
         names = [name for name, group in groups if isinstance(group, h5py.Group) and "spike_samples" in group]
@@ -194,7 +154,7 @@ def _from_hdf5(clock: _SampleClock) -> Trains:
         return {name: clock.from_samples(whole(truth[name]["spike_samples"]), rate) for name in names}
 
 
-def _from_nwb(file: h5py.File, clock: _SampleClock) -> Trains:
+def _from_nwb(file: h5py.File, clock: SampleClock) -> Trains:
     units = file.get("units")
     if units is None or "spike_times" not in units:
         raise InputError(f"{clock.path} has no Units table with spike_times.")
@@ -213,7 +173,7 @@ def _from_nwb(file: h5py.File, clock: _SampleClock) -> Trains:
     return {name: samples[first:end] for name, first, end in zip(names, bounds[:-1], bounds[1:], strict=True)}
 
 
-def _from_phy(clock: _SampleClock) -> Trains:
+def _from_phy(clock: SampleClock) -> Trains:
     folder = clock.path
     labels = next((p for p in (folder / "spike_clusters.npy", folder / "spike_templates.npy") if p.is_file()), None)
     if labels is None:
@@ -226,86 +186,28 @@ def _from_phy(clock: _SampleClock) -> Trains:
             real = load_npy(folder / "spike_templates.npy").reshape(-1) < len(file["units/unit"])
         samples, units = samples[real], units[real]
     check_clusters(units, labels)
-    return _by_unit(units, clock.from_samples(samples, _phy_rate(folder / "params.py")))
+    return by_unit(units, clock.from_samples(samples, phy_rate(folder)))
 
 
-def _phy_rate(params: Path) -> float | None:
-    """sample_rate out of params.py, whose line is looked for and never run."""
+def phy_rate(folder: Path) -> float | None:
+    """sample_rate out of the params.py of a Phy folder, or None; the line is looked for and never run."""
+    params = phy_folder(folder) / PARAMS
     if not params.is_file():
         return None
     found = re.search(r"^sample_rate\s*=\s*([\d.eE+-]+)\s*(?:#.*)?$", read_text(params, _MOST_PARAMS_MB), re.MULTILINE)
     return float(found[1]) if found else None
 
 
-def _from_result(clock: _SampleClock) -> Trains:
+def _from_result(clock: SampleClock) -> Trains:
     stored = clock.path / "sorting.h5"
     if not stored.is_file():
-        return _from_table(clock, clock.path / "spikes.csv")
+        return from_table(clock, path=clock.path / "spikes.csv")
     with open_hdf5(stored) as file:
         spikes = whole(file["spikes"])
-        return _by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
+        return by_unit(spikes["unit"], clock.from_samples(spikes["sample"], stored_rate(file)))
 
 
-def _from_npy(clock: _SampleClock) -> Trains:
-    values = load_npy(clock.path)
-    if values.ndim > 1 and values.size != max(values.shape):
-        raise InputError(f"{clock.path} has shape {values.shape}; it must be one list of samples (int) or seconds (float).")
-    values = values.reshape(-1)
-    if values.dtype.kind not in "iuf":
-        raise InputError(f"{clock.path} has dtype {values.dtype}; it must be int (samples) or float (seconds).")
-    return {clock.path.stem: clock.from_seconds(values) if values.dtype.kind == "f" else clock.from_samples(values)}
-
-
-def _from_table(clock: _SampleClock, path: Path) -> Trains:
-    """A table with a header: `sample` or `spike_time_s`, and `unit` where there is more than one."""
-    lines = read_text(path, _MOST_SPIKE_TABLE_MB).splitlines()
-    lines = [line for line in lines if line.strip() and not line.startswith("#")]
-    if not lines:
-        raise InputError(f"{path} is empty; it needs a header and one row per spike.")
-    rows = csv.reader(lines, delimiter=next((d for d in "\t;" if d in lines[0]), ","))
-    header = [name.strip() for name in next(rows)]
-    column = next((name for name in ("sample", "spike_time_s") if name in header), None)
-    if column is None:
-        raise InputError(f"{path} has the columns {', '.join(header)}; it needs sample or spike_time_s (and may have unit).")
-    table = list(rows)
-    if comma := next(
-        (cell for row in table for cell in row if re.fullmatch(r"\s*-?\d+,\d+\s*", cell)), None
-    ) or _split_number(header, table):
-        raise InputError(
-            f"{path}: {comma!r} has a decimal comma; write numbers with a point, such as {comma.replace(',', '.')}."
-        )
-    short = next((i for i, row in enumerate(table) if len(row) != len(header)), None)
-    if short is not None:
-        raise InputError(
-            f"{path}: row {short + 1} has {counted(len(table[short]), 'value')} for {counted(len(header), 'column')}."
-        )
-    place = header.index(column)
-    if column == "sample":
-        values = np.array([_number(row[place]) for row in table])
-        samples = clock.from_samples(values if len(values) else np.zeros(0, np.int64))
-    else:
-        samples = clock.from_seconds(np.array([float(row[place]) for row in table]))
-    if "unit" not in header:
-        return {path.stem: samples}
-    return _by_unit(np.array([row[header.index("unit")].strip() for row in table]), samples)
-
-
-def _number(cell: str) -> int | float:
-    """Through int where possible: a float holds no sample index above 2 ** 53."""
-    return int(cell) if re.fullmatch(r"\s*-?[0-9]{1,18}\s*", cell) else float(cell)
-
-
-def _split_number(header: list[str], table: list[list[str]]) -> str:
-    """The number that a decimal comma has made two cells of, where every row has a cell too many; else empty."""
-    if "spike_time_s" not in header or not table:  # a sample is a whole number
-        return ""
-    place = header.index("spike_time_s")
-    if any(len(row) != len(header) + 1 or not "".join(row[place : place + 2]).strip().isdigit() for row in table):
-        return ""
-    return ",".join(cell.strip() for cell in table[0][place : place + 2])
-
-
-def _from_channel(clock: _SampleClock, channel: int, threshold: float | None, options: ReadOptions | None) -> Trains:
+def _from_channel(clock: SampleClock, channel: int, threshold: float | None, options: ReadOptions | None) -> Trains:
     # scipy.signal is loaded only where it is needed.
     from spikecrsae.readers.intracellular import detect_spikes
 

@@ -15,7 +15,7 @@ from spikecrsae.data.sorting import SortingData
 from spikecrsae.data.waveforms import peak_channels
 from spikecrsae.decode.quality import Evidence, unit_columns
 from spikecrsae.errors import InputError
-from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL, check_clusters, is_phy_folder
+from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL, check_clusters, is_phy_folder, phy_folder
 from spikecrsae.results.folder import SORTING, read_run, read_sorting, run_of
 from spikecrsae.results.sorting_h5 import sorting_from_hdf5
 from spikecrsae.system.safe_hdf5 import load_npy
@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 #: What Phy calls noise is noise to us, unless it was an artefact before.
 _LABEL_OF_GROUP = {group: label for label, group in GROUP_OF_LABEL.items() if label != "artefact"}
 _MOST_TABLE_MB = 16
-#: What Phy writes for a cluster that nobody has judged.
-_NO_GROUP = ("unsorted", "", "None", "nan")
+#: What stands for no group at all.
+_NO_GROUP = ("", "None", "nan")
 
 
 def is_sorting(path: str | Path) -> bool:
@@ -38,8 +38,8 @@ def is_sorting(path: str | Path) -> bool:
 
 
 def open_sorting(path: str | Path) -> tuple[SortingData, dict]:
-    """The sorting at `path` and what its run.json holds: a result folder, its sorting.h5, or a Phy folder of ours, as it is
-    curated now. Raises InputError where there is none, or it is damaged."""
+    """The sorting at `path` and what its run.json holds: a result folder, its sorting.h5, or a Phy folder of ours or its
+    params.py, as it is curated now. Raises InputError where there is none, or it is damaged."""
     if is_phy_folder(path):
         return read_curated(path)
     return read_sorting(path), read_run(path)
@@ -55,7 +55,7 @@ def read_curated(folder: str | Path) -> tuple[SortingData, dict]:
 
     Raises InputError where the folder is damaged.
     """
-    folder = Path(folder)
+    folder = phy_folder(folder)
     original, provenance = sorting_from_hdf5(folder / ORIGINAL)
     run = run_of(provenance)
     clusters = _clusters(folder, original)
@@ -132,7 +132,7 @@ def _labels(folder: Path, original: SortingData, ids: np.ndarray, origin: _Origi
         if unit in ids and group not in (*_LABEL_OF_GROUP, *_NO_GROUP):
             log.warning(
                 "%s calls cluster %d %r, which is none of %s; it keeps its label from before. Write one of these there.",
-                folder / "cluster_group.tsv", unit, group, ", ".join((*_LABEL_OF_GROUP, "unsorted")),
+                folder / "cluster_group.tsv", unit, group, ", ".join(_LABEL_OF_GROUP),
             )  # fmt: skip
     before = original.units.get("label", np.full(original.n_units, "single"))[origin.best]
     labels = [

@@ -87,7 +87,11 @@ def _quality(sorting: SortingData) -> dict[str, int | float | None]:
     """Count the labels, and take the median quality of the units that are single or multi."""
     labels = sorting.units.get("label", np.zeros(0, str))
     neurons = np.isin(labels, ("single", "multi"))
-    counts = {"n_single": labels == "single", "n_multi": labels == "multi", "n_noise": ~neurons}
+    counts = {
+        "n_single": labels == "single",
+        "n_multi": labels == "multi",
+        "n_noise": np.isin(labels, ("noise", "artefact")),
+    }
     medians: dict[str, float | None] = {}
     for name in ("snr", "estimated_false_alarm", "estimated_miss"):
         values = sorting.units[name][neurons] if name in sorting.units and len(labels) else np.zeros(0)

@@ -41,7 +41,7 @@ def doubt(comparison: Comparison, truth: Trains, test: Trains, start_time_s: flo
     if best >= BELIEVED:
         return (
             f"{said}, but its times read as {name} would agree ({best:.2f}): write them as samples of this recording, counted from its "
-            "first, or as seconds (column spike_time_s, or floating-point numbers in .npy)"
+            "first, or as seconds (column spike_time_s, or floating-point numbers in .npy), or give --truth-unit"
         )
     return (
         f"{said}: does the truth belong to this recording, are its times samples or seconds from the recording's start, and was its "

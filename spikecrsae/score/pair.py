@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError, UsageError
-from spikecrsae.readers import read_truth
+from spikecrsae.readers import phy_rate, read_truth
 from spikecrsae.results.folder import read_sorting
 from spikecrsae.score.matching import Trains
 
@@ -15,11 +15,11 @@ def read_pair(a: Path, b: Path, sampling_frequency: float | None = None) -> tupl
     """The spike trains of two sortings (name -> samples), and the sampling frequency at which the samples count.
 
     a, b: results of ours, or anything that read_truth takes. The first that is ours gives the rate; where neither is,
-    sampling_frequency. Raises UsageError where that is needed and not given, InputError where a path cannot be read.
+    sampling_frequency or the params.py of a Phy folder. Raises UsageError where that is needed and not given, InputError where a path cannot be read.
     """
     ours = [_ours(path) for path in (a, b)]
     known = [sorting.sampling_frequency for sorting in ours if sorting is not None]
-    rate = known[0] if known else sampling_frequency
+    rate = known[0] if known else sampling_frequency or phy_rate(a) or phy_rate(b)
     if rate is None:
         raise UsageError(f"neither {a} nor {b} says at what rate its samples count; give --sampling-frequency.")
     if sampling_frequency is not None and abs(sampling_frequency - rate) > 1e-6 * rate:

@@ -258,8 +258,31 @@ def test_score_draws_one_curve_per_truth_unit_elsewhere(perfect, recording, tmp_
 
 def test_score_leaves_a_foreign_file_alone(perfect, recording):
     (perfect / "tradeoff.csv").write_text("mine")
-    assert spikecrsae("score", perfect, "--truth", recording).exit_code == 6
+    refused = spikecrsae("score", perfect, "--truth", recording)
+    assert refused.exit_code == 6 and "give --overwrite" in refused.stderr
     assert (perfect / "tradeoff.csv").read_text() == "mine"
+
+
+def test_score_replaces_curves_elsewhere_where_that_is_asked_for(perfect, recording, tmp_path):
+    words = ["score", perfect, "--truth", recording, "-o", tmp_path / "curves"]
+    assert [spikecrsae(*words).exit_code for _ in range(2)] == [0, 6]
+    again = spikecrsae(*words, "--truth-neuron", "1", "--overwrite")
+    assert again.exit_code == 0, again.stderr
+    rows = csv.DictReader((tmp_path / "curves" / "tradeoff.csv").read_text().splitlines())
+    assert {row["truth"] for row in rows} == {"1"}
+
+
+def test_score_takes_times_in_the_column_and_unit_that_are_given(perfect, recording, tmp_path):
+    spikes = list(csv.DictReader((perfect / "spikes.csv").read_text().splitlines()))
+    lines = [f"{int(row['sample']) / 20},{row['unit']}" for row in spikes]  # ms at 20 kHz
+    (tmp_path / "mine.csv").write_text("\n".join(["Fired,neuron", *lines]))
+    words = ["score", perfect, "--truth", tmp_path / "mine.csv"]
+    refused = spikecrsae(*words, "--truth-column", "fired")
+    assert refused.exit_code == 3 and "give --truth-unit ms" in refused.stderr
+    result = spikecrsae(*words, "--truth-column", "fired", "--truth-unit", "ms", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert [row["accuracy"] for row in json.loads(result.stdout)["one_to_one"]] == [1.0, 1.0]
+    assert spikecrsae("score", perfect, "--truth", recording, "--truth-unit", "ms").exit_code == 2
 
 
 def test_score_takes_spike_times_of_another_program(perfect, recording):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 from dataclasses import replace
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 import h5py
 import numpy as np
 import pytest
+from helpers.command_line import spikecrsae
 from helpers.recording_files import write_nwb
 from helpers.sortings import FS, N_SAMPLES, START_S, exported, make_sorting, write_sorted
 from scipy.signal import butter, sosfiltfilt
@@ -87,11 +89,37 @@ def test_phy_shows_the_channels_templates_and_labels(made):
         np.testing.assert_allclose(height * shown[half - peak : half - peak + 40], sorting.templates[row, :3].T, atol=1e-4)
     np.testing.assert_array_equal(model.amplitudes, sorting.spikes["amplitude"])
     assert model.metadata["group"] == {0: "good", 1: "mua", 2: "noise"}
-    assert model.metadata["drift"] == pytest.approx({0: 0.1, 1: 0.15, 2: 0.2})
-    assert "snr" not in model.metadata
+    assert "drift" not in model.metadata and "snr" not in model.metadata
     # the first component carries the spikes: a unit is largest on its own channel
     features = np.abs(model.get_features(np.arange(90), np.arange(3))[:, :, 0])
     assert features.argmax(axis=1).tolist() == sorting.spikes["unit"].tolist()
+
+
+def test_phys_table_has_few_columns_or_all(tmp_path):
+    """Of a sorting with every column; all of them are properties where SpikeInterface reads the folder."""
+    extractors = pytest.importorskip("spikeinterface.extractors")
+    sorting = make_sorting(3, 90)
+    quality = {
+        name: np.array([0.1, 0.2, 0.3]) for name in ("snr", "isi_violations", "estimated_miss", "estimated_false_alarm")
+    }
+    made = write_sorted(tmp_path, replace(sorting, units=sorting.units | quality))
+    for columns, further in (("few", set()), ("all", {"label", "drift", "curation_id"})):
+        folder = tmp_path / columns
+        words = [] if columns == "few" else ["--columns", "all"]
+        result = spikecrsae("export", made.folder, "-o", folder, *words)
+        assert result.exit_code == 0, result.stderr
+        found = {file.stem.removeprefix("cluster_") for file in folder.glob("cluster_*.tsv")} - {"info"}
+        assert found >= further
+        assert columns == "all" or found == {"group", "KSLabel", *quality}
+        info = list(csv.DictReader((folder / "cluster_info.tsv").read_text().splitlines(), delimiter="\t"))
+        assert set(info[0]) == {"cluster_id", "amp", "ch", "depth", "fr", "n_spikes", "sh", *found}
+        assert [row["group"] for row in info] == ["good", "mua", "noise"]
+        assert [int(row["n_spikes"]) for row in info] == np.bincount(sorting.spikes["unit"]).tolist()
+        assert [float(row["depth"]) for row in info] == [25.0 * int(row["ch"]) for row in info]
+        read = extractors.read_phy(folder)
+        np.testing.assert_allclose(read.get_property("snr"), quality["snr"])
+        assert list(read.get_property("quality")) == ["good", "mua", "noise"]
+    assert spikecrsae("export", made.folder, "--to", "csv", "--columns", "all").exit_code == 2
 
 
 @pytest.mark.parametrize(("n_units", "n_spikes", "n_channels"), [*SIZES[:4], (2, 2, 4)])

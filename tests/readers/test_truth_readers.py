@@ -115,7 +115,8 @@ def test_phy_folder(tmp_path):
     np.save(tmp_path / "spike_clusters.npy", np.array([7, 3, 7], np.int32))
     assert_trains(read_truth(tmp_path, FS), {"3": [20], "7": [10, 30]})
     written(tmp_path / "params.py", f"dat_path = 'x.dat'\nsample_rate = {FS / 2}\nhp_filtered = True\n")
-    assert_trains(read_truth(tmp_path, FS), {"3": [40], "7": [20, 60]})
+    for path in (tmp_path, tmp_path / "params.py"):
+        assert_trains(read_truth(path, FS), {"3": [40], "7": [20, 60]})
     np.save(tmp_path / "spike_clusters.npy", np.array([7, 3], np.int32))
     refused(tmp_path, "3 spike times and 2 cluster labels")
 
@@ -148,6 +149,16 @@ def test_our_own_results(tmp_path):
         ("\ufeff# a remark\nunit,spike_time_s\nB,0.00124\nA,0.5\nB,0.3\n", {"A": [5000], "B": [12, 3000]}),
         ("sample\tunit\n3\t1\n", {"1": [3]}),
         ("sample;unit\n3.0;1\n", {"1": [3]}),
+        ("Time_S\n0.2\n", {"spikes": [2000]}),
+        ("times\n0.2\n0.3\n", {"spikes": [2000, 3000]}),
+        ("TIME_MS,Neuron\n0.2,b\n1000,a\n", {"a": [10_000], "b": [2]}),
+        ("Cluster,Spike Time (s)\n4,0.2\n", {"4": [2000]}),
+        ("spikeTimes [ms]\n20\n", {"spikes": [200]}),
+        ("width_ms,time_s,sample\n0.3,5.2,2000\n", {"spikes": [2000]}),
+        ("0.2\n0.5\n", {"spikes": [2000, 5000]}),
+        ("2000\n5000\n", {"spikes": [2000, 5000]}),
+        ("% MATLAB\n 2.0000000e-01\n 5.0000000e-01\n", {"spikes": [2000, 5000]}),
+        ("unit time_s\n1 0.2\n2 0.5\n", {"1": [2000], "2": [5000]}),
     ],
 )
 def test_tables(tmp_path, text, expected):
@@ -156,12 +167,49 @@ def test_tables(tmp_path, text, expected):
     assert_trains(read_truth(path, FS), expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "asked", "expected"),
+    [
+        ("a,b\n1.5,x\n", {"column": "A", "time_unit": "ms"}, {"spikes": [15]}),
+        ("a,b\nx,0.5\n", {"column": "1"}, {"spikes": [5000]}),
+        ("time\n20\n", {"time_unit": "ms"}, {"spikes": [200]}),
+        ("time_s\n20\n", {"time_unit": "samples"}, {"spikes": [20]}),
+        ("7,0.2\n3,0.5\n", {"column": "1"}, {"3": [5000], "7": [2000]}),
+        ("0.2 7\n0.5 3\n", {"column": "0"}, {"3": [5000], "7": [2000]}),
+        ("20\n", {"time_unit": "ms"}, {"spikes": [200]}),
+    ],
+)
+def test_the_column_and_the_unit_can_be_given(tmp_path, text, asked, expected):
+    assert_trains(read_truth(written(tmp_path / "spikes.csv", text), FS, **asked), expected)
+
+
+def test_whole_numbers_without_a_header_are_samples_and_that_is_said(tmp_path, caplog):
+    read_truth(written(tmp_path / "spikes.txt", "7\n9\n"), FS)
+    assert "no header; its whole numbers are read as samples" in caplog.text
+
+
+def test_a_column_or_unit_that_is_not_there_or_not_asked_for_is_refused(tmp_path):
+    table, folder = written(tmp_path / "spikes.csv", "time_s\n0.2\n"), tmp_path / "truth.h5"
+    with h5py.File(folder, "w") as file:
+        file["truth/a/spike_samples"] = np.array([5])
+    for path, asked, words in (
+        (table, {"column": "when"}, "--truth-column when does not exist; .* has the columns time_s"),
+        (table, {"column": "1"}, "--truth-column 1 does not exist"),
+        (written(tmp_path / "bare.csv", "1,2\n"), {"column": "2"}, "the columns 0 to 1"),
+        (folder, {"time_unit": "ms"}, "--truth-unit says how a table is read"),
+        (folder, {"column": "a"}, "--truth-column says how a table is read"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            read_truth(path, FS, **asked)
+
+
 def test_arrays(tmp_path):
     path = tmp_path / "cell.npy"
     np.save(path, np.array([3, 8]))
     assert_trains(read_truth(path, FS), {"cell": [3, 8]})
     np.save(path, np.array([[0.1], [0.2]]))
     assert_trains(read_truth(path, FS), {"cell": [1000, 2000]})
+    assert_trains(read_truth(path, FS, time_unit="ms"), {"cell": [1, 2]})
     np.save(path, np.zeros((3, 3)))
     refused(path, "(3, 3)")
     np.save(path, np.array(["a"]))
@@ -181,7 +229,11 @@ def test_arrays(tmp_path):
         ("spike_time_s\nsoon\n", ["soon"]),
         ("sample,unit\n1,2\n3\n", ["row 2"]),
         ("sample\n10000\n", ["beyond", "seconds or samples"]),
-        ("spike_time_s\n2.5\n", ["25000", "seconds or samples"]),
+        ("spike_time_s\n2.5\n", ["25000", "seconds or samples", "give --truth-unit ms."]),
+        ("times\n900.5\n", ["beyond", "give --truth-unit ms."]),
+        ("time_s\n900\n", ["beyond", "give --truth-unit ms or samples."]),
+        ("1.5,2\n", ["2 columns and no header", "--truth-column"]),
+        ("amplitude,start_time_s\n1.5,0.2\n", ["amplitude, start_time_s", "--truth-column"]),
     ],
 )
 def test_tables_that_are_refused(tmp_path, recording, text, words):

@@ -67,8 +67,8 @@ def test_merges_splits_and_labels(made, folder):
     sorting, _ = read_curated(folder)
     before = made.sorting
     assert sorting.unit_ids.tolist() == [1, 4, 5, 6, 7]
-    # 4, 5 and 7 have no group of their own or are unsorted: the label of the unit that most of their spikes come from
-    assert sorting.units["label"].tolist() == ["noise", "single", "single", "multi", "single"]
+    # 5 has no group of its own: the label of the unit that most of its spikes come from; 7 was left unsorted
+    assert sorting.units["label"].tolist() == ["noise", "single", "single", "multi", "unsorted"]
     merged = np.sort(np.concatenate([before.spike_samples(0)[5:], before.spike_samples(2)]))
     np.testing.assert_array_equal(sorting.spike_samples(4), merged)
     np.testing.assert_array_equal(sorting.spike_samples(6), before.spike_samples(3)[::2])
@@ -157,7 +157,7 @@ def test_export_takes_the_curated_folder(made, folder, kind):
     if kind == "csv":
         table = (place / "units.csv").read_text().splitlines()
         assert [line.split(",")[:2] for line in table[1:]] == [
-            ["1", "noise"], ["4", "single"], ["5", "single"], ["6", "multi"], ["7", "single"]
+            ["1", "noise"], ["4", "single"], ["5", "single"], ["6", "multi"], ["7", "unsorted"]
         ]  # fmt: skip
     if kind == "nwb":
         pynwb = pytest.importorskip("pynwb")
@@ -166,6 +166,23 @@ def test_export_takes_the_curated_folder(made, folder, kind):
         again, curated = open_sorting(place)[0], open_sorting(folder)[0]
         np.testing.assert_array_equal(again.spikes, curated.spikes)
         np.testing.assert_array_equal(again.units["label"], curated.units["label"])
+        groups = dict(line.split("\t") for line in (place / "cluster_group.tsv").read_text().splitlines())
+        assert groups == {"cluster_id": "group", "1": "noise", "4": "good", "5": "good", "6": "mua", "7": "unsorted"}
+
+
+def test_params_py_stands_for_its_folder(folder, tmp_path):
+    params = folder / "params.py"
+    assert spikecrsae("show", params).stdout == spikecrsae("show", folder).stdout != ""
+    words = ["--truth", params, "--json"]
+    results = [json.loads(spikecrsae("score", path, *words).stdout) for path in (params, folder)]
+    assert results[0]["one_to_one"] == results[1]["one_to_one"]
+    assert all(row["accuracy"] == 1 for row in results[0]["one_to_one"])
+    place = Path(spikecrsae("export", params, "--to", "mat").stdout.strip())
+    assert place.parent == folder.with_name("phy-curated")
+    (folder / "original_sorting.h5").unlink()  # as another program's folder, whose rate is in params.py
+    other = spikecrsae("score", params, *words)
+    assert other.exit_code == 0, other.stderr
+    assert all(row["accuracy"] == 1 for row in json.loads(other.stdout)["one_to_one"])
 
 
 def test_phylib_opens_what_it_saved_and_what_is_exported_again(made, folder):
