@@ -25,9 +25,13 @@ from spikecrsae.data.pieces import Pieces
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.windows import TemplateWindow
+from spikecrsae.errors import InputError
 from spikecrsae.progress import Observer
 
 MAX_ROUNDS = 10
+#: A template's norm, in units of noise, that spikes outside cells hardly reach (tetrodes: some 65); and, where there are such, the
+#: most units times spikes within a template's length, on up to four channels (tetrodes: some 5, spikes 100 times the noise: 27).
+LARGE, CROWDED = 100.0, 40.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def curate(
         observer.advance(1)
         if settings.fixed_number:
             break
+        _refuse_crowds(state)
         looked_before, before = quiet and round_number > 1, len(state.decisions)
         state.round_number = round_number
         tried = _decide(state, tried)
@@ -104,6 +109,21 @@ def curate(
             state.decide("satellite", [unit], locked[unit], SATELLITE_FRACTION)
     return Curated(
         state.model, spikes, np.array(state.ids), tuple(state.decisions), round_number, satellites, state.course()
+    )
+
+
+def _refuse_crowds(state: Candidates) -> None:
+    """Raise InputError where spikes are so large, and described by so many spikes of so many units at a time, that their shapes
+    change beyond what a sum of templates can follow. The time that an encoding takes grows with both numbers."""
+    model, width = state.model, max(1.0, len(state.signal) / 4)
+    at_a_time = len(state.spikes) * state.window.n_times / state.signal.shape[1]
+    largest = float(np.sqrt(model.energy.max(initial=0.0)))
+    if largest < LARGE or at_a_time * model.n_units < CROWDED * width:
+        return
+    raise InputError(
+        f"the spikes change their shape too much to be sorted: {model.n_units} units, with {at_a_time:.1f} spikes at a time, do not describe "
+        f"them, and the largest has {largest:.0f} times the noise's norm. Signal from inside a cell is so: leave its channel out with --channels; "
+        "give score its spikes as a truth with --truth-channel; or name the number of neurons, such as --units 1."
     )
 
 

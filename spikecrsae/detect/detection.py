@@ -72,7 +72,10 @@ class SpikeSubspace:
         if len(events) and (starts.min() < 0 or starts.max() > len(traces) - length):
             traces, starts = np.pad(traces, ((length // 2, length), (0, 0))), events
         windows = windows_at(traces, starts, length)
-        return np.einsum("ntc,st->nsc", windows, self.shapes.astype(np.float32)).reshape(len(events), -1)
+        # no -1 here: there may be no event
+        return np.einsum("ntc,st->nsc", windows, self.shapes.astype(np.float32)).reshape(
+            len(events), len(self.shapes) * len(signal)
+        )
 
     def detect(self, signal: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
         """Samples (ascending int64) of events: where the statistic peaks above the level that noise exceeds as rarely, per sample, as a

@@ -34,6 +34,7 @@ from spikecrsae.preprocess.survey import Survey
 from spikecrsae.preprocess.survey import survey as survey_recording
 from spikecrsae.preprocess.whitening import check_filter, fit, rewhitened
 from spikecrsae.progress import Observer
+from spikecrsae.readers.intracellular import refuse_inside_cell
 from spikecrsae.readers.triggers import given_gaps
 from spikecrsae.results.model_file import check_model, load_checkpoint
 from spikecrsae.system.text import counted
@@ -77,6 +78,8 @@ def sort_group(
             f"{config.initialise.template_ms:g} ms; give a longer recording."
         )
     check_filter(recording, config.preprocess)
+    if config.initialise.units is None:
+        refuse_inside_cell(recording)
     given = Artefacts.given(*given_gaps(config.preprocess, whole))
     survey = survey_recording(
         recording, s_to_samples(config.infer.chunk_s, recording.sampling_frequency), observer, given.gaps

@@ -18,6 +18,38 @@ _READ_S, _MARGIN_S = 10.0, 0.5
 _CANDIDATE, _STANDS_OUT = 4.0, 10.0
 #: The gap between noise and spikes is sought below this fraction of the typical spike.
 _SPIKE_SPREAD = 0.75
+#: Inside a cell: the potential (uV) between spikes, and the least height of an action potential. Amplifiers for signal outside
+#: cells reach some 10 mV.
+_RESTING_UV, _ACTION_UV = (-100_000.0, -30_000.0), 20_000.0
+#: Stretches of the recording in which the resting potential is looked for, their length, and how many spikes are measured.
+_STRETCHES, _STRETCH_S, _MEASURED = 8, 0.5, 100
+
+
+def refuse_inside_cell(recording: Recording) -> None:
+    """Raise InputError where a channel is a membrane potential: its median is that of a cell at rest, and most of its spikes are
+    action potentials of 20 mV or more. Needs a recording in uV; others pass. Reads a few stretches, and all of such a channel.
+
+    In so large a spike every change of its shape exceeds the noise: one neuron would be dozens of units, after hours.
+    """
+    if recording.amplitude_unit != "uV":
+        return
+    size = min(s_to_samples(_STRETCH_S, recording.sampling_frequency), recording.n_samples)
+    starts = np.linspace(0, recording.n_samples - size, _STRETCHES).astype(np.int64)
+    rest = np.median(np.concatenate([recording.traces(start, start + size) for start in starts.tolist()]), axis=0)
+    for channel in np.flatnonzero((rest > _RESTING_UV[0]) & (rest < _RESTING_UV[1])):
+        one = recording.select([int(channel)])
+        try:
+            spikes = detect_spikes(one)
+        except InputError:  # none stands out
+            continue
+        some = spikes[:: max(1, len(spikes) // _MEASURED)].tolist()
+        height = float(np.median([one.traces(spike, spike + 1)[0, 0] for spike in some])) - rest[channel]
+        if height >= _ACTION_UV:
+            raise InputError(
+                f"{recording.source}: channel {one.channel_ids[0]} is recorded inside a cell (it rests at {rest[channel] / 1000:.0f} mV, and its "
+                f"{len(spikes)} spikes reach {height / 1000:.0f} mV above); only signal outside cells is sorted. Leave it out with --channels; give "
+                "score its spikes as a truth with --truth-channel; or sort it as one neuron with --units 1."
+            )
 
 
 def detect_spikes(recording: Recording, threshold: float | None = None) -> np.ndarray:

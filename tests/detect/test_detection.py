@@ -45,3 +45,11 @@ def test_events_of_one_neuron_stand_at_one_place_of_its_spike():
         away = (events - at[nearest])[kind[nearest] == k]
         away = away[np.abs(away) < 20]
         assert len(away) > 450 and np.mean(np.abs(away - np.median(away)) <= 1) > 0.9
+
+
+def test_a_stretch_without_an_event_has_no_coefficients():
+    """Of the width that those of others have: a long recording may be silent for seconds."""
+    subspace = SpikeSubspace(np.eye(2, 4))
+    signal = np.zeros((3, 50), np.float32)
+    assert subspace.coefficients(signal, np.zeros(0, np.int64)).shape == (0, 6)
+    assert subspace.coefficients(signal, np.array([10])).shape == (1, 6)
