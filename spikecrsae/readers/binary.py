@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,18 @@ _OTHERS = {
     b"RIFF": "a WAV file",
     b"MATLAB 5.0": "a MATLAB file",
 }
+
+
+def raw_rows(path: Path, dtype: np.dtype, n_channels: int, offset: int = 0) -> Callable[[int, int], np.ndarray]:
+    """read(start, stop) -> (stop - start, n_channels) of interleaved samples that begin `offset` bytes into a file."""
+    frame = dtype.itemsize * n_channels
+
+    def read(start: int, stop: int) -> np.ndarray:
+        # No memory map: a file that shrinks under one kills the process instead of raising an error.
+        values = np.fromfile(path, dtype, count=(stop - start) * n_channels, offset=offset + start * frame)
+        return values[: len(values) // n_channels * n_channels].reshape(-1, n_channels)
+
+    return read
 
 
 def read_binary(path: Path, options: ReadOptions) -> Recording:
@@ -55,16 +68,11 @@ def read_binary(path: Path, options: ReadOptions) -> Recording:
                 "--n-channels out, or write its samples into a raw file."
             )
 
-    def read(start: int, stop: int) -> np.ndarray:
-        # No memory map: a file that shrinks under one kills the process instead of raising an error.
-        values = np.fromfile(path, dtype, count=(stop - start) * n_channels, offset=start * frame)
-        return values[: len(values) // n_channels * n_channels].reshape(-1, n_channels)
-
     return assemble(
         Found(
             path=path,
             format="raw binary",
-            read=read,
+            read=raw_rows(path, dtype, n_channels),
             n_samples=size // frame,
             n_channels=n_channels,
             dtype=dtype,

@@ -14,6 +14,7 @@ from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.neo_checks import check_files
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.read_options import ReadOptions
+from spikecrsae.readers.spikeglx import read_spikeglx
 from spikecrsae.system.safe_hdf5 import folders_below
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ _DEPTH = 5
 #: Phy is no recording, and Plexon2 fetches a Windows library from the network and runs it.
 _LEFT_OUT = ("RawBinarySignalRawIO", "MEArecRawIO", "MaxwellRawIO", "PhyRawIO", "Plexon2RawIO")
 #: Endings that say nothing by themselves; a companion file or the content decides.
-_AMBIGUOUS = ("", ".bin", ".dat", ".raw", ".xml", ".json", ".txt", ".npy", ".mat", ".tsv", ".h5", ".eeg", ".set")
+_AMBIGUOUS = (
+    "", ".bin", ".cbin", ".meta", ".dat", ".raw", ".xml", ".json", ".txt", ".npy", ".mat", ".tsv", ".h5", ".eeg", ".set",
+)  # fmt: skip
 
 Candidate = tuple[str, dict[str, Any]]
 
@@ -56,6 +59,8 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
         remarks = check_files(name, path, arguments)
         try:
             reader = open_reader(name, arguments)
+        except InputError:
+            raise
         # Third-party parsers raise anything on files that are not theirs or are damaged.
         except Exception as error:
             failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
@@ -126,8 +131,8 @@ def _folder_candidates(folder: Path) -> list[Candidate]:
 def _companion_candidates(path: Path, suffix: str) -> list[Candidate]:
     """Readers for an ending that many formats share, where a second file or the first bytes say which it is."""
     name = str(path)
-    if suffix == ".bin" and path.with_suffix(".meta").is_file():
-        return [("SpikeGLXRawIO", {"dirname": str(path.parent)})]
+    if suffix in (".bin", ".cbin", ".meta") and path.with_suffix(".meta").is_file():
+        return [("SpikeGLXRawIO", {"dirname": name})]
     if suffix in (".bin", ".set") and path.with_suffix(".set").is_file():
         return [("AxonaRawIO", {"filename": name})]
     if suffix == ".xml":
@@ -157,6 +162,8 @@ def _starts_with(path: Path, mark: bytes) -> bool:
 
 def open_reader(name: str, arguments: dict[str, Any]) -> Any:
     """The reader with its header parsed; what neo warns of goes to the log."""
+    if name == "SpikeGLXRawIO":
+        return read_spikeglx(Path(arguments["dirname"]))
     import neo.rawio
 
     with warnings.catch_warnings(record=True) as caught:

@@ -15,9 +15,10 @@ from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble, microvolts
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
 from spikecrsae.readers.read_options import ReadOptions, parse_channels
+from spikecrsae.readers.streams import StreamReader
 
 #: Names of the stream with the neurons, beside auxiliary inputs, field potentials and synchronisation.
-_NEURAL = re.compile(r"RH[DS]2000 amplifier channel|imec\d*\.ap|WB-Wideband")
+_NEURAL = re.compile(r"RH[DS]2000 amplifier channel|WB-Wideband")
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ def recording_over(reader: Any, format: str, path: Path, options: ReadOptions) -
     """
     if format == "Plexon":
         _number_plexon_samples(reader)
-    stream, note, only = _choose_stream(reader, path, options.stream)
+    stream, note = _choose_stream(reader, path, options.stream)
     rate = reader.get_signal_sampling_rate(stream)
-    pieces = [piece for piece in _pieces(reader, stream, format, rate) if only is None or piece.segment == only]
+    pieces = _pieces(reader, stream, format, rate)
     wanted = options.segment
     if wanted is not None and wanted not in [piece.number for piece in pieces]:
         raise UsageError(f"{path} has no segment {wanted}: {_listing(pieces, rate)}; choose one with --segment.")
@@ -75,10 +76,11 @@ def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: in
         # Blackrock's reader leaves its files to the garbage collector
         for file in getattr(reader, "_nsx_fids", {}).values():
             file.close()
+        getattr(reader, "close", lambda: None)()
 
     return Found(
         path=path,
-        format=f"neo {format}",
+        format=format if isinstance(reader, StreamReader) else f"neo {format}",
         read=read,
         n_samples=piece.n_samples,
         n_channels=len(channels),
@@ -88,6 +90,7 @@ def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: in
         gain=gain,
         offset=offset,
         channel_ids=[str(i) for i in channels["id"]],
+        positions=reader.positions[str(stream_id)] if isinstance(reader, StreamReader) else None,
         groups=_neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
         start_time_s=piece.start_time_s,
         notes=note,
@@ -123,38 +126,28 @@ def _scale(channels: np.ndarray, unsaid: str, options: ReadOptions) -> tuple[str
     return "uV", channels["gain"] * scale, channels["offset"] * scale, ()
 
 
-def _choose_stream(reader: Any, path: Path, wanted: str | int | None) -> tuple[int, tuple[str, ...], int | None]:
-    """(index of the signal stream, notes, the only segment to be read or None): the stream of that name, id or number; the one
-    that the file `path` itself holds; the only one; or the only one with a name of neurons."""
+def _choose_stream(reader: Any, path: Path, wanted: str | int | None) -> tuple[int, tuple[str, ...]]:
+    """(index of the signal stream, notes): the stream of that name, id or number; the only one; or the only one with signal of
+    electrodes."""
     streams = reader.header["signal_streams"]
     names = [str(s["name"]) for s in streams]
     if len(streams) == 0:
         if len(reader.header["spike_channels"]):
             raise InputError(f"{path} holds only detected spikes and no continuous recording: {WHY_NO_SNIPPETS}.")
         raise InputError(f"{path} holds no continuous signal.")
-    own = _own_place(reader, path)
-    if wanted is None and own is not None:
-        return names.index(own[0]), (), own[1]
     if wanted is None:
-        neural = [i for i, name in enumerate(names) if _NEURAL.fullmatch(name)]
+        told = reader.neural if isinstance(reader, StreamReader) else list(filter(_NEURAL.fullmatch, names))
+        neural = [i for i, name in enumerate(names) if name in told]
         if len(names) == 1:
-            return 0, (), None
+            return 0, ()
         if len(neural) == 1:
             note = f"stream {names[neural[0]]!r} of {_stream_listing(reader)}; --stream chooses another"
-            return neural[0], (note,), None
+            return neural[0], (note,)
         raise UsageError(f"{path} holds several streams: {_stream_listing(reader)}; choose one with --stream.")
     for known in (names, [str(s["id"]) for s in streams], [str(i) for i in range(len(streams))]):
         if known.count(str(wanted)) == 1:
-            return known.index(str(wanted)), (), own and own[1]
+            return known.index(str(wanted)), ()
     raise UsageError(f"{path} has no single stream {wanted!r}; there are {_stream_listing(reader)}.")
-
-
-def _own_place(reader: Any, path: Path) -> tuple[str, int] | None:
-    """Stream and segment of a single file of SpikeGLX, whose neighbours in the folder the reader has found too."""
-    for (segment, stream), found in getattr(reader, "signals_info_dict", {}).items():
-        if Path(found["bin_file"]).with_suffix("") == path.with_suffix(""):
-            return stream, segment
-    return None
 
 
 def _stream_listing(reader: Any) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +93,59 @@ def spikeglx(folder: Path, triggers: int = 1) -> Written:
     return Written(place, raw * (0.6 / 512 / 500 * 1e6), "uV", "int16", start_time_s=1.0)
 
 
+def spikeglx_packed(folder: Path) -> Written:
+    """SpikeGLX as the International Brain Laboratory keeps it: .cbin (mtscomp 1.0) and .ch in place of .bin."""
+    written = spikeglx(folder)
+    for path in list(written.path.glob("*.bin")):
+        pack(path, int(written.fs if ".ap." in path.name else written.fs / 12))
+        path.unlink()
+    return written
+
+
+def pack(path: Path, per_chunk: int) -> None:
+    """A .bin of N_CHANNELS and a synchronisation channel as .cbin and .ch: chunks of differences in time, deflated."""
+    raw = np.fromfile(path, "<i2").reshape(-1, N_CHANNELS + 1)
+    bounds = [*range(0, len(raw), per_chunk), len(raw)]
+    chunks = [
+        zlib.compress(np.diff(raw[first:last], axis=0, prepend=np.zeros((1, N_CHANNELS + 1), "<i2")).tobytes(order="F"))
+        for first, last in itertools.pairwise(bounds)
+    ]
+    path.with_suffix(".cbin").write_bytes(b"".join(chunks))
+    facts = {"version": "1.0", "algorithm": "zlib", "do_time_diff": True, "do_spatial_diff": False, "chunk_order": "F"}
+    facts |= {"dtype": "int16", "n_channels": N_CHANNELS + 1, "sample_rate": per_chunk, "chunk_bounds": bounds}
+    facts |= {"chunk_offsets": np.cumsum([0, *map(len, chunks)]).tolist()}
+    path.with_suffix(".ch").write_text(json.dumps(facts))
+
+
+def spikeglx_stream(folder: Path, name: str, columns: np.ndarray, **facts) -> Path:
+    """A .bin of these columns (n_samples, n_channels) and a .meta with these facts, tables by a name that begins with "~"."""
+    path = folder / f"{name}.bin"
+    columns.astype("<i2").tofile(path)
+    facts = {"fileSizeBytes": path.stat().st_size, "nSavedChans": columns.shape[1], "firstSample": int(2 * FS), **facts}
+    path.with_suffix(".meta").write_text("".join(f"{name}={value}\n" for name, value in facts.items()))
+    return path
+
+
+def spikeglx_nidq(folder: Path) -> Written:
+    """An NI device of SpikeGLX: two channels of an electrode's headstage, a multiplexed one, an analog one, and a digital word."""
+    raw = stored("<i2")
+    words = (np.arange(len(raw)) // 1000 % 2)[:, None]
+    names = "(MN0;0:0)(MN1;1:1)(MA0;2:2)(XA0;3:3)(XD0;4:4)"
+    facts = {
+        "typeThis": "nidq",
+        "niSampRate": FS,
+        "niAiRangeMax": 5,
+        "niMNGain": 200,
+        "niMAGain": 10,
+        "snsMnMaXaDw": "2,1,1,1",
+    }
+    path = spikeglx_stream(
+        folder, "run_g0_t0.nidq", np.hstack([raw, words]), **facts, **{"~snsChanMap": f"(1,1,1,1){names}"}
+    )
+    gains = 5 / 32768 / np.array([200, 200, 10, 1]) * 1e6
+    return Written(path, raw * gains, "uV", "int16", start_time_s=2.0)
+
+
 def blackrock(folder: Path, blocks: int = 1) -> Written:
     """Blackrock NSx 2.3: header, one extended header per channel, data blocks with the time stamp at which each begins."""
     raw, path = stored("<i2"), folder / "utah.ns5"
@@ -143,4 +199,6 @@ def plexon(folder: Path, pause_s: float = 0.0) -> Written:
     return Written(path, raw[:-1] * (5000 / (0.5 * 2**16 * 10 * 100) * 1000), "uV", "int16")
 
 
-WRITERS: tuple[Callable[[Path], Written], ...] = (intan, intan_folder, spikeglx, blackrock, plexon)
+WRITERS: tuple[Callable[[Path], Written], ...] = (
+    intan, intan_folder, spikeglx, spikeglx_packed, spikeglx_nidq, blackrock, plexon,
+)  # fmt: skip
