@@ -26,6 +26,8 @@ def microvolts(unit: str) -> float | None:
     return _MICROVOLTS.get(unit.strip().lower())
 
 
+#: So many channels are close together wherever they are.
+TETRODE = 4
 #: Beyond these a file is damaged or made up: no amplifier is so fast, and no recording lasts a year.
 _MOST_HZ, _MOST_S = 1e6, 366 * 86400.0
 
@@ -226,7 +228,7 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
     """The groups that the user wants, in place of those that the file or its probe says, which a note tells."""
     if wanted is None:
         if len(recording.groups) < 2:
-            return replace(recording, channel_groups=None)
+            return replace(recording, channel_groups=None, notes=(*recording.notes, *_many_together(recording)))
         note = f"{len(recording.groups)} groups of channels, each sorted on its own; --groups all sorts them together"
         return replace(recording, notes=(*recording.notes, note))
     if str(wanted) == "all":
@@ -243,6 +245,18 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
     if not any(names):
         raise InputError(f"groups {wanted} hold none of the channels in use, {', '.join(map(str, recording.channels))}.")
     return replace(recording, channel_groups=names)
+
+
+def _many_together(recording: Recording) -> tuple[str, ...]:
+    """A remark where more channels than a tetrode has are one group, and nothing says where they are."""
+    n = recording.n_channels
+    if n <= TETRODE or recording.channel_positions is not None:
+        return ()
+    example = ",".join(f"{first}-{first + TETRODE - 1}" for first in range(0, n - TETRODE + 1, TETRODE)[:4])
+    return (
+        f"{n} channels without groups or positions are sorted together, as if all were on one electrode; give --groups, such as "
+        f"{example} for tetrodes, or --probe; --groups all says that they belong together",
+    )
 
 
 def _groups_of_channels(recording: Recording, groups: dict[str, tuple[int, ...]]) -> tuple[str, ...]:
