@@ -29,19 +29,24 @@ WHY_NO_SNIPPETS = (
 )
 
 
-def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, Path, ReadOptions], Found]) -> Recording:
-    """The Recording over what `find` finds in a file, which stays open with it and is closed again where that fails.
+def recording_of_file(path: Path, make: Callable[[h5py.File], Recording]) -> Recording:
+    """What `make` makes of a file, which stays open with it and is closed again where that fails.
 
     Raises InputError where the file is damaged or made up.
     """
     file = open_hdf5(path)
     try:
-        return assemble(find(file, path, options), options)
+        return make(file)
     except BaseException as error:
         file.close()
         if isinstance(error, OSError | KeyError | ValueError | TypeError | RuntimeError | AttributeError | IndexError):
             raise InputError(f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); it is damaged.") from error
         raise
+
+
+def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, Path, ReadOptions], Found]) -> Recording:
+    """The Recording over what `find` finds in a file; see recording_of_file."""
+    return recording_of_file(path, lambda file: assemble(find(file, path, options), options))
 
 
 def slicer(dataset: h5py.Dataset, axis: int) -> Callable[[int, int], np.ndarray]:

@@ -16,6 +16,7 @@ from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
 from spikecrsae.readers.hdf5 import read_hdf5
+from spikecrsae.readers.mcs_hdf5 import is_mcs, read_mcs
 from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
@@ -109,7 +110,7 @@ def _read_folder(path: Path, options: ReadOptions) -> Recording:
 
 
 def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:
-    """MEArec, NWB, the vendors' HDF5 that neo knows, or generic, by content."""
+    """MEArec, NWB, Multi Channel Systems, the vendors' HDF5 that neo knows, or generic, by content."""
     with open_hdf5(path) as file:
         if "format_version" in file.attrs and "spikes" in file:
             raise InputError(f"{path} is a sorting, not a recording; give the recording that was sorted.")
@@ -117,6 +118,8 @@ def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:
             reader = read_nwb
         elif is_mearec(file):
             reader = read_mearec
+        elif is_mcs(file):
+            reader = read_mcs
         elif path.suffix.lower() in (".brw", ".nix") or _is_maxwell(file):
             reader = read_neo
         else:

@@ -7,6 +7,7 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
+from helpers import exchange_files as exchange
 from helpers import recording_files as files
 from helpers import vendor_files as vendors
 
@@ -17,7 +18,9 @@ from spikecrsae.system.safe_hdf5 import open_hdf5
 FS = files.FS
 
 
-@pytest.fixture(scope="module", params=(*files.WRITERS, *vendors.WRITERS), ids=lambda writer: writer.__name__)
+@pytest.fixture(
+    scope="module", params=(*files.WRITERS, *vendors.WRITERS, *exchange.WRITERS), ids=lambda writer: writer.__name__
+)
 def written(request, tmp_path_factory) -> files.Written:
     return request.param(tmp_path_factory.mktemp(request.param.__name__))
 
