@@ -85,8 +85,8 @@ def _unknown(path: Path) -> str:
         return f"{path}: no reader knows this folder; give the recording in it, or the folder that its program wrote."
     if path.suffix.lower() == ".pl2":
         return f"{path}: PL2 files need Plexon's own Windows library; convert to .plx or NWB with Plexon's tools."
-    if path.suffix.lower() in (".npy", ".npz"):
-        return f"{path} is a NumPy file, which is not read as a recording; load it with numpy and give the array to spikecrsae.sort in Python."
+    if path.suffix.lower() == ".npz":
+        return f"{path} holds several arrays; write the traces into a file of their own with numpy.save, and give that .npy."
     return (
         f"{path}: no reader knows this file; there are readers for HDF5, MEArec, NWB, raw binary "
         "(with --sampling-frequency, --n-channels and --dtype) and the formats of neo."

@@ -12,10 +12,12 @@ import h5py
 
 from spikecrsae.data.recording import Recording, joined
 from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
+from spikecrsae.readers.array_files import read_mda, read_npy
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
 from spikecrsae.readers.hdf5 import read_hdf5
+from spikecrsae.readers.matlab import is_matlab_hdf5, read_matlab, read_matlab_hdf5
 from spikecrsae.readers.mcs_hdf5 import is_mcs, read_mcs
 from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
@@ -26,6 +28,8 @@ from spikecrsae.system.safe_hdf5 import open_hdf5, read_guarded
 
 log = logging.getLogger(__name__)
 
+#: Readers by ending, where no companion of the file says otherwise.
+_OWN = {".mat": read_matlab, ".npy": read_npy, ".mda": read_mda}
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
 
 
@@ -71,6 +75,8 @@ def _read(path: Path, options: ReadOptions) -> Recording:
         return read_binary(path, options)
     if suffix in _RAW_SUFFIXES and not neo_candidates(path):
         return read_binary(path, options)
+    if suffix in _OWN and not neo_candidates(path):
+        return _OWN[suffix](path, options)
     return read_neo(path, options)
 
 
@@ -106,6 +112,8 @@ def _read_folder(path: Path, options: ReadOptions) -> Recording:
         raise InputError(f"{path} is the root of the file system, not a recording; give a file or folder in it.")
     if (path / "sorting.h5").exists():
         raise InputError(f"{path} is a result folder, not a recording; give the recording that was sorted.")
+    if (path / "raw.mda").is_file():
+        return read_mda(path, options)
     return read_neo(path, options)
 
 
@@ -120,6 +128,8 @@ def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:
             reader = read_mearec
         elif is_mcs(file):
             reader = read_mcs
+        elif is_matlab_hdf5(file):
+            reader = read_matlab_hdf5
         elif path.suffix.lower() in (".brw", ".nix") or _is_maxwell(file):
             reader = read_neo
         else:

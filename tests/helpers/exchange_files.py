@@ -8,6 +8,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import scipy.io
 
 from helpers.recording_files import FS, N_CHANNELS, Written, stored
 
@@ -58,4 +59,76 @@ def mcs_hdf5(folder: Path, stamps: list | None = None) -> Written:
     return Written(path, (raw - 100) * 0.195312, "uV", "int32", start_time_s=2.0)
 
 
-WRITERS: tuple[Callable[[Path], Written], ...] = (mcs_hdf5,)
+def matlab(folder: Path) -> Written:
+    """MATLAB 5, packed (its default, -v7), as wave_clus reads it, beside what else may stand there."""
+    raw, path = stored(), folder / "wave_clus.mat"
+    values = {
+        "data": raw.T,
+        "sr": FS,
+        "OriginalFile": "C:/rec/" + 200 * "a",
+        "par": {"sr": 1.0},
+        "spike_times": np.arange(500.0),
+    }
+    scipy.io.savemat(path, values, do_compression=True)
+    return Written(path, raw.astype(float), "ADC", "int16")
+
+
+def matlab_trials(folder: Path) -> Written:
+    """Trials of UltraMegaSort2000: a cell of matrices (n_samples, n_channels), here in a struct, in mV."""
+    raw, path = stored("float32"), folder / "trials.mat"
+    cell = np.empty(2, object)
+    cell[0], cell[1] = raw[:25_000], raw[25_000:]
+    scipy.io.savemat(path, {"session": {"data": cell, "Fs": FS, "units": "mV", "gain": 0.5}, "Fs": 1.0})
+    return Written(path, raw * 500.0, "uV", "float32")
+
+
+def matlab_variable(file: h5py.File, name: str, value: np.ndarray | str) -> None:
+    """A variable as MATLAB 7.3 stores it: transposed, with its class."""
+    is_text = isinstance(value, str)
+    data = np.array([[ord(letter)] for letter in value], "uint16") if is_text else np.atleast_2d(value).T
+    file[name] = data
+    kind = "char" if is_text else {"float64": "double", "float32": "single"}.get(str(data.dtype), str(data.dtype))
+    file[name].attrs["MATLAB_class"] = np.bytes_(kind)
+
+
+def matlab_7_3(folder: Path, interval: float = 1e3 / FS) -> Written:
+    """MATLAB 7.3 with the names of Quiroga's simulations: an interval in ms, and another vector as long as the data."""
+    raw, path = stored("float64"), folder / "simulation.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        matlab_variable(file, "data", raw)
+        matlab_variable(file, "OVERLAP_DATA", raw[:, 0])
+        matlab_variable(file, "samplingInterval", np.array(interval))
+        matlab_variable(file, "OriginalFile", "simulation " * 20)
+        file["#refs#/a"] = np.arange(500.0)[None]
+        matlab_variable(file, "cellnames", np.zeros(2))
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(116) + b" " * 8 + b"\x00\x02IM")
+    return Written(path, raw, "ADC", "float64")
+
+
+def npy(folder: Path) -> Written:
+    raw = stored()
+    np.save(folder / "a.npy", raw)
+    return Written(folder / "a.npy", raw.astype(float), "ADC", "int16", {"sampling_frequency": FS})
+
+
+def npy_transposed(folder: Path) -> Written:
+    """One row per channel, as many have it."""
+    raw = stored("float32")
+    np.save(folder / "b.npy", raw.T.copy())
+    return Written(folder / "b.npy", raw, "ADC", "float32", {"sampling_frequency": FS})
+
+
+def mountainsort(folder: Path) -> Written:
+    """A dataset of MountainSort: raw.mda with 32-bit lengths, rate and positions beside it."""
+    raw, place = stored("<i2"), folder / "dataset"
+    place.mkdir()
+    (place / "raw.mda").write_bytes(np.array([-4, 2, 2, N_CHANNELS, len(raw)], "<i4").tobytes() + raw.tobytes())
+    (place / "params.json").write_text('{"samplerate": 20000, "spike_sign": -1}')
+    (place / "geom.csv").write_text("0,0\n0,20\n20,0\n20,20\n")
+    return Written(place, raw.astype(float), "ADC", "int16")
+
+
+WRITERS: tuple[Callable[[Path], Written], ...] = (
+    mcs_hdf5, matlab, matlab_trials, matlab_7_3, npy, npy_transposed, mountainsort,
+)  # fmt: skip

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 from helpers import exchange_files as exchange
 from helpers import recording_files as files
 
-from spikecrsae.errors import InputError
+from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import open_recording
 
 FS, N = files.FS, files.N_CHANNELS
@@ -52,3 +55,141 @@ def test_mcs_agrees_with_spikeinterface(tmp_path):
     # it takes rows for channels, whatever RowIndex says
     np.testing.assert_array_equal(theirs.get_traces(end_frame=1000)[:, ::-1], ours.raw(0, 1000))
     ours.close()
+
+
+# MATLAB
+
+
+def test_the_unit_of_a_sampling_interval_is_the_one_that_gives_a_rate_of_spikes(tmp_path):
+    for interval, unit in ((1 / FS, " s"), (1e3 / FS, " ms"), (1e6 / FS, " us")):
+        recording = open_recording(exchange.matlab_7_3(tmp_path, interval).path)
+        assert recording.sampling_frequency == pytest.approx(FS)
+        assert any("sampling interval" in note and note.endswith(unit) for note in recording.notes)
+        recording.close()
+
+
+def test_trials_are_parts_and_facts_stand_beside_the_traces(tmp_path):
+    recording = open_recording(exchange.matlab_trials(tmp_path).path)
+    assert [(part.first, part.n_samples) for part in recording.parts] == [(0, 25_000), (25_000, 35_000)]
+    assert recording.sampling_frequency == FS
+
+
+def test_a_cell_of_matlab_7_3_is_trials_too(tmp_path):
+    path, raw = tmp_path / "a.mat", files.stored()
+    with h5py.File(path, "w") as file:
+        for name, trial in (("#refs#/a", raw[:30_000]), ("#refs#/b", raw[30_000:])):
+            exchange.matlab_variable(file, name, trial)
+        file["data"] = np.array([[file["#refs#/a"].ref], [file["#refs#/b"].ref]], h5py.ref_dtype)
+        file["data"].attrs["MATLAB_class"] = np.bytes_("cell")
+        exchange.matlab_variable(file, "Fs", np.array(FS))
+    recording = open_recording(path)
+    assert [part.n_samples for part in recording.parts] == [30_000, 30_000]
+    np.testing.assert_array_equal(recording.raw(29_990, 30_010), raw[29_990:30_010])
+    recording.close()
+
+
+def test_a_matlab_file_agrees_with_scipy(tmp_path):
+    path = exchange.matlab(tmp_path).path
+    theirs, recording = scipy.io.loadmat(path), open_recording(path)
+    np.testing.assert_array_equal(recording.raw(0, 500), theirs["data"].T[:500])
+    assert recording.sampling_frequency == theirs["sr"].item()
+    assert any("MB" in note and "7.3" in note for note in recording.notes)
+
+
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_a_matlab_file_asks_one_question(tmp_path, version):
+    def write(**values) -> Path:
+        if version == "5":
+            scipy.io.savemat(tmp_path / "a.mat", values)
+        else:
+            with h5py.File(tmp_path / "a.mat", "w") as file:
+                for name, value in values.items():
+                    exchange.matlab_variable(file, name, value)
+        return tmp_path / "a.mat"
+
+    long, wide = np.zeros((1, 5000)), np.zeros((5000, 4))
+    files.refused(InputError, write(data=wide), "--sampling-frequency")
+    files.refused(UsageError, write(left=long, right=wide, sr=FS), "left, right", "--dataset")
+    assert open_recording(tmp_path / "a.mat", dataset="right").n_channels == 4
+    files.refused(UsageError, tmp_path / "a.mat", "no variable lost", "left", dataset="lost")
+    # what wave_clus writes
+    files.refused(
+        InputError, write(spikes=np.zeros((500, 64)), index=np.zeros((1, 500)), sr=FS), "only detected waveforms", "spikes"
+    )
+    files.refused(
+        InputError,
+        write(spikes=np.zeros((500, 64)), cluster_class=np.zeros((500, 2)), inspk=np.zeros((500, 10))),
+        "waveforms",
+    )
+    files.refused(InputError, write(sr=FS, name="mouse"), "no traces", "sr", "name")
+
+
+def test_a_matlab_file_that_declares_more_than_it_holds(tmp_path):
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"data": np.zeros((100, 4)), "sr": FS})
+    content = bytearray(path.read_bytes())
+    place = content.index(np.array([100, 4], "<i4").tobytes())
+    content[place : place + 4] = np.array([2**30], "<i4").tobytes()
+    path.write_bytes(content)
+    files.refused(InputError, path, "declares", "made up")
+
+
+def test_a_damaged_matlab_file(tmp_path):
+    path = exchange.matlab(tmp_path).path
+    path.write_bytes(path.read_bytes()[:50_000])
+    files.refused(InputError, path, "cannot be read")
+
+
+# Arrays
+
+
+def test_an_array_of_channels_first_is_said(tmp_path):
+    path = exchange.npy_transposed(tmp_path).path
+    files.refused(InputError, path, "--sampling-frequency")
+    recording = open_recording(path, sampling_frequency=FS)
+    assert any("(4, 60000), read transposed" in note for note in recording.notes)
+    files.refused(InputError, path, "4 samples on 60000 channels", sampling_frequency=FS, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((100, 40, 4)), "waveforms"),
+        (np.zeros((0, 4)), "(0, 4)"),
+        (np.zeros((200, 4), complex), "real numbers"),
+        (np.array([None] * 200), "holds objects"),
+    ],
+)
+def test_arrays_that_are_no_traces(tmp_path, array, words):
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    files.refused(InputError, tmp_path / "a.npy", words, sampling_frequency=FS)
+    np.savez(tmp_path / "a.npz", a=np.zeros(3))
+    files.refused(InputError, tmp_path / "a.npz", "numpy.save")
+
+
+def test_mountainsort(tmp_path):
+    place = exchange.mountainsort(tmp_path).path
+    recording = open_recording(place / "raw.mda")
+    np.testing.assert_array_equal(recording.channel_positions, [[0, 0], [0, 20], [20, 0], [20, 20]])
+    np.testing.assert_array_equal(recording.raw(0, 10), files.stored()[:10])
+    (place / "params.json").unlink()
+    files.refused(InputError, place / "raw.mda", "--sampling-frequency")
+    header = np.array([-3, 4, -2], "<i4").tobytes() + np.array([2, 500], "<i8").tobytes()
+    values = np.arange(1000, dtype="<f4")
+    (tmp_path / "long.mda").write_bytes(header + values.tobytes())
+    np.testing.assert_array_equal(
+        open_recording(tmp_path / "long.mda", sampling_frequency=FS).raw(0, 500), values.reshape(500, 2)
+    )
+    (tmp_path / "long.mda").write_bytes(header + values.tobytes()[:-8])
+    files.refused(InputError, tmp_path / "long.mda", "(2, 500)", "cut off")
+    (place / "firings.mda").write_bytes((place / "raw.mda").read_bytes())
+    files.refused(InputError, place / "firings.mda", "sorting of MountainSort")
+
+
+def test_mountainsort_agrees_with_spikeinterface(tmp_path):
+    extractors = pytest.importorskip("spikeinterface.extractors")
+    place = exchange.mountainsort(tmp_path).path
+    theirs, ours = extractors.read_mda_recording(place), open_recording(place)
+    np.testing.assert_array_equal(theirs.get_traces(start_frame=100, end_frame=900), ours.raw(100, 900))
+    np.testing.assert_array_equal(theirs.get_channel_locations(), ours.channel_positions)
+    assert (theirs.get_num_samples(), theirs.get_sampling_frequency()) == (ours.n_samples, ours.sampling_frequency)
