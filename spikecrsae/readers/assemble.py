@@ -196,6 +196,14 @@ def _sizes(found: Found) -> dict[Path, int]:
     return {file: file.stat().st_size for file in files if file.is_file()}
 
 
+def missing_package(path: Path, format: str, package: str) -> InputError:
+    """The error for a format that a package which is not installed reads."""
+    return InputError(
+        f"{path}: {format} is read with the package {package}, which is not installed: pip install {package}, or pip install "
+        '"spikecrsae[formats]" for all of them.'
+    )
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error on one line, or its kind where it has no message."""
     return " ".join(str(error).split())[:300] or type(error).__name__

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
-from spikecrsae.readers.assemble import one_line
+from spikecrsae.readers.assemble import missing_package, one_line
 from spikecrsae.readers.neo_checks import check_files
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.read_options import ReadOptions
@@ -32,6 +33,8 @@ _FOLDER_MARKS = {
     "*.timd": "MedRawIO",
 }
 _DEPTH = 5
+#: What readers of neo import besides neo.
+_PACKAGES = {"EDFRawIO": "pyedflib", "NIXRawIO": "nixio", "CedRawIO": "sonpy", "MedRawIO": "dhn_med_py"}
 #: Not asked: the raw reader assumes a rate and a channel count, MEArec has a reader of ours, Maxwell is known by content,
 #: Phy is no recording, and Plexon2 fetches a Windows library from the network and runs it.
 _LEFT_OUT = ("RawBinarySignalRawIO", "MEArecRawIO", "MaxwellRawIO", "PhyRawIO", "Plexon2RawIO")
@@ -55,7 +58,14 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
         raise InputError(_unknown(path))
     options.refuse_others(path, "a format read by neo", ("stream", "segment"))
     failures = []
+    lacking = {name: _PACKAGES[name] for name, _ in possible if find_spec(_PACKAGES.get(name, "neo")) is None}
+    if len(lacking) == len(possible):
+        name, package = next(iter(lacking.items()))
+        raise missing_package(path, name.removesuffix("RawIO"), package)
     for name, arguments in possible:
+        if name in lacking:
+            failures.append(f"{name.removesuffix('RawIO')}: needs pip install {lacking[name]}")
+            continue
         remarks = check_files(name, path, arguments)
         try:
             reader = open_reader(name, arguments)

@@ -63,6 +63,7 @@ def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: in
     stream_id = reader.header["signal_streams"][stream]["id"]
     channels = reader.header["signal_channels"]
     channels = channels[channels["stream_id"] == stream_id]
+    own = reader.stream_of_name[str(stream_id)] if isinstance(reader, StreamReader) else None
     # Plexon's gains are millivolts by its specification, which neo does not say
     unit, gain, offset, note = _scale(channels, "mV" if format == "Plexon" else "", options)
 
@@ -80,7 +81,7 @@ def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: in
 
     return Found(
         path=path,
-        format=format if isinstance(reader, StreamReader) else f"neo {format}",
+        format=format if own else f"neo {format}",
         read=read,
         n_samples=piece.n_samples,
         n_channels=len(channels),
@@ -90,8 +91,8 @@ def _find(reader: Any, format: str, path: Path, options: ReadOptions, stream: in
         gain=gain,
         offset=offset,
         channel_ids=[str(i) for i in channels["id"]],
-        positions=reader.positions[str(stream_id)] if isinstance(reader, StreamReader) else None,
-        groups=_neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
+        positions=own.positions if own else None,
+        groups=own.groups if own else _neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
         start_time_s=piece.start_time_s,
         notes=note,
         companions=[] if path.is_dir() else [file for file in path.parent.iterdir() if file.stem == path.stem],
@@ -121,7 +122,7 @@ def _scale(channels: np.ndarray, unsaid: str, options: ReadOptions) -> tuple[str
     others = sorted({str(channels["units"][c]) for c in picked if 0 <= c < n and factors[c] is None})
     if others:
         note = f"the unit {', '.join(map(repr, others))} is no voltage; amplitudes are in stored numbers (ADC)"
-        return "ADC", np.ones(n), np.zeros(n), (note,)
+        return "ADC", np.ones(n), np.zeros(n), (note,) if others != [""] else ()
     scale = np.array([1.0 if f is None else f for f in factors])
     return "uV", channels["gain"] * scale, channels["offset"] * scale, ()
 

@@ -23,6 +23,7 @@ from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.read_options import ReadOptions, side_file, with_side_file
+from spikecrsae.readers.spikeinterface_folder import is_spikeinterface, read_spikeinterface
 from spikecrsae.system.files import refuse_unreadable
 from spikecrsae.system.safe_hdf5 import open_hdf5, read_guarded
 
@@ -75,6 +76,8 @@ def _read(path: Path, options: ReadOptions) -> Recording:
         return read_binary(path, options)
     if suffix in _RAW_SUFFIXES and not neo_candidates(path):
         return read_binary(path, options)
+    if is_spikeinterface(path):
+        return read_spikeinterface(path, options)
     if suffix in _OWN and not neo_candidates(path):
         return _OWN[suffix](path, options)
     return read_neo(path, options)
@@ -112,6 +115,8 @@ def _read_folder(path: Path, options: ReadOptions) -> Recording:
         raise InputError(f"{path} is the root of the file system, not a recording; give a file or folder in it.")
     if (path / "sorting.h5").exists():
         raise InputError(f"{path} is a result folder, not a recording; give the recording that was sorted.")
+    if is_spikeinterface(path):
+        return read_spikeinterface(path, options)
     if (path / "raw.mda").is_file():
         return read_mda(path, options)
     return read_neo(path, options)

@@ -31,7 +31,7 @@ class Stream:
     """Channels that were sampled together.
 
     names, units, gains, offsets have one entry per channel: stored * gain + offset is in the channel's unit, which is
-    empty where the file names none. positions (n_channels, 2) in um or None. neural: signal of electrodes, unfiltered where
+    empty where the file names none. positions (n_channels, 2) in um, groups: of each channel, or None. neural: signal of electrodes, unfiltered where
     there is a choice.
     """
 
@@ -44,6 +44,7 @@ class Stream:
     offsets: Sequence[float] | np.ndarray
     stretches: Sequence[Stretch]
     positions: np.ndarray | None = None
+    groups: Sequence[str] | None = None
     neural: bool = False
 
 
@@ -54,7 +55,7 @@ class StreamReader:
         """files: what is closed with the reader."""
         self._streams, self._files = list(streams), files
         self.neural = [stream.name for stream in streams if stream.neural]
-        self.positions = {stream.name: stream.positions for stream in streams}
+        self.stream_of_name = {stream.name: stream for stream in streams}
         channels = [
             (name, name, stream.rate, str(stream.dtype), unit, gain, offset, stream.name)
             for stream in streams

@@ -3,6 +3,7 @@ Multi Channel Systems; see recording_files."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,6 +130,24 @@ def mountainsort(folder: Path) -> Written:
     return Written(place, raw.astype(float), "ADC", "int16")
 
 
+def spikeinterface_binary(folder: Path, **changes) -> Written:
+    """A binary folder as SpikeInterface 0.105 saves it, of one segment whose times begin at 4 s."""
+    raw, place = stored("<i2"), folder / "saved"
+    (place / "properties").mkdir(parents=True)
+    raw.tofile(place / "traces_cached_seg0.raw")
+    (4.0 + np.arange(len(raw)) / FS).tofile(place / "times_cached_seg0.raw")
+    facts = {"file_paths": ["traces_cached_seg0.raw"], "sampling_frequency": FS, "t_starts": None, "num_channels": N_CHANNELS,
+             "dtype": "<i2", "channel_ids": ["a", "b", "c", "d"], "time_axis": 0, "file_offset": 0, "gain_to_uV": None,
+             "offset_to_uV": None}  # fmt: skip
+    kind = "spikeinterface.core.binaryrecordingextractor.BinaryRecordingExtractor"
+    description = {"class": kind, "version": "0.105.3", "kwargs": facts | changes, "relative_paths": True}
+    (place / "binary.json").write_text(json.dumps(description))
+    (place / "si_folder.json").write_text("{}")
+    np.save(place / "properties" / "gain_to_uV.npy", np.array([0.1, 0.1, 0.1, 0.2]))
+    np.save(place / "properties" / "offset_to_uV.npy", np.array([0, 0, 0, 5]))
+    return Written(place, raw * np.array([0.1, 0.1, 0.1, 0.2]) + np.array([0, 0, 0, 5]), "uV", "int16", start_time_s=4.0)
+
+
 WRITERS: tuple[Callable[[Path], Written], ...] = (
-    mcs_hdf5, matlab, matlab_trials, matlab_7_3, npy, npy_transposed, mountainsort,
+    mcs_hdf5, matlab, matlab_trials, matlab_7_3, npy, npy_transposed, mountainsort, spikeinterface_binary,
 )  # fmt: skip

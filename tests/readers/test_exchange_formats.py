@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import h5py
@@ -12,6 +15,7 @@ from helpers import exchange_files as exchange
 from helpers import recording_files as files
 
 from spikecrsae.errors import InputError, UsageError
+from spikecrsae.readers import neo as neo_module
 from spikecrsae.readers import open_recording
 
 FS, N = files.FS, files.N_CHANNELS
@@ -193,3 +197,106 @@ def test_mountainsort_agrees_with_spikeinterface(tmp_path):
     np.testing.assert_array_equal(theirs.get_traces(start_frame=100, end_frame=900), ours.raw(100, 900))
     np.testing.assert_array_equal(theirs.get_channel_locations(), ours.channel_positions)
     assert (theirs.get_num_samples(), theirs.get_sampling_frequency()) == (ours.n_samples, ours.sampling_frequency)
+
+
+# SpikeInterface
+
+
+@pytest.mark.parametrize("kind", ["binary", "zarr"])
+def test_what_spikeinterface_saves_is_what_it_opens(tmp_path, kind):
+    """Names, scale, geometry of a part of the probe's contacts, groups, segments and their times."""
+    si, probeinterface = pytest.importorskip("spikeinterface"), pytest.importorskip("probeinterface")
+    raw = files.stored()
+    theirs = si.NumpyRecording([raw[:20_000], raw[20_000:]], FS, channel_ids=["a", "b", "c", "d"])
+    theirs.set_channel_gains([0.1, 0.2, 0.3, 0.4])
+    theirs.set_channel_offsets(1.0)
+    probe = probeinterface.generate_tetrode()
+    probe.set_device_channel_indices([3, 2, 0, 1])
+    theirs.set_probe(probe)
+    theirs.set_property("group", ["x", "x", "y", "y"])
+    theirs.set_times(10 + np.arange(20_000) / FS, segment_index=0)
+    theirs.set_times(20 + np.arange(40_000) / FS, segment_index=1)
+    theirs = theirs.select_channels(["d", "b", "c"])
+    place = tmp_path / ("a.zarr" if kind == "zarr" else "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it does not know where it came from
+        theirs.save(folder=place, format=kind, n_jobs=1, progress_bar=False, verbose=False)
+    ours = open_recording(place)
+    assert ours.channel_ids == ("d", "b", "c")
+    assert [(p.n_samples, p.start_time_s) for p in ours.parts] == [(20_000, 10.0), (40_000, 20.0)]
+    np.testing.assert_allclose(ours.channel_positions, theirs.get_channel_locations())
+    assert ours.channel_groups == ("y", "x", "y")
+    np.testing.assert_allclose(
+        ours.traces(100, 900),
+        theirs.get_traces(segment_index=0, start_frame=100, end_frame=900, return_in_uV=True),
+        rtol=1e-6,
+    )
+    np.testing.assert_array_equal(open_recording(place, segment=1).raw(0, 500), raw[20_000:20_500][:, [3, 1, 2]])
+
+
+def test_older_folders_of_spikeinterface(tmp_path):
+    """Before 0.95 another file, before 0.101 another name for the number of channels; channels first, an offset, a start time."""
+    written = exchange.spikeinterface_binary(tmp_path, time_axis=1, file_offset=64, t_starts=[7.5])
+    facts = written.path / "binary.json"
+    facts.write_text(facts.read_text().replace("num_channels", "num_chan"))
+    facts.rename(written.path / "cached.json")
+    (written.path / "times_cached_seg0.raw").unlink()
+    (written.path / "traces_cached_seg0.raw").write_bytes(bytes(64) + files.stored().T.tobytes())
+    for path in (written.path, written.path / "cached.json"):
+        recording = open_recording(path)
+        np.testing.assert_allclose(recording.traces(500, 900), written.traces[500:900], rtol=1e-6)
+        assert (recording.start_time_s, recording.n_samples) == (7.5, files.N_SAMPLES)
+
+
+def test_a_folder_of_spikeinterface_leads_out_of_no_folder(tmp_path):
+    files.raw_little(tmp_path)
+    place = exchange.spikeinterface_binary(tmp_path, file_paths=["../little.dat"]).path
+    files.refused(InputError, place, "little.dat", "missing")
+
+
+@pytest.mark.parametrize("fault", ["cut", "no facts", "sorting"])
+def test_a_folder_of_spikeinterface_that_is_no_recording(tmp_path, fault):
+    place = exchange.spikeinterface_binary(tmp_path).path
+    if fault == "cut":
+        (place / "traces_cached_seg0.raw").write_bytes(bytes(1001))
+        files.refused(InputError, place, "1001 bytes", "cut off")
+    elif fault == "no facts":
+        (place / "binary.json").write_text('{"kwargs": {"dtype": "<i2"}}')
+        files.refused(InputError, place, "binary.json", "does not describe")
+    else:
+        (place / "binary.json").unlink()
+        files.refused(InputError, place, "no binary folder", "format='binary'")
+
+
+def test_zarr_without_spikeinterface(tmp_path, monkeypatch):
+    (tmp_path / "a.zarr" / "channel_ids").mkdir(parents=True)
+    (tmp_path / "a.zarr" / ".zattrs").write_text("{}")
+    monkeypatch.setitem(sys.modules, "spikeinterface", None)
+    files.refused(InputError, tmp_path / "a.zarr", "pip install spikeinterface", "spikecrsae[formats]")
+
+
+# Packages
+
+
+@pytest.mark.parametrize(("name", "package"), [("a.edf", "pyedflib"), ("a.smrx", "sonpy"), ("a.nix", "nixio")])
+def test_a_format_whose_package_is_missing(tmp_path, monkeypatch, name, package):
+    with h5py.File(tmp_path / "a.nix", "w") as file:
+        file.attrs["format"] = "nix"
+    for other in ("a.edf", "a.smrx"):
+        (tmp_path / other).write_bytes(bytes(1000))
+    monkeypatch.setattr(neo_module, "find_spec", lambda wanted: None if wanted == package else find_spec(wanted))
+    message = files.refused(InputError, tmp_path / name, f"pip install {package}", 'pip install "spikecrsae[formats]"')
+    assert "damaged" not in message
+
+
+def test_edf_agrees_with_pyedflib(tmp_path):
+    pyedflib = pytest.importorskip("pyedflib")
+    raw, path = files.stored().astype(np.int32), tmp_path / "a.edf"
+    with pyedflib.EdfWriter(str(path), N, pyedflib.FILETYPE_EDFPLUS) as writer:
+        ends = {"physical_max": 3276.7, "physical_min": -3276.8, "digital_max": 32767, "digital_min": -32768}
+        writer.setSignalHeaders([{"label": f"E{i}", "dimension": "uV", "sample_frequency": FS, **ends} for i in range(N)])
+        writer.writeSamples(list(raw.T.copy()), digital=True)
+    recording = open_recording(path)
+    assert (recording.sampling_frequency, recording.amplitude_unit) == (FS, "uV")
+    # neo's scale has one step more than EDF's, which is half a step at the ends
+    np.testing.assert_allclose(recording.traces(0, 1000), raw[:1000] * 0.1, atol=0.06)
