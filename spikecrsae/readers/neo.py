@@ -12,6 +12,7 @@ from typing import Any
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import missing_package, one_line
+from spikecrsae.readers.axona import read_axona
 from spikecrsae.readers.neo_checks import check_files
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.read_options import ReadOptions
@@ -174,6 +175,8 @@ def open_reader(name: str, arguments: dict[str, Any]) -> Any:
     """The reader with its header parsed; what neo warns of goes to the log."""
     if name == "SpikeGLXRawIO":
         return read_spikeglx(Path(arguments["dirname"]))
+    if name == "AxonaRawIO":
+        return read_axona(Path(arguments["filename"]))
     import neo.rawio
 
     with warnings.catch_warnings(record=True) as caught:

@@ -146,6 +146,34 @@ def spikeglx_nidq(folder: Path) -> Written:
     return Written(path, raw * gains, "uV", "int16", start_time_s=2.0)
 
 
+def axona(folder: Path, tetrodes: tuple[int, ...] = (3,)) -> Written:
+    """Axona dacqUSB: packets of three samples of 64 channels, in their own order, of which some tetrodes were recorded; a .set
+    without facts about the tetrode file beside it."""
+    raw, path = stored("<i2"), folder / "open_field.bin"
+    order = [
+        *range(32, 40),
+        *range(8),
+        *range(40, 48),
+        *range(8, 16),
+        *range(48, 56),
+        *range(16, 24),
+        *range(56, 64),
+        *range(24, 32),
+    ]
+    signal = np.random.default_rng(3).integers(-3000, 3000, (len(raw), 64)).astype("<i2")
+    signal[:, [order[4 * (tetrodes[0] - 1) + wire] for wire in range(4)]] = raw
+    packets = np.zeros((len(raw) // 3, 216), "<i2")
+    packets[:, 16:208] = signal.reshape(-1, 192)
+    path.write_bytes(packets.tobytes())
+    facts = ["trial_date Thursday, 31 Oct 2013", "trial_time 17:20:11", "ADC_fullscale_mv 1500", "rawRate 20000"]
+    facts += [f"gain_ch_{i} {5000 + 1000 * (i % 4)}" for i in range(64)]
+    facts += [f"collectMask_{k} {int(k in tetrodes)}" for k in range(1, 17)]
+    path.with_suffix(".set").write_text("\r\n".join([*facts, "data_start"]))
+    path.with_suffix(".1").write_bytes(b"num_chans 4\r\nnum_spikes 1\r\nsample_rate 48000 hz\r\ndata_start" + bytes(216))
+    gains = 1.5e6 / (2**15 * np.array([5000, 6000, 7000, 8000]))
+    return Written(path, raw * gains, "uV", "int16")
+
+
 def blackrock(folder: Path, blocks: int = 1) -> Written:
     """Blackrock NSx 2.3: header, one extended header per channel, data blocks with the time stamp at which each begins."""
     raw, path = stored("<i2"), folder / "utah.ns5"
@@ -200,5 +228,5 @@ def plexon(folder: Path, pause_s: float = 0.0) -> Written:
 
 
 WRITERS: tuple[Callable[[Path], Written], ...] = (
-    intan, intan_folder, spikeglx, spikeglx_packed, spikeglx_nidq, blackrock, plexon,
+    intan, intan_folder, spikeglx, spikeglx_packed, spikeglx_nidq, axona, blackrock, plexon,
 )  # fmt: skip

@@ -78,6 +78,7 @@ def test_channels_are_selected_in_the_order_asked(written):
 def test_opening_and_reading_a_chunk_takes_no_memory_for_the_rest(written):
     open_recording(written.path, **written.options).close()  # what is imported or cached once does not count
     size = written.traces.shape[0] * written.traces.shape[1] * np.dtype(written.dtype).itemsize
+    size = max(size, written.path.stat().st_size)  # Axona stores 64 channels, whichever were recorded
     tracemalloc.start()
     recording = open_recording(written.path, **written.options)
     recording.traces(20_000, 21_000)
