@@ -14,6 +14,7 @@ from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import missing_package, one_line
 from spikecrsae.readers.axona import read_axona
 from spikecrsae.readers.neo_checks import check_files
+from spikecrsae.readers.neo_mended import group_spike2, read_rates_as_numbers
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.readers.spikeglx import read_spikeglx
@@ -120,6 +121,8 @@ def neo_candidates(path: Path) -> list[Candidate]:
         arguments: dict[str, Any] = {"dirname": str(path.parent)} if kind.rawmode == "one-dir" else {"filename": str(path)}
         if kind.__name__ == "NeuralynxRawIO":
             arguments["include_filenames"] = [path.name]
+        if kind.__name__ == "Spike2RawIO":
+            arguments["try_signal_grouping"] = False
         if kind.__name__ == "PlexonRawIO":
             arguments["progress_bar"] = False
         if kind.__name__ == "BlackrockRawIO" and suffix[1:3] == "ns":
@@ -181,8 +184,12 @@ def open_reader(name: str, arguments: dict[str, Any]) -> Any:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        if name == "OpenEphysBinaryRawIO":
+            read_rates_as_numbers()
         reader = getattr(neo.rawio, name)(**arguments)
         reader.parse_header()
+        if name == "Spike2RawIO":
+            group_spike2(reader)
     for warning in caught:
         logger.info("neo: %s", warning.message)
     return reader

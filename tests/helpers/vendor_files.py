@@ -174,6 +174,52 @@ def axona(folder: Path, tetrodes: tuple[int, ...] = (3,)) -> Written:
     return Written(path, raw * gains, "uV", "int16")
 
 
+#: Bytes of a block of a Spike2 file that hold one channel's samples, and of the unit in which its places are given.
+SPIKE2_BLOCK, SPIKE2_PLACE = 16_384, 512
+
+
+def spike2(folder: Path, more: tuple[tuple[str, str, float, np.ndarray], ...] = ()) -> Written:
+    """CED Spike2 .smr, version 9: channels with gains of their own, in chained blocks. more: name, unit, rate and samples of
+    further channels."""
+    raw, path = stored("<i2"), folder / "tetrode.smr"
+    text, short, number = "S{}".format, "<i2", "<i4"
+    head = [("system", short), ("copyright", text(10)), ("creator", text(8)), ("us_per_time", short), ("time_per_adc", short), ("state", short),
+            ("first", number), ("channels", short), ("size", short), ("extra", short), ("buffer", short), ("format", short),
+            ("last", number), ("time_base", "<f8"), ("rest", text(455))]  # fmt: skip
+    channel = [("deleted", short), ("next", number), ("first", number), ("last", number), ("blocks", short), ("extra", short),
+               ("before", short), ("free", short), ("size", short), ("most", short), ("comment", text(72)), ("end", number),
+               ("divide", number), ("physical", short), ("title", text(10)), ("ideal", "<f4"), ("kind", "u1"), ("unused", "i1"),
+               ("scale", "<f4"), ("offset", "<f4"), ("unit", text(6)), ("interleave", short)]  # fmt: skip
+    channels = [(f"tet {i + 1}", "uV", FS, raw[:, i], (0.5, 0.5, 0.25, 1.0)[i]) for i in range(N_CHANNELS)]
+    channels += [(*other, 1.0) for other in more]
+    rows, blocks = np.zeros(len(channels), channel), b""
+    place = -(-(512 + 140 * len(channels)) // SPIKE2_PLACE)
+    per_block, step = (SPIKE2_BLOCK - 20) // 2, SPIKE2_BLOCK // SPIKE2_PLACE
+    for row, (title, unit, rate, values, scale) in zip(rows, channels, strict=True):
+        divide, count = round(1e5 / rate), -(-len(values) // per_block)
+        row["first"], row["last"], row["blocks"] = place, place + step * (count - 1), count
+        row["divide"], row["title"], row["kind"], row["scale"], row["unit"] = (
+            divide,
+            bytes([len(title)]) + title.encode(),
+            1,
+            scale,
+            unit,
+        )
+        row["ideal"], row["unit"] = rate, bytes([len(unit)]) + unit.encode()
+        for k in range(count):
+            part = values[k * per_block : (k + 1) * per_block]
+            start, following = k * per_block * divide, place + step if k < count - 1 else -1
+            blocks += (
+                struct.pack("<4i2h", -1, following, start, start + (len(part) - 1) * divide, 0, len(part)) + part.tobytes()
+            )
+            blocks += bytes(-len(blocks) % SPIKE2_BLOCK)
+            place += step
+    header = _plexon_header(head, system=9, us_per_time=10, time_per_adc=1, channels=len(channels), time_base=1e-6)
+    content = header.ljust(512, b"\0") + b"".join(row.tobytes() for row in rows)
+    path.write_bytes(content + bytes(-len(content) % SPIKE2_PLACE) + blocks)
+    return Written(path, raw * np.array([0.5, 0.5, 0.25, 1.0]) / 6553.6, "uV", "int16")
+
+
 def blackrock(folder: Path, blocks: int = 1) -> Written:
     """Blackrock NSx 2.3: header, one extended header per channel, data blocks with the time stamp at which each begins."""
     raw, path = stored("<i2"), folder / "utah.ns5"
@@ -228,5 +274,5 @@ def plexon(folder: Path, pause_s: float = 0.0) -> Written:
 
 
 WRITERS: tuple[Callable[[Path], Written], ...] = (
-    intan, intan_folder, spikeglx, spikeglx_packed, spikeglx_nidq, axona, blackrock, plexon,
+    intan, intan_folder, spikeglx, spikeglx_packed, spikeglx_nidq, axona, spike2, blackrock, plexon,
 )  # fmt: skip

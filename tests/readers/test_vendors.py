@@ -6,7 +6,7 @@ import numpy as np
 from helpers import recording_files as files
 from helpers import vendor_files as vendors
 
-from spikecrsae.errors import InputError
+from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers import open_recording
 
 # Axona
@@ -43,3 +43,32 @@ def test_axona_without_a_raw_recording(tmp_path):
     files.refused(InputError, path, "packets", "cut off")
     path.unlink()
     files.refused(InputError, path.with_suffix(".set"), "detected waveforms", ".bin")
+
+
+# Spike2
+
+
+def test_channels_of_spike2_are_one_recording_whatever_their_gains(tmp_path):
+    slow, fast = files.stored("<i2")[:3000, 0], files.stored("<i2")[:, 1]
+    path = vendors.spike2(tmp_path, (("angle", "deg", files.FS, fast), ("ECG", "mV", files.FS / 20, slow))).path
+    recording = open_recording(path, stream="tet 1, tet 2, tet 3, tet 4")
+    np.testing.assert_array_equal(recording.raw(8000, 9000), files.stored()[8000:9000])
+    np.testing.assert_allclose(recording.gain, np.array([0.5, 0.5, 0.25, 1.0]) / 6553.6)
+    heart = open_recording(path, stream="ECG")
+    assert (heart.n_channels, heart.sampling_frequency, heart.n_samples) == (1, 1000.0, 3000)
+    np.testing.assert_array_equal(open_recording(path, stream="angle").raw(0, 100)[:, 0], fast[:100])
+    files.refused(UsageError, path, "tet 1, tet 2, tet 3, tet 4", "'angle'", "'ECG'", stream="nothing")
+
+
+# Open Ephys
+
+
+def test_a_rate_of_open_ephys_that_is_a_text(tmp_path):
+    """As the GUI 0.4.5 writes it."""
+    written = files.open_ephys(tmp_path)
+    path = next(written.path.rglob("structure.oebin"))
+    path.write_text(path.read_text().replace(f'"sample_rate": {files.FS}', '"sample_rate": "20000"'))
+    assert '"20000"' in path.read_text()
+    recording = open_recording(written.path)
+    assert (recording.sampling_frequency, recording.start_time_s) == (files.FS, 2.0)
+    np.testing.assert_allclose(recording.traces(0, 500), written.traces[:500], rtol=1e-6)
