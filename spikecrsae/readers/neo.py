@@ -37,7 +37,7 @@ _FOLDER_MARKS = {
 _DEPTH = 5
 #: What readers of neo import besides neo.
 _PACKAGES = {"EDFRawIO": "pyedflib", "NIXRawIO": "nixio", "CedRawIO": "sonpy", "MedRawIO": "dhn_med_py"}
-#: Not asked: the raw reader assumes a rate and a channel count, MEArec has a reader of ours, Maxwell is known by content,
+#: Not asked: the raw reader assumes a rate and a channel count, MEArec and Maxwell have readers of ours,
 #: Phy is no recording, and Plexon2 fetches a Windows library from the network and runs it.
 _LEFT_OUT = ("RawBinarySignalRawIO", "MEArecRawIO", "MaxwellRawIO", "PhyRawIO", "Plexon2RawIO")
 #: Endings that say nothing by themselves; a companion file or the content decides.
@@ -164,8 +164,6 @@ def _companion_candidates(path: Path, suffix: str) -> list[Candidate]:
     for folder in path.parents[:3]:
         if (folder / "structure.oebin").is_file():
             return [("OpenEphysBinaryRawIO", {"dirname": str(folder)})]
-    if suffix == ".h5":
-        return [("MaxwellRawIO", {"filename": name})]
     return []
 
 

@@ -18,6 +18,7 @@ from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
 from spikecrsae.readers.hdf5 import read_hdf5
 from spikecrsae.readers.matlab import is_matlab_hdf5, read_matlab, read_matlab_hdf5
+from spikecrsae.readers.maxwell import is_maxwell, read_maxwell
 from spikecrsae.readers.mcs_hdf5 import is_mcs, read_mcs
 from spikecrsae.readers.mearec import is_mearec, read_mearec
 from spikecrsae.readers.neo import neo_candidates, read_neo
@@ -135,12 +136,10 @@ def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:
             reader = read_mcs
         elif is_matlab_hdf5(file):
             reader = read_matlab_hdf5
-        elif path.suffix.lower() in (".brw", ".nix") or _is_maxwell(file):
+        elif is_maxwell(file):
+            reader = read_maxwell
+        elif path.suffix.lower() in (".brw", ".nix"):
             reader = read_neo
         else:
             reader = read_hdf5
     return reader(path, options)
-
-
-def _is_maxwell(file: h5py.File) -> bool:
-    return "wells" in file or ("sig" in file and "mapping" in file)

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from helpers.recording_files import FS, N_CHANNELS, Written, stored
@@ -220,6 +221,25 @@ def spike2(folder: Path, more: tuple[tuple[str, str, float, np.ndarray], ...] = 
     return Written(path, raw * np.array([0.5, 0.5, 0.25, 1.0]) / 6553.6, "uV", "int16")
 
 
+def maxwell(
+    folder: Path, recordings: tuple[str, ...] = ("rec0000",), electrodes: tuple[tuple[int, ...], ...] = ()
+) -> Written:
+    """MaxTwo of MaxWell Biosystems: a well with recordings of some routed electrodes, whose mapping is in another order."""
+    raw, path = stored("<u2"), folder / "maxtwo.raw.h5"
+    with h5py.File(path, "w") as file:
+        file["version"] = np.array([b"20190530"])
+        for k, name in enumerate(recordings):
+            group = file.create_group(f"wells/well000/{name}")
+            group["start_time"], group["groups/routed/raw"] = np.array([5000 + 10_000 * k]), raw.T
+            group["groups/routed/channels"] = np.array([7, 3, 11, 5])
+            group["settings/lsb"], group["settings/sampling"] = np.array([6.3e-6]), np.array([FS])
+            row = [("channel", "<i4"), ("electrode", "<i4"), ("x", "<f8"), ("y", "<f8")]
+            wires = electrodes[k] if electrodes else (3, 5, 7, 11)
+            group["settings/mapping"] = np.array([(c, 100 * c, 17.5 * c, 35.0) for c in (*wires, -1)], row)
+    # in the order of the mapping
+    return Written(path, raw[:, [1, 3, 0, 2]] * 6.3, "uV", "uint16")
+
+
 def blackrock(folder: Path, blocks: int = 1) -> Written:
     """Blackrock NSx 2.3: header, one extended header per channel, data blocks with the time stamp at which each begins."""
     raw, path = stored("<i2"), folder / "utah.ns5"
@@ -274,5 +294,5 @@ def plexon(folder: Path, pause_s: float = 0.0) -> Written:
 
 
 WRITERS: tuple[Callable[[Path], Written], ...] = (
-    intan, intan_folder, spikeglx, spikeglx_packed, spikeglx_nidq, axona, spike2, blackrock, plexon,
+    intan, intan_folder, spikeglx, spikeglx_packed, spikeglx_nidq, axona, spike2, maxwell, blackrock, plexon,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import h5py
 import numpy as np
 from helpers import recording_files as files
 from helpers import vendor_files as vendors
@@ -72,3 +73,57 @@ def test_a_rate_of_open_ephys_that_is_a_text(tmp_path):
     recording = open_recording(written.path)
     assert (recording.sampling_frequency, recording.start_time_s) == (files.FS, 2.0)
     np.testing.assert_allclose(recording.traces(0, 500), written.traces[:500], rtol=1e-6)
+
+
+# MaxWell
+
+
+def test_recordings_of_maxtwo_are_segments(tmp_path):
+    path = vendors.maxwell(tmp_path, ("rec0000", "rec0001")).path
+    recording = open_recording(path)
+    assert [(part.first, part.start_time_s) for part in recording.parts] == [(0, 0.0), (files.N_SAMPLES, 10.0)]
+    assert recording.channel_ids == ("ch3 elec300", "ch5 elec500", "ch7 elec700", "ch11 elec1100")
+    np.testing.assert_array_equal(recording.channel_positions[:, 0], [52.5, 87.5, 122.5, 192.5])
+    recording.close()
+    second = open_recording(path, segment=1)
+    assert (second.parts, second.start_time_s, second.n_samples) == ((), 10.0, files.N_SAMPLES)
+    second.close()
+
+
+def test_recordings_of_maxtwo_with_other_electrodes_are_streams(tmp_path):
+    path = vendors.maxwell(tmp_path, ("rec0000", "rec0001"), ((3, 5, 7, 11), (3, 5))).path
+    files.refused(UsageError, path, "well000 rec0000", "well000 rec0001", "--stream")
+    recording = open_recording(path, stream="well000 rec0001")
+    assert recording.channel_ids == ("ch3 elec300", "ch5 elec500")
+    np.testing.assert_array_equal(recording.raw(0, 100), files.stored("<u2")[:100, [1, 3]])
+    recording.close()
+
+
+def test_the_first_format_of_maxone_has_a_row_for_every_channel(tmp_path):
+    raw, path = files.stored("<u2"), tmp_path / "maxone.h5"
+    with h5py.File(path, "w") as file:
+        file["version"], file["sig"] = np.array([b"20160704"]), np.hstack([raw, raw + 1]).T
+        file["settings/gain"] = np.array([512.0])
+        row = [("channel", "<i4"), ("electrode", "<i4"), ("x", "<f8"), ("y", "<f8")]
+        file["mapping"] = np.array([(6, 60, 0, 0), (-1, 1, 1, 1), (2, 20, 17.5, 0)], row)
+    recording = open_recording(path)
+    np.testing.assert_array_equal(recording.raw(0, 100), np.stack([raw[:100, 2] + 1, raw[:100, 2]], axis=1))
+    np.testing.assert_allclose(recording.gain, 3.3e6 / 1024 / 512)
+    assert recording.sampling_frequency == 20_000.0
+    recording.close()
+
+
+def test_maxwell_agrees_with_neo(tmp_path):
+    import neo.rawio
+
+    path = vendors.maxwell(tmp_path).path
+    theirs, ours = neo.rawio.MaxwellRawIO(str(path)), open_recording(path)
+    theirs.parse_header()
+    channels = theirs.header["signal_channels"]
+    assert sorted(channels["name"]) == sorted(ours.channel_ids)
+    np.testing.assert_allclose(channels["gain"], ours.gain)
+    # neo names rows in the order of the mapping, whichever channels they are
+    rows = theirs.get_analogsignal_chunk(i_start=0, i_stop=100, stream_index=0)
+    np.testing.assert_array_equal(rows[:, [1, 3, 0, 2]], ours.raw(0, 100))
+    theirs.h5_file.close()
+    ours.close()
