@@ -17,7 +17,10 @@ import numpy as np
 from spikecrsae.errors import InputError
 from spikecrsae.readers.binary import raw_rows
 from spikecrsae.readers.streams import Read, Stream, StreamReader, Stretch
+from spikecrsae.system.text import read_text
 
+#: Tables of probes with thousands of channels, and of the chunks of a day, have a few MB.
+_MOST_MB = 16
 _INT16 = np.dtype("<i2")
 #: Gains that a Neuropixels 1.0 channel can be set to; columns of the imro table hold other things for other probes.
 _GAINS_1_0 = {50, 125, 250, 500, 1000, 1500, 2000, 3000}
@@ -76,7 +79,8 @@ def _rank(stream: str) -> tuple[int, str]:
 
 
 def _meta(path: Path) -> dict[str, str]:
-    lines = path.read_text("utf-8", "replace").splitlines()
+    with path.open("rb") as file:
+        lines = file.read(_MOST_MB * 2**20).decode("utf-8", "replace").splitlines()
     return {key.lstrip("~"): value.strip() for key, found, value in (line.partition("=") for line in lines) if found}
 
 
@@ -119,7 +123,7 @@ def unpacked(path: Path, n_channels: int) -> tuple[int, Read]:
     """
     index = path.with_suffix(".ch")
     try:
-        facts = json.loads(index.read_text("utf-8"))
+        facts = json.loads(read_text(index, _MOST_MB))
         bounds, places = np.array(facts["chunk_bounds"]), facts["chunk_offsets"]
         dtype, order = np.dtype(facts["dtype"]), facts.get("chunk_order", "F")
     except (OSError, ValueError, KeyError, TypeError) as error:

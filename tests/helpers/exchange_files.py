@@ -34,7 +34,7 @@ def mcs_stream(group: h5py.Group, raw: np.ndarray, stamps: list, labels: list[st
 def mcs_hdf5(folder: Path, stamps: list | None = None) -> Written:
     """Electrodes, the same filtered, and digital inputs."""
     raw, path = stored("<i4"), folder / "mea.h5"
-    stamps = stamps or [[2_000_000, 0, len(raw) - 1]]
+    stamps = stamps or [[10_000, 0, len(raw) - 1]]
     with h5py.File(path, "w") as file:
         file.attrs["McsHdf5ProtocolType"] = np.bytes_("RawData")
         place = file.create_group("Data/Recording_0/AnalogStream")
@@ -57,7 +57,7 @@ def mcs_hdf5(folder: Path, stamps: list | None = None) -> Written:
             Label="Digital Data",
             StreamGUID="c",
         )
-    return Written(path, (raw - 100) * 0.195312, "uV", "int32", start_time_s=2.0)
+    return Written(path, (raw - 100) * 0.195312, "uV", "int32", start_time_s=0.01)
 
 
 def matlab(folder: Path) -> Written:
@@ -140,9 +140,27 @@ def spikeinterface_binary(folder: Path, **changes) -> Written:
              "dtype": "<i2", "channel_ids": ["a", "b", "c", "d"], "time_axis": 0, "file_offset": 0, "gain_to_uV": None,
              "offset_to_uV": None}  # fmt: skip
     kind = "spikeinterface.core.binaryrecordingextractor.BinaryRecordingExtractor"
-    description = {"class": kind, "version": "0.105.3", "kwargs": facts | changes, "relative_paths": True}
+    description = {
+        "class": kind,
+        "module": "spikeinterface",
+        "version": "0.105.3",
+        "kwargs": facts | changes,
+        "relative_paths": True,
+        "annotations": {},
+        "properties": {},
+    }
     (place / "binary.json").write_text(json.dumps(description))
-    (place / "si_folder.json").write_text("{}")
+    kind = "spikeinterface.core.binaryfolder.BinaryFolderRecording"
+    saved = {
+        "class": kind,
+        "module": "spikeinterface",
+        "version": "0.105.3",
+        "kwargs": {"folder_path": "."},
+        "relative_paths": True,
+        "annotations": {},
+        "properties": {},
+    }
+    (place / "si_folder.json").write_text(json.dumps(saved))
     np.save(place / "properties" / "gain_to_uV.npy", np.array([0.1, 0.1, 0.1, 0.2]))
     np.save(place / "properties" / "offset_to_uV.npy", np.array([0, 0, 0, 5]))
     return Written(place, raw * np.array([0.1, 0.1, 0.1, 0.2]) + np.array([0, 0, 0, 5]), "uV", "int16", start_time_s=4.0)

@@ -122,7 +122,13 @@ def spikeglx_stream(folder: Path, name: str, columns: np.ndarray, **facts) -> Pa
     """A .bin of these columns (n_samples, n_channels) and a .meta with these facts, tables by a name that begins with "~"."""
     path = folder / f"{name}.bin"
     columns.astype("<i2").tofile(path)
-    facts = {"fileSizeBytes": path.stat().st_size, "nSavedChans": columns.shape[1], "firstSample": int(2 * FS), **facts}
+    facts = {
+        "fileName": f"D:/{path.name}",
+        "fileSizeBytes": path.stat().st_size,
+        "nSavedChans": columns.shape[1],
+        "firstSample": int(2 * FS),
+        **facts,
+    }
     path.with_suffix(".meta").write_text("".join(f"{name}={value}\n" for name, value in facts.items()))
     return path
 
