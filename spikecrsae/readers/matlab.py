@@ -43,9 +43,11 @@ _WIDTHS = {"double": 8, "int64": 8, "uint64": 8, "single": 4, "int32": 4, "uint3
 Variables = Mapping[str, Any]
 
 
-def is_matlab_hdf5(file: h5py.File) -> bool:
-    """Whether MATLAB 7.3 has written the file, which says the class of every variable."""
-    return any("MATLAB_class" in file[name].attrs for name in file if file.get(name) is not None)
+def is_matlab_hdf5(file: h5py.File, path: Path) -> bool:
+    """Whether the file is of MATLAB 7.3, which says the class of every variable; a program that writes like it may not."""
+    return (path.suffix.lower() == ".mat" and "traces" not in file) or any(
+        "MATLAB_class" in file[name].attrs for name in file if file.get(name) is not None
+    )
 
 
 def read_matlab(path: Path, options: ReadOptions) -> Recording:

@@ -75,10 +75,10 @@ def _read(path: Path, options: ReadOptions) -> Recording:
         raise InputError(f"{path} ends in {suffix} but its content is not HDF5; it is damaged or has the wrong ending.")
     if options.n_channels is not None or options.dtype is not None:
         return read_binary(path, options)
-    if suffix in _RAW_SUFFIXES and not neo_candidates(path):
-        return read_binary(path, options)
     if is_spikeinterface(path):
         return read_spikeinterface(path, options)
+    if suffix in _RAW_SUFFIXES and not neo_candidates(path):
+        return read_binary(path, options)
     if suffix in _OWN and not neo_candidates(path):
         return _OWN[suffix](path, options)
     return read_neo(path, options)
@@ -134,7 +134,7 @@ def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:
             reader = read_mearec
         elif is_mcs(file):
             reader = read_mcs
-        elif is_matlab_hdf5(file):
+        elif is_matlab_hdf5(file, path):
             reader = read_matlab_hdf5
         elif is_maxwell(file):
             reader = read_maxwell

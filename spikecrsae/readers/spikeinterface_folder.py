@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,16 @@ from spikecrsae.system.text import read_text
 _FACTS = ("binary.json", "cached.json")
 #: A probe of some thousand contacts has several MB of annotations.
 _MOST_MB = 64
+#: The samples of one segment.
+_SEGMENT = re.compile(r"traces_cached_seg\d+\.raw")
 
 
 def is_spikeinterface(path: Path) -> bool:
-    """Whether a folder is a recording of SpikeInterface, or a sorting, or a file is the description of one."""
+    """Whether a folder is a recording of SpikeInterface, or a sorting, or a file is the description or the samples of one."""
     if path.is_dir():
         return any((path / name).is_file() for name in (*_FACTS, "si_folder.json")) or _is_zarr(path)
-    return path.name in (*_FACTS, "si_folder.json")
+    is_segment = _SEGMENT.fullmatch(path.name) and any((path.parent / name).is_file() for name in _FACTS)
+    return path.name in (*_FACTS, "si_folder.json") or bool(is_segment)
 
 
 def _is_zarr(folder: Path) -> bool:
@@ -51,10 +55,12 @@ def read_spikeinterface(path: Path, options: ReadOptions) -> Recording:
         raise InputError(
             f"{path} is no binary folder or zarr of a recording of SpikeInterface; save one with recording.save(folder=..., format='binary')."
         )
-    return recording_over(StreamReader([_binary(folder, facts)]), "SpikeInterface", path, options)
+    only = path.name if _SEGMENT.fullmatch(path.name) else None
+    return recording_over(StreamReader([_binary(folder, facts, only)]), "SpikeInterface", path, options)
 
 
-def _binary(folder: Path, path: Path) -> Stream:
+def _binary(folder: Path, path: Path, only: str | None) -> Stream:
+    """The recording that a description tells of; only: the one file that is wanted of it."""
     try:
         facts = json.loads(read_text(path, _MOST_MB))["kwargs"]
         n = int(facts["num_channels"] if "num_channels" in facts else facts["num_chan"])
@@ -74,7 +80,11 @@ def _binary(folder: Path, path: Path) -> Stream:
         dtype=dtype,
         names=[str(name) for name in facts.get("channel_ids") or range(n)],
         **_scale(n, gains, offsets),
-        stretches=[_stretch(folder, k, file, starts[k], n, dtype, facts) for k, file in enumerate(files)],
+        stretches=[
+            _stretch(folder, k, file, starts[k], n, dtype, facts)
+            for k, file in enumerate(files)
+            if only in (None, file.name)
+        ],
         positions=_positions(folder, n),
         groups=None if groups is None else [str(group) for group in groups],
         neural=True,

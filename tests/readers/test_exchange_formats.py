@@ -92,6 +92,15 @@ def test_a_cell_of_matlab_7_3_is_trials_too(tmp_path):
     recording.close()
 
 
+def test_a_file_that_another_program_writes_like_matlab_7_3(tmp_path):
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        file["data"], file["samplingInterval"] = files.stored()[:, :1], np.array([[1e3 / FS]])
+        file["OriginalFile"] = np.full((300, 1), 65, "uint16")
+    recording = open_recording(tmp_path / "a.mat")
+    assert (recording.sampling_frequency, recording.n_channels) == (FS, 1)
+    recording.close()
+
+
 def test_a_matlab_file_agrees_with_scipy(tmp_path):
     path = exchange.matlab(tmp_path).path
     theirs, recording = scipy.io.loadmat(path), open_recording(path)
@@ -246,6 +255,17 @@ def test_older_folders_of_spikeinterface(tmp_path):
         recording = open_recording(path)
         np.testing.assert_allclose(recording.traces(500, 900), written.traces[500:900], rtol=1e-6)
         assert (recording.start_time_s, recording.n_samples) == (7.5, files.N_SAMPLES)
+
+
+def test_one_segment_of_a_folder_of_spikeinterface(tmp_path):
+    names = ["traces_cached_seg0.raw", "traces_cached_seg1.raw"]
+    place = exchange.spikeinterface_binary(tmp_path, file_paths=names).path
+    files.stored("<i2")[:25_000].tofile(place / names[1])
+    assert len(open_recording(place).parts) == 2
+    recording = open_recording(place / names[1])
+    assert (recording.n_samples, recording.channel_ids, recording.start_time_s) == (25_000, ("a", "b", "c", "d"), 0.0)
+    options = {"sampling_frequency": 1.0, "n_channels": 2, "dtype": "int16"}
+    assert open_recording(place / names[1], **options).format == "raw binary"
 
 
 def test_a_folder_of_spikeinterface_leads_out_of_no_folder(tmp_path):
