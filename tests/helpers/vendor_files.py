@@ -134,23 +134,22 @@ def spikeglx_stream(folder: Path, name: str, columns: np.ndarray, **facts) -> Pa
 
 
 def spikeglx_nidq(folder: Path) -> Written:
-    """An NI device of SpikeGLX: two channels of an electrode's headstage, a multiplexed one, an analog one, and a digital word."""
+    """An NI device of SpikeGLX: four multiplexed channels of a headstage, and a digital word."""
     raw = stored("<i2")
     words = (np.arange(len(raw)) // 1000 % 2)[:, None]
-    names = "(MN0;0:0)(MN1;1:1)(MA0;2:2)(XA0;3:3)(XD0;4:4)"
+    names = "".join(f"(MN0C{i};{i}:{i})" for i in range(4)) + "(XD0;4:4)"
     facts = {
         "typeThis": "nidq",
         "niSampRate": FS,
         "niAiRangeMax": 5,
         "niMNGain": 200,
         "niMAGain": 10,
-        "snsMnMaXaDw": "2,1,1,1",
+        "snsMnMaXaDw": "4,0,0,1",
     }
     path = spikeglx_stream(
-        folder, "run_g0_t0.nidq", np.hstack([raw, words]), **facts, **{"~snsChanMap": f"(1,1,1,1){names}"}
+        folder, "run_g0_t0.nidq", np.hstack([raw, words]), **facts, **{"~snsChanMap": f"(4,0,0,1){names}"}
     )
-    gains = 5 / 32768 / np.array([200, 200, 10, 1]) * 1e6
-    return Written(path, raw * gains, "uV", "int16", start_time_s=2.0)
+    return Written(path, raw * (5 / 32768 / 200 * 1e6), "uV", "int16", start_time_s=2.0)
 
 
 def axona(folder: Path, tetrodes: tuple[int, ...] = (3,)) -> Written:

@@ -56,17 +56,27 @@ def test_saved_channels_have_the_gain_and_the_place_of_their_own_rows(tmp_path):
 
 def test_digital_words_are_no_channels(tmp_path):
     written = vendors.spikeglx_nidq(tmp_path)
-    assert open_recording(written.path).channel_ids == ("MN0", "MN1", "MA0", "XA0")
+    assert open_recording(written.path).channel_ids == ("MN0C0", "MN0C1", "MN0C2", "MN0C3")
     words = open_recording(written.path, stream="nidq-SYNC")
     assert (words.channel_ids, words.amplitude_unit) == (("XD0",), "ADC")
     np.testing.assert_array_equal(words.raw(999, 1001), [[0], [1]])
+
+
+def test_channels_of_an_ni_device_have_the_gain_of_their_kind(tmp_path):
+    counts, names = {"snsMnMaXaDw": "2,1,1,1"}, "(2,1,1,1,0)(MN0C0;0:0)(MN0C1;1:1)(MA0C0;2:2)(XA0;3:3)(XD0;4:4)"
+    facts = {"typeThis": "nidq", "niSampRate": FS, "niAiRangeMax": 5, "niMNGain": 200, "niMAGain": 10, "~snsChanMap": names}
+    path = vendors.spikeglx_stream(tmp_path, "a_g0_t0.nidq", WITH_SYNC, **facts, **counts)
+    recording = open_recording(path, channels="0-3")
+    assert recording.channel_ids == ("MN0C0", "MN0C1", "MA0C0", "XA0")
+    np.testing.assert_allclose(recording.gain, 5 / 32768 / np.array([200, 200, 10, 1]) * 1e6)
+    np.testing.assert_array_equal(recording.raw(0, 100), RAW[:100])
 
 
 def test_a_probe_goes_before_an_ni_device(tmp_path):
     place = vendors.spikeglx(tmp_path).path
     vendors.spikeglx_nidq(place)
     assert "imec0.ap" in open_recording(place).notes[0]
-    assert open_recording(place, stream="nidq").channel_ids[0] == "MN0"
+    assert open_recording(place, stream="nidq").channel_ids[0] == "MN0C0"
 
 
 def test_the_file_of_a_stream_decides_and_not_the_name_it_once_had(tmp_path):
