@@ -80,7 +80,7 @@ def _rank(stream: str) -> tuple[int, str]:
 
 def _meta(path: Path) -> dict[str, str]:
     with path.open("rb") as file:
-        lines = file.read(_MOST_MB * 2**20).decode("utf-8", "replace").splitlines()
+        lines = file.read(min(path.stat().st_size, _MOST_MB * 2**20)).decode("utf-8", "replace").splitlines()
     return {key.lstrip("~"): value.strip() for key, found, value in (line.partition("=") for line in lines) if found}
 
 

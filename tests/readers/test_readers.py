@@ -159,7 +159,7 @@ def test_many_channels_without_groups_are_said(tmp_path):
     (note,) = open_recording(path, **options).notes
     assert "16 channels" in note and "--groups" in note and "0-3,4-7,8-11,12-15" in note
     for known in ({"groups": "0-3,4-7,8-11,12-15"}, {"groups": "all"}, {"channels": "4-7"}):
-        assert open_recording(path, **options, **known).notes == ()
+        assert not any("without groups" in note for note in open_recording(path, **options, **known).notes)
 
 
 def test_a_file_that_shrinks_while_it_is_read(tmp_path):
