@@ -57,14 +57,18 @@ class Reference:
 Read = Callable[[Path], Reference]
 
 
-def neo(kind: str, stream: int = 0, unit: str = "", folder: bool = False, **arguments: Any) -> Read:
-    """By a reader of neo.rawio; unit: where it names none; folder: it is given the folder of the file."""
+def neo(kind: str, stream: int = 0, unit: str = "", beside: str | None = None, **arguments: Any) -> Read:
+    """By a reader of neo.rawio; unit: where it names none; beside: what it is given, seen from the path."""
 
     def read(path: Path) -> Reference:
         import neo.rawio
 
         reader_of = getattr(neo.rawio, kind)
-        place = {"dirname" if reader_of.rawmode == "one-dir" else "filename": str(path.parent if folder else path)}
+        place = {
+            "dirname" if reader_of.rawmode == "one-dir" else "filename": str(
+                path if beside is None else (path.parent if beside == ".." else path / beside)
+            )
+        }
         reader = reader_of(**place, **arguments)
         reader.parse_header()
         channels = reader.header["signal_channels"]
@@ -87,13 +91,14 @@ def neo(kind: str, stream: int = 0, unit: str = "", folder: bool = False, **argu
 
 
 def si(function: str, **arguments: Any) -> Read:
-    """By a function of spikeinterface.extractors, or spikeinterface.load."""
+    """By a function of SpikeInterface."""
 
     def read(path: Path) -> Reference:
         import spikeinterface
         import spikeinterface.extractors
 
-        opened = getattr(spikeinterface if function == "load" else spikeinterface.extractors, function)(path, **arguments)
+        place = spikeinterface if hasattr(spikeinterface, function) else spikeinterface.extractors
+        opened = getattr(place, function)(path, **arguments)
         is_scaled = opened.get_channel_gains() is not None
 
         def traces(start: int, stop: int) -> np.ndarray:
@@ -139,8 +144,10 @@ REFERENCES: dict[str, Read] = {
     "neuralynx": neo("NeuralynxRawIO"),
     "nwb_pynwb": si("read_nwb_recording"),
     "intan": neo("IntanRawIO"),
+    "intan_folder": neo("IntanRawIO", beside="info.rhd"),
+    "raw_little": si("read_binary", num_channels=4, dtype="int16", sampling_frequency=recording_files.FS),
     "spikeglx": neo("SpikeGLXRawIO"),
-    "spikeglx_nidq": neo("SpikeGLXRawIO", folder=True),
+    "spikeglx_nidq": neo("SpikeGLXRawIO", beside=".."),
     "blackrock": neo("BlackrockRawIO", nsx_to_load=5),
     "plexon": neo("PlexonRawIO", unit="mV", progress_bar=False),
     "maxwell": neo("MaxwellRawIO"),
@@ -154,6 +161,15 @@ REFERENCES: dict[str, Read] = {
     "matlab_npy/recording.npy": from_numpy(15_000.0),
     "spikeinterface_folder/binfolder": si("load"),
     "mcs_hdf5/standard500.h5": si("read_mcsh5", stream_id=0),
+    "neuralynx_order": neo("NeuralynxRawIO"),
+    "neuralynx_order/CSC1.ncs ... CSC4.ncs": neo("NeuralynxRawIO", beside=".."),
+    "openephys_binary_aux/Record Node 101": neo("OpenEphysBinaryRawIO"),
+    "openephys_legacy_one_file": neo("OpenEphysRawIO"),
+    "openephys_legacy_one_file/100_CH2.continuous": neo("OpenEphysRawIO", beside=".."),
+    "openephys_legacy_one_file/100_CH1.continuous ... 100_CH4.continuous": neo("OpenEphysRawIO", beside=".."),
+    "noisy_channel/tetrode4.dat": si(
+        "read_binary", num_channels=4, dtype="int16", sampling_frequency=15_000.0, gain_to_uV=0.195, offset_to_uV=0.0
+    ),
     "nwb_microsecond_stamps/us_stamps.nwb": si("read_nwb_recording"),
 }  # fmt: skip
 
@@ -163,6 +179,10 @@ KNOWN = {
     "maxwell": ("names traces", "neo names rows in the order of the mapping, whichever channels they are"),
     "mcs_hdf5": ("names traces", "SpikeInterface takes rows for channels, whatever RowIndex says, and scales the zero"),
     "spikeglx_nidq": ("channels", "neo counts the digital word among the channels"),
+    "neuralynx_order": ("channels", "the first four"),
+    "neuralynx_order/CSC1.ncs ... CSC4.ncs": ("channels", "those named"),
+    "openephys_legacy_one_file/100_CH2.continuous": ("channels", "the one named"),
+    "openephys_binary_aux/Record Node 101": ("channels", "neo counts AUX among the channels"),
 }
 
 
