@@ -21,6 +21,7 @@ from spikecrsae.readers.matlab import is_matlab_hdf5, read_matlab, read_matlab_h
 from spikecrsae.readers.maxwell import is_maxwell, read_maxwell
 from spikecrsae.readers.mcs_hdf5 import is_mcs, read_mcs
 from spikecrsae.readers.mearec import is_mearec, read_mearec
+from spikecrsae.readers.mtscomp import read_mtscomp
 from spikecrsae.readers.neo import neo_candidates, read_neo
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.read_options import ReadOptions, side_file, with_side_file
@@ -31,7 +32,7 @@ from spikecrsae.system.safe_hdf5 import open_hdf5, read_guarded
 log = logging.getLogger(__name__)
 
 #: Readers by ending, where no companion of the file says otherwise.
-_OWN = {".mat": read_matlab, ".npy": read_npy, ".mda": read_mda}
+_OWN = {".mat": read_matlab, ".npy": read_npy, ".mda": read_mda, ".cbin": read_mtscomp}
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
 
 

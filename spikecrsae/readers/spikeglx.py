@@ -1,4 +1,4 @@
-"""SpikeGLX: facts from .meta, samples from .bin, or from .cbin as mtscomp packs them.
+"""SpikeGLX: facts from .meta, samples from .bin, or from .cbin (mtscomp).
 
 After the SpikeGLX metadata guide and its SpikeGLX_Datafile_Tools. Not through neo 0.14, which opens no NP1110, no metadata
 without a probe's part number or channel map, and counts digital words among the analog channels.
@@ -6,9 +6,7 @@ without a probe's part number or channel map, and counts digital words among the
 
 from __future__ import annotations
 
-import json
 import re
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +14,10 @@ import numpy as np
 
 from spikecrsae.errors import InputError
 from spikecrsae.readers.binary import raw_rows
+from spikecrsae.readers.mtscomp import unpacked
 from spikecrsae.readers.streams import Read, Stream, StreamReader, Stretch
-from spikecrsae.system.text import read_text
 
-#: Tables of probes with thousands of channels, and of the chunks of a day, have a few MB.
+#: Tables of probes with thousands of channels have a few MB.
 _MOST_MB = 16
 _INT16 = np.dtype("<i2")
 #: Gains that a Neuropixels 1.0 channel can be set to; columns of the imro table hold other things for other probes.
@@ -112,53 +110,13 @@ def _samples(meta: Path, n_channels: int) -> tuple[int, Read]:
     raw, packed = meta.with_suffix(".bin"), meta.with_suffix(".cbin")
     if raw.is_file():
         return raw.stat().st_size // (2 * n_channels), raw_rows(raw, _INT16, n_channels)
-    return unpacked(packed, n_channels)
-
-
-def unpacked(path: Path, n_channels: int) -> tuple[int, Read]:
-    """Number of samples and reader of a .cbin (International Brain Laboratory's mtscomp, format 1.0): chunks of a second,
-    each deflated after differences in time and, where told, across channels; the .ch beside it says where they lie.
-
-    Raises InputError where the .ch is missing or tells of something else.
-    """
-    index = path.with_suffix(".ch")
-    try:
-        facts = json.loads(read_text(index, _MOST_MB))
-        bounds, places = np.array(facts["chunk_bounds"]), facts["chunk_offsets"]
-        dtype, order = np.dtype(facts["dtype"]), facts.get("chunk_order", "F")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    content = unpacked(packed)
+    if content.n_channels != n_channels or content.dtype != _INT16:
         raise InputError(
-            f"{path}: {index.name}, which says where its chunks lie, cannot be read ({error}); copy both again."
-        ) from error
-    if (
-        facts["n_channels"] != n_channels
-        or dtype != _INT16
-        or len(places) != len(bounds)
-        or places[-1] != path.stat().st_size
-    ):
-        raise InputError(
-            f"{path} has {path.stat().st_size} bytes, and {index.name} tells of {places[-1]} with {facts['n_channels']} channels of {dtype}, the "
-            f"metadata of {n_channels} of int16; the files do not belong together, or one is cut off. Copy them again."
+            f"{packed} has {content.n_channels} channels of {content.dtype}, and {meta.name} says {n_channels} of int16; they do not belong "
+            "together. Copy both again."
         )
-
-    def chunk(number: int) -> np.ndarray:
-        shape = (int(bounds[number + 1] - bounds[number]), n_channels)
-        with path.open("rb") as file:
-            file.seek(places[number])
-            content = zlib.decompressobj().decompress(
-                file.read(places[number + 1] - places[number]), shape[0] * shape[1] * dtype.itemsize
-            )
-        rows = np.frombuffer(content, dtype).reshape(shape, order=order)
-        if facts.get("do_spatial_diff"):
-            rows = np.cumsum(rows, axis=1, dtype=dtype)
-        return np.cumsum(rows, axis=0, dtype=dtype) if facts.get("do_time_diff", True) else rows
-
-    def read(start: int, stop: int) -> np.ndarray:
-        first, last = np.searchsorted(bounds, [start, stop - 1], "right") - 1
-        rows = np.concatenate([chunk(number) for number in range(first, last + 1)])
-        return rows[start - bounds[first] : stop - bounds[first]]
-
-    return int(bounds[-1]), read
+    return content.n_samples, content.read
 
 
 def _streams(files: list[_File]) -> list[Stream]:

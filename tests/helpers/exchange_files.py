@@ -12,6 +12,7 @@ import numpy as np
 import scipy.io
 
 from helpers.recording_files import FS, N_CHANNELS, Written, stored
+from helpers.vendor_files import pack
 
 _INFO = [("ChannelID", "<i4"), ("RowIndex", "<i4"), ("GroupID", "<i4"), ("Label", h5py.string_dtype("ascii")),
          ("RawDataType", h5py.string_dtype("ascii")), ("Unit", h5py.string_dtype("ascii")), ("Exponent", "<i4"), ("ADZero", "<i4"),
@@ -107,6 +108,15 @@ def matlab_7_3(folder: Path, interval: float = 1e3 / FS) -> Written:
     return Written(path, raw, "ADC", "float64")
 
 
+def mtscomp(folder: Path) -> Written:
+    """A raw file that mtscomp has packed, without SpikeGLX."""
+    raw, path = stored("<i2"), folder / "packed.bin"
+    raw.tofile(path)
+    pack(path, round(FS), N_CHANNELS)
+    path.unlink()
+    return Written(path.with_suffix(".cbin"), raw.astype(float), "ADC", "int16")
+
+
 def npy(folder: Path) -> Written:
     raw = stored()
     np.save(folder / "a.npy", raw)
@@ -167,5 +177,5 @@ def spikeinterface_binary(folder: Path, **changes) -> Written:
 
 
 WRITERS: tuple[Callable[[Path], Written], ...] = (
-    mcs_hdf5, matlab, matlab_trials, matlab_7_3, npy, npy_transposed, mountainsort, spikeinterface_binary,
+    mcs_hdf5, matlab, matlab_trials, matlab_7_3, mtscomp, npy, npy_transposed, mountainsort, spikeinterface_binary,
 )  # fmt: skip

@@ -98,22 +98,22 @@ def spikeglx_packed(folder: Path) -> Written:
     """SpikeGLX as the International Brain Laboratory keeps it: .cbin (mtscomp 1.0) and .ch in place of .bin."""
     written = spikeglx(folder)
     for path in list(written.path.glob("*.bin")):
-        pack(path, int(written.fs if ".ap." in path.name else written.fs / 12))
+        pack(path, int(written.fs if ".ap." in path.name else written.fs / 12), N_CHANNELS + 1)
         path.unlink()
     return written
 
 
-def pack(path: Path, per_chunk: int) -> None:
-    """A .bin of N_CHANNELS and a synchronisation channel as .cbin and .ch: chunks of differences in time, deflated."""
-    raw = np.fromfile(path, "<i2").reshape(-1, N_CHANNELS + 1)
+def pack(path: Path, per_chunk: int, n_channels: int) -> None:
+    """A .bin as .cbin and .ch: chunks of differences in time, deflated."""
+    raw = np.fromfile(path, "<i2").reshape(-1, n_channels)
     bounds = [*range(0, len(raw), per_chunk), len(raw)]
     chunks = [
-        zlib.compress(np.diff(raw[first:last], axis=0, prepend=np.zeros((1, N_CHANNELS + 1), "<i2")).tobytes(order="F"))
+        zlib.compress(np.diff(raw[first:last], axis=0, prepend=np.zeros((1, n_channels), "<i2")).tobytes(order="F"))
         for first, last in itertools.pairwise(bounds)
     ]
     path.with_suffix(".cbin").write_bytes(b"".join(chunks))
     facts = {"version": "1.0", "algorithm": "zlib", "do_time_diff": True, "do_spatial_diff": False, "chunk_order": "F"}
-    facts |= {"dtype": "int16", "n_channels": N_CHANNELS + 1, "sample_rate": per_chunk, "chunk_bounds": bounds}
+    facts |= {"dtype": "int16", "n_channels": n_channels, "sample_rate": per_chunk, "chunk_bounds": bounds}
     facts |= {"chunk_offsets": np.cumsum([0, *map(len, chunks)]).tolist()}
     path.with_suffix(".ch").write_text(json.dumps(facts))
 
