@@ -12,7 +12,7 @@ import numpy as np
 
 from spikecrsae.errors import InputError
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
-from spikecrsae.readers.streams import Stream, StreamReader, Stretch
+from spikecrsae.readers.streams import Stream, StreamReader, StreamSegment
 
 #: A packet: header, three samples of 64 channels, trailer, in 16-bit words.
 _PACKET, _HEADER, _SAMPLES, _CHANNELS = 216, 16, 3, 64
@@ -59,7 +59,7 @@ def read_axona(path: Path) -> StreamReader:
         units=["uV"] * len(channels),
         gains=[1e3 * float(facts["ADC_fullscale_mv"]) / (gain * 2**15) for gain in gains],
         offsets=[0.0] * len(channels),
-        stretches=[Stretch(0.0, packets * _SAMPLES, read)],
+        segments=[StreamSegment(0.0, packets * _SAMPLES, read)],
         groups=[str(tetrode) for tetrode in tetrodes for _ in range(4)],
         neural=True,
     )

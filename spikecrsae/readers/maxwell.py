@@ -12,7 +12,7 @@ from spikecrsae.errors import InputError
 from spikecrsae.readers.hdf5 import number, recording_of_file, slicer, unwritten
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.read_options import ReadOptions
-from spikecrsae.readers.streams import Read, Stream, StreamReader, Stretch
+from spikecrsae.readers.streams import Read, Stream, StreamReader, StreamSegment
 from spikecrsae.system.safe_hdf5 import whole
 
 #: Rate of the first format (version 20160704), which does not say it.
@@ -83,11 +83,11 @@ class _Part:
 
 
 def _stream(name: str, parts: list[_Part], path: Path) -> Stream:
-    first, n, stretches, time = parts[0], len(parts[0].rows), [], 0.0
+    first, n, segments, time = parts[0], len(parts[0].rows), [], 0.0
     for part in parts:
         if part.started_ms is not None and first.started_ms is not None:
             time = (part.started_ms - first.started_ms) / 1e3
-        stretches.append(Stretch(time, part.data.shape[1], _rows(part, path)))
+        segments.append(StreamSegment(time, part.data.shape[1], _rows(part, path)))
         time += part.data.shape[1] / part.rate
     return Stream(
         name=name,
@@ -97,7 +97,7 @@ def _stream(name: str, parts: list[_Part], path: Path) -> Stream:
         units=["uV" if first.step else ""] * n,
         gains=np.full(n, first.step or 1.0),
         offsets=np.zeros(n),
-        stretches=stretches,
+        segments=segments,
         positions=first.positions,
         neural=True,
     )

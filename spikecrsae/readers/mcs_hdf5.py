@@ -12,7 +12,7 @@ from spikecrsae.errors import InputError
 from spikecrsae.readers.hdf5 import recording_of_file, slicer, text, unwritten
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.read_options import ReadOptions
-from spikecrsae.readers.streams import Read, Stream, StreamReader, Stretch
+from spikecrsae.readers.streams import Read, Stream, StreamReader, StreamSegment
 from spikecrsae.system.safe_hdf5 import attribute, whole
 
 _FACTS = ("RowIndex", "Label", "Unit", "Exponent", "ADZero", "Tick", "ConversionFactor")
@@ -67,18 +67,18 @@ def _stream(name: str, groups: list[h5py.Group], ids: set[str], path: Path) -> S
         units=[text(unit).strip() for unit in info["Unit"]],
         gains=gains,
         offsets=-info["ADZero"] * gains,
-        stretches=[stretch for group in groups for stretch in _stretches(group, info["RowIndex"], path)],
+        segments=[segment for group in groups for segment in _segments(group, info["RowIndex"], path)],
         neural=text(attribute(groups[0], "DataSubType", b"")).strip() == "Electrode" and not is_computed,
     )
 
 
-def _stretches(group: h5py.Group, rows: np.ndarray, path: Path) -> list[Stretch]:
+def _segments(group: h5py.Group, rows: np.ndarray, path: Path) -> list[StreamSegment]:
     """What lies between gaps: rows of first time stamp (microseconds), first and last sample."""
     data = group["ChannelData"]
     unwritten(data, path)
     read = slicer(data, 1)
     stamps = whole(group["ChannelDataTimeStamps"]) if "ChannelDataTimeStamps" in group else [[0, 0, data.shape[1] - 1]]
-    return [Stretch(time * 1e-6, int(last - first) + 1, _from(read, int(first), rows)) for time, first, last in stamps]
+    return [StreamSegment(time * 1e-6, int(last - first) + 1, _from(read, int(first), rows)) for time, first, last in stamps]
 
 
 def _from(read: Read, first: int, rows: np.ndarray) -> Read:

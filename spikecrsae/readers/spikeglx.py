@@ -15,7 +15,7 @@ import numpy as np
 from spikecrsae.errors import InputError
 from spikecrsae.readers.binary import raw_rows
 from spikecrsae.readers.mtscomp import unpacked
-from spikecrsae.readers.streams import Read, Stream, StreamReader, Stretch
+from spikecrsae.readers.streams import Read, Stream, StreamReader, StreamSegment
 
 #: Tables of probes with thousands of channels have a few MB.
 _MOST_MB = 16
@@ -45,7 +45,7 @@ class _File:
     order: tuple[int, int]
     counts: dict[str, int]
     rate: float
-    stretch: Stretch
+    segment: StreamSegment
 
 
 def read_spikeglx(place: Path) -> StreamReader:
@@ -103,7 +103,7 @@ def _open(path: Path) -> _File:
     n_samples, read = _samples(path, n)
     start = float(meta.get("firstSample", 0)) / rate
     stream = f"{device}.{band}" if band else device
-    return _File(meta, path, stream, (order[0], order[1]), counts, rate, Stretch(start, n_samples, read))
+    return _File(meta, path, stream, (order[0], order[1]), counts, rate, StreamSegment(start, n_samples, read))
 
 
 def _samples(meta: Path, n_channels: int) -> tuple[int, Read]:
@@ -139,8 +139,8 @@ def _streams(files: list[_File]) -> list[Stream]:
     found = []
     for columns, name in ((np.flatnonzero(~digital), first.stream), (np.flatnonzero(digital), f"{first.stream}-SYNC")):
         if len(columns):
-            stretches = [
-                Stretch(f.stretch.start_time_s, f.stretch.n_samples, _columns(f.stretch.read, columns)) for f in files
+            segments = [
+                StreamSegment(f.segment.start_time_s, f.segment.n_samples, _columns(f.segment.read, columns)) for f in files
             ]
             is_analog = not digital[columns[0]]
             found.append(
@@ -152,7 +152,7 @@ def _streams(files: list[_File]) -> list[Stream]:
                     units=[unit if is_analog else ""] * len(columns),
                     gains=gains[columns] if is_analog else np.ones(len(columns)),
                     offsets=np.zeros(len(columns)),
-                    stretches=stretches,
+                    segments=segments,
                     positions=_positions(first, saved, columns) if is_analog else None,
                     neural=is_analog,
                 )

@@ -17,7 +17,7 @@ from spikecrsae.readers.binary import raw_rows
 from spikecrsae.readers.geometry import read_probe
 from spikecrsae.readers.neo_signals import recording_over
 from spikecrsae.readers.read_options import ReadOptions, numeric_dtype
-from spikecrsae.readers.streams import Read, Stream, StreamReader, Stretch
+from spikecrsae.readers.streams import Read, Stream, StreamReader, StreamSegment
 from spikecrsae.system.safe_hdf5 import load_npy
 from spikecrsae.system.text import read_text
 
@@ -80,8 +80,8 @@ def _binary(folder: Path, path: Path, only: str | None) -> Stream:
         dtype=dtype,
         names=[str(name) for name in facts.get("channel_ids") or range(n)],
         **_scale(n, gains, offsets),
-        stretches=[
-            _stretch(folder, k, file, starts[k], n, dtype, facts)
+        segments=[
+            _segment(folder, k, file, starts[k], n, dtype, facts)
             for k, file in enumerate(files)
             if only in (None, file.name)
         ],
@@ -98,7 +98,9 @@ def _scale(n: int, gains: np.ndarray | None, offsets: np.ndarray | None) -> dict
     return {"units": ["uV"] * n, "gains": gains, "offsets": offsets}
 
 
-def _stretch(folder: Path, number: int, file: Path, start: float | None, n: int, dtype: np.dtype, facts: dict) -> Stretch:
+def _segment(
+    folder: Path, number: int, file: Path, start: float | None, n: int, dtype: np.dtype, facts: dict
+) -> StreamSegment:
     """One segment; its first time stamp, where times were saved, is its start."""
     skipped = int(facts.get("file_offset") or 0)
     n_samples, rest = divmod(file.stat().st_size - skipped, n * dtype.itemsize)
@@ -115,7 +117,7 @@ def _stretch(folder: Path, number: int, file: Path, start: float | None, n: int,
     if facts.get("time_axis", 0) == 1:
         rows = np.memmap(file, dtype, "r", skipped, (n, n_samples)).T
         read = lambda begin, end: rows[begin:end]  # noqa: E731
-    return Stretch(float(start or 0.0), n_samples, read)
+    return StreamSegment(float(start or 0.0), n_samples, read)
 
 
 def _property(folder: Path, name: str, told: Any) -> np.ndarray | None:
@@ -146,8 +148,8 @@ def _zarr(folder: Path) -> Stream:
         dtype=np.dtype(recording.get_dtype()),
         names=[str(name) for name in recording.get_channel_ids()],
         **_scale(n, gains, offsets),
-        stretches=[
-            Stretch(
+        segments=[
+            StreamSegment(
                 float(recording.get_start_time(k)), int(recording.get_num_samples(k)), functools.partial(_rows, recording, k)
             )
             for k in range(recording.get_num_segments())

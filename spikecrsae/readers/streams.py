@@ -18,7 +18,7 @@ _CHANNEL = [
 
 
 @dataclass(frozen=True)
-class Stretch:
+class StreamSegment:
     """Signal without a gap: `n_samples` from `start_time_s` (the file's own clock) on."""
 
     start_time_s: float
@@ -26,13 +26,17 @@ class Stretch:
     read: Read
 
 
+#: A segment that one stream lacks and another has.
+_MISSING = StreamSegment(0.0, 0, lambda start, stop: np.zeros((0, 0)))
+
+
 @dataclass(frozen=True)
 class Stream:
     """Channels that were sampled together.
 
     names, units, gains, offsets have one entry per channel: stored * gain + offset is in the channel's unit, which is
-    empty where the file names none. positions (n_channels, 2) in um, groups: of each channel, or None. neural: signal of electrodes, unfiltered where
-    there is a choice.
+    empty where the file names none. positions (n_channels, 2) in um, and groups: of each channel, or None. neural: signal of
+    electrodes, unfiltered where there is a choice.
     """
 
     name: str
@@ -42,14 +46,14 @@ class Stream:
     units: Sequence[str]
     gains: Sequence[float] | np.ndarray
     offsets: Sequence[float] | np.ndarray
-    stretches: Sequence[Stretch]
+    segments: Sequence[StreamSegment]
     positions: np.ndarray | None = None
     groups: Sequence[str] | None = None
     neural: bool = False
 
 
 class StreamReader:
-    """Streams as a reader of neo shows them: one block whose segments are the stretches of the stream."""
+    """Streams as a reader of neo shows them: one block with their segments."""
 
     def __init__(self, streams: Sequence[Stream], files: Sequence[Any] = ()) -> None:
         """files: what is closed with the reader."""
@@ -71,17 +75,17 @@ class StreamReader:
         return 1
 
     def segment_count(self, block: int) -> int:
-        return max(len(stream.stretches) for stream in self._streams)
+        return max(len(stream.segments) for stream in self._streams)
 
-    def _stretch(self, segment: int, stream: int) -> Stretch | None:
-        stretches = self._streams[stream].stretches
-        return stretches[segment] if segment < len(stretches) else None
+    def _at(self, segment: int, stream: int) -> StreamSegment:
+        segments = self._streams[stream].segments
+        return segments[segment] if segment < len(segments) else _MISSING
 
     def get_signal_size(self, block: int, segment: int, stream: int) -> int:
-        return stretch.n_samples if (stretch := self._stretch(segment, stream)) else 0
+        return self._at(segment, stream).n_samples
 
     def get_signal_t_start(self, block: int, segment: int, stream: int) -> float:
-        return stretch.start_time_s if (stretch := self._stretch(segment, stream)) else 0.0
+        return self._at(segment, stream).start_time_s
 
     def get_signal_sampling_rate(self, stream: int) -> float:
         return self._streams[stream].rate
@@ -89,7 +93,7 @@ class StreamReader:
     def get_analogsignal_chunk(
         self, block_index: int, seg_index: int, i_start: int, i_stop: int, stream_index: int
     ) -> np.ndarray:
-        return self._streams[stream_index].stretches[seg_index].read(i_start, i_stop)
+        return self._at(seg_index, stream_index).read(i_start, i_stop)
 
     def close(self) -> None:
         for file in self._files:
