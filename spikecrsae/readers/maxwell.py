@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import h5py
@@ -83,24 +84,49 @@ class _Part:
 
 
 def _stream(name: str, parts: list[_Part], path: Path) -> Stream:
-    first, n, segments, time = parts[0], len(parts[0].rows), [], 0.0
+    head, n, segments, time = parts[0], len(parts[0].rows), [], 0.0
     for part in parts:
-        if part.started_ms is not None and first.started_ms is not None:
-            time = (part.started_ms - first.started_ms) / 1e3
-        segments.append(StreamSegment(time, part.data.shape[1], _rows(part, path)))
-        time += part.data.shape[1] / part.rate
+        if part.started_ms is not None and head.started_ms is not None:
+            time = (part.started_ms - head.started_ms) / 1e3
+        read = _rows(part, path)
+        for first, n_samples, frame in _without_gaps(part, path):
+            segments.append(StreamSegment(time + frame / part.rate, n_samples, _from(read, first)))
+        time = segments[-1].start_time_s + segments[-1].n_samples / part.rate
     return Stream(
         name=name,
-        rate=first.rate,
-        dtype=first.data.dtype,
-        names=[f"ch{channel} elec{electrode}" for channel, electrode in zip(first.channels, first.electrodes, strict=True)],
-        units=["uV" if first.step else ""] * n,
-        gains=np.full(n, first.step or 1.0),
+        rate=head.rate,
+        dtype=head.data.dtype,
+        names=[f"ch{channel} elec{electrode}" for channel, electrode in zip(head.channels, head.electrodes, strict=True)],
+        units=["uV" if head.step else ""] * n,
+        gains=np.full(n, head.step or 1.0),
         offsets=np.zeros(n),
         segments=segments,
-        positions=first.positions,
+        positions=head.positions,
         neural=True,
     )
+
+
+def _without_gaps(part: _Part, path: Path) -> list[tuple[int, int, int]]:
+    """(first sample, number of samples, frame since the recording began) of what was recorded without a lost frame.
+
+    Raises InputError where frame numbers do not increase.
+    """
+    n = part.data.shape[1]
+    frames = whole(part.data.parent["frame_nos"]).astype(np.int64) if "frame_nos" in part.data.parent else np.zeros(0)
+    if len(frames) != n:
+        return [(0, n, 0)]
+    steps = np.diff(frames)
+    if len(back := np.flatnonzero(steps <= 0)):
+        raise InputError(
+            f"{path}: frame numbers must increase, and sample {back[0] + 1} of {part.data.name} has {frames[back[0] + 1]} after "
+            f"{frames[back[0]]}; the file is damaged."
+        )
+    firsts = [0, *(np.flatnonzero(steps > 1) + 1).tolist(), n]
+    return [(first, end - first, int(frames[first] - frames[0])) for first, end in itertools.pairwise(firsts)]
+
+
+def _from(read: Read, first: int) -> Read:
+    return lambda start, stop: read(first + start, first + stop)
 
 
 def _rows(part: _Part, path: Path) -> Read:

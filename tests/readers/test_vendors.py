@@ -90,6 +90,24 @@ def test_recordings_of_maxtwo_are_segments(tmp_path):
     second.close()
 
 
+def test_lost_frames_of_maxtwo_are_seams(tmp_path):
+    path = vendors.maxwell(tmp_path).path
+    frames = 77 + np.arange(files.N_SAMPLES) + 5000 * (np.arange(files.N_SAMPLES) >= 12_345)
+    with h5py.File(path, "r+") as file:
+        file["wells/well000/rec0000/groups/routed/frame_nos"] = frames
+    recording = open_recording(path)
+    rest = files.N_SAMPLES - 12_345
+    assert [(p.first, p.n_samples, p.start_time_s) for p in recording.parts] == [
+        (0, 12_345, 0.0),
+        (12_345, rest, 17_345 / files.FS),
+    ]
+    np.testing.assert_array_equal(recording.raw(12_340, 12_350), files.stored("<u2")[12_340:12_350, [1, 3, 0, 2]])
+    recording.close()
+    with h5py.File(path, "r+") as file:
+        file["wells/well000/rec0000/groups/routed/frame_nos"][500] = 0
+    files.refused(InputError, path, "frame numbers", "sample 500")
+
+
 def test_recordings_of_maxtwo_with_other_electrodes_are_streams(tmp_path):
     path = vendors.maxwell(tmp_path, ("rec0000", "rec0001"), ((3, 5, 7, 11), (3, 5))).path
     files.refused(UsageError, path, "well000 rec0000", "well000 rec0001", "--stream")
