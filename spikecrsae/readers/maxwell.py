@@ -117,9 +117,10 @@ def _without_gaps(part: _Part, path: Path) -> list[tuple[int, int, int]]:
         return [(0, n, 0)]
     steps = np.diff(frames)
     if len(back := np.flatnonzero(steps <= 0)):
+        last, (before, after) = int(back[0]), frames[back[0] : back[0] + 2]
         raise InputError(
-            f"{path}: frame numbers must increase, and sample {back[0] + 1} of {part.data.name} has {frames[back[0] + 1]} after "
-            f"{frames[back[0]]}; the file is damaged."
+            f"{path}: the frame numbers do not increase: sample {last} has {before}, sample {last + 1} {after}. The file is damaged; repair it, "
+            "or read its samples as raw binary."
         )
     firsts = [0, *(np.flatnonzero(steps > 1) + 1).tolist(), n]
     return [(first, end - first, int(frames[first] - frames[0])) for first, end in itertools.pairwise(firsts)]

@@ -105,7 +105,7 @@ def test_lost_frames_of_maxtwo_are_seams(tmp_path):
     recording.close()
     with h5py.File(path, "r+") as file:
         file["wells/well000/rec0000/groups/routed/frame_nos"][500] = 0
-    files.refused(InputError, path, "frame numbers", "sample 500")
+    files.refused(InputError, path, "do not increase", "sample 499 has 576, sample 500 0")
 
 
 def test_recordings_of_maxtwo_with_other_electrodes_are_streams(tmp_path):
