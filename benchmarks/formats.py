@@ -179,6 +179,10 @@ KNOWN = {
     "maxwell": ("names traces", "neo names rows in the order of the mapping, whichever channels they are"),
     "mcs_hdf5": ("names traces", "SpikeInterface takes rows for channels, whatever RowIndex says, and scales the zero"),
     "spikeglx_nidq": ("channels", "neo counts the digital word among the channels"),
+    "nwb_microsecond_stamps/us_stamps.nwb": (
+        "rate",
+        "SpikeInterface takes the usual interval, rounded to 1 us, for the rate",
+    ),
     "neuralynx_order": ("channels", "the first four"),
     "neuralynx_order/CSC1.ncs ... CSC4.ncs": ("channels", "those named"),
     "openephys_legacy_one_file/100_CH2.continuous": ("channels", "the one named"),
