@@ -250,7 +250,9 @@ def rows(folder: Path) -> Iterable[Row]:
         return
     for fault in FAULTS:
         name = fault.paths[0] + (f" ... {Path(fault.paths[-1]).name}" if len(fault.paths) > 1 else "")
-        yield Row(name, "faults", [faults / path for path in fault.paths], fault.options, fault.settings, fault.refused)
+        yield Row(
+            name, "real samples", [faults / path for path in fault.paths], fault.options, fault.settings, fault.refused
+        )
 
 
 def differences(row: Row, recording: Recording) -> list[str]:
