@@ -37,6 +37,8 @@ _FOLDER_MARKS = {
 _DEPTH = 5
 #: What readers of neo import besides neo.
 _PACKAGES = {"EDFRawIO": "pyedflib", "NIXRawIO": "nixio", "CedRawIO": "sonpy", "MedRawIO": "dhn_med_py"}
+#: First bytes of every EDF file.
+_EDF_VERSION = b"0       "
 #: Not asked: the raw reader assumes a rate and a channel count, MEArec and Maxwell have readers of ours,
 #: Phy is no recording, and Plexon2 fetches a Windows library from the network and runs it.
 _LEFT_OUT = ("RawBinarySignalRawIO", "MEArecRawIO", "MaxwellRawIO", "PhyRawIO", "Plexon2RawIO")
@@ -60,7 +62,7 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
         raise InputError(_unknown(path))
     options.refuse_others(path, "a format read by neo", ("stream", "segment"))
     failures = []
-    lacking = {name: _PACKAGES[name] for name, _ in possible if find_spec(_PACKAGES.get(name, "neo")) is None}
+    lacking = {name: _PACKAGES[name] for name, _ in possible if _lacks_package(name, path)}
     if len(lacking) == len(possible):
         name, package = next(iter(lacking.items()))
         raise missing_package(path, name.removesuffix("RawIO"), package)
@@ -83,6 +85,12 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
         f"{path} cannot be read by neo ({'; '.join(failures)}): it is not what its name says, or it, or a file that belongs to it, is "
         "damaged, cut off or missing."
     )
+
+
+def _lacks_package(name: str, path: Path) -> bool:
+    """Whether a reader needs a package that is not installed, and the file may be one of its format."""
+    may_be = name != "EDFRawIO" or _starts_with(path, _EDF_VERSION)
+    return find_spec(_PACKAGES.get(name, "neo")) is None and may_be
 
 
 def _unknown(path: Path) -> str:
