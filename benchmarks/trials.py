@@ -223,9 +223,8 @@ def arguments_of(description: str, more: Callable[[argparse.ArgumentParser], Non
     return parser.parse_args()
 
 
-def publish(mark: str, title: str, intro: str, lines: Sequence[str], docs: bool) -> None:
-    """Print the lines; with docs also put them, with the command and the intro, between the mark's comments in
-    docs/benchmarks.md."""
+def publish(mark: str, title: str, intro: str, lines: Sequence[str], docs: bool, page: Path = DOCS) -> None:
+    """Print the lines; with docs also put them, with the command and the intro, between the mark's comments in the page."""
     print(*lines, sep="\n")
     if not docs:
         return
@@ -237,9 +236,9 @@ def publish(mark: str, title: str, intro: str, lines: Sequence[str], docs: bool)
     command = data + shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *folder, *shown])
     begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
     section = "\n".join([begin, f"## {title}", "", f"Printed by `{command}`. {intro}", "", *lines, end])
-    text = DOCS.read_text()
+    text = page.read_text()
     if begin in text and end in text:
         text = text[: text.index(begin)] + section + text[text.index(end) + len(end) :]
     else:
         text = text.rstrip("\n") + "\n\n" + section + "\n"
-    DOCS.write_text(text)
+    page.write_text(text)

@@ -92,7 +92,7 @@ def find_events(
     peaks = peaks[size[peaks] == maximum_filter1d(size, 2 * apart + 1)[peaks]]
     pause = max(1, ms_to_samples(PAUSE_MS, fs))
     envelope = maximum_filter1d(size, 2 * pause + 1) if len(peaks) else size
-    limits = (ms_to_samples(LONGEST_MS, fs), ms_to_samples(MOST_DISTURBED_MS, fs), ms_to_samples(1.0, fs), pause)
+    limits = (ms_to_samples(LONGEST_MS, fs), ms_to_samples(MOST_DISTURBED_MS, fs), max(1, ms_to_samples(1.0, fs)), pause)
     rows = _measured(traces, level, size, envelope, peaks, scale[peaks // width], *limits)
     times = np.unique(np.linspace(-ms_to_samples(BEFORE_MS, fs), ms_to_samples(AFTER_MS, fs), SHAPE_TIMES).astype(np.int64))
     channels = np.unique(np.linspace(0, traces.shape[1] - 1, min(SHAPE_CHANNELS, traces.shape[1])).astype(np.int64))

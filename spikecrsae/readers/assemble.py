@@ -17,6 +17,8 @@ from spikecrsae.readers.read_options import ReadOptions, parse_groups
 from spikecrsae.readers.stamps import Stretch
 from spikecrsae.system.text import counted
 
+#: So many channels are close together wherever they are.
+TETRODE = 4
 #: Beyond these a file is damaged or made up: no amplifier is so fast, and no recording lasts a year.
 _MOST_HZ, _MOST_S = 1e6, 366 * 86400.0
 #: Channels that a message lists.
@@ -304,6 +306,14 @@ def _sizes(found: Found) -> dict[Path, int]:
     return {file: file.stat().st_size for file in files if file.is_file()}
 
 
+def missing_package(path: Path, format: str, package: str) -> InputError:
+    """The error for a format that a package which is not installed reads."""
+    return InputError(
+        f"{path}: {format} is read with the package {package}, which is not installed: pip install {package}, or pip install "
+        '"spikecrsae[formats]" for all of them.'
+    )
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error on one line, or its kind where it has no message."""
     return " ".join(str(error).split())[:300] or type(error).__name__
@@ -336,7 +346,7 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
     """The groups that the user wants, in place of those that the file or its probe says, which a note tells."""
     if wanted is None:
         if len(recording.groups) < 2:
-            return replace(recording, channel_groups=None)
+            return replace(recording, channel_groups=None, notes=(*recording.notes, *_many_together(recording)))
         note = f"{len(recording.groups)} groups of channels, each sorted on its own; --groups all sorts them together"
         return replace(recording, notes=(*recording.notes, note))
     if str(wanted) == "all":
@@ -360,6 +370,18 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
     if not any(names):
         raise InputError(f"groups {wanted} hold none of the channels in use, {', '.join(map(str, recording.channels))}.")
     return replace(recording, channel_groups=names)
+
+
+def _many_together(recording: Recording) -> tuple[str, ...]:
+    """A remark where more channels than a tetrode has are one group, and nothing says where they are."""
+    n = recording.n_channels
+    if n <= TETRODE or recording.channel_positions is not None:
+        return ()
+    example = ",".join(f"{first}-{first + TETRODE - 1}" for first in range(0, n - TETRODE + 1, TETRODE)[:4])
+    return (
+        f"{n} channels without groups or positions are sorted together, as if all were on one electrode; give --groups, such as "
+        f"{example} for tetrodes, or --probe; --groups all says that they belong together",
+    )
 
 
 def _groups_of_channels(recording: Recording, groups: dict[str, tuple[int, ...]]) -> tuple[str, ...]:

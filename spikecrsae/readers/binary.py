@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from spikecrsae.data.recording import Recording
+from spikecrsae.data.recording import LARGEST_SAMPLE, Recording
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.assemble import Found, assemble
 from spikecrsae.readers.read_options import ReadOptions, numeric_dtype, side_file
 
 SUFFIXES = (".dat", ".raw", ".bin")
+#: So many of the first numbers are looked at; a part of them that has impossible sizes means another type.
+_LOOKED_AT, STRANGE = 2**14, 0.01
 #: First bytes of files that are no samples from the beginning on.
 _OTHERS = {
     b"\x93NUMPY": "a .npy array",
@@ -21,6 +24,41 @@ _OTHERS = {
     b"RIFF": "a WAV file",
     b"MATLAB 5.0": "a MATLAB file",
 }
+
+
+def _refuse_wrong_type(path: Path, values: np.ndarray) -> None:
+    """Raise InputError where the first numbers of a raw file show that they were stored as another type: voltages in any unit
+    are not 1e-34, and upper halves of larger integers are 0 or -1."""
+    looks = ""
+    if values.dtype.kind == "f":
+        size = np.abs(values[np.isfinite(values) & (values != 0)].astype(np.float64))
+        strange = (size < 1 / LARGEST_SAMPLE) | (size > LARGEST_SAMPLE)
+        if strange.sum() > STRANGE * max(len(size), 1):
+            looks = (
+                f"{strange.mean():.0%} of the first numbers have sizes such as {np.median(size[strange]):.2g}, as integers that are read as "
+                "floats have; give their type, such as int16 or uint16"
+            )
+    elif values.dtype.kind == "i":
+        pairs = values[: len(values) // 2 * 2].reshape(-1, 2)
+        low, high = pairs.T if values.dtype.newbyteorder("=") == values.dtype else pairs.T[::-1]
+        if (low < 0).any() and (low > 0).any() and np.array_equal(high, -(low < 0).astype(values.dtype)):
+            looks = (
+                f"every second number is 0 or -1, as halves of a larger integer are; give int{16 * values.dtype.itemsize}"
+            )
+    if looks:
+        raise InputError(f"{path}: --dtype {values.dtype} is wrong: {looks}.")
+
+
+def raw_rows(path: Path, dtype: np.dtype, n_channels: int, offset: int = 0) -> Callable[[int, int], np.ndarray]:
+    """read(start, stop) -> (stop - start, n_channels) of interleaved samples that begin `offset` bytes into a file."""
+    frame = dtype.itemsize * n_channels
+
+    def read(start: int, stop: int) -> np.ndarray:
+        # No memory map: a file that shrinks under one kills the process instead of raising an error.
+        values = np.fromfile(path, dtype, count=(stop - start) * n_channels, offset=offset + start * frame)
+        return values[: len(values) // n_channels * n_channels].reshape(-1, n_channels)
+
+    return read
 
 
 def read_binary(path: Path, options: ReadOptions) -> Recording:
@@ -55,16 +93,12 @@ def read_binary(path: Path, options: ReadOptions) -> Recording:
                 "--n-channels out, or write its samples into a raw file."
             )
 
-    def read(start: int, stop: int) -> np.ndarray:
-        # No memory map: a file that shrinks under one kills the process instead of raising an error.
-        values = np.fromfile(path, dtype, count=(stop - start) * n_channels, offset=start * frame)
-        return values[: len(values) // n_channels * n_channels].reshape(-1, n_channels)
-
+    _refuse_wrong_type(path, np.fromfile(path, dtype, count=_LOOKED_AT))
     return assemble(
         Found(
             path=path,
             format="raw binary",
-            read=read,
+            read=raw_rows(path, dtype, n_channels),
             n_samples=size // frame,
             n_channels=n_channels,
             dtype=dtype,

@@ -16,10 +16,10 @@ from spikecrsae.readers.neural import LOWEST_RATE
 from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import attribute, check_traces, items_of, open_hdf5, whole
 
-_RATE_NAMES = ("sampling_frequency", "sampling_rate", "samplingrate", "sample_rate", "fs", "sr")
-_UNIT_NAMES = ("units", "unit")
+RATE_NAMES = ("sampling_frequency", "sampling_rate", "samplingrate", "sample_rate", "fs", "sr")
+UNIT_NAMES = ("units", "unit")
 _SNIPPET_NAMES = ("waveform", "snippet", "spike")
-_POSITION_NAMES = ("channel_positions", "channel_locations", "positions")
+POSITION_NAMES = ("channel_positions", "channel_locations", "positions")
 
 #: Part of a dataset that must have been written.
 MOSTLY = 0.5
@@ -30,14 +30,14 @@ WHY_NO_SNIPPETS = (
 )
 
 
-def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, Path, ReadOptions], Found]) -> Recording:
-    """The Recording over what `find` finds in a file, which stays open with it and is closed again where that fails.
+def recording_of_file(path: Path, make: Callable[[h5py.File], Recording]) -> Recording:
+    """What `make` makes of a file, which stays open with it and is closed again where that fails.
 
     Raises InputError where the file is damaged or made up.
     """
     file = open_hdf5(path)
     try:
-        return assemble(find(file, path, options), options)
+        return make(file)
     except BaseException as error:
         file.close()
         if isinstance(error, OSError | KeyError | ValueError | TypeError | RuntimeError | AttributeError | IndexError):
@@ -45,13 +45,26 @@ def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, 
         raise
 
 
-def slicer(dataset: h5py.Dataset, axis: int) -> Callable[[int, int], np.ndarray]:
+def recording_from(path: Path, options: ReadOptions, find: Callable[[h5py.File, Path, ReadOptions], Found]) -> Recording:
+    """The Recording over what `find` finds in a file; see recording_of_file."""
+    return recording_of_file(path, lambda file: assemble(find(file, path, options), options))
+
+
+def slicer(dataset: h5py.Dataset | np.ndarray, axis: int) -> Callable[[int, int], np.ndarray]:
     """read(start, stop) -> (stop - start, n_channels) over a dataset with one or two axes, `axis` being time."""
     if dataset.ndim == 1:
         return lambda start, stop: dataset[start:stop][:, None]
     if axis == 0:
         return lambda start, stop: dataset[start:stop]
     return lambda start, stop: dataset[:, start:stop].T
+
+
+def time_axis(shape: tuple[int, ...], told: int | None, name: str) -> tuple[int, tuple[str, ...]]:
+    """(axis that is time, remark): as told, else the longer one, because no recording has more channels than samples."""
+    axis = told if told is not None else int(len(shape) == 2 and shape[1] > shape[0])
+    if axis == 0 or told is not None or shape[0] == 1:
+        return axis, ()
+    return 1, (f"{name} is stored (n_channels, n_samples) {shape}, read transposed; --axis says otherwise",)
 
 
 def shape_along(dataset: h5py.Dataset, axis: int) -> tuple[int, int]:
@@ -113,7 +126,7 @@ def stored_rate(*holders: h5py.HLObject) -> float | None:
     for holder in holders:
         attributes = {name.lower(): name for name in holder.attrs}
         scalars = {name.lower(): name for name in holder} if isinstance(holder, h5py.Group) else {}
-        for name in _RATE_NAMES:
+        for name in RATE_NAMES:
             value = attribute(holder, attributes[name]) if name in attributes else None
             if value is None and name in scalars:
                 value = holder.get(scalars[name])
@@ -151,9 +164,9 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         )
     gaps = unwritten(dataset, path)
     places = [dataset, dataset.parent, file]
-    names = (*_UNIT_NAMES, "gain", "offset", "start_time_s")
+    names = (*UNIT_NAMES, "gain", "offset", "start_time_s")
     found = {name: next((attribute(place, name) for place in places if name in place.attrs), None) for name in names}
-    unit = next((text(found[name]) for name in _UNIT_NAMES if found[name] is not None), "ADC")
+    unit = next((text(found[name]) for name in UNIT_NAMES if found[name] is not None), "ADC")
     notes: tuple[str, ...] = (
         () if name == "/traces" or options.dataset else (f"traces read from {name}, the only dataset that can hold them",)
     )
@@ -192,7 +205,7 @@ def _factor(attributes: dict, name: str, default: float, path: Path) -> float | 
 
 def _positions(dataset: h5py.Dataset, file: h5py.File) -> np.ndarray | None:
     for place in (dataset.parent, file):
-        for name in _POSITION_NAMES:
+        for name in POSITION_NAMES:
             if isinstance(place.get(name), h5py.Dataset):
                 return whole(place[name])
     return None
@@ -227,19 +240,24 @@ def _datasets(file: h5py.File) -> list[h5py.Dataset]:
     return [item for item in items_of(file) if isinstance(item, h5py.Dataset) and item.shape is not None]
 
 
-def _looks_cut_out(dataset: h5py.Dataset) -> bool:
-    return any(word in dataset.name.rsplit("/", 1)[-1].lower() for word in _SNIPPET_NAMES)
+def looks_cut_out(name: str) -> bool:
+    """Whether a dataset of that name holds waveforms of spikes."""
+    return any(word in name.rsplit("/", 1)[-1].lower() for word in _SNIPPET_NAMES)
 
 
 def _may_be_snippets(dataset: h5py.Dataset) -> bool:
-    return dataset.dtype.kind in "iuf" and (dataset.ndim == 3 or (dataset.ndim == 2 and _looks_cut_out(dataset)))
+    return dataset.dtype.kind in "iuf" and (dataset.ndim == 3 or (dataset.ndim == 2 and looks_cut_out(dataset.name)))
 
 
 def _may_be_traces(dataset: h5py.Dataset) -> bool:
     """Numbers along a long axis, with a second axis or a sampling frequency of its own; no spike times, no positions."""
     if dataset.dtype.kind not in "iufc" or dataset.ndim not in (1, 2) or max(dataset.shape) < 100 or min(dataset.shape) == 0:
         return False
-    if _looks_cut_out(dataset) or dataset.name.startswith("/truth/") or dataset.name.rsplit("/", 1)[-1] in _POSITION_NAMES:
+    if (
+        looks_cut_out(dataset.name)
+        or dataset.name.startswith("/truth/")
+        or dataset.name.rsplit("/", 1)[-1] in POSITION_NAMES
+    ):
         return False
     return dataset.ndim == 2 or stored_rate(dataset) is not None
 

@@ -8,17 +8,21 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
-from spikecrsae.readers.assemble import one_line
+from spikecrsae.readers.assemble import missing_package, one_line
+from spikecrsae.readers.axona import read_axona
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
 from spikecrsae.readers.neo_checks import check_files
+from spikecrsae.readers.neo_mended import group_spike2, read_rates_as_numbers
 from spikecrsae.readers.neo_signals import close_reader, recording_over
 from spikecrsae.readers.neo_stamps import reader_arguments
 from spikecrsae.readers.read_options import ReadOptions
+from spikecrsae.readers.spikeglx import read_spikeglx
 from spikecrsae.system.safe_hdf5 import folders_below
 
 logger = logging.getLogger(__name__)
@@ -36,15 +40,19 @@ _FOLDER_MARKS = {
     "*.timd": "MedRawIO",
 }
 _DEPTH = 5
-#: Not asked: the raw reader assumes a rate and a channel count, MEArec has a reader of ours, Maxwell is known by content,
+#: What readers of neo import besides neo.
+_PACKAGES = {"EDFRawIO": "pyedflib", "NIXRawIO": "nixio", "CedRawIO": "sonpy", "MedRawIO": "dhn_med_py"}
+#: First bytes of every EDF file.
+_EDF_VERSION = b"0       "
+#: Not asked: the raw reader assumes a rate and a channel count, MEArec and Maxwell have readers of ours,
 #: Phy is no recording, and Plexon2 fetches a Windows library from the network and runs it.
 _LEFT_OUT = ("RawBinarySignalRawIO", "MEArecRawIO", "MaxwellRawIO", "PhyRawIO", "Plexon2RawIO")
 #: Endings that say nothing by themselves; a companion file or the content decides.
-_AMBIGUOUS = ("", ".bin", ".dat", ".raw", ".xml", ".json", ".txt", ".npy", ".mat", ".tsv", ".h5", ".eeg", ".set")
+_AMBIGUOUS = (
+    "", ".bin", ".cbin", ".meta", ".dat", ".raw", ".xml", ".json", ".txt", ".npy", ".mat", ".tsv", ".h5", ".eeg", ".set",
+)  # fmt: skip
 
 _OF_TDT = (".tbk", ".tdx", ".tev", ".tsq", ".sev")
-#: Neuralynx time stamps as they stand in the file: the start of one file is then told from that of another.
-_OWN_CLOCK = {"keep_original_times": True}
 #: The .mpx file that is read alone. neo 0.14 can name none, and reads all in the folder.
 _ONLY_MPX = "only_mpx"
 #: Readers by their arguments, while several files are opened.
@@ -67,10 +75,19 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
     if path.suffix.lower() == ".spikes":
         raise InputError(f"{path} holds only detected spikes: {WHY_NO_SNIPPETS}.")
     failures = []
+    lacking = {name: _PACKAGES[name] for name, _ in possible if _lacks_package(name, path)}
+    if len(lacking) == len(possible):
+        name, package = next(iter(lacking.items()))
+        raise missing_package(path, name.removesuffix("RawIO"), package)
     for name, arguments in possible:
+        if name in lacking:
+            failures.append(f"{name.removesuffix('RawIO')}: needs pip install {lacking[name]}")
+            continue
         check_files(name, path, arguments)
         try:
             reader = open_reader(name, arguments)
+        except InputError:
+            raise
         # Third-party parsers raise anything on files that are not theirs or are damaged.
         except Exception as error:
             failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
@@ -86,6 +103,12 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
     )
 
 
+def _lacks_package(name: str, path: Path) -> bool:
+    """Whether a reader needs a package that is not installed, and the file may be one of its format."""
+    may_be = name != "EDFRawIO" or _starts_with(path, _EDF_VERSION)
+    return find_spec(_PACKAGES.get(name, "neo")) is None and may_be
+
+
 def _unknown(path: Path) -> str:
     """Why nothing reads `path`, and what to do."""
     if path.is_dir():
@@ -98,8 +121,8 @@ def _unknown(path: Path) -> str:
         return f"{path}: no reader knows this folder; give the recording in it, or the folder that its program wrote."
     if path.suffix.lower() == ".pl2":
         return f"{path}: PL2 files need Plexon's own Windows library; convert to .plx or NWB with Plexon's tools."
-    if path.suffix.lower() in (".npy", ".npz"):
-        return f"{path} is a NumPy file, which is not read as a recording; load it with numpy and give the array to spikecrsae.sort in Python."
+    if path.suffix.lower() == ".npz":
+        return f"{path} holds several arrays; write the traces into a file of their own with numpy.save, and give that .npy."
     return (
         f"{path}: no reader knows this file; there are readers for HDF5, MEArec, NWB, raw binary "
         "(with --sampling-frequency, --n-channels and --dtype) and the formats of neo."
@@ -124,7 +147,9 @@ def neo_candidates(path: Path) -> list[Candidate]:
             continue
         arguments: dict[str, Any] = {"dirname": str(path.parent)} if kind.rawmode == "one-dir" else {"filename": str(path)}
         if kind.__name__ == "NeuralynxRawIO":
-            arguments |= {"include_filenames": [path.name], **_OWN_CLOCK}
+            arguments |= {"include_filenames": [path.name]}
+        if kind.__name__ == "Spike2RawIO":
+            arguments["try_signal_grouping"] = False
         if kind.__name__ == "AlphaOmegaRawIO":
             arguments |= {"lsx_files": [path.name]} if suffix == ".lsx" else {_ONLY_MPX: path}
         if kind.__name__ == "PlexonRawIO":
@@ -144,7 +169,7 @@ def _folder_candidates(folder: Path) -> list[Candidate]:
         if found := next((file for place in places for file in sorted(Path(place).glob(mark))), None):
             if reader == "TdtRawIO":
                 return _tdt(folder, found)
-            return [(reader, {"dirname": str(folder), **(_OWN_CLOCK if reader == "NeuralynxRawIO" else {})})]
+            return [(reader, {"dirname": str(folder)})]
     return _open_ephys_above(folder)
 
 
@@ -166,8 +191,8 @@ def _tdt(folder: Path, file: Path) -> list[Candidate]:
 def _companion_candidates(path: Path, suffix: str) -> list[Candidate]:
     """Readers for an ending that many formats share, where a second file or the first bytes say which it is."""
     name = str(path)
-    if suffix == ".bin" and path.with_suffix(".meta").is_file():
-        return [("SpikeGLXRawIO", {"dirname": str(path.parent)})]
+    if suffix in (".bin", ".cbin", ".meta") and path.with_suffix(".meta").is_file():
+        return [("SpikeGLXRawIO", {"dirname": name})]
     if suffix in (".bin", ".set") and path.with_suffix(".set").is_file():
         return [("AxonaRawIO", {"filename": name})]
     if suffix == ".xml":
@@ -182,8 +207,6 @@ def _companion_candidates(path: Path, suffix: str) -> list[Candidate]:
         return [("NeuroNexusRawIO", {"filename": name})]
     if suffix == ".raw" and _starts_with(path, b"MCS_DATA_TOOLS"):
         return [("RawMCSRawIO", {"filename": name})]
-    if suffix == ".h5":
-        return [("MaxwellRawIO", {"filename": name})]
     for header in ("info.rhd", "info.rhs"):
         if suffix == ".dat" and path.with_name(header).is_file():
             return [("IntanRawIO", {"filename": str(path.with_name(header))})]
@@ -218,15 +241,23 @@ def open_reader(name: str, arguments: dict[str, Any]) -> Any:
 
 
 def _parsed(name: str, arguments: dict[str, Any]) -> Any:
+    if name == "SpikeGLXRawIO":
+        return read_spikeglx(Path(arguments["dirname"]))
+    if name == "AxonaRawIO":
+        return read_axona(Path(arguments["filename"]))
     import neo.rawio
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        if name == "OpenEphysBinaryRawIO":
+            read_rates_as_numbers()
         known = {key: value for key, value in arguments.items() if key != _ONLY_MPX}
         reader = getattr(neo.rawio, name)(**reader_arguments(name, known))
         if _ONLY_MPX in arguments:
             reader._mpx_files = [arguments[_ONLY_MPX]]
         reader.parse_header()
+        if name == "Spike2RawIO":
+            group_spike2(reader)
     for warning in caught:
         logger.info("neo: %s", warning.message)
     return reader

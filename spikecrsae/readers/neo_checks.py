@@ -74,6 +74,8 @@ def _spikeglx(folder: Path) -> None:
     known = list(folder.rglob("*.meta")) if folder.is_dir() else [folder.with_suffix(".meta")]
     for facts in known:
         data = facts.with_suffix(".bin")
+        if data.with_suffix(".cbin").is_file() and not data.is_file():
+            continue
         if not data.is_file():
             raise InputError(f"{folder}: {data.name} is missing beside {facts.name}; copy the whole folder again.")
         lines = dict(line.partition("=")[::2] for line in facts.read_text("utf-8", "replace").splitlines())

@@ -43,8 +43,6 @@ def _is_named(file: Path, here: Path, format: str) -> bool:
     """Whether a data file is the named one, lies below it, or is the one that a named companion describes."""
     if here in (file, *file.parents):
         return True
-    if format == "SpikeGLX":
-        return file.with_suffix("") == here.with_suffix("")
     return format == "OpenEphysBinary" and here.is_file() and file.parent == here.parent
 
 
@@ -52,11 +50,6 @@ def _of_stream(reader: Any, field: str, value: str) -> np.ndarray:
     """Rows of the channels in the streams whose `field` (name, id or buffer_id) has this value."""
     streams, channels = reader.header["signal_streams"], reader.header["signal_channels"]
     return np.flatnonzero(np.isin(channels["stream_id"], streams["id"][streams[field] == value]))
-
-
-def _spikeglx(reader: Any) -> Iterator[Holding]:
-    for (segment, stream), found in reader.signals_info_dict.items():
-        yield Path(found["bin_file"]), (0, segment), _of_stream(reader, "buffer_id", stream)
 
 
 def _open_ephys_binary(reader: Any) -> Iterator[Holding]:
@@ -92,7 +85,6 @@ def _tdt(reader: Any) -> Iterator[Holding]:
 
 
 _HOLDINGS: dict[str, Callable[[Any], Iterator[Holding]]] = {
-    "SpikeGLX": _spikeglx,
     "OpenEphysBinary": _open_ephys_binary,
     "OpenEphys": _open_ephys_legacy,
     "Intan": _intan,

@@ -17,6 +17,7 @@ from spikecrsae.readers.neo_files import named_signals
 from spikecrsae.readers.neo_stamps import with_stretches
 from spikecrsae.readers.neo_streams import choose_signals
 from spikecrsae.readers.read_options import ReadOptions
+from spikecrsae.readers.streams import StreamReader
 from spikecrsae.system.text import counted
 
 #: Number of a stream, channels of it that are read, counted within it (None for all in order), and their places in the recording.
@@ -74,6 +75,8 @@ def close_reader(reader: Any) -> None:
     """Close the files that a reader leaves to the garbage collector, as Blackrock's does."""
     for file in getattr(reader, "_nsx_fids", {}).values():
         file.close()
+    if isinstance(reader, StreamReader):
+        reader.close()
 
 
 def _sources(reader: Any, rows: np.ndarray) -> list[_Source]:
@@ -91,6 +94,8 @@ def _sources(reader: Any, rows: np.ndarray) -> list[_Source]:
 
 def _find(reader: Any, format: str, path: Path, rows: np.ndarray, sources: list[_Source], piece: _Piece) -> Found:
     channels = reader.header["signal_channels"][rows]
+    inside = sources[0][1]
+    own = reader.stream_of_name[str(channels["stream_id"][0])].part(inside) if isinstance(reader, StreamReader) else None
 
     def read(start: int, stop: int) -> np.ndarray:
         place = {"block_index": piece.block, "seg_index": piece.segment}
@@ -108,7 +113,7 @@ def _find(reader: Any, format: str, path: Path, rows: np.ndarray, sources: list[
 
     found = Found(
         path=path,
-        format=f"neo {format}",
+        format=format if own else f"neo {format}",
         read=read,
         n_samples=piece.n_samples,
         n_channels=len(channels),
@@ -119,12 +124,13 @@ def _find(reader: Any, format: str, path: Path, rows: np.ndarray, sources: list[
         gain=channels["gain"].astype(np.float64),
         offset=channels["offset"].astype(np.float64),
         channel_ids=_names(channels, format),
-        groups=_neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
+        positions=own.positions if own else None,
+        groups=own.groups if own else _neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
         start_time_s=piece.start_time_s,
         companions=[] if path.is_dir() else [file for file in path.parent.iterdir() if file.stem == path.stem],
         close=functools.partial(close_reader, reader),
     )
-    return with_stretches(found, reader, piece.block, piece.segment, rows)
+    return found if own else with_stretches(found, reader, piece.block, piece.segment, rows)
 
 
 def _rate(reader: Any, format: str, channels: np.ndarray) -> float | None:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from spikecrsae.errors import InputError
@@ -59,11 +58,6 @@ def with_stretches(found: Found, reader: Any, block: int, segment: int, rows: np
         path, numbers = found.path, reader.get_intan_timestamps()
     elif kind == "SpikeGadgetsRawIO":
         path, numbers = found.path, _spikegadgets_numbers(reader)
-    elif kind == "MaxwellRawIO":
-        path, numbers = (
-            found.path,
-            _maxwell_frames(reader.h5_file[_buffer(reader, block, segment, rows)["hdf5_path"]]),
-        )
     else:
         return found
     if numbers is None or len(numbers) != found.n_samples or found.sampling_frequency is None:
@@ -100,12 +94,6 @@ def _spikegadgets_numbers(reader: Any) -> np.ndarray:
     if last - first == len(packets) - 1 and (np.diff(some[:-1]) == 1000).all():
         return np.arange(first, last + 1)
     return packets[:, at : at + 4].copy().view("<u4")[:, 0]
-
-
-def _maxwell_frames(signal: h5py.Dataset) -> np.ndarray | None:
-    """The number of each frame from the first on, where a file of MaxTwo's holds them."""
-    frames = signal.parent.get("frame_nos")
-    return frames[:].astype(np.int64) - int(frames[0]) if isinstance(frames, h5py.Dataset) and len(frames) else None
 
 
 def _brainvision_stretches(found: Found, header: Path) -> tuple[Stretch, ...]:

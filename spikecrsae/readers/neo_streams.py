@@ -14,11 +14,12 @@ from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
 from spikecrsae.readers.neo_files import Named
 from spikecrsae.readers.neural import LOWEST_RATE, NotNeuralError, is_other_input, microvolts, natural_key, neural_channels
 from spikecrsae.readers.read_options import ReadOptions
+from spikecrsae.readers.streams import StreamReader
 from spikecrsae.system.text import counted
 
 #: Streams to prefer where several carry neurons: the wide band beside its own high-passed copy (Plexon's SPKC, AlphaOmega's
 #: SPK), the electrodes beside what else an amplifier records.
-_PREFERRED = re.compile(r"RH[DS]2000 amplifier channel|imec\d*\.ap|WB-Wideband|Raw Analog")
+_PREFERRED = re.compile(r"RH[DS]2000 amplifier channel|WB-Wideband|Raw Analog")
 #: Formats with one file or one block per channel: neo lists their channels by name, CSC10 before CSC2.
 _BY_NAME = ("Neuralynx", "AlphaOmega", "Med")
 
@@ -80,7 +81,8 @@ def _streams(reader: Any, named: Named) -> list[_Stream]:
             continue
         name, rate = str(stream["name"]), float(channels["sampling_rate"][rows[0]])
         good = neural_channels(channels["name"][rows].tolist(), channels["units"][rows].tolist(), has_voltages)
-        is_electrodes = bool(_PREFERRED.fullmatch(name)) or not is_other_input(name)
+        own = reader.stream_of_name[name] if isinstance(reader, StreamReader) else None
+        is_electrodes = own.neural if own else bool(_PREFERRED.fullmatch(name)) or not is_other_input(name)
         found.append(
             _Stream(number, name, str(stream["id"]), rate, rows, bool(good) and is_electrodes and rate >= LOWEST_RATE)
         )

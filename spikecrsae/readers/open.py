@@ -16,16 +16,22 @@ import h5py
 
 from spikecrsae.data.recording import Recording, joined
 from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
+from spikecrsae.readers.array_files import read_mda, read_npy
 from spikecrsae.readers.assemble import arranged, one_line
 from spikecrsae.readers.binary import SUFFIXES as _RAW_SUFFIXES
 from spikecrsae.readers.binary import read_binary
 from spikecrsae.readers.channel_files import are_channels, as_channels
 from spikecrsae.readers.hdf5 import read_hdf5
+from spikecrsae.readers.matlab import is_matlab_hdf5, read_matlab, read_matlab_hdf5
+from spikecrsae.readers.maxwell import is_maxwell, read_maxwell
+from spikecrsae.readers.mcs_hdf5 import is_mcs, read_mcs
 from spikecrsae.readers.mearec import is_mearec, read_mearec
+from spikecrsae.readers.mtscomp import read_mtscomp
 from spikecrsae.readers.neo import neo_candidates, read_neo, shared_readers
 from spikecrsae.readers.neural import NotNeuralError, natural_key
 from spikecrsae.readers.nwb import is_nwb, read_nwb
 from spikecrsae.readers.read_options import ReadOptions, side_file, with_side_file
+from spikecrsae.readers.spikeinterface_folder import is_spikeinterface, read_spikeinterface
 from spikecrsae.system.files import refuse_unreadable
 from spikecrsae.system.safe_hdf5 import open_hdf5, read_guarded
 
@@ -35,6 +41,8 @@ log = logging.getLogger(__name__)
 _NUMBERED = re.compile(r"(.*?)[-_ ]?(\d{6}_\d{6}|\d+)")
 #: Files of one session in a folder follow one another within this time.
 _LONGEST_PAUSE_S = 600.0
+#: Readers by ending, where no companion of the file says otherwise.
+_OWN = {".mat": read_matlab, ".npy": read_npy, ".mda": read_mda, ".cbin": read_mtscomp}
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
 
 
@@ -78,8 +86,12 @@ def _read(path: Path, options: ReadOptions) -> Recording:
         raise InputError(f"{path} ends in {suffix} but its content is not HDF5; it is damaged or has the wrong ending.")
     if options.n_channels is not None or options.dtype is not None:
         return read_binary(path, options)
+    if is_spikeinterface(path):
+        return read_spikeinterface(path, options)
     if suffix in _RAW_SUFFIXES and not neo_candidates(path):
         return read_binary(path, options)
+    if suffix in _OWN and not neo_candidates(path):
+        return _OWN[suffix](path, options)
     return read_neo(path, options)
 
 
@@ -139,6 +151,10 @@ def _read_folder(path: Path, options: ReadOptions) -> Recording:
         raise InputError(f"{path} is the root of the file system, not a recording; give a file or folder in it.")
     if (path / "sorting.h5").exists():
         raise InputError(f"{path} is a result folder, not a recording; give the recording that was sorted.")
+    if is_spikeinterface(path):
+        return read_spikeinterface(path, options)
+    if (path / "raw.mda").is_file():
+        return read_mda(path, options)
     if files := _files_of_a_session(path):
         recording = open_session(files, options, files="session")
         _refuse_long_pauses(path, files, recording)
@@ -172,7 +188,7 @@ def _refuse_long_pauses(folder: Path, files: Sequence[Path], recording: Recordin
 
 
 def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:
-    """MEArec, NWB, the vendors' HDF5 that neo knows, or generic, by content."""
+    """MEArec, NWB, Multi Channel Systems, the vendors' HDF5 that neo knows, or generic, by content."""
     with open_hdf5(path) as file:
         if "format_version" in file.attrs and "spikes" in file:
             raise InputError(f"{path} is a sorting, not a recording; give the recording that was sorted.")
@@ -180,12 +196,14 @@ def _read_hdf5_family(path: Path, options: ReadOptions) -> Recording:
             reader = read_nwb
         elif is_mearec(file):
             reader = read_mearec
-        elif path.suffix.lower() in (".brw", ".nix") or _is_maxwell(file):
+        elif is_mcs(file):
+            reader = read_mcs
+        elif is_matlab_hdf5(file, path):
+            reader = read_matlab_hdf5
+        elif is_maxwell(file):
+            reader = read_maxwell
+        elif path.suffix.lower() in (".brw", ".nix"):
             reader = read_neo
         else:
             reader = read_hdf5
     return reader(path, options)
-
-
-def _is_maxwell(file: h5py.File) -> bool:
-    return "wells" in file or ("sig" in file and "mapping" in file)

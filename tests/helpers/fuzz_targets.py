@@ -184,7 +184,7 @@ def targets() -> dict[str, Target]:
         "neuralynx": _of_writer(files.neuralynx, "CSC0.ncs", neo="neuralynxrawio.neuralynxrawio", whole=True),
         "intan": _of_writer(vendors.intan, "tetrode_240101_120000.rhd", neo="intanrawio"),
         "intan_folder": _of_writer(vendors.intan_folder, "info.rhd", neo="intanrawio", whole=True),
-        "spikeglx": _of_writer(vendors.spikeglx, "run_g0_t0.imec0.ap.meta", neo="spikeglxrawio", whole=True),
+        "spikeglx": _of_writer(vendors.spikeglx, "run_g0_t0.imec0.ap.meta", whole=True),
         "blackrock": _of_writer(vendors.blackrock, "utah.ns5", neo="blackrockrawio"),
         "plexon": _of_writer(vendors.plexon, "wires.plx", neo="plexonrawio"),
     }

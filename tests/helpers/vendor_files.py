@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from helpers.recording_files import FS, N_CHANNELS, Written, stored
@@ -90,6 +94,157 @@ def spikeglx(folder: Path, triggers: int = 1) -> Written:
     return Written(place, raw * (0.6 / 512 / 500 * 1e6), "uV", "int16", start_time_s=1.0)
 
 
+def spikeglx_packed(folder: Path) -> Written:
+    """SpikeGLX as the International Brain Laboratory keeps it: .cbin (mtscomp 1.0) and .ch in place of .bin."""
+    written = spikeglx(folder)
+    for path in list(written.path.glob("*.bin")):
+        pack(path, int(written.fs if ".ap." in path.name else written.fs / 12), N_CHANNELS + 1)
+        path.unlink()
+    return written
+
+
+def pack(path: Path, per_chunk: int, n_channels: int) -> None:
+    """A .bin as .cbin and .ch: chunks of differences in time, deflated."""
+    raw = np.fromfile(path, "<i2").reshape(-1, n_channels)
+    bounds = [*range(0, len(raw), per_chunk), len(raw)]
+    chunks = [
+        zlib.compress(np.diff(raw[first:last], axis=0, prepend=np.zeros((1, n_channels), "<i2")).tobytes(order="F"))
+        for first, last in itertools.pairwise(bounds)
+    ]
+    path.with_suffix(".cbin").write_bytes(b"".join(chunks))
+    facts = {"version": "1.0", "algorithm": "zlib", "do_time_diff": True, "do_spatial_diff": False, "chunk_order": "F"}
+    facts |= {"dtype": "int16", "n_channels": n_channels, "sample_rate": per_chunk, "chunk_bounds": bounds}
+    facts |= {"chunk_offsets": np.cumsum([0, *map(len, chunks)]).tolist()}
+    path.with_suffix(".ch").write_text(json.dumps(facts))
+
+
+def spikeglx_stream(folder: Path, name: str, columns: np.ndarray, **facts) -> Path:
+    """A .bin of these columns (n_samples, n_channels) and a .meta with these facts, tables by a name that begins with "~"."""
+    path = folder / f"{name}.bin"
+    columns.astype("<i2").tofile(path)
+    facts = {
+        "fileName": f"D:/{path.name}",
+        "fileSizeBytes": path.stat().st_size,
+        "nSavedChans": columns.shape[1],
+        "firstSample": int(2 * FS),
+        **facts,
+    }
+    path.with_suffix(".meta").write_text("".join(f"{name}={value}\n" for name, value in facts.items()))
+    return path
+
+
+def spikeglx_nidq(folder: Path) -> Written:
+    """An NI device of SpikeGLX: four multiplexed channels of a headstage, and a digital word."""
+    raw = stored("<i2")
+    words = (np.arange(len(raw)) // 1000 % 2)[:, None]
+    names = "".join(f"(MN0C{i};{i}:{i})" for i in range(4)) + "(XD0;4:4)"
+    facts = {
+        "typeThis": "nidq",
+        "niSampRate": FS,
+        "niAiRangeMax": 5,
+        "niMNGain": 200,
+        "niMAGain": 10,
+        "snsMnMaXaDw": "4,0,0,1",
+    }
+    path = spikeglx_stream(
+        folder, "run_g0_t0.nidq", np.hstack([raw, words]), **facts, **{"~snsChanMap": f"(4,0,0,1){names}"}
+    )
+    return Written(path, raw * (5 / 32768 / 200 * 1e6), "uV", "int16", start_time_s=2.0)
+
+
+def axona(folder: Path, tetrodes: tuple[int, ...] = (3,)) -> Written:
+    """Axona dacqUSB: packets of three samples of 64 channels, in their own order, of which some tetrodes were recorded; a .set
+    without facts about the tetrode file beside it."""
+    raw, path = stored("<i2"), folder / "open_field.bin"
+    order = [
+        *range(32, 40),
+        *range(8),
+        *range(40, 48),
+        *range(8, 16),
+        *range(48, 56),
+        *range(16, 24),
+        *range(56, 64),
+        *range(24, 32),
+    ]
+    signal = np.random.default_rng(3).integers(-3000, 3000, (len(raw), 64)).astype("<i2")
+    signal[:, [order[4 * (tetrodes[0] - 1) + wire] for wire in range(4)]] = raw
+    packets = np.zeros((len(raw) // 3, 216), "<i2")
+    packets[:, 16:208] = signal.reshape(-1, 192)
+    path.write_bytes(packets.tobytes())
+    facts = ["trial_date Thursday, 31 Oct 2013", "trial_time 17:20:11", "ADC_fullscale_mv 1500", "rawRate 20000"]
+    facts += [f"gain_ch_{i} {5000 + 1000 * (i % 4)}" for i in range(64)]
+    facts += [f"collectMask_{k} {int(k in tetrodes)}" for k in range(1, 17)]
+    path.with_suffix(".set").write_text("\r\n".join([*facts, "data_start"]))
+    path.with_suffix(".1").write_bytes(b"num_chans 4\r\nnum_spikes 1\r\nsample_rate 48000 hz\r\ndata_start" + bytes(216))
+    gains = 1.5e6 / (2**15 * np.array([5000, 6000, 7000, 8000]))
+    return Written(path, raw * gains, "uV", "int16")
+
+
+#: Bytes of a block of a Spike2 file that hold one channel's samples, and of the unit in which its places are given.
+SPIKE2_BLOCK, SPIKE2_PLACE = 16_384, 512
+
+
+def spike2(folder: Path, more: tuple[tuple[str, str, float, np.ndarray], ...] = ()) -> Written:
+    """CED Spike2 .smr, version 9: channels with gains of their own, in chained blocks. more: name, unit, rate and samples of
+    further channels."""
+    raw, path = stored("<i2"), folder / "tetrode.smr"
+    text, short, number = "S{}".format, "<i2", "<i4"
+    head = [("system", short), ("copyright", text(10)), ("creator", text(8)), ("us_per_time", short), ("time_per_adc", short), ("state", short),
+            ("first", number), ("channels", short), ("size", short), ("extra", short), ("buffer", short), ("format", short),
+            ("last", number), ("time_base", "<f8"), ("rest", text(455))]  # fmt: skip
+    channel = [("deleted", short), ("next", number), ("first", number), ("last", number), ("blocks", short), ("extra", short),
+               ("before", short), ("free", short), ("size", short), ("most", short), ("comment", text(72)), ("end", number),
+               ("divide", number), ("physical", short), ("title", text(10)), ("ideal", "<f4"), ("kind", "u1"), ("unused", "i1"),
+               ("scale", "<f4"), ("offset", "<f4"), ("unit", text(6)), ("interleave", short)]  # fmt: skip
+    channels = [(f"tet {i + 1}", "uV", FS, raw[:, i], (0.5, 0.5, 0.25, 1.0)[i]) for i in range(N_CHANNELS)]
+    channels += [(*other, 1.0) for other in more]
+    rows, blocks = np.zeros(len(channels), channel), b""
+    place = -(-(512 + 140 * len(channels)) // SPIKE2_PLACE)
+    per_block, step = (SPIKE2_BLOCK - 20) // 2, SPIKE2_BLOCK // SPIKE2_PLACE
+    for row, (title, unit, rate, values, scale) in zip(rows, channels, strict=True):
+        divide, count = round(1e5 / rate), -(-len(values) // per_block)
+        row["first"], row["last"], row["blocks"] = place, place + step * (count - 1), count
+        row["divide"], row["title"], row["kind"], row["scale"], row["unit"] = (
+            divide,
+            bytes([len(title)]) + title.encode(),
+            1,
+            scale,
+            unit,
+        )
+        row["ideal"], row["unit"] = rate, bytes([len(unit)]) + unit.encode()
+        for k in range(count):
+            part = values[k * per_block : (k + 1) * per_block]
+            start, following = k * per_block * divide, place + step if k < count - 1 else -1
+            blocks += (
+                struct.pack("<4i2h", -1, following, start, start + (len(part) - 1) * divide, 0, len(part)) + part.tobytes()
+            )
+            blocks += bytes(-len(blocks) % SPIKE2_BLOCK)
+            place += step
+    header = _plexon_header(head, system=9, us_per_time=10, time_per_adc=1, channels=len(channels), time_base=1e-6)
+    content = header.ljust(512, b"\0") + b"".join(row.tobytes() for row in rows)
+    path.write_bytes(content + bytes(-len(content) % SPIKE2_PLACE) + blocks)
+    return Written(path, raw * np.array([0.5, 0.5, 0.25, 1.0]) / 6553.6, "uV", "int16")
+
+
+def maxwell(
+    folder: Path, recordings: tuple[str, ...] = ("rec0000",), electrodes: tuple[tuple[int, ...], ...] = ()
+) -> Written:
+    """MaxTwo of MaxWell Biosystems: a well with recordings of some routed electrodes, whose mapping is in another order."""
+    raw, path = stored("<u2"), folder / "maxtwo.raw.h5"
+    with h5py.File(path, "w") as file:
+        file["version"] = np.array([b"20190530"])
+        for k, name in enumerate(recordings):
+            group = file.create_group(f"wells/well000/{name}")
+            group["start_time"], group["groups/routed/raw"] = np.array([5000 + 10_000 * k]), raw.T
+            group["groups/routed/channels"] = np.array([7, 3, 11, 5])
+            group["settings/lsb"], group["settings/sampling"] = np.array([6.3e-6]), np.array([FS])
+            row = [("channel", "<i4"), ("electrode", "<i4"), ("x", "<f8"), ("y", "<f8")]
+            wires = electrodes[k] if electrodes else (3, 5, 7, 11)
+            group["settings/mapping"] = np.array([(c, 100 * c, 17.5 * c, 35.0) for c in (*wires, -1)], row)
+    # in the order of the mapping
+    return Written(path, raw[:, [1, 3, 0, 2]] * 6.3, "uV", "uint16")
+
+
 def blackrock(folder: Path, blocks: int = 1) -> Written:
     """Blackrock NSx 2.3: header, one extended header per channel, data blocks with the time stamp at which each begins."""
     raw, path = stored("<i2"), folder / "utah.ns5"
@@ -155,4 +310,6 @@ def plexon(folder: Path, pause_s: float = 0.0, prefix: str = "WB", rate: float =
     return Written(path, raw[:-1] * (5000 / (0.5 * 2**16 * 10 * 100) * 1000), "uV", "int16")
 
 
-WRITERS: tuple[Callable[[Path], Written], ...] = (intan, intan_folder, spikeglx, blackrock, plexon)
+WRITERS: tuple[Callable[[Path], Written], ...] = (
+    intan, intan_folder, spikeglx, spikeglx_packed, spikeglx_nidq, axona, spike2, maxwell, blackrock, plexon,
+)  # fmt: skip
