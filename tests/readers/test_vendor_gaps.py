@@ -12,7 +12,7 @@ from helpers import recording_files as files
 from helpers import vendor_files as vendors
 
 from spikecrsae.errors import InputError
-from spikecrsae.readers import open_recording
+from spikecrsae.readers import open_recording, open_session
 
 FS = files.FS
 N = files.N_SAMPLES
@@ -194,6 +194,23 @@ def test_steady_numbers_start_at_the_time_of_the_file(tmp_path):
         assert recording.start_time_s == pytest.approx(first / fs, abs=1e-6), name
         assert not [note for note in recording.notes if "missing" in note]
         recording.close()
+
+
+def test_files_of_one_channel_each_keep_their_common_gaps(tmp_path):
+    folder = neuralynx(tmp_path, numbers(40_000))
+    paths = sorted(folder.glob("*.ncs"))
+    recording = open_session(paths)
+    assert recording.n_channels == 4
+    assert [part.first for part in recording.parts] == [0, *LOST]
+    assert recording.timeline.seconds(20_480) == pytest.approx((40_000 + 20_480 + 60_000) / FS, abs=2e-5)
+    recording.close()
+    (tmp_path / "other").mkdir()
+    counts = np.arange(N) + 40_000
+    counts[10_240:] += 60_512
+    odd = neuralynx(tmp_path / "other", counts) / paths[3].name
+    paths[3].write_bytes(odd.read_bytes())
+    with pytest.raises(InputError, match="gaps before samples"):
+        open_session(paths)
 
 
 def test_segments_of_neo_are_on_the_clock_of_the_file_unless_it_is_set_back(tmp_path):
