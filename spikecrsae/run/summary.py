@@ -131,9 +131,12 @@ def write_summary(out: Path, results: Iterable[Result], facts: dict[str, Any]) -
     """
     rows = {os.path.abspath(row["recording"]): row for row in _stored(out).get("recordings", ())}
     for result in results:
-        place = os.path.abspath(result.recording)
-        if result.state != "stopped" or place not in rows:
-            rows[place] = to_json(asdict(result)) | {"recording": place, "folder": os.path.abspath(result.folder)}
+        full = {
+            name: to_json(Path(os.path.abspath(path)))
+            for name, path in (("recording", result.recording), ("folder", result.folder))
+        }
+        if result.state != "stopped" or full["recording"] not in rows:
+            rows[full["recording"]] = to_json(asdict(result)) | full
     document = {"format": _FORMAT, "format_version": 1, "files": [_JSON, _CSV, _INDEX], **to_json(facts)}
     document["recordings"] = list(rows.values())
     table = io.StringIO()

@@ -260,4 +260,4 @@ def test_the_result_of_the_current_folder_has_its_name(tmp_path, monkeypatch):
     assert (tmp_path / "session.sorted" / "run.json").is_file()
     result = spikecrsae("batch", ".", "-o", tmp_path / "all", "--epochs", 1, "--device", "cpu", "--quiet")
     assert result.exit_code == 0, result.stderr
-    assert (tmp_path / "all" / "session" / "run.json").is_file()
+    assert len(list((tmp_path / "all").glob("session-*/run.json"))) == 1
