@@ -31,13 +31,21 @@ def info(recordings: tuple[Path, ...], reader: dict, as_json: bool, narrator: co
 
     Several files are taken for one recording, as `sort` takes them.
     """
-    from spikecrsae.readers import open_session
+    from spikecrsae.readers import NotNeuralError, open_session
 
-    opened = open_session(recordings, **reader)
+    why = ""
+    try:
+        opened = open_session(recordings, **reader)
+    except NotNeuralError as error:
+        if not error.instead:
+            raise
+        # what is not sorted is shown all the same
+        opened, why = open_session(recordings, **(reader | error.instead)), str(error)
     try:
         facts = _facts(opened)
     finally:
         opened.close()
+    facts["notes"] += [f"sort refuses this: {why}"] if why else []
     if as_json:
         console.print_json(facts)
         return

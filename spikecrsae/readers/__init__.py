@@ -2,11 +2,13 @@
 
 from spikecrsae.readers.array import read_array
 from spikecrsae.readers.geometry import Probe, read_probe
+from spikecrsae.readers.neural import NotNeuralError
 from spikecrsae.readers.open import open_recording, open_session
 from spikecrsae.readers.read_options import ReadOptions, parse_channels
 from spikecrsae.readers.truth import neuron_and_unit, phy_rate, read_truth
 
 __all__ = [
+    "NotNeuralError",
     "Probe",
     "ReadOptions",
     "neuron_and_unit",

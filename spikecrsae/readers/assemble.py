@@ -168,7 +168,8 @@ def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) ->
     if told is None and 0 < frequency < LOWEST_RATE and not asked:
         raise NotNeuralError(
             f"{found.path} holds only field potentials ({found.n_channels} channels at {frequency:g} Hz): below {LOWEST_RATE:g} Hz no spike is "
-            "seen. Give the recording of the wide band; to read this one all the same, give --sampling-frequency."
+            "seen. Give the recording of the wide band; to read this one all the same, give --sampling-frequency.",
+            sampling_frequency=frequency,
         )
     if frequency > _MOST_HZ or found.n_samples > _MOST_S * frequency > 0:
         raise InputError(
@@ -195,7 +196,8 @@ def _picked(found: Found, names: Sequence[str], options: ReadOptions, notes: lis
     if not picked:
         raise NotNeuralError(
             f"{found.path}: no channel is one of an electrode by its name and unit: {_listed(others, [names[p] for p in others])}; name channels with --channels to "
-            "sort them all the same."
+            "sort them all the same.",
+            channels=tuple(others),
         )
     if others:
         notes.append(

@@ -33,7 +33,12 @@ class _Stream:
     id: str
     rate: float
     rows: np.ndarray
-    is_neural: bool
+    is_electrodes: bool
+
+    @property
+    def is_neural(self) -> bool:
+        """Whether it is fast enough for spikes too."""
+        return self.is_electrodes and self.rate >= LOWEST_RATE
 
     @property
     def described(self) -> str:
@@ -83,9 +88,7 @@ def _streams(reader: Any, named: Named) -> list[_Stream]:
         good = neural_channels(channels["name"][rows].tolist(), channels["units"][rows].tolist(), has_voltages)
         own = reader.stream_of_name[name] if isinstance(reader, StreamReader) else None
         is_electrodes = own.neural if own else bool(_PREFERRED.fullmatch(name)) or not is_other_input(name)
-        found.append(
-            _Stream(number, name, str(stream["id"]), rate, rows, bool(good) and is_electrodes and rate >= LOWEST_RATE)
-        )
+        found.append(_Stream(number, name, str(stream["id"]), rate, rows, bool(good) and is_electrodes))
     return found
 
 
@@ -113,10 +116,12 @@ def _neural(reader: Any, format: str, path: Path, streams: list[_Stream], listin
     if not neural:
         spikes = " and detected spikes" if len(reader.header["spike_channels"]) else ""
         slow = all(stream.rate < LOWEST_RATE for stream in streams)
+        electrodes = [stream for stream in streams if stream.is_electrodes]
         what = f"only field potentials (below {LOWEST_RATE:g} Hz){spikes}" if slow else f"no signal of electrodes{spikes}"
         raise NotNeuralError(
             f"{path} holds {what}: {listing}. Spikes are sorted from the continuous wide-band signal; give the file that has it, or name "
-            "a stream with --stream, or channels with --channels, to read it all the same."
+            "a stream with --stream, or channels with --channels, to read it all the same.",
+            **({"stream": electrodes[0].number} if len(electrodes) == 1 else {}),
         )
     preferred = [stream for stream in neural if _PREFERRED.fullmatch(stream.name)]
     for choice in (neural, preferred):

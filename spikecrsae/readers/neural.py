@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from spikecrsae.errors import InputError
 
@@ -25,7 +26,11 @@ LOWEST_RATE = 5000.0
 
 
 class NotNeuralError(InputError):
-    """What was named holds no channel with neurons, and none was asked for."""
+    """What was named holds no channel with neurons, and none was asked for. instead: the options that read it all the same."""
+
+    def __init__(self, message: str, **instead: Any) -> None:
+        super().__init__(message)
+        self.instead = instead
 
 
 def microvolts(unit: str) -> float | None:
