@@ -32,9 +32,13 @@ class Written:
 
 
 def stored(dtype: str = "int16") -> np.ndarray:
-    """Stored numbers (n_samples, n_channels); every sample differs from its neighbours."""
+    """Stored numbers (n_samples, n_channels): noise, and twenty spikes a second of one neuron."""
     rng = np.random.default_rng(7)
-    values = rng.integers(-3000, 3000, (N_SAMPLES, N_CHANNELS))
+    values = rng.integers(-300, 300, (N_SAMPLES, N_CHANNELS))
+    shape = -2600 * np.exp(-((np.arange(-10, 11) / 3) ** 2))
+    for at in range(400, N_SAMPLES - 400, 1000):
+        start = at + int(rng.integers(-300, 300))
+        values[start : start + 21] += np.outer(shape, [1.0, 0.6, 0.2, 0.0]).astype(int)
     return (values + 3000 * (np.dtype(dtype).kind == "u")).astype(dtype)
 
 
