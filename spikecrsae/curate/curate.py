@@ -114,11 +114,12 @@ def curate(
 
 def _refuse_crowds(state: Candidates) -> None:
     """Raise InputError where spikes are so large, and described by so many spikes of so many units at a time, that their shapes
-    change beyond what a sum of templates can follow. The time that an encoding takes grows with both numbers."""
-    model, width = state.model, max(1.0, len(state.signal) / 4)
+    change beyond what a sum of templates can follow. The time that an encoding takes grows with both numbers, and both grow with
+    the number of channels where neurons are recorded."""
+    model, tetrodes = state.model, max(1.0, len(state.signal) / 4)
     at_a_time = len(state.spikes) * state.window.n_times / state.signal.shape[1]
     largest = float(np.sqrt(model.energy.max(initial=0.0)))
-    if largest < LARGE or at_a_time * model.n_units < CROWDED * width:
+    if largest < LARGE or at_a_time * model.n_units < CROWDED * tetrodes**2:
         return
     raise InputError(
         f"the spikes change their shape too much to be sorted: {model.n_units} units, with {at_a_time:.1f} spikes at a time, do not describe "
