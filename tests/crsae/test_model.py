@@ -196,7 +196,7 @@ def test_local_search_is_a_setting_of_the_model():
     first, second = (15 * w / np.linalg.norm(w) for w in rng.standard_normal((2, 4, 30)))
     third = 0.93 * (first + np.roll(second, 2, axis=1))
     model = CRsAE(np.stack([first, second, third]), SpikeSlab(np.full(3, 0.05), np.full(3, 8.0)), refractory=10)
-    signal = rng.standard_normal((4, 400))
+    signal = rng.standard_normal((4, 400)).astype(np.float32)
     signal[:, 100:130] += first
     signal[:, 102:132] += second
     assert model.encode(signal).unit.tolist() == [0, 1]
