@@ -26,7 +26,7 @@ from spikecrsae.errors import UsageError
 @click.argument("model", type=Name())
 @click.argument("recordings", type=Name(), nargs=-1, required=True, metavar="RECORDING...")
 @output_option
-@job_options("overwrite", "resume", "exports", "jobs", "scheduler")
+@job_options("overwrite", "resume", "exports", "metadata", "columns", "jobs", "scheduler")
 @config_options(APPLY_FIELDS, file=False)
 @reader_options
 @narrated

@@ -41,7 +41,7 @@ STOP_S, GRACE_S = 15.0, 1.5
 @option("-o", "--output", type=Name(), metavar="FOLDER", required=True, help="Where the results go, a folder each.")
 @option("--jobs", type=WholeNumber(min=1), default=1, show_default=True, metavar="N", help="Recordings sorted at once.")
 @option("--resume", is_flag=True, help="Keep finished results with the same settings, go on with the rest.")
-@job_options("overwrite", "save_components", "estimate_errors", "exports", "scheduler")
+@job_options("overwrite", "save_components", "estimate_errors", "exports", "metadata", "columns", "scheduler")
 @config_options(SORT_FIELDS)
 @reader_options
 @narrated

@@ -7,8 +7,7 @@ from pathlib import Path
 import click
 
 from spikecrsae.cli import console
-from spikecrsae.cli.options import EXPORT_FORMATS, Command, narrated, option, reader_options
-from spikecrsae.errors import UsageError
+from spikecrsae.cli.options import EXPORT_FORMATS, Command, columns_option, metadata_option, narrated, option, reader_options
 from spikecrsae.system.text import counted
 
 
@@ -27,17 +26,8 @@ from spikecrsae.system.text import counted
     help="The recording that was sorted, if it has moved. Given several times, the files of one session.",
 )
 @option("--per-file", is_flag=True, help="One export for each file of a session, on the file's own clock; OUT is a folder.")
-@option(
-    "--metadata",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="YAML with session, subject and electrodes for NWB; it goes before what the recording says.",
-)
-@option(
-    "--columns",
-    type=click.Choice(("few", "all")),
-    help="Columns of Phy's table: group, KSLabel and four of quality, or all of units.csv; few unless given.",
-)
+@metadata_option
+@columns_option
 @option("--overwrite", is_flag=True, help="Replace what is there, unless it was worked on since.")
 @reader_options
 @narrated
@@ -59,17 +49,12 @@ def export(
     SORTING is a result folder, its sorting.h5, or a Phy folder written by this command or its
     params.py, as it is curated now.
     """
-    from spikecrsae.exports.export import check_place, default_place, export_per_file, find_recording
+    from spikecrsae.exports.export import check_place, default_place, export_per_file, find_recording, told_of_export
     from spikecrsae.exports.export import export as write_one
-    from spikecrsae.exports.nwb_metadata import read_metadata
     from spikecrsae.readers import open_session
     from spikecrsae.run.curated import open_sorting
 
-    if metadata is not None and kind != "nwb":
-        raise UsageError(f"--metadata has no meaning for --to {kind}; leave it out, or write nwb.")
-    told = None if metadata is None else read_metadata(metadata)
-    if columns and kind != "phy":
-        raise UsageError(f"--columns is for Phy's table, and {kind} has all columns; leave it out.")
+    told = told_of_export((kind,), metadata, columns)
     found, run = open_sorting(sorting)
     place = output or default_place(sorting, kind, per_file)
     if not per_file:
@@ -78,7 +63,7 @@ def export(
     opened = open_session(recordings, **reader) if recordings else find_recording(sorting, found, run, kind, reader)
     narrator.start("export")
     try:
-        write(found, run, kind, place, opened, overwrite, told, columns == "all")
+        write(found, run, kind, place, opened, overwrite, *told)
     finally:
         if opened is not None:
             opened.close()

@@ -201,6 +201,17 @@ def reader_options(function: Callable) -> Callable:
     )
 
 
+metadata_option = option(
+    "--metadata",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="YAML with session, subject and electrodes for NWB; it goes before what the recording says.",
+)
+columns_option = option(
+    "--columns",
+    type=click.Choice(("few", "all")),
+    help="Columns of Phy's table: group, KSLabel and four of quality, or all of units.csv; few unless given.",
+)
 #: What can be asked of a job besides its configuration: options by the fields of run.job.Job that they set.
 _JOB_OPTIONS = {
     "overwrite": overwrite_option,
@@ -218,6 +229,8 @@ _JOB_OPTIONS = {
         multiple=True,
         help="Also write this format into the result, as the command export does. May be given several times.",
     ),
+    "metadata": metadata_option,
+    "columns": columns_option,
     "jobs": option(
         "--jobs",
         type=WholeNumber(1),

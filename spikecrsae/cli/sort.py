@@ -25,7 +25,9 @@ from spikecrsae.config import Config
 @click.command(cls=Command, short_help="Find the units and spikes of a recording: the main job.")
 @click.argument("recordings", type=Name(), nargs=-1, metavar="RECORDING...")
 @output_option
-@job_options("overwrite", "resume", "save_components", "estimate_errors", "exports", "jobs", "scheduler")
+@job_options(
+    "overwrite", "resume", "save_components", "estimate_errors", "exports", "metadata", "columns", "jobs", "scheduler"
+)
 @config_options(SORT_FIELDS)
 @option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
 @reader_options

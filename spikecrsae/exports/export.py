@@ -21,7 +21,7 @@ from spikecrsae.exports.klusters import klusters_files
 from spikecrsae.exports.mat import mat_file
 from spikecrsae.exports.neo import neo_file
 from spikecrsae.exports.nwb import nwb_file
-from spikecrsae.exports.nwb_metadata import SessionMetadata
+from spikecrsae.exports.nwb_metadata import SessionMetadata, read_metadata
 from spikecrsae.exports.nwb_source import source_metadata
 from spikecrsae.exports.phy import phy_files
 from spikecrsae.preprocess.filters import design_filter
@@ -86,6 +86,16 @@ def check_place(place: str | Path, kind: str, overwrite: bool = False) -> None:
         raise OutputError(f"{place} is a folder, and {kind} is a file; choose another name with -o.")
     if place.exists() and not overwrite:
         raise OutputError(f"{place} exists and is not overwritten; give --overwrite, or another name with -o.")
+
+
+def told_of_export(kinds: Iterable[str], metadata: Path | None, columns: str | None) -> tuple[SessionMetadata | None, bool]:
+    """What --metadata and --columns (few or all) mean for `export`: the metadata in the file, and whether Phy's table has all
+    columns. Raises UsageError for one that none of the formats takes, and what read_metadata raises."""
+    written = " and ".join(kinds) or "no format"
+    for value, name, kind in ((metadata, "--metadata", "nwb"), (columns, "--columns", "phy")):
+        if value is not None and kind not in kinds:
+            raise UsageError(f"{name} is for {kind} only, and {written} is written; leave it out, or write {kind} as well.")
+    return None if metadata is None else read_metadata(metadata), columns == "all"
 
 
 def find_recording(source: str | Path, sorting: SortingData, run: dict, kind: str, options: dict) -> Recording | None:

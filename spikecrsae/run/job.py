@@ -38,8 +38,8 @@ class Job:
     recordings: its file, or those of one session in order; none with an opener. reader: fields of ReadOptions. task: sort, or
     apply, which finds the units of `model` (a model file, or the result folder that holds it). opener: opens the recording in
     place of the readers; it is pickled where several processes work. exports: further formats that the result is written in
-    (export.FORMATS). jobs: groups of channels at the same time, None for as many as there are cores. scheduler: of a Dask
-    cluster over which groups and blocks are spread. overwrite: replace an earlier result. resume: continue where an earlier run
+    (export.FORMATS); metadata and columns: as the command export takes them. jobs: groups of channels at the same time, None
+    for as many as there are cores. scheduler: of a Dask cluster over which groups and blocks are spread. overwrite: replace an earlier result. resume: continue where an earlier run
     of the same job was stopped. keep_learned: keep for that what was learned if this run is stopped. command: the words that
     asked for it, for run.json.
     """
@@ -54,6 +54,8 @@ class Job:
     estimate_errors: bool = False
     save_components: bool = False
     exports: tuple[str, ...] = ()
+    metadata: Path | None = None
+    columns: str | None = None
     jobs: int | None = None
     scheduler: str | None = None
     overwrite: bool = False
@@ -69,10 +71,12 @@ class Job:
     @property
     def options(self) -> dict[str, Any]:
         """What was asked for besides the configuration, as JSON values."""
+        told = {"metadata": self.metadata and str(self.metadata.absolute()), "columns": self.columns}
         return {
             "estimate_errors": self.estimate_errors,
             "save_components": self.save_components,
             "exports": list(self.exports),
+            **{name: value for name, value in told.items() if value is not None},
         }
 
     def open(self) -> Recording:
@@ -90,6 +94,7 @@ class Job:
             recordings=tuple(path.absolute() for path in self.recordings),
             folder=self.folder.absolute(),
             model=self.model and self.model.absolute(),
+            metadata=self.metadata and self.metadata.absolute(),
             reader=reader,
         )
 
@@ -262,11 +267,12 @@ def _stale_exports(job: Job) -> str:
 
 
 def _check_exports(job: Job) -> None:
-    """Raise OutputError, before a run, where its result could not be written in the formats asked for."""
-    if not job.exports:
+    """Raise OutputError or UsageError, before a run, where its result could not be written in the formats asked for."""
+    if not (job.exports or job.metadata or job.columns):
         return
-    from spikecrsae.exports.export import FORMATS, check_place
+    from spikecrsae.exports.export import FORMATS, check_place, told_of_export
 
+    told_of_export(job.exports, job.metadata, job.columns)
     for kind in job.exports:
         check_place(job.folder / FORMATS[kind].name, kind, job.overwrite)
 
@@ -275,14 +281,15 @@ def _export(job: Job, observer: Observer) -> None:
     """Write the finished result in further formats into its folder: all, or (without overwrite) those that are missing."""
     if not job.exports:
         return
-    from spikecrsae.exports.export import default_place, export
+    from spikecrsae.exports.export import default_place, export, told_of_export
     from spikecrsae.run.curated import open_sorting
 
+    told = told_of_export(job.exports, job.metadata, job.columns)
     for kind in dict.fromkeys(job.exports):
         place = default_place(job.folder, kind)
         if place.exists() and not job.overwrite:
             continue
         observer.start("export")
         with contextlib.closing(job.open()) as recording:
-            export(*open_sorting(job.folder), kind, place, recording, job.overwrite)
+            export(*open_sorting(job.folder), kind, place, recording, job.overwrite, *told)
         observer.finish(str(place))

@@ -131,6 +131,9 @@ def check_record(values: Any) -> None:
         raise ValueError(f"recording.paths is {recording['paths']!r:.60}, must be names of files")
     if not all(isinstance(kind, str) and kind in FORMATS for kind in exports):
         raise ValueError(f"options.exports is {exports!r:.60}, must be of {', '.join(FORMATS)}")
+    for name in ("metadata", "columns"):
+        if not isinstance(values["options"].get(name, ""), str):
+            raise ValueError(f"options.{name} is {values['options'][name]!r:.60}, must be a text")
     for name, channels in {"channels": recording["channels"], **recording["groups"]}.items():
         if not isinstance(channels, list) or not channels:
             raise ValueError(f"recording.{name} is {channels!r:.60}, must be a list of channels")

@@ -55,7 +55,8 @@ class Record:
 
     def job(self, folder: Path, recordings: Sequence[Path] = (), overwrite: bool = False) -> Job:
         """Return the same job for another folder; recordings: where its files lie now, if they have moved."""
-        facts = self.values["recording"]
+        facts, options = self.values["recording"], self.values["options"]
+        metadata = options.get("metadata")
         return Job(
             recordings=tuple(recordings) or tuple(map(Path, facts["paths"])),
             folder=folder,
@@ -65,7 +66,9 @@ class Record:
             model=Path(self.values["model"]["path"]) if self.values["task"] == "apply" else None,
             overwrite=overwrite,
             keep_learned=False,
-            **{name: self.values["options"][name] for name in ("estimate_errors", "save_components", "exports")},
+            metadata=None if metadata is None else Path(metadata),
+            columns=options.get("columns"),
+            **{name: options[name] for name in ("estimate_errors", "save_components", "exports")},
         )
 
     def check_input(self, job: Job, observer: Observer) -> None:

@@ -13,6 +13,7 @@ import pytest
 from helpers import recording_files as files
 from helpers import vendor_files as vendors
 from helpers.command_line import spikecrsae
+from helpers.recordings import cut_recording
 from helpers.sortings import FS, make_sorting, write_result
 
 from spikecrsae.errors import InputError, UsageError
@@ -286,10 +287,26 @@ def test_files_that_are_no_metadata(tmp_path, day, told):
     with pytest.raises(InputError, match="does not exist"):
         read_metadata(tmp_path / "nowhere.yaml")
     result = spikecrsae("export", day, "--to", "csv", "--metadata", told)
-    assert result.exit_code == 2 and "no meaning for --to csv" in result.stderr
+    assert result.exit_code == 2 and "--metadata is for nwb only, and csv is written" in result.stderr
     told.write_text("electrodes: [{channel: c9, location: CA1}]")
     result = spikecrsae("export", day, "--to", "nwb", "--metadata", told)
     assert result.exit_code == 2 and "channel c9; there are c0, c1" in result.stderr
+
+
+def test_sort_takes_the_choices_of_export(tmp_path, told):
+    """Also when the run is repeated; a choice that no format takes is refused before anything is computed."""
+    recording = cut_recording(tmp_path / "cut.h5", 0, 3)
+    told.write_text(YAML.partition("electrodes:")[0])
+    words = ("--export", "nwb", "--export", "phy", "--metadata", told, "--columns", "all")
+    assert (result := spikecrsae("sort", recording, "-o", tmp_path / "first", *words)).exit_code == 0, result.stderr
+    assert (result := spikecrsae("rerun", tmp_path / "first", "-o", tmp_path / "second")).exit_code == 0, result.stderr
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        assert read_nwb(folder / "sorting.nwb")[0].institution == "University of Lund"
+        assert (folder / "phy" / "cluster_label.tsv").is_file()
+    for choice in (("--metadata", told), ("--columns", "all")):
+        result = spikecrsae("sort", recording, "-o", tmp_path / "third", "--export", "csv", *choice)
+        assert result.exit_code == 2 and f"{choice[0]} is for" in result.stderr
+        assert not list(tmp_path.glob("third*"))
 
 
 def test_the_sections_of_neuroconv_are_known(tmp_path):
