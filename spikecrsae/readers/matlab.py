@@ -56,6 +56,13 @@ def read_matlab(path: Path, options: ReadOptions) -> Recording:
     A cell of matrices, as UltraMegaSort has trials, is a recording of as many parts. Raises InputError where there are no traces,
     UsageError where several may be.
     """
+    variables, size = loaded_variables(path)
+    note = f"loaded into memory ({size / 1e6:.3g} MB), as MATLAB files before version 7.3 have to be"
+    return _recording(variables, path, options, (note,))
+
+
+def loaded_variables(path: Path) -> tuple[Variables, float]:
+    """The variables of a MATLAB file before version 7.3, and their bytes. Raises InputError where it cannot be read."""
     import scipy.io
 
     try:
@@ -68,30 +75,33 @@ def read_matlab(path: Path, options: ReadOptions) -> Recording:
             f"{path} declares {size / 1e6:.4g} MB and has {path.stat().st_size / 1e6:.3g}; it is damaged or made up."
         )
     loaded = scipy.io.loadmat(path, simplify_cells=True)
-    variables = dict(_flat({name: value for name, value in loaded.items() if not name.startswith("__")}))
-    note = f"loaded into memory ({size / 1e6:.3g} MB), as MATLAB files before version 7.3 have to be"
-    return _recording(variables, path, options, (note,))
+    return dict(_flat({name: value for name, value in loaded.items() if not name.startswith("__")})), size
 
 
 def read_matlab_hdf5(path: Path, options: ReadOptions) -> Recording:
     """The same of a MATLAB 7.3 file, which is HDF5 and is read when asked for."""
 
     def make(file: h5py.File) -> Recording:
-        variables: dict[str, Any] = {}
-        for item in items_of(file):
-            kind = attribute(item, "MATLAB_class", b"")
-            if not isinstance(item, h5py.Dataset) or item.name.startswith("/#refs#") or "MATLAB_empty" in item.attrs:
-                continue
-            name = item.name.lstrip("/")
-            if kind == b"char":
-                variables[name] = "".join(map(chr, whole(item).ravel())) if item.size <= _MOST_FACT else ""
-            elif kind == b"cell":
-                variables[name] = [file[reference] for reference in whole(item).ravel()] if item.size <= _MOST_FACT else []
-            else:
-                variables[name] = item
-        return replace(_recording(variables, path, options, ()), close=file.close)
+        return replace(_recording(stored_variables(file), path, options, ()), close=file.close)
 
     return recording_of_file(path, make)
+
+
+def stored_variables(file: h5py.File) -> Variables:
+    """The variables of a MATLAB 7.3 file, its matrices as datasets, transposed."""
+    variables: dict[str, Any] = {}
+    for item in items_of(file):
+        kind = attribute(item, "MATLAB_class", b"")
+        if not isinstance(item, h5py.Dataset) or item.name.startswith("/#refs#") or "MATLAB_empty" in item.attrs:
+            continue
+        name = item.name.lstrip("/")
+        if kind == b"char":
+            variables[name] = "".join(map(chr, whole(item).ravel())) if item.size <= _MOST_FACT else ""
+        elif kind == b"cell":
+            variables[name] = [file[reference] for reference in whole(item).ravel()] if item.size <= _MOST_FACT else []
+        else:
+            variables[name] = item
+    return variables
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Any:
@@ -111,13 +121,13 @@ def _recording(variables: Variables, path: Path, options: ReadOptions, notes: tu
     value = variables[name]
     parts = value if isinstance(value, list) else [value]
     if any(not _is_numbers(part) for part in parts):
-        raise InputError(f"{path}: {name} is no matrix of numbers; name another with --dataset, of {_listing(variables)}.")
+        raise InputError(f"{path}: {name} is no matrix of numbers; name another with --dataset, of {listing(variables)}.")
     if any(part.ndim > 2 for part in parts):
         raise InputError(
             f"{path}: {name} has shape {parts[0].shape}; traces have two axes. If these are waveforms: {WHY_NO_SNIPPETS}."
         )
     place = name.rpartition("/")[0]
-    rate, remark = _rate(variables, place)
+    rate, remark = stored_rate(variables, place)
     unit = next((v for n in UNIT_NAMES if isinstance(v := _fact(variables, place, (n,)), str)), "ADC")
     scale = {n: _number(_fact(variables, place, (n,))) for n in ("gain", "offset")} if unit != "ADC" else {}
     positions = _fact(variables, place, POSITION_NAMES)
@@ -162,7 +172,7 @@ def _choose(variables: Variables, path: Path, wanted: str | None) -> str:
     """The variable asked for, the one with a name of traces, or the only matrix that can be traces."""
     if wanted is not None:
         if wanted.strip("/") not in variables:
-            raise UsageError(f"{path} has no variable {wanted}; it has {_listing(variables)}.")
+            raise UsageError(f"{path} has no variable {wanted}; it has {listing(variables)}.")
         return wanted.strip("/")
     long = [name for name, value in variables.items() if _longest(value) >= _LEAST]
     for known in _TRACES:
@@ -183,11 +193,11 @@ def _choose(variables: Variables, path: Path, wanted: str | None) -> str:
             f"{path} holds several matrices that may be the traces: {', '.join(long)}; choose one with --dataset."
         )
     raise InputError(
-        f"{path} holds no traces, a matrix (n_samples, n_channels) such as `data`; it has {_listing(variables)}."
+        f"{path} holds no traces, a matrix (n_samples, n_channels) such as `data`; it has {listing(variables)}."
     )
 
 
-def _listing(variables: Variables) -> str:
+def listing(variables: Variables) -> str:
     shown = [f"{name} {getattr(value, 'shape', '')}".strip() for name, value in variables.items()]
     return ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "") or "no variable at all"
 
@@ -211,7 +221,7 @@ def _number(value: Any) -> float | None:
     return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
 
 
-def _rate(variables: Variables, place: str) -> tuple[float | None, tuple[str, ...]]:
+def stored_rate(variables: Variables, place: str) -> tuple[float | None, tuple[str, ...]]:
     """Sampling frequency in Hz, and a remark where it comes from an interval: wave_clus and Quiroga's simulations have it in
     ms. A rate between 1 kHz and 1 MHz has an interval of that size in one unit only."""
     if (rate := _number(_fact(variables, place, _RATES))) is not None:

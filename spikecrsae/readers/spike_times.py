@@ -30,10 +30,10 @@ _UNIT_WORDS = {
     "ms": ("ms", "msec", "millisecond", "milliseconds"),
     "s": ("s", "sec", "secs", "second", "seconds"),
 }
-_TIME_WORDS = ("t", "time", "times", "timestamp", "timestamps", "spiketime", "spiketimes")
+_TIME_WORDS = ("t", "spt", "time", "times", "timestamp", "timestamps", "spiketime", "spiketimes")
 _OTHER_WORDS = ("in", "index", "peak", "spike", "spikes")
 #: Columns that say which neuron a spike belongs to.
-_NEURONS = ("unit", "unit_id", "neuron", "neuron_id", "cluster", "cluster_id", "cell", "cell_id")
+NEURONS = ("unit", "unit_id", "neuron", "neuron_id", "cluster", "cluster_id", "cell", "cell_id")
 
 
 class SampleClock:
@@ -45,10 +45,12 @@ class SampleClock:
         #: The unit in which a table or an array was read.
         self.unit: str | None = None
 
-    def from_unit(self, values: np.ndarray, unit: str) -> np.ndarray:
-        """Samples of values in one of TIME_UNITS."""
+    def from_unit(self, values: np.ndarray, unit: str, fs: float | None = None) -> np.ndarray:
+        """Samples of values in one of TIME_UNITS; fs: the rate at which samples count, if it is another one."""
         self.unit = unit
-        return self.from_samples(values) if unit == "samples" else self.from_seconds(values / (1000 if unit == "ms" else 1))
+        return (
+            self.from_samples(values, fs) if unit == "samples" else self.from_seconds(values / (1000 if unit == "ms" else 1))
+        )
 
     def units_that_fit(self, last: int, n_samples: int) -> list[str]:
         """The other units in which the last spike, read as sample `last`, lies before sample n_samples."""
@@ -142,8 +144,8 @@ def from_table(clock: SampleClock, column: str | None = None, unit: str | None =
             f"{path}: row {short + 1} has {counted(len(table[short]), 'value')} for {counted(len(header or table[0]), 'column')}."
         )
     values = np.array([_number(row[place]) for row in table]) if table else np.zeros(0, np.int64)
-    samples = clock.from_unit(values, unit or _unit_of_values(path, header, place, values))
-    neurons = next((k for k, name in enumerate(header) if _key(name) in _NEURONS and k != place), None)
+    samples = clock.from_unit(values, unit or _unit_of_column(path, header, place, values))
+    neurons = next((k for k, name in enumerate(header) if key(name) in NEURONS and k != place), None)
     if not header and len(table[0]) == 2:
         neurons = 1 - place
     return {path.stem: samples} if neurons is None else by_unit(np.array([row[neurons].strip() for row in table]), samples)
@@ -181,37 +183,44 @@ def _place(path: Path, header: list[str], table: list[list[str]], column: str | 
         if not named and not (column.isdecimal() and int(column) < len(header)):
             raise UsageError(f"--truth-column {column} does not exist; {listed}.")
         return named[0] if named else int(column)
-    units = [_unit_of_name(name) for name in header]
+    units = [unit_of_name(name) for name in header]
     found = next((units.index(unit) for unit in (*("samples", "s", "ms"), "") if unit in units), None)
     if found is None:
         raise InputError(f"{listed}; it needs sample or spike_time_s (and may have unit), or give --truth-column.")
     return found
 
 
-def _key(name: str) -> str:
+def key(name: str) -> str:
     """The words of a column's name in small letters, such as spike_time_s for `SpikeTime (s)`."""
     return "_".join(re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower()))
 
 
-def _unit_of_name(name: str) -> str | None:
+def unit_of_name(name: str) -> str | None:
     """The unit of a column of spike times, by its name; empty where it says none, None where it holds something else."""
-    words = _key(name).split("_")
+    words = key(name).split("_")
     known = {word for group in _UNIT_WORDS.values() for word in group} | set(_TIME_WORDS)
     if not known.intersection(words) or not known.union(_OTHER_WORDS).issuperset(words):
         return None
     return next((unit for unit, group in _UNIT_WORDS.items() if set(group).intersection(words)), "")
 
 
-def _unit_of_values(path: Path, header: list[str], place: int, values: np.ndarray) -> str:
-    """The unit of times (n,): what the column's name says, else seconds where they have decimals. Raises InputError for whole
-    numbers in a column of times, which may be anything."""
-    if header and (said := _unit_of_name(header[place])):
-        return said
+def unit_of_values(path: Path, told: str, values: np.ndarray, known: bool = False) -> str:
+    """The unit of times (n,) whose name says none, as `told` says: seconds where they have decimals, else samples. A warning
+    says the latter unless it is known."""
     if not np.array_equal(values, np.round(values)):
         return "s"
-    if not header:
-        logger.warning("%s has no header; its whole numbers are read as samples, unless --truth-unit says otherwise", path)
-        return "samples"
+    if not known:
+        logger.warning("%s %s; its whole numbers are read as samples, unless --truth-unit says otherwise", path, told)
+    return "samples"
+
+
+def _unit_of_column(path: Path, header: list[str], place: int, values: np.ndarray) -> str:
+    """The unit of times (n,) in a column: what its name says, else that of the values. Raises InputError for whole numbers in
+    a column of times, which may be anything."""
+    if header and (said := unit_of_name(header[place])):
+        return said
+    if not header or not np.array_equal(values, np.round(values)):
+        return unit_of_values(path, "has no header", values)
     raise InputError(
         f"{path} has the columns {', '.join(header)}; whole numbers in {header[place]} may be samples or milliseconds: give "
         "--truth-unit, or call the column sample, time_ms or spike_time_s."
@@ -234,7 +243,7 @@ def _number(cell: str) -> int | float:
 def _refuse_commas(path: Path, header: list[str], table: list[list[str]], place: int) -> None:
     """Raise InputError where numbers have a decimal comma: in a cell, or where it has made two cells of every time."""
     comma = next((cell for row in table for cell in row if re.fullmatch(r"\s*-?\d+,\d+\s*", cell)), "")
-    parted = header and _unit_of_name(header[place]) != "samples" and all(len(row) == len(header) + 1 for row in table)
+    parted = header and unit_of_name(header[place]) != "samples" and all(len(row) == len(header) + 1 for row in table)
     if table and parted and all("".join(row[place : place + 2]).strip().isdigit() for row in table):
         comma = ",".join(cell.strip() for cell in table[0][place : place + 2])
     if comma:

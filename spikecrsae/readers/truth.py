@@ -17,6 +17,7 @@ from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError, SpikeCRsAEError, UsageError
 from spikecrsae.readers.assemble import one_line
 from spikecrsae.readers.hdf5 import stored_rate
+from spikecrsae.readers.matlab_spikes import from_matlab
 from spikecrsae.readers.mearec import is_mearec
 from spikecrsae.readers.nwb import is_nwb
 from spikecrsae.readers.open import open_recording
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 #: Phy's params.py may be so long.
 _MOST_PARAMS_MB = 1
-_TABLES = (".csv", ".tsv", ".txt")
+_TABLES, _MATLAB = (".csv", ".tsv", ".txt"), ".mat"
 
 
 def read_truth(
@@ -48,10 +49,10 @@ def read_truth(
 ) -> Trains:
     """Spike samples (int64, ascending) of each known unit, in samples of the recording at `recording_fs` Hz.
 
-    Reads HDF5 with truth/<name>/spike_samples, MEArec, NWB Units, Phy folders, our result folders, .csv and .npy; with
+    Reads HDF5 with truth/<name>/spike_samples, MEArec, NWB Units, Phy folders, our result folders, .csv, .npy and .mat; with
     `truth_channel`, detects the spikes on that channel of the recording at `path` (opened with `options`), above
     `threshold` where given (see intracellular.detect_spikes). Times in a table count from the recording's first sample.
-    `column` of a table holds the times (a name in any case, or a number from 0), and they count in `time_unit` (TIME_UNITS); by
+    `column` of a table, or variable of a .mat file, holds the times (a name in any case, or a number from 0), and they count in `time_unit` (TIME_UNITS); by
     default the names of the columns say both. `recording` is the scored one, or its sorting: its length is the limit and its
     start time is taken off NWB times. `unit` keeps one.
 
@@ -114,22 +115,25 @@ def _is_hdf5(path: Path) -> bool:
 def _reader_of(path: Path, column: str | None, unit: str | None) -> Callable[[SampleClock], Trains]:
     """The function that reads this truth file or folder, by content and ending. Raises UsageError for a column or a unit that it
     would ignore."""
-    is_table = path.is_file() and not _is_hdf5(path) and path.suffix.lower() in _TABLES
-    if (column is not None and not is_table) or (unit is not None and not is_table and path.suffix.lower() != ".npy"):
+    ending = path.suffix.lower() if path.is_file() else ""
+    named = ending == _MATLAB or (ending in _TABLES and not _is_hdf5(path))
+    if (column is not None and not named) or (unit is not None and not named and ending != ".npy"):
         name = "--truth-unit" if column is None else "--truth-column"
         raise UsageError(f"{name} says how a table is read, and {path} is none; leave it out.")
     if path.is_dir():
         for name, reader in (("spike_times.npy", _from_phy), ("sorting.h5", _from_result), ("spikes.csv", _from_result)):
             if (path / name).is_file():
                 return reader
+    elif ending == _MATLAB:
+        return functools.partial(from_matlab, column=column, unit=unit)
     elif _is_hdf5(path):
         return _from_hdf5
-    elif path.suffix.lower() == ".npy":
+    elif ending == ".npy":
         return functools.partial(from_npy, unit=unit)
-    elif path.suffix.lower() in _TABLES:
+    elif ending in _TABLES:
         return functools.partial(from_table, column=column, unit=unit)
     raise InputError(
-        f"{path} holds no known spikes; give HDF5, MEArec, NWB, a Phy or a result folder, .csv, .npy, or a recording with "
+        f"{path} holds no known spikes; give HDF5, MEArec, NWB, a Phy or a result folder, .csv, .npy, .mat, or a recording with "
         "--truth-channel."
     )
 

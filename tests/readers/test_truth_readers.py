@@ -7,6 +7,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import scipy.io
+from helpers import exchange_files as exchange
 from helpers import recording_files as files
 
 from spikecrsae.data.recording import recording_from_array
@@ -42,6 +44,86 @@ def refused(path: Path, *words: str, fs: float | None = FS, **options) -> None:
 def recording():
     """One second at FS, with its own start time."""
     return recording_from_array(np.zeros((10_000, 1)), FS, start_time_s=5.0)
+
+
+# MATLAB
+
+
+def write_mat(path: Path, version: str, **variables) -> Path:
+    """Vectors, matrices, texts, structs (dict) and cells (list) as MATLAB 5 or 7.3 stores them."""
+    if version == "5":
+        scipy.io.savemat(path, {name: as_cell(value) for name, value in variables.items()})
+        return path
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, value in variables.items():
+            for field, inner in value.items() if isinstance(value, dict) else [("", value)]:
+                place = f"{name}/{field}".rstrip("/")
+                if not isinstance(inner, list):
+                    exchange.matlab_variable(file, place, inner)
+                    continue
+                stored = [file.create_dataset(f"#refs#/{place}{k}", data=np.atleast_2d(v).T) for k, v in enumerate(inner)]
+                file.create_dataset(place, data=np.array([[x.ref] for x in stored], h5py.ref_dtype))
+                file[place].attrs["MATLAB_class"] = np.bytes_("cell")
+    return path
+
+
+def as_cell(value):
+    if not isinstance(value, list):
+        return value
+    cell = np.empty((1, len(value)), object)
+    for k, one in enumerate(value):
+        cell[0, k] = one
+    return cell
+
+
+SPIKES, NEURONS = np.array([10.0, 30.0, 500.0]), np.array([2.0, 1.0, 2.0])
+TWO = {"1": [30], "2": [10, 500]}
+
+
+@pytest.mark.parametrize("version", ["5", "7.3"])
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"cluster_class": np.c_[[0, 1, 2, 2], [0.5, 3.0, 1.0, 50.0]], "spikes": np.zeros((4, 64))}, TWO),
+        (
+            {
+                "data": np.zeros(9999),
+                "samplingInterval": np.array(0.05),
+                "spike_times": [2 * SPIKES],
+                "spike_class": [NEURONS, 0 * NEURONS, 0 * NEURONS],
+            },
+            TWO,
+        ),
+        (
+            {
+                "spikes": {"spiketimes": np.float32(SPIKES / FS), "assigns": NEURONS, "trials": np.ones(3)},
+                "time": np.arange(9.0),
+            },
+            TWO,
+        ),
+        ({"spikeTimes": [np.array([30.0]), np.array([10.0, 500.0])], "t": np.arange(9.0) / FS}, TWO),
+        ({"spt": SPIKES, "text": "words"}, {"spt": [10, 30, 500]}),
+        ({"spike_times_ms": SPIKES / 10, "unit": NEURONS}, TWO),
+        ({"sample": SPIKES, "time_s": SPIKES / FS, "unit": NEURONS, "sampling_frequency": np.array(FS)}, TWO),
+    ],
+    ids=["wave_clus", "Quiroga's simulation", "UltraMegaSort", "a cell of neurons", "spt", "ms by the name", "our export"],
+)
+def test_matlab(tmp_path, version, variables, expected):
+    assert_trains(read_truth(write_mat(tmp_path / "truth.mat", version, **variables), FS), expected)
+
+
+@pytest.mark.parametrize("version", ["5", "7.3"])
+def test_what_a_matlab_file_does_not_say_is_told(tmp_path, version, caplog, recording):
+    path = write_mat(tmp_path / "truth.mat", version, time=np.arange(9.0), gtTimes=SPIKES, odd="x")
+    refused(path, "no known spikes", "--truth-column", "gtTimes")
+    assert_trains(read_truth(path, FS, column="GTTIMES", time_unit="ms"), {"gtTimes": [100, 300, 5000]})
+    assert not caplog.text
+    read_truth(path, FS, column="gtTimes")
+    assert "does not say in what gtTimes counts; its whole numbers are read as samples" in caplog.text
+    with pytest.raises(UsageError, match="has no such variable; it has"):
+        read_truth(path, FS, column="none")
+    refused(write_mat(path, version, spike_times=SPIKES + 0.5), "--truth-unit ms", recording=recording)
+    refused(written(path, "no MATLAB"), "cannot be read")
 
 
 # Files of simulations and sortings
