@@ -243,6 +243,48 @@ def test_what_spikeinterface_saves_is_what_it_opens(tmp_path, kind):
     np.testing.assert_array_equal(open_recording(place, segment=1).raw(0, 500), raw[20_000:20_500][:, [3, 1, 2]])
 
 
+@pytest.mark.parametrize("kind", ["binary", "zarr"])
+def test_gaps_in_the_times_of_spikeinterface(tmp_path, kind):
+    """A gap parts a segment, a clock that runs a little faster tells the rate, jitter does neither."""
+    si = pytest.importorskip("spikeinterface")
+    raw = files.stored()
+    theirs = si.NumpyRecording([raw[:20_000], raw[20_000:]], FS)
+    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, 40_000) / FS
+    theirs.set_times(10 + np.arange(20_000) / FS + 2.5 * (np.arange(20_000) >= 7000), segment_index=0)
+    theirs.set_times(20 + np.arange(40_000) / FS / 1.001 + jitter, segment_index=1)
+    place = tmp_path / ("a.zarr" if kind == "zarr" else "a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it does not know where it came from
+        theirs.save(folder=place, format=kind, n_jobs=1, progress_bar=False, verbose=False)
+    ours = open_recording(place)
+    assert [p.n_samples for p in ours.parts] == [7000, 13_000, 40_000]
+    np.testing.assert_allclose([p.start_time_s for p in ours.parts], [10.0, 12.85, 20.0], atol=1e-5)
+    np.testing.assert_allclose(ours.sampling_frequency, 1.001 * FS, rtol=1e-6)
+    np.testing.assert_array_equal(ours.raw(6990, 7010), raw[6990:7010])
+    np.testing.assert_array_equal(open_recording(place, segment=1).raw(0, 20), raw[7000:7020])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda times: np.r_[times[:100], times[99], times[101:]], "sample 99 is at 4.00495 s and sample 100 at 4.00495 s"),
+        (lambda times: times[:-1], "59999, and it has 60000 samples"),
+        (lambda times: 1000 * times, "tell 20 Hz, and the recording has 20000 Hz"),
+    ],
+    ids=["a duplicate", "one too few", "ms"],
+)
+@pytest.mark.parametrize("ending", ["raw", "npy"])
+def test_times_of_spikeinterface_that_cannot_be(tmp_path, change, words, ending):
+    place = exchange.spikeinterface_binary(tmp_path).path
+    times = change(np.fromfile(place / "times_cached_seg0.raw"))
+    if ending == "npy":
+        (place / "times_cached_seg0.raw").unlink()
+        np.save(place / "times_cached_seg0.npy", times)
+    else:
+        times.tofile(place / "times_cached_seg0.raw")
+    files.refused(InputError, place, words, "Repair them")
+
+
 def test_older_folders_of_spikeinterface(tmp_path):
     """Before 0.95 another file, before 0.101 another name for the number of channels; channels first, an offset, a start time."""
     written = exchange.spikeinterface_binary(tmp_path, time_axis=1, file_offset=64, t_starts=[7.5])
