@@ -17,7 +17,7 @@ from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import missing_package, one_line
 from spikecrsae.readers.axona import read_axona
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
-from spikecrsae.readers.neo_checks import check_files
+from spikecrsae.readers.neo_checks import check_files, refuse_depths
 from spikecrsae.readers.neo_mended import group_spike2, read_rates_as_numbers
 from spikecrsae.readers.neo_signals import close_reader, recording_over
 from spikecrsae.readers.neo_stamps import reader_arguments
@@ -255,6 +255,9 @@ def _parsed(name: str, arguments: dict[str, Any]) -> Any:
         reader = getattr(neo.rawio, name)(**reader_arguments(name, known))
         if _ONLY_MPX in arguments:
             reader._mpx_files = [arguments[_ONLY_MPX]]
+        elif name == "AlphaOmegaRawIO":
+            index = [Path(arguments["dirname"], file) for file in arguments.get("lsx_files", ())]
+            refuse_depths(reader._mpx_files or [], *index or [Path(arguments["dirname"])])
         reader.parse_header()
         if name == "Spike2RawIO":
             group_spike2(reader)

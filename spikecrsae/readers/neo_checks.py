@@ -3,7 +3,8 @@ runs backward."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,18 @@ def check_files(format: str, path: Path, arguments: dict) -> None:
             refuse_unreadable(file, "a folder without it, or of a file")
     if format in _CHECKS:
         _CHECKS[format](place)
+
+
+def refuse_depths(files: Sequence[Path], path: Path) -> None:
+    """Raise InputError where .mpx files of AlphaOmega are of several depths or places of an electrode, where other neurons are.
+    Their names end in the number of the file, as in LT1D-2.500F0001.mpx at 2.5 mm."""
+    places = list(dict.fromkeys(re.sub(r"(?:F|-|_)?\d+$", "", file.stem) for file in files))
+    if len(places) > 1:
+        some = ", ".join(places[:6]) + (f" and {len(places) - 6} more" if len(places) > 6 else "")
+        raise InputError(
+            f"{path} holds recordings at {len(places)} depths or places ({some}), each with neurons of its own. Sort each by itself: give one "
+            f".mpx file, or all to batch: spikecrsae batch '{path if path.is_dir() else path.parent}/*.mpx' -o RESULTS."
+        )
 
 
 def _escaped(stem: str) -> str:

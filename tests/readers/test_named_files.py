@@ -65,7 +65,7 @@ def test_one_depth_of_an_alpha_omega_folder(tmp_path):
     for depth in range(3):
         channels = {f"RAW {i + 1:02d}": (FS, raw[:, 2 * depth + i]) for i in range(2)}
         others.alpha_omega(tmp_path / f"LT1D{depth}.500F0001.mpx", channels, start_s=10.0 * depth)
-    assert len(open_recording(tmp_path).parts) == 3
+    files.refused(InputError, tmp_path, "at 3 depths or places (LT1D0.500, LT1D1.500, LT1D2.500)", "batch")
     for depth in range(3):
         recording = open_recording(tmp_path / f"LT1D{depth}.500F0001.mpx")
         assert (recording.parts, recording.n_channels, recording.start_time_s) == ((), 2, 10.0 * depth)
@@ -73,6 +73,16 @@ def test_one_depth_of_an_alpha_omega_folder(tmp_path):
         np.testing.assert_array_equal(stored, raw[:600, 2 * depth : 2 * depth + 2])
     (tmp_path / "map.lsx").write_text("C:\\data\\LT1D1.500F0001.mpx\n")
     np.testing.assert_array_equal(open_recording(tmp_path / "map.lsx").raw(0, 600), raw[:600, 2:4])
+    with (tmp_path / "map.lsx").open("a") as index:
+        index.write("C:\\data\\LT1D2.500F0001.mpx\n")
+    files.refused(InputError, tmp_path / "map.lsx", "at 2 depths or places (LT1D1.500, LT1D2.500)", f"'{tmp_path}/*.mpx'")
+
+
+@pytest.mark.parametrize("stems", [("LT1D-2.500F0001", "LT1D-2.500F0002"), ("F240101-0001", "F240101-0002")])
+def test_files_of_alpha_omega_at_one_depth_are_one_recording(tmp_path, stems):
+    for number, stem in enumerate(stems):
+        others.alpha_omega(tmp_path / f"{stem}.mpx", {"RAW 01": (FS, others.signal(1)[:, 0])}, start_s=10.0 * number)
+    assert len(open_recording(tmp_path).parts) == 2
 
 
 def test_one_block_and_one_channel_of_a_tdt_tank(tmp_path):
