@@ -12,7 +12,7 @@ import numpy as np
 from spikecrsae.data.recording import Recording, Segment
 from spikecrsae.errors import InputError, ReadError, UsageError
 from spikecrsae.readers.geometry import flatten_positions, read_probe
-from spikecrsae.readers.neural import LOWEST_RATE, NotNeuralError, microvolts, neural_channels
+from spikecrsae.readers.neural import LOWEST_RATE, NotNeuralError, microvolts, neural_channels, why_no_current
 from spikecrsae.readers.read_options import ReadOptions, parse_groups
 from spikecrsae.readers.stamps import Stretch
 from spikecrsae.system.text import counted
@@ -196,7 +196,7 @@ def _picked(found: Found, names: Sequence[str], options: ReadOptions, notes: lis
     if not picked:
         raise NotNeuralError(
             f"{found.path}: no channel is one of an electrode by its name and unit: {_listed(others, [names[p] for p in others])}; name channels with --channels to "
-            "sort them all the same.",
+            f"sort them all the same.{why_no_current(_units(found))}",
             channels=tuple(others),
         )
     if others:

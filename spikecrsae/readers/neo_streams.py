@@ -12,7 +12,15 @@ import numpy as np
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
 from spikecrsae.readers.neo_files import Named
-from spikecrsae.readers.neural import LOWEST_RATE, NotNeuralError, is_other_input, microvolts, natural_key, neural_channels
+from spikecrsae.readers.neural import (
+    LOWEST_RATE,
+    NotNeuralError,
+    is_other_input,
+    microvolts,
+    natural_key,
+    neural_channels,
+    why_no_current,
+)
 from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.readers.streams import StreamReader
 from spikecrsae.system.text import counted
@@ -65,7 +73,7 @@ def choose_signals(
     if options.stream is not None:
         chosen = [_asked_for(streams, str(options.stream), path, listing)]
     else:
-        chosen = _with_channels(reader, format, streams, options) or _neural(reader, format, path, streams, listing)
+        chosen = _with_channels(reader, format, streams, options) or _neural(reader, format, path, streams, listing, options)
         if len(streams) > len(chosen):
             taken = ", ".join(repr(stream.name) for stream in chosen)
             notes = (f"stream {taken} of {listing}; --stream chooses another",)
@@ -110,18 +118,23 @@ def _with_channels(reader: Any, format: str, streams: list[_Stream], options: Re
     return []
 
 
-def _neural(reader: Any, format: str, path: Path, streams: list[_Stream], listing: str) -> list[_Stream]:
-    """The stream with neurons; several that are one recording."""
+def _neural(
+    reader: Any, format: str, path: Path, streams: list[_Stream], listing: str, options: ReadOptions
+) -> list[_Stream]:
+    """The stream with neurons; several that are one recording; the only one where channels are asked for."""
     neural = [stream for stream in streams if stream.is_neural]
+    if not neural and options.channels is not None and len(streams) == 1:
+        return streams
     if not neural:
+        units = reader.header["signal_channels"]["units"][np.concatenate([stream.rows for stream in streams])].tolist()
         spikes = " and detected spikes" if len(reader.header["spike_channels"]) else ""
         slow = all(stream.rate < LOWEST_RATE for stream in streams)
-        electrodes = [stream for stream in streams if stream.is_electrodes]
+        shown = [stream for stream in streams if stream.is_electrodes] or streams
         what = f"only field potentials (below {LOWEST_RATE:g} Hz){spikes}" if slow else f"no signal of electrodes{spikes}"
         raise NotNeuralError(
             f"{path} holds {what}: {listing}. Spikes are sorted from the continuous wide-band signal; give the file that has it, or name "
-            "a stream with --stream, or channels with --channels, to read it all the same.",
-            **({"stream": electrodes[0].number} if len(electrodes) == 1 else {}),
+            f"a stream with --stream, or channels with --channels, to read it all the same.{why_no_current(units)}",
+            **({"stream": shown[0].number} if len(shown) == 1 else {}),
         )
     preferred = [stream for stream in neural if _PREFERRED.fullmatch(stream.name)]
     for choice in (neural, preferred):

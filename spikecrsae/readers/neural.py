@@ -21,6 +21,8 @@ _OTHER_INPUTS = re.compile(
     r"trig|trigger|vdd|supply|temperature|dc amplifier|user defined)(?![a-z])|^(ai|xa|xd|sy) ?\d+$|^ma\d+c\d+$",
     re.IGNORECASE,
 )
+#: Units of a current, which an electrode outside of cells does not have.
+_CURRENT = re.compile(r"[fpnum\u00b5\u03bc]?A|(femto|pico|nano|micro|milli)?amp(ere)?s?", re.IGNORECASE)
 #: A spike lasts about a millisecond: below this rate (Hz) a signal holds field potentials and no spikes.
 LOWEST_RATE = 5000.0
 
@@ -38,20 +40,35 @@ def microvolts(unit: str) -> float | None:
     return _MICROVOLTS.get(unit.strip().lower())
 
 
+def is_current(unit: str) -> bool:
+    """Whether a unit is one of a current, such as pA."""
+    return _CURRENT.fullmatch(unit.strip()) is not None
+
+
+def why_no_current(units: Sequence[str]) -> str:
+    """Why channels of which some are currents are not sorted, and what to do; empty where none is."""
+    if not (found := next((unit for unit in units if is_current(unit)), "")):
+        return ""
+    return (
+        f" A current (in {found}) is recorded under voltage clamp, mostly inside a cell; only signal outside cells is sorted. Give score its "
+        "spikes as a truth with --truth-channel; or, if it is a cell's spikes from outside, name the channel with --channels."
+    )
+
+
 def is_other_input(name: str) -> bool:
     """Whether a channel's or stream's name says that it is no electrode, such as A-AUX1, ADC1, SY0 or AP_SYNC."""
     return _OTHER_INPUTS.search(name) is not None
 
 
 def neural_channels(names: Sequence[str], units: Sequence[str], has_voltages: bool | None = None) -> list[int]:
-    """Positions of the channels that may carry neurons: no other input by name, and a voltage wherever another channel is one,
-    which `has_voltages` says of channels beyond these."""
+    """Positions of the channels that may carry neurons: no other input by name, no current, and a voltage wherever another
+    channel is one, which `has_voltages` says of channels beyond these."""
     voltages = [microvolts(unit) is not None for unit in units]
     needed = any(voltages) if has_voltages is None else has_voltages
     return [
         position
         for position, (name, is_voltage) in enumerate(zip(names, voltages, strict=True))
-        if not is_other_input(name) and (is_voltage or not needed)
+        if not is_other_input(name) and not is_current(units[position]) and (is_voltage or not needed)
     ]
 
 

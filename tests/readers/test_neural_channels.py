@@ -52,6 +52,38 @@ def test_natural_order():
     assert sorted(names, key=natural_key) == ["7", "A-B-7", "CSC1", "CSC2", "CSC10", "RAW 01"]
 
 
+# Voltage clamp
+
+
+@pytest.mark.parametrize("unit", ["pA", "nA"])
+@pytest.mark.parametrize("kind", ["HDF5", "neo"])
+def test_a_current_is_refused_with_the_reason_and_what_to_do(tmp_path, unit, kind):
+    """It is sorted where the channel is named, as action currents from outside a cell; score takes its spikes as a truth."""
+    raw = others.signal(1)
+    raw[500::1000] = 20_000
+    path = tmp_path / "clamp.h5"
+    if kind == "HDF5":
+        with h5py.File(path, "w") as file:
+            file["traces"] = raw
+            file["traces"].attrs.update(sampling_frequency=FS, units=unit)
+    else:
+        stream = {"Clamp-100.0": (FS, {"Im": unit}, raw)}
+        path = others.open_ephys_streams(tmp_path / "experiment1" / "recording1", stream)
+    refused(
+        spikecrsae("sort", path), f"(in {unit}) is recorded under voltage clamp", "--truth-channel", "--channels", code=3
+    )
+    assert "voltage clamp" in spikecrsae("info", path).stdout
+    assert open_recording(path, channels=[0]).amplitude_unit == "ADC"
+    assert list(read_truth(path, FS, truth_channel=0)["intracellular"]) == list(range(500, len(raw), 1000))
+
+
+def test_a_current_beside_electrodes_is_left_out(tmp_path):
+    streams = {"Rig-100.0": (FS, {"CH1": "uV", "Im": "pA"}, others.signal(2))}
+    recording = open_recording(others.open_ephys_streams(tmp_path / "experiment1" / "recording1", streams))
+    assert recording.channel_ids == ("CH1",)
+    assert "1 Im" in note_of(recording, "left out")
+
+
 # Open Ephys
 
 
