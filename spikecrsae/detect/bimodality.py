@@ -123,7 +123,8 @@ def two_mode_gain(first: np.ndarray, second: np.ndarray, rising: bool = False) -
     counts = np.add.reduceat(np.histogram(np.clip(values, *limits), edges)[0], bins).astype(np.float64)
     deviation = max(1.0, robust_deviation(small))
     own = np.add.reduceat(_normal((centres - far) / deviation) / deviation, bins)
-    outside = np.eye(len(counts))[[0, -1]] / _BIN
+    outside = np.zeros((2, len(counts)))
+    outside[[0, 1], [0, -1]] = 1 / _BIN
     modes = [near] if share < _FEW_PART and not rising else list(np.linspace(near, far, 5))
     if rising:
         modes.append(min(float(np.quantile(sign * small, _LAST_MODE)), far + _FAR))
