@@ -23,6 +23,9 @@ _FEW_PART = 0.2
 #: are one mode's. Uniform distributions have so many sizes, up to all that the numbers reach.
 _BIN, _FAR, _LEAST_APART = 0.25, 6.0, 2.0
 _N_SIZES = (20, 80)
+#: Sets further apart than this, several times what the largest spikes outside cells are, are counted on a coarser scale, since the work
+#: grows with the distance.
+_MOST_APART = 500.0
 #: One mode of sizes that end abruptly may lie as far as this part of the larger ones.
 _LAST_MODE = 0.95
 _EM_ROUNDS, _SETTLED = 300, 1e-3
@@ -110,6 +113,8 @@ def two_mode_gain(first: np.ndarray, second: np.ndarray, rising: bool = False) -
     near, far = sign * np.median(large), sign * np.median(small)
     if far - near < _LEAST_APART:
         return 0.0
+    if (scale := _MOST_APART / (far - near)) < 1:
+        small, large, near, far = small * scale, large * scale, near * scale, far * scale
     values = sign * np.concatenate([small, large])
     share, reach = len(small) / len(values), far - near + 2 * _FAR
     sizes = np.linspace(0, reach, round(np.clip(reach, *_N_SIZES)) + 1)[1:]
