@@ -30,8 +30,9 @@ from spikecrsae.progress import Observer
 
 MAX_ROUNDS = 10
 #: A template's norm, in units of noise, that spikes outside cells hardly reach (tetrodes: some 65); and, where there are such, the
-#: most units times spikes within a template's length, on up to four channels (tetrodes: some 5, spikes 100 times the noise: 27).
-LARGE, CROWDED = 100.0, 40.0
+#: most units times spikes within a template's length, on up to four channels. Tetrodes have some 5, spikes 100 times the noise 27, and
+#: stimulation pulses that stay 70; the membrane potential of a cell reaches 900 in the second round.
+LARGE, CROWDED = 100.0, 200.0
 
 
 @dataclass(frozen=True)

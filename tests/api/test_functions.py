@@ -287,10 +287,14 @@ def test_a_sample_that_is_no_number_is_to_be_replaced_in_the_array():
         spikecrsae.sort(traces, sampling_frequency=FS)
 
 
-def test_numpy_files_are_to_be_given_as_arrays(tmp_path):
-    np.save(tmp_path / "traces.npy", np.zeros((100, 2)))
-    with pytest.raises(InputError, match=r"load it with numpy and give the array to spikecrsae\.sort"):
+def test_a_numpy_file_is_a_recording_with_the_rate_that_is_given(tmp_path):
+    traces = np.random.default_rng(0).normal(0, 10, (2000, 2))
+    np.save(tmp_path / "traces.npy", traces)
+    with pytest.raises(InputError, match=r"give it in Hz with sampling_frequency="):
         spikecrsae.sort(tmp_path / "traces.npy")
+    opened = spikecrsae.open_recording(tmp_path / "traces.npy", sampling_frequency=FS)
+    np.testing.assert_allclose(opened.traces(0, 2000), traces, rtol=1e-6)
+    opened.close()
 
 
 def test_masked_samples_and_uneven_rows_are_refused():

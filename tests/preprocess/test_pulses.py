@@ -10,6 +10,7 @@ import pytest
 from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.artefacts import KINDS, Pulses, period_of, summary
 from spikecrsae.data.recording import recording_from_array
+from spikecrsae.data.timeline import Timeline
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.artefacts import Artefacts, find_artefacts, told
 from spikecrsae.preprocess.events import find_events
@@ -120,7 +121,9 @@ def test_laser_on_and_off_are_two_shapes_and_the_period_is_told():
     sign = np.where(np.arange(len(PERIODIC)) % 2, -1.0, 1.0)
     neuron(traces, PERIODIC, 250 * EQUAL[4], sign, edge)
     found = found_in(traces)
-    told = [entry for entry in summary(found.table, FS, 0.0) if entry["kind"] == "pulse"]
+    told = [
+        entry for entry in summary(found.table, Timeline(np.zeros(1, np.int64), np.zeros(1), FS)) if entry["kind"] == "pulse"
+    ]
     assert len(told) == 2
     assert all(entry["period_s"] == pytest.approx(2 * 0.2503, abs=1e-4) for entry in told)
     signs = [np.sign(np.median(of_kind(found, "pulse")["amplitude"][of_kind(found, "pulse")["group"] == k])) for k in (0, 1)]

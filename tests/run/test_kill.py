@@ -20,6 +20,7 @@ from helpers.stopped_runs import finished, start, wait_for_stage
 
 from spikecrsae.exports.export_folder import ExportFolder
 from spikecrsae.results.folder import ResultFolder, read_sorting
+from spikecrsae.run.batch import result_name
 
 pytestmark = pytest.mark.slow
 
@@ -167,14 +168,14 @@ def test_groups_go_on_each_on_its_own(lab, tmp_path):
 
 
 def test_a_batch_goes_on_where_a_sort_was_killed(lab, tmp_path):
-    folder = tmp_path / "out" / "recording"
+    folder = tmp_path / "out" / result_name(lab / "recording.h5")
     folder.parent.mkdir()
     kill_at(start("sort", lab / "recording.h5", "-o", folder), folder, "infer")
     assert finished("batch", lab / "recording.h5", "-o", folder.parent, "--resume") == 0
     log = (folder / "run.log").read_text()
     assert log.index("curate starts") < log.index("going on with what was learned before"), "one log of both runs"
     assert (folder / "spikes.csv").read_bytes() == (lab / "new" / "spikes.csv").read_bytes()
-    assert {path.name for path in folder.parent.iterdir()} == {"recording", "batch.csv", "batch.json"}
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, "batch.csv", "batch.json", "index.html"}
 
 
 # ---- every single step of writing
