@@ -205,12 +205,12 @@ metadata_option = option(
     "--metadata",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="YAML with session, subject and electrodes for NWB; it goes before what the recording says.",
+    help="YAML file of session, subject and electrodes, for NWB; it overrides what the recording says.",
 )
 columns_option = option(
     "--columns",
     type=click.Choice(("few", "all")),
-    help="Columns of Phy's table: group, KSLabel and four of quality, or all of units.csv; few unless given.",
+    help="Columns of Phy's table: few (group, KSLabel and four of quality) unless given; all: those of units.csv too.",
 )
 #: What can be asked of a job besides its configuration: options by the fields of run.job.Job that they set.
 _JOB_OPTIONS = {

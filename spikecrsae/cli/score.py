@@ -111,7 +111,7 @@ def _check_options(
     if truth_channel is not None:
         if truth_column or truth_unit:
             name = "--truth-column" if truth_column else "--truth-unit"
-            raise UsageError(f"{name} says how a table is read, and --truth-channel finds spikes itself; leave it out.")
+            raise UsageError(f"{name} says how a table is read, and --truth-channel reads a signal; leave one out.")
         return
     idle = [name for name in reader if name != "sampling_frequency"]
     idle += ["truth_threshold"] if truth_threshold is not None else []

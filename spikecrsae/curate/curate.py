@@ -124,8 +124,8 @@ def _refuse_crowds(state: Candidates) -> None:
         return
     raise InputError(
         f"the spikes change their shape too much to be sorted: {model.n_units} units, with {at_a_time:.1f} spikes at a time, do not describe "
-        f"them, and the largest has {largest:.0f} times the noise's norm. Signal from inside a cell is so: leave its channel out with --channels; "
-        "give score its spikes as a truth with --truth-channel; or name the number of neurons, such as --units 1."
+        f"them. The largest template is {largest:.0f} times as large as the noise. Signal from inside a cell looks like this: leave its channel "
+        "out with --channels; give it to score with --truth-channel; or give the number of neurons, such as --units 1."
     )
 
 

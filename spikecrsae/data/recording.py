@@ -49,7 +49,7 @@ class Chunk:
 @dataclass(frozen=True)
 class Segment:
     """One of several files or segments that make up a recording: `n_samples` from sample `first` on; `start_time_s` is its own
-    time of its first sample. `same_clock`: that is a time on the clock of the part before it, after a pause."""
+    time of its first sample. `same_clock`: that is a time on the clock of the part before it, after a gap."""
 
     name: str
     first: int
@@ -143,7 +143,7 @@ class Recording:
 
     @property
     def timeline(self) -> Timeline:
-        """The recording's clock: the file's own, across its pauses. The second of several files begins where the first ends."""
+        """The recording's clock: the file's own, across its gaps. The second of several files begins where the first ends."""
         times = [self.start_time_s]
         for before, part in zip(self.parts, self.parts[1:], strict=False):
             clocks = part.start_time_s - before.start_time_s
@@ -224,7 +224,7 @@ class Recording:
             asked = f"{'its start' if start_s is None else f'{start_s:.10g} s'} to {'its end' if stop_s is None else f'{stop_s:.10g} s'}"
             raise UsageError(
                 f"{asked} is no part of {self.source}, which lasts from {self.start_time_s:.10g} to {self.end_time_s:.10g} s; give "
-                "--start-s and --stop-s between these, the earlier time first, around what was recorded."
+                "--start-s and --stop-s between these times, the earlier one first, and not both in one gap."
             )
         return replace(self, time_range=(first, end))
 

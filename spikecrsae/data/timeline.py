@@ -1,4 +1,4 @@
-"""Timeline: samples of a recording to seconds on its clock, across pauses, and back."""
+"""Timeline: samples of a recording to seconds on its clock, across gaps, and back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Timeline:
         return self._on_clock_of(samples, samples)
 
     def intervals_s(self, intervals: Any) -> np.ndarray:
-        """Starts and ends in s (n, 2) of intervals of samples [first, end). A pause after the last sample of one is not in it."""
+        """Starts and ends in s (n, 2) of intervals of samples [first, end). A gap after the last sample of one is not in it."""
         first, end = np.asarray(intervals, np.int64).reshape(-1, 2).T
         return np.stack([self.seconds(first), self._on_clock_of(end, np.maximum(end - 1, first))], axis=1)
 
@@ -33,11 +33,11 @@ class Timeline:
         return np.asarray((samples - self.firsts[part]) / self.sampling_frequency + self.times_s[part])
 
     def samples(self, times_s: Any) -> np.ndarray:
-        """Samples (float64) at times in s of any shape; at a time in a pause the first sample after it."""
+        """Samples (float64) at times in s of any shape; at a time in a gap the first sample after it."""
         samples, limits = self._within_parts(times_s)
         return np.asarray(np.minimum(samples, limits))
 
-    def in_pause(self, times_s: Any) -> np.ndarray:
+    def in_gap(self, times_s: Any) -> np.ndarray:
         """Which of the times in s (bool) lie between two parts, where nothing was recorded."""
         samples, limits = self._within_parts(times_s)
         return np.asarray(samples > limits - 0.5)

@@ -50,7 +50,7 @@ class Format:
 
 FORMATS = {
     "phy": Format("phy", "no traces and waveforms (recording.dat) and no pc_features"),
-    "nwb": Format("sorting.nwb", "nothing that its files say of the session, such as its start"),
+    "nwb": Format("sorting.nwb", "no facts about the session that its files hold, such as its start"),
     "csv": Format("csv"),
     "mat": Format("sorting.mat"),
     "neo": Format("sorting_neo.mat"),
@@ -192,7 +192,7 @@ def export_per_file(
         stems = [f"{number}_{stem}" for number, stem in enumerate(stems)]
     targets = [place / f"{stem}{suffix}" for stem in stems]
     if place.exists() and not place.is_dir():
-        raise OutputError(f"{place} is a file, where a folder is to be written; choose another name with -o.")
+        raise OutputError(f"{place} is a file, and a folder is to be written there; choose another name with -o.")
     for target in targets:
         check_place(target, kind, overwrite)
     with writing(place):
@@ -218,7 +218,7 @@ def _file(
         told = metadata or SessionMetadata()
         names = list(map(str, sorting.channels.get("ids", range(sorting.n_channels))))
         if strange := [name for name in told.of_channel if name not in names]:
-            raise UsageError(f"the metadata name an electrode of channel {strange[0]}; there are {', '.join(names)}.")
+            raise UsageError(f"the metadata name channel {strange[0]}; there are {', '.join(names)}.")
         if recording is not None:
             told = told.over(source_metadata(recording, run.get("recording", {}).get("read_options", {}).get("series")))
         return nwb_file(sorting, provenance, told)

@@ -68,14 +68,16 @@ def read_metadata(path: str | Path) -> SessionMetadata:
     try:
         from ruamel.yaml import YAML, YAMLError
     except ImportError as error:
-        raise UsageError("YAML is read with what pynwb needs; install it with pip install 'spikecrsae[nwb]'.") from error
+        raise UsageError(
+            "a YAML file needs packages that come with pynwb; install them with pip install 'spikecrsae[nwb]'."
+        ) from error
     refuse_unreadable(path, "the metadata")
     try:
         values = YAML(typ="safe", pure=True).load(read_text(path, _MOST_MB))
     except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}.") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds no names with values, such as institution: University of Lund.")
+        raise InputError(f"{path} holds no names with values; write lines such as institution: University of Lund.")
     try:
         return _metadata(values)
     except UsageError as error:

@@ -167,8 +167,8 @@ def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) ->
     )
     if told is None and 0 < frequency < LOWEST_RATE and not asked:
         raise NotNeuralError(
-            f"{found.path} holds only field potentials ({found.n_channels} channels at {frequency:g} Hz): below {LOWEST_RATE:g} Hz no spike is "
-            "seen. Give the recording of the wide band; to read this one all the same, give --sampling-frequency.",
+            f"{found.path} holds only field potentials ({found.n_channels} channels at {frequency:g} Hz): below {LOWEST_RATE:g} Hz spikes "
+            "cannot be seen. Give the wide-band recording, or --sampling-frequency to read this one all the same.",
             sampling_frequency=frequency,
         )
     if frequency > _MOST_HZ or found.n_samples > _MOST_S * frequency > 0:
@@ -195,13 +195,13 @@ def _picked(found: Found, names: Sequence[str], options: ReadOptions, notes: lis
     others = [position for position in range(found.n_channels) if position not in set(picked)]
     if not picked:
         raise NotNeuralError(
-            f"{found.path}: no channel is one of an electrode by its name and unit: {_listed(others, [names[p] for p in others])}; name channels with --channels to "
-            f"sort them all the same.{why_no_current(_units(found))}",
+            f"{found.path}: no channel has the name and the unit of an electrode: {_listed(others, [names[p] for p in others])}; give --channels to "
+            f"sort some all the same.{why_no_current(_units(found))}",
             channels=tuple(others),
         )
     if others:
         notes.append(
-            f"channels left out, no electrodes by their names or units: {_listed(others, [names[p] for p in others])}; --channels takes them"
+            f"channels left out, not electrodes by their names or units: {_listed(others, [names[p] for p in others])}; --channels takes them"
         )
     return picked
 
@@ -382,7 +382,7 @@ def _many_together(recording: Recording) -> tuple[str, ...]:
     example = ",".join(f"{first}-{first + TETRODE - 1}" for first in range(0, n - TETRODE + 1, TETRODE)[:4])
     return (
         f"{n} channels without groups or positions are sorted together, as if all were on one electrode; give --groups, such as "
-        f"{example} for tetrodes, or --probe; --groups all says that they belong together",
+        f"{example} for tetrodes, or --probe; --groups all, where they belong together",
     )
 
 

@@ -27,7 +27,7 @@ def read_axona(path: Path) -> StreamReader:
     """
     binary = path.with_suffix(".bin")
     if path.suffix[1:].isdigit() or not binary.is_file():
-        raise InputError(f"{path} holds only detected waveforms of tetrodes: {WHY_NO_SNIPPETS}, a .bin.")
+        raise InputError(f"{path} holds only detected waveforms of tetrodes: {WHY_NO_SNIPPETS}, the .bin beside its .set.")
     text = path.with_suffix(".set").read_text("cp1252", "replace")
     facts = {name: value.strip() for name, _, value in (line.partition(" ") for line in text.splitlines())}
     tetrodes = [k for k in range(1, _CHANNELS // 4 + 1) if facts.get(f"collectMask_{k}", "0") == "1"]
@@ -37,8 +37,8 @@ def read_axona(path: Path) -> StreamReader:
     packets, rest = divmod(binary.stat().st_size, _PACKET * _WORD.itemsize)
     if rest or not channels:
         raise InputError(
-            f"{binary} has {binary.stat().st_size} bytes for {len(tetrodes)} tetrodes, which must be whole packets of "
-            f"{_PACKET * _WORD.itemsize} and one tetrode at least; it is cut off, or its .set is of another recording."
+            f"{binary} has {binary.stat().st_size} bytes for {len(tetrodes)} tetrodes, and must have whole packets of "
+            f"{_PACKET * _WORD.itemsize} bytes and at least one tetrode; it is cut off, or its .set belongs to another recording. Copy both again."
         )
     gains = [float(facts[f"gain_ch_{channel}"]) for channel in channels]
     places = [_place(channel) for channel in channels]

@@ -35,15 +35,15 @@ def _refuse_wrong_type(path: Path, values: np.ndarray) -> None:
         strange = (size < 1 / LARGEST_SAMPLE) | (size > LARGEST_SAMPLE)
         if strange.sum() > STRANGE * max(len(size), 1):
             looks = (
-                f"{strange.mean():.0%} of the first numbers have sizes such as {np.median(size[strange]):.2g}, as integers that are read as "
-                "floats have; give their type, such as int16 or uint16"
+                f"{strange.mean():.0%} of the first numbers have sizes such as {np.median(size[strange]):.2g}, as when integers are read "
+                "as floats; give their type, such as int16 or uint16"
             )
     elif values.dtype.kind == "i":
         pairs = values[: len(values) // 2 * 2].reshape(-1, 2)
         low, high = pairs.T if values.dtype.newbyteorder("=") == values.dtype else pairs.T[::-1]
         if (low < 0).any() and (low > 0).any() and np.array_equal(high, -(low < 0).astype(values.dtype)):
             looks = (
-                f"every second number is 0 or -1, as halves of a larger integer are; give int{16 * values.dtype.itemsize}"
+                f"every second number is 0 or -1, the upper half of a larger integer; give int{16 * values.dtype.itemsize}"
             )
     if looks:
         raise InputError(f"{path}: --dtype {values.dtype} is wrong: {looks}.")

@@ -40,7 +40,7 @@ def are_channels(recordings: Sequence[Recording], is_told: bool) -> bool:
     if len(lengths) > 1 and first.start_time_s != 0:
         raise UsageError(
             f"{first.source} and the files with it start at the same time, {first.start_time_s:.10g} s, and differ in length ({sorted(lengths)} samples), "
-            f"so they are neither channels of one moment nor files that follow one another. Leave the odd one out; {_HOW}."
+            f"so they are neither channels of one moment nor files that follow one another. Leave out the one of another length; {_HOW}."
         )
     names = {recording.channel_ids[0] for recording in recordings}
     same_wire = len(names) == 1 < len(recordings) and not first.channel_ids[0].isdecimal()
@@ -83,10 +83,10 @@ def as_channels(recordings: Sequence[Recording], paths: Sequence[Path], left_out
         for recording in recordings:
             recording.close()
 
-    unsure = ", as they have the same length and neither a start time nor a channel's name" if is_unsure else ""
-    notes = [f"{len(names)} files are channels of one recording{unsure}: {', '.join(names)}. {_HOW}"]
+    unsure = ", because they have the same length and neither a start time nor a channel's name" if is_unsure else ""
+    notes = [f"{len(names)} files are channels of one recording{unsure}: {', '.join(names)}; {_HOW}"]
     if left_out:
-        notes.append(f"files left out, no electrodes by their names or units: {', '.join(map(str, left_out))}")
+        notes.append(f"files left out, not electrodes by their names or units: {', '.join(map(str, left_out))}")
     return replace(
         first,
         read_raw=read,

@@ -25,8 +25,7 @@ POSITION_NAMES = ("channel_positions", "channel_locations", "positions")
 MOSTLY = 0.5
 
 WHY_NO_SNIPPETS = (
-    "the method explains the continuous signal, overlaps and noise included, which cut-out waveforms no longer hold; "
-    "give the recording that they were cut from"
+    "the method needs the continuous signal, with its overlaps and its noise; give the recording that they were cut from"
 )
 
 
@@ -64,7 +63,7 @@ def time_axis(shape: tuple[int, ...], told: int | None, name: str) -> tuple[int,
     axis = told if told is not None else int(len(shape) == 2 and shape[1] > shape[0])
     if axis == 0 or told is not None or shape[0] == 1:
         return axis, ()
-    return 1, (f"{name} is stored (n_channels, n_samples) {shape}, read transposed; --axis says otherwise",)
+    return 1, (f"{name} is stored (n_channels, n_samples) {shape}, read transposed; --axis changes that",)
 
 
 def shape_along(dataset: h5py.Dataset, axis: int) -> tuple[int, int]:

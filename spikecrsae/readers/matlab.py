@@ -72,7 +72,7 @@ def loaded_variables(path: Path) -> tuple[Variables, float]:
     size = sum(int(np.prod(shape, dtype=np.float64)) * _WIDTHS.get(kind, 1) for _, shape, kind in declared)
     if size > max(_SMALL_BYTES, _EXPANSION * path.stat().st_size):
         raise InputError(
-            f"{path} declares {size / 1e6:.4g} MB and has {path.stat().st_size / 1e6:.3g}; it is damaged or made up."
+            f"{path} declares {size / 1e6:.4g} MB and has {path.stat().st_size / 1e6:.3g}; the file is damaged. Save it again."
         )
     loaded = scipy.io.loadmat(path, simplify_cells=True)
     return dict(_flat({name: value for name, value in loaded.items() if not name.startswith("__")})), size
@@ -121,7 +121,7 @@ def _recording(variables: Variables, path: Path, options: ReadOptions, notes: tu
     value = variables[name]
     parts = value if isinstance(value, list) else [value]
     if any(not _is_numbers(part) for part in parts):
-        raise InputError(f"{path}: {name} is no matrix of numbers; name another with --dataset, of {listing(variables)}.")
+        raise InputError(f"{path}: {name} is not a matrix of numbers; name another with --dataset: {listing(variables)}.")
     if any(part.ndim > 2 for part in parts):
         raise InputError(
             f"{path}: {name} has shape {parts[0].shape}; traces have two axes. If these are waveforms: {WHY_NO_SNIPPETS}."
@@ -230,7 +230,7 @@ def stored_rate(variables: Variables, place: str) -> tuple[float | None, tuple[s
     if interval is None or not 1e-6 <= interval <= 1e3:
         return None, ()
     per_second, unit = (1.0, "s") if interval <= 1e-3 else (1e3, "ms") if interval <= 1.0 else (1e6, "us")
-    return per_second / interval, (f"{per_second / interval:.10g} Hz by a sampling interval of {interval:.6g} {unit}",)
+    return per_second / interval, (f"{per_second / interval:.10g} Hz, from the sampling interval of {interval:.6g} {unit}",)
 
 
 def _oriented(positions: Any, n_channels: int) -> np.ndarray | None:

@@ -61,11 +61,13 @@ def unpacked(path: Path) -> Packed:
         dtype, rate = numeric_dtype(facts["dtype"]), float(facts["sample_rate"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{path}: {index.name}, which says where its chunks lie, cannot be read ({error!r}); copy both again."
+            f"{path}: {index.name}, the list of its chunks, cannot be read ({error!r}). Copy both files again."
         ) from error
     size = path.stat().st_size
     if len(places) != len(bounds) or places[-1] != size:
-        raise InputError(f"{path} has {size} bytes, and {index.name} tells of {places[-1]}; it is cut off. Copy both again.")
+        raise InputError(
+            f"{path} has {size} bytes, and {index.name} says {places[-1]}; it is cut off. Copy both files again."
+        )
 
     def chunk(number: int) -> np.ndarray:
         shape = (int(bounds[number + 1] - bounds[number]), n_channels)

@@ -66,7 +66,9 @@ def recording_over(reader: Any, format: str, path: Path, options: ReadOptions) -
         return with_gaps_told(replace(recordings[0], notes=(*recordings[0].notes, *note)))
     recording = with_gaps_told(joined(recordings, [f"{path}, segment {piece.number}" for piece in pieces], one_clock=True))
     if again := sum(not part.same_clock for part in recording.parts[1:]):
-        note += (f"the clock starts anew {counted(again, 'time')}: time_s counts on there, file_time_s is the file's own",)
+        note += (
+            f"the clock starts anew {counted(again, 'time')}: time_s counts on, and file_time_s is the file's own time",
+        )
     note += (f"{len(pieces)} segments are read one after the other, {_listing(pieces, rate)}; --segment chooses one",)
     return replace(recording, notes=(*recording.notes, *note)).between(options.start_s, options.stop_s)
 

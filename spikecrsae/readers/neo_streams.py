@@ -76,7 +76,7 @@ def choose_signals(
         chosen = _with_channels(reader, format, streams, options) or _neural(reader, format, path, streams, listing, options)
         if len(streams) > len(chosen):
             taken = ", ".join(repr(stream.name) for stream in chosen)
-            notes = (f"stream {taken} of {listing}; --stream chooses another",)
+            notes = (f"stream {taken} is read, of {listing}; --stream chooses another",)
     rows = np.concatenate([stream.rows for stream in chosen])
     if format in _BY_NAME:
         rows = np.array(sorted(rows, key=lambda row: natural_key(str(channels["name"][row]))))
@@ -132,8 +132,8 @@ def _neural(
         shown = [stream for stream in streams if stream.is_electrodes] or streams
         what = f"only field potentials (below {LOWEST_RATE:g} Hz){spikes}" if slow else f"no signal of electrodes{spikes}"
         raise NotNeuralError(
-            f"{path} holds {what}: {listing}. Spikes are sorted from the continuous wide-band signal; give the file that has it, or name "
-            f"a stream with --stream, or channels with --channels, to read it all the same.{why_no_current(units)}",
+            f"{path} holds {what}: {listing}. Spikes are sorted from the continuous wide-band signal; give the file that has it. To read "
+            f"this all the same, give --stream or --channels.{why_no_current(units)}",
             **({"stream": shown[0].number} if len(shown) == 1 else {}),
         )
     preferred = [stream for stream in neural if _PREFERRED.fullmatch(stream.name)]

@@ -101,7 +101,7 @@ def _choose(file: h5py.File, path: Path, wanted: str | None) -> tuple[h5py.Group
     fast = [g for g in found if _rate(g) >= LOWEST_RATE] if len(found) > 1 else found
     if len(fast) != 1:
         raise UsageError(f"{path} holds several ElectricalSeries: {listing}; choose one with --series.")
-    note = f"{fast[0].name} of {listing}, the only one that is fast enough for spikes; --series chooses another"
+    note = f"{fast[0].name} of {listing}, the only one sampled fast enough for spikes; --series chooses another"
     return fast[0], (note,) if len(found) > 1 else ()
 
 
@@ -137,17 +137,19 @@ def _clock(
     except InputError as error:
         if options.sampling_frequency is None:
             raise InputError(
-                f"{error} Repair them, or give the rate with --sampling-frequency: all samples are then one stretch without a gap."
+                f"{error} Repair them, or give --sampling-frequency: all samples are then one segment without a gap."
             ) from error
         return (
             None,
             start_time(stamps[0], path),
             (),
-            (f"{error} They are not used: all samples are one stretch without a gap.",),
+            (f"{error} They are not used: all samples are one segment without a gap.",),
         )
     rate, notes = told.sampling_frequency, []
     if told.jitter_s > _ROUNDING / rate:
-        notes.append(f"its time stamps tell {rate:.10g} Hz, with steps that differ by up to {1e6 * told.jitter_s:.3g} us")
+        notes.append(
+            f"its time stamps have a rate of {rate:.10g} Hz, and steps that differ by up to {1e6 * told.jitter_s:.3g} us"
+        )
     if told.drift_s > 1 / rate:
         notes.append(
             f"its clock does not run evenly: times differ from the time stamps by up to {1e3 * told.drift_s:.3g} ms"

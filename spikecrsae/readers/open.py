@@ -182,8 +182,8 @@ def _refuse_long_pauses(folder: Path, files: Sequence[Path], recording: Recordin
             if pause_s > _LONGEST_PAUSE_S:
                 recording.close()
                 raise InputError(
-                    f"{folder}: {following.name} begins {pause_s:.0f} s after {file.name} has ended; files of a folder are taken for one session "
-                    f"up to {_LONGEST_PAUSE_S:g} s apart. Give the files that belong together one by one."
+                    f"{folder}: {following.name} begins {pause_s:.0f} s after {file.name} has ended; files of a folder are one session only if they are "
+                    f"at most {_LONGEST_PAUSE_S:g} s apart. Give the files that belong together one by one."
                 )
 
 

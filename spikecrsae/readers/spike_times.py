@@ -95,7 +95,7 @@ class SampleClock:
 
     def _in_a_row(self, values: np.ndarray) -> np.ndarray:
         if values.ndim != 1:
-            raise InputError(f"{self.path}: spikes of the shape {values.shape}; those of a unit must be one list.")
+            raise InputError(f"{self.path}: the spikes of a unit have shape {values.shape}; they must be one list.")
         return values
 
     def _refuse_beyond(self, samples: np.ndarray, told: np.ndarray, unit: str) -> None:
@@ -172,7 +172,7 @@ def _place(path: Path, header: list[str], table: list[list[str]], column: str | 
         n = len(table[0])
         if column is None and n > 1:
             raise InputError(
-                f"{path} has {n} columns and no header; give --truth-column, the number of that with the times, from 0."
+                f"{path} has {n} columns and no header; give --truth-column, the number of the column of times, from 0."
             )
         if column is not None and not (column.isdecimal() and int(column) < n):
             raise UsageError(f"--truth-column {column}: {path} has no header and the columns 0 to {n - 1}; give a number.")
@@ -186,7 +186,7 @@ def _place(path: Path, header: list[str], table: list[list[str]], column: str | 
     units = [unit_of_name(name) for name in header]
     found = next((units.index(unit) for unit in (*("samples", "s", "ms"), "") if unit in units), None)
     if found is None:
-        raise InputError(f"{listed}; it needs sample or spike_time_s (and may have unit), or give --truth-column.")
+        raise InputError(f"{listed}; it needs one named sample or spike_time_s, or give --truth-column.")
     return found
 
 
@@ -210,7 +210,7 @@ def unit_of_values(path: Path, told: str, values: np.ndarray, known: bool = Fals
     if not np.array_equal(values, np.round(values)):
         return "s"
     if not known:
-        logger.warning("%s %s; its whole numbers are read as samples, unless --truth-unit says otherwise", path, told)
+        logger.warning("%s %s; its whole numbers are read as samples; --truth-unit changes that", path, told)
     return "samples"
 
 

@@ -58,7 +58,7 @@ def read_spikeinterface(path: Path, options: ReadOptions) -> Recording:
     facts = next((folder / name for name in _FACTS if (folder / name).is_file()), None)
     if facts is None:
         raise InputError(
-            f"{path} is no binary folder or zarr of a recording of SpikeInterface; save one with recording.save(folder=..., format='binary')."
+            f"{path} is no binary folder or zarr folder that SpikeInterface saved; save one with recording.save(folder=..., format='binary')."
         )
     only = path.name if _SEGMENT.fullmatch(path.name) else None
     return recording_over(StreamReader([_binary(folder, facts, only)]), "SpikeInterface", path, options)

@@ -129,7 +129,7 @@ def _refuse_backward(steps: np.ndarray, values: np.ndarray, first: int, name: st
     how = "a duplicate" if steps[at] == 0 else "which is earlier" if -np.inf < steps[at] < 0 else "which is no time"
     coarse = ""
     if values.dtype == np.float32:
-        coarse = f" They are stored as float32, which tells no times apart that are less than {np.spacing(values[at]):.1g} s from each other."
+        coarse = f" They are stored as float32, whose steps there are {np.spacing(values[at]):.1g} s."
     raise InputError(
         f"{name} do not increase: sample {first + at} is at {values[at]:.10g}{unit} and sample {first + at + 1} at "
         f"{values[at + 1]:.10g}{unit}, {how}.{coarse}"

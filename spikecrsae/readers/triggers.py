@@ -85,8 +85,8 @@ def read_triggers(text: str, recording: Recording) -> np.ndarray:
             f"{counted(len(outside), 'trigger')} of {len(samples)} are. Give times on the recording's clock, as time_s in spikes.csv."
             + _another_unit(numbers, unit, recording)
         )
-    if unit == _SECONDS and (silent := clock.in_pause(numbers)).any():
-        logger.warning("%s: %s in pauses of the recording are left out", text, counted(int(silent.sum()), "trigger"))
+    if unit == _SECONDS and (silent := clock.in_gap(numbers)).any():
+        logger.warning("%s: %s in gaps of the recording are left out", text, counted(int(silent.sum()), "trigger"))
         samples = samples[~silent]
     return np.round(samples).astype(np.int64)
 

@@ -85,7 +85,7 @@ def neuron_and_unit(neuron: str | None, unit: str | None) -> tuple[str | None, s
     if unit is None or unit in TIME_UNITS:
         return neuron, unit
     if neuron is not None:
-        raise UsageError(f"--truth-unit {unit} is none of {', '.join(TIME_UNITS)}.")
+        raise UsageError(f"--truth-unit {unit} must be one of {', '.join(TIME_UNITS)}.")
     return unit, None
 
 
@@ -99,7 +99,7 @@ def _checked(trains: Trains, clock: SampleClock, n_samples: int | None) -> Train
             raise InputError(f"{path}: unit {name} has a spike at sample {samples[0]}, before the recording starts.")
         if len(samples) and n_samples is not None and samples[-1] >= n_samples:
             fits = clock.units_that_fit(int(samples[-1]), n_samples)
-            remedy = f" They would fit in other units: give --truth-unit {' or '.join(fits)}." if fits else ""
+            remedy = f" In another unit they would fit: give --truth-unit {' or '.join(fits)}." if fits else ""
             raise InputError(
                 f"{path}: unit {name} has a spike at sample {samples[-1]}, beyond the recording's {n_samples} samples; "
                 f"does it belong to this recording, and are these seconds or samples?{remedy}"
@@ -119,7 +119,7 @@ def _reader_of(path: Path, column: str | None, unit: str | None) -> Callable[[Sa
     named = ending == _MATLAB or (ending in _TABLES and not _is_hdf5(path))
     if (column is not None and not named) or (unit is not None and not named and ending != ".npy"):
         name = "--truth-unit" if column is None else "--truth-column"
-        raise UsageError(f"{name} says how a table is read, and {path} is none; leave it out.")
+        raise UsageError(f"{name} says how a table is read, and {path} is no table; leave it out.")
     if path.is_dir():
         for name, reader in (("spike_times.npy", _from_phy), ("sorting.h5", _from_result), ("spikes.csv", _from_result)):
             if (path / name).is_file():

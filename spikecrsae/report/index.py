@@ -28,11 +28,11 @@ def index_html(out: Path, rows: Sequence[Mapping[str, Any]]) -> str:
     n_units = sum(row.get("n_units") or 0 for row, _ in done)
     said = [counted(len(rows), "recording"), f"{len(done)} sorted", counted(n_units, "unit", ",")]
     said += [f"{len(failed)} failed or stopped"] * bool(failed)
-    remarks = [[link, str(warning)] for row, link in done for warning in row.get("warnings") or ()]
+    warnings = [[link, str(warning)] for row, link in done for warning in row.get("warnings") or ()]
     sections = {
         "Failures": _failures(failed),
         "Recordings": _recordings(done),
-        "Remarks": table(["recording", "remark"], remarks, "Remarks", "batch", order=True) if remarks else "",
+        "Warnings": table(["recording", "warning"], warnings, "Warnings", "batch", order=True) if warnings else "",
     }
     return page(out.absolute().name, escape(" · ".join(said)), sections)
 
@@ -48,7 +48,7 @@ def short_names(recordings: Sequence[str | Path]) -> list[str]:
 
 
 def _failures(failed: Sequence[tuple[Mapping[str, Any], Markup]]) -> str:
-    rows = [[link, row["state"], row.get("error") or "The batch ended before it."] for row, link in failed]
+    rows = [[link, row["state"], row.get("error") or "The batch was stopped before it."] for row, link in failed]
     return table(["recording", "state", "reason"], rows, "Failures", "batch", order=True) if rows else ""
 
 
@@ -61,7 +61,7 @@ def _recordings(done: Sequence[tuple[Mapping[str, Any], Markup]]) -> str:
          _part(row.get("estimated_false_alarm")), _part(row.get("estimated_miss"))]
         for row, link in done
     ]  # fmt: skip
-    note = "<p>SNR, false alarms and misses are estimates, the median of the units that are single or multi.</p>"
+    note = "<p>SNR and the estimated false alarms and misses are medians over the units labelled single or multi.</p>"
     return note + table(headings, rows, "Recordings", "batch", order=True)
 
 

@@ -107,7 +107,9 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     own = _stored(out).get("files", ())
     if taken := [name for name in (_JSON, _CSV, _INDEX) if os.path.lexists(out / name) and name not in own]:
-        raise OutputError(f"{out} holds {', '.join(taken)} of other origin, and nothing is overwritten; choose another -o.")
+        raise OutputError(
+            f"{out} holds {', '.join(taken)}, not written by a batch, and they are not overwritten; choose another -o."
+        )
 
 
 def _stored(out: Path) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def test_times_that_are_given_are_the_files(gapped, tmp_path, caplog):
     (tmp_path / "pulses.csv").write_text("time_s\n11\n15\n16.5\n20\n")
     with caplog.at_level(logging.WARNING, "spikecrsae"):
         assert read_triggers(str(tmp_path / "pulses.csv"), recording).tolist() == [20_000, CUT, 140_000]
-    assert "1 trigger in pauses" in caplog.text
+    assert "1 trigger in gaps" in caplog.text
     recording.close()
 
 

@@ -144,7 +144,7 @@ def test_a_matlab_file_that_declares_more_than_it_holds(tmp_path):
     place = content.index(np.array([100, 4], "<i4").tobytes())
     content[place : place + 4] = np.array([2**30], "<i4").tobytes()
     path.write_bytes(content)
-    files.refused(InputError, path, "declares", "made up")
+    files.refused(InputError, path, "declares", "damaged")
 
 
 def test_a_damaged_matlab_file(tmp_path):

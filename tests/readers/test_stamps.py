@@ -102,7 +102,7 @@ def test_stamps_that_leave_nothing_between_gaps_are_refused():
 
 
 def test_stamps_too_coarse_for_their_type_are_refused_with_the_reason():
-    with pytest.raises(InputError, match="float32, which tells no times apart"):
+    with pytest.raises(InputError, match="float32, whose steps there are"):
         told((5000 + np.arange(N) / FS).astype(np.float32))
 
 
