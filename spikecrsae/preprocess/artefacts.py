@@ -132,7 +132,8 @@ def find_artefacts(
     others = table[table["kind"] != KINDS.index("pulse")]
     all_gaps = np.concatenate([blanks, np.stack([others["start"], others["stop"]], axis=1)])
     artefacts = Artefacts(widened(all_gaps, 0, n_samples), recording.pulses, table, tuple(reasons))
-    observer.finish("; ".join(part.split(";")[0] for part in told(artefacts, recording)) or "none")
+    said = [part.split(";")[0] for part in told(artefacts, recording)] or ["none"]
+    observer.finish("; ".join([*said, f"{counted(len(triggers), 'trigger')} given"] if len(triggers) else said))
     return artefacts
 
 
