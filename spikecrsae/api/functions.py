@@ -174,8 +174,8 @@ def score(
 
     sorting, truth: a Sorting, a file or folder, or samples by the name of the unit; samples alone need the
     sampling_frequency. tolerance_ms: largest distance of a match. exhaustive: the truth names every neuron, so that false,
-    redundant and merged units are counted too. truth_column: of a table, that of the times, by name or number
-    from 0. truth_unit: what they count in (s, ms, samples). truth_neuron: only this one. truth_channel: take the spikes on
+    redundant and merged units are counted too. truth_column: column of a table with the times, by name or number
+    from 0. truth_unit: unit of the times (s, ms, samples). truth_neuron: only this one. truth_channel: take the spikes on
     this intracellular channel, above truth_threshold; options say how that file is read.
 
     Raises UsageError for a wrong argument, InputError where a file cannot be used.

@@ -59,7 +59,7 @@ def batch(
     """Sort many recordings, each into a folder of its own in the one given by -o.
 
     RECORDING is a file or a quoted pattern such as 'data/*.nwb'. One that fails does not stop the others. index.html,
-    batch.csv and batch.json in the folder say what became of each, also of those of earlier batches.
+    batch.csv and batch.json in the folder say how each recording ended, also those of earlier batches.
     """
     from spikecrsae.run import batch as run
     from spikecrsae.run.job import Job

@@ -125,7 +125,7 @@ def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         length = part["n_samples"] / facts["sampling_frequency_hz"]
         lines.append((f"file {number}", f"{part['name']}: {length:.10g} s from {part['start_time_s']:.10g} s"))
     if (more := len(facts["parts"]) - _MOST_PARTS) > 0:
-        lines.append(("more", f"{more} further files or segments, all of which --json lists"))
+        lines.append(("more", f"{more} further files or segments; --json lists all of them"))
     return lines + [("note", note) for note in facts["notes"]]
 
 

@@ -194,7 +194,7 @@ def reader_options(function: Callable) -> Callable:
         add(
             "--files",
             type=click.Choice(["channels", "session"]),
-            help="What several files are: channels of one recording, or one after the other. Told by their start and length unless given.",
+            help="What several files are: channels of one recording, or one after the other. By default their start and length decide.",
         ),
         add("--start-s", type=float, metavar="S", help="Sort from this time on, on the recording's own clock."),
         add("--stop-s", type=float, metavar="S", help="Sort up to this time."),

@@ -33,7 +33,7 @@ _CURVE = "tradeoff.csv"
     help="Known spikes, or a recording that holds them.",
 )
 @option("--truth-column", metavar="NAME|N", help="Column of a table that holds the times, by name or number from 0.")
-@option("--truth-unit", metavar="s|ms|samples", help="What the times of a table or an array count in.")
+@option("--truth-unit", metavar="s|ms|samples", help="Unit of the times of a table or an array.")
 @option("--truth-neuron", metavar="NAME", help="Only this unit of the truth.")
 @option(
     "--truth-channel", type=int, metavar="N", help="Take the spikes on this intracellular channel of TRUTH, counted from 0."
@@ -44,7 +44,7 @@ _CURVE = "tradeoff.csv"
 @tolerance_option
 @option("--exhaustive", is_flag=True, help="The truth names every neuron: also count false, redundant and merged units.")
 @output_option
-@option("--overwrite", is_flag=True, help="Replace curves that are there.")
+@option("--overwrite", is_flag=True, help="Replace curves in the folder of -o.")
 @reader_options
 @narrated
 def score(
