@@ -32,7 +32,9 @@ def read_npy(path: Path, options: ReadOptions) -> Recording:
         raise InputError(
             f"{path} cannot be read as an array of numbers ({error}); the file is damaged, or holds objects."
         ) from error
-    if array.ndim not in (1, 2) or array.size == 0:
+    if array.size == 0:
+        raise InputError(f"{path} holds no sample: its shape is {array.shape}.")
+    if array.ndim not in (1, 2):
         raise InputError(f"{path} has shape {array.shape}; traces have two axes. If these are waveforms: {WHY_NO_SNIPPETS}.")
     axis, notes = time_axis(array.shape, options.axis, path.name)
     array = array[:, None] if array.ndim == 1 else array if axis == 0 else array.T

@@ -223,8 +223,11 @@ def _numbers_of(wanted: Sequence[int | str], number_of: dict[str, int], path: Pa
 
 
 def _listed(numbers: Sequence[int], names: Sequence[str]) -> str:
-    """Channels by number, and by name where that says more: '0 CSC1, 1 CSC2'."""
-    said = [str(number) if name == str(number) else f"{number} {name}" for number, name in zip(numbers, names, strict=True)]
+    """Channels by number, and by name where that says more: '0 CSC1, 1 CSC2'; '0 (named 1)' where a name is a number too."""
+    said = [
+        str(number) if name == str(number) else f"{number} (named {name})" if name.isdecimal() else f"{number} {name}"
+        for number, name in zip(numbers, names, strict=True)
+    ]
     return ", ".join(said[:_MOST_LISTED]) + (f" and {len(said) - _MOST_LISTED} more" if len(said) > _MOST_LISTED else "")
 
 
@@ -236,7 +239,7 @@ def _scaling(
     n, units = found.n_channels, _units(found)
     if options.gain is None:
         factors = [microvolts(unit) for unit in units]
-        others = sorted({units[p] for p in picked if p < n and factors[p] is None and units[p] != "ADC"})
+        others = sorted({units[p] for p in picked if p < n and factors[p] is None and units[p] not in ("", "ADC")})
         if others:
             notes.append(f"the unit {', '.join(map(repr, others))} is no voltage; amplitudes are in stored numbers (ADC)")
         if all(factors[p] is not None for p in picked if p < n):
@@ -364,7 +367,12 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
             }
         except UsageError as error:
             raise UsageError(f"groups {str(wanted)!r} are no file and cannot be read as channels: {error}") from error
-        unknown = sorted({c for group in groups.values() for c in group} - set(recording.channels))
+        members = [channel for group in groups.values() for channel in group]
+        if len(set(members)) < len(members):
+            raise UsageError(
+                f"{recording.source}: groups {wanted} name a channel twice, by its number and its name; a channel belongs to one group."
+            )
+        unknown = sorted(set(members) - set(recording.channels))
         if unknown:
             raise UsageError(f"groups {wanted} name channels {unknown}, which are not in use; {recording.source} has "
                              f"{', '.join(map(str, recording.channels))}.")  # fmt: skip

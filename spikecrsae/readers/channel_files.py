@@ -37,12 +37,13 @@ def are_channels(recordings: Sequence[Recording], is_told: bool) -> bool:
     same_start = len(starts) == 1 or max(starts) - min(starts) < 1 / first.sampling_frequency
     if is_told or not single or not same_start or len(rates) > 1:
         return is_told
-    if len(lengths) > 1 and first.start_time_s != 0:
-        raise UsageError(
-            f"{first.source} and the files with it start at the same time, {first.start_time_s:.10g} s, and differ in length ({sorted(lengths)} samples), "
-            f"so they are neither channels of one moment nor files that follow one another. Leave out the one of another length; {_HOW}."
-        )
     names = {recording.channel_ids[0] for recording in recordings}
+    if len(lengths) > 1 and (first.start_time_s != 0 or len(names) == len(recordings)):
+        shown = ", ".join(f"{recording.source} {recording.n_samples}" for recording in recordings[:20])
+        raise UsageError(
+            f"{first.source} and the files with it start at the same time, {first.start_time_s:.10g} s, and differ in length (samples: {shown}), "
+            "so they are neither channels of one moment nor files that follow one another. Leave out those of another length."
+        )
     same_wire = len(names) == 1 < len(recordings) and not first.channel_ids[0].isdecimal()
     return len(lengths) == 1 and not (same_wire and first.start_time_s == 0)
 

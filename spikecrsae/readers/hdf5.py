@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from spikecrsae.readers.neural import LOWEST_RATE
 from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.system.safe_hdf5 import attribute, check_traces, items_of, open_hdf5, whole
 
+_NUMBER = re.compile(r"[-+]?\d+(\.\d*)?([eE][-+]?\d+)?")
 RATE_NAMES = ("sampling_frequency", "sampling_rate", "samplingrate", "sample_rate", "fs", "sr")
 UNIT_NAMES = ("units", "unit")
 _SNIPPET_NAMES = ("waveform", "snippet", "spike")
@@ -102,12 +104,15 @@ def text(value: object) -> str:
 
 
 def number(value: object) -> float | None:
-    """A number out of an attribute or a scalar dataset; None where it holds none (absent, text, several)."""
+    """A number out of an attribute, also one written as text, or a scalar dataset; None where it holds none (absent, words, several)."""
     if isinstance(value, h5py.Dataset):
         # a text in a damaged file may be announced as gigabytes
         if value.size != 1 or value.dtype.kind not in "iuf":
             return None
         value = value[()]
+    if isinstance(value, str | bytes):
+        written = text(value).strip()
+        return float(written) if _NUMBER.fullmatch(written) else None
     value = np.asarray(value)
     return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
 

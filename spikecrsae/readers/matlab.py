@@ -20,6 +20,7 @@ from spikecrsae.readers.hdf5 import (
     UNIT_NAMES,
     WHY_NO_SNIPPETS,
     looks_cut_out,
+    number,
     recording_of_file,
     slicer,
     time_axis,
@@ -75,7 +76,10 @@ def loaded_variables(path: Path) -> tuple[Variables, float]:
             f"{path} declares {size / 1e6:.4g} MB and has {path.stat().st_size / 1e6:.3g}; the file is damaged. Save it again."
         )
     loaded = scipy.io.loadmat(path, simplify_cells=True)
-    return dict(_flat({name: value for name, value in loaded.items() if not name.startswith("__")})), size
+    variables = dict(_flat({name: value for name, value in loaded.items() if not name.startswith("__")}))
+    arrays = [one for value in variables.values() for one in (value if isinstance(value, list) else [value])]
+    size = sum(one.nbytes for one in arrays if isinstance(one, np.ndarray))
+    return variables, size
 
 
 def read_matlab_hdf5(path: Path, options: ReadOptions) -> Recording:
@@ -129,7 +133,7 @@ def _recording(variables: Variables, path: Path, options: ReadOptions, notes: tu
     place = name.rpartition("/")[0]
     rate, remark = stored_rate(variables, place)
     unit = next((v for n in UNIT_NAMES if isinstance(v := _fact(variables, place, (n,)), str)), "ADC")
-    scale = {n: _number(_fact(variables, place, (n,))) for n in ("gain", "offset")} if unit != "ADC" else {}
+    scale = {n: number(_fact(variables, place, (n,))) for n in ("gain", "offset")} if unit != "ADC" else {}
     positions = _fact(variables, place, POSITION_NAMES)
     whole_options = options if len(parts) == 1 else replace(options, start_s=None, stop_s=None)
     recordings, time = [], 0.0
@@ -216,17 +220,12 @@ def _fact(variables: Variables, place: str, names: tuple[str, ...]) -> Any:
     return None
 
 
-def _number(value: Any) -> float | None:
-    value = np.asarray(value)
-    return float(value.item()) if value.size == 1 and value.dtype.kind in "iuf" else None
-
-
 def stored_rate(variables: Variables, place: str) -> tuple[float | None, tuple[str, ...]]:
     """Sampling frequency in Hz, and a remark where it comes from an interval: wave_clus and Quiroga's simulations have it in
     ms. A rate between 1 kHz and 1 MHz has an interval of that size in one unit only."""
-    if (rate := _number(_fact(variables, place, _RATES))) is not None:
+    if (rate := number(_fact(variables, place, _RATES))) is not None:
         return rate, ()
-    interval = _number(_fact(variables, place, _INTERVALS))
+    interval = number(_fact(variables, place, _INTERVALS))
     if interval is None or not 1e-6 <= interval <= 1e3:
         return None, ()
     per_second, unit = (1.0, "s") if interval <= 1e-3 else (1e3, "ms") if interval <= 1.0 else (1e6, "us")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,11 @@ from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import missing_package, one_line
 from spikecrsae.readers.axona import read_axona
 from spikecrsae.readers.hdf5 import WHY_NO_SNIPPETS
-from spikecrsae.readers.neo_checks import check_files, refuse_depths
-from spikecrsae.readers.neo_mended import group_spike2, read_rates_as_numbers
+from spikecrsae.readers.neo_checks import check_files, refuse_depths, why_unreadable
+from spikecrsae.readers.neo_mended import group_spike2, read_endings_in_capitals, read_rates_as_numbers
 from spikecrsae.readers.neo_signals import close_reader, recording_over
 from spikecrsae.readers.neo_stamps import reader_arguments
+from spikecrsae.readers.open_ephys_legacy import read_open_ephys_legacy
 from spikecrsae.readers.read_options import ReadOptions
 from spikecrsae.readers.spikeglx import read_spikeglx
 from spikecrsae.system.safe_hdf5 import folders_below
@@ -40,6 +43,8 @@ _FOLDER_MARKS = {
     "*.timd": "MedRawIO",
 }
 _DEPTH = 5
+#: Readers that look into one folder and not into those below it.
+_ONE_FOLDER = ("OpenEphysRawIO", "NeuralynxRawIO", "AlphaOmegaRawIO")
 #: What readers of neo import besides neo.
 _PACKAGES = {"EDFRawIO": "pyedflib", "NIXRawIO": "nixio", "CedRawIO": "sonpy", "MedRawIO": "dhn_med_py"}
 #: First bytes of every EDF file.
@@ -52,8 +57,10 @@ _AMBIGUOUS = (
     "", ".bin", ".cbin", ".meta", ".dat", ".raw", ".xml", ".json", ".txt", ".npy", ".mat", ".tsv", ".h5", ".eeg", ".set",
 )  # fmt: skip
 
+#: Endings that readers of ours know.
+_OTHER_READERS = (".h5", ".hdf5", ".nwb", ".mat", ".npy", ".mda", ".dat", ".bin", ".cbin", ".raw")
 _OF_TDT = (".tbk", ".tdx", ".tev", ".tsq", ".sev")
-#: The .mpx file that is read alone. neo 0.14 can name none, and reads all in the folder.
+#: The .mpx files that are read. neo 0.14 can name none, and reads all in the folder whose ending has small letters.
 _ONLY_MPX = "only_mpx"
 #: Readers by their arguments, while several files are opened.
 _SHARED: ContextVar[dict[str, Any] | None] = ContextVar("shared readers", default=None)
@@ -71,6 +78,8 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
     possible = neo_candidates(path)
     if not possible:
         raise InputError(_unknown(path))
+    if path.is_symlink() and not _candidates(Path(os.path.abspath(path))):
+        return replace(read_neo(path.resolve(), options), source=path)
     options.refuse_others(path, "a format read by neo", ("stream", "segment"))
     if path.suffix.lower() == ".spikes":
         raise InputError(f"{path} holds only detected spikes: {WHY_NO_SNIPPETS}.")
@@ -90,10 +99,19 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
             raise
         # Third-party parsers raise anything on files that are not theirs or are damaged.
         except Exception as error:
-            failures.append(f"{name.removesuffix('RawIO')}: {one_line(error)}")
+            failures.append(f"{name.removesuffix('RawIO')}: {why_unreadable(path) or one_line(error)}")
             continue
         try:
-            return recording_over(reader, name.removesuffix("RawIO"), path, options)
+            recording = recording_over(reader, name.removesuffix("RawIO"), path, options)
+            place = Path(arguments.get("dirname", path))
+            if name in _ONE_FOLDER and path.is_dir() and place.resolve() != path.resolve():
+                recording = replace(
+                    recording, notes=(*recording.notes, f"the recording in {place} is read, the only one there")
+                )
+            if empty := [Path(file).name for file in getattr(reader, "_empty_ncs", ())]:
+                note = f"files left out, which hold a header and no sample: {', '.join(empty)}"
+                recording = replace(recording, notes=(*recording.notes, note))
+            return recording
         except BaseException:
             close_reader(reader)
             raise
@@ -113,7 +131,7 @@ def _unknown(path: Path) -> str:
     """Why nothing reads `path`, and what to do."""
     if path.is_dir():
         files = [p for p in sorted(path.iterdir()) if p.is_file()]
-        inside = [p.name for p in files if p.suffix.lower() in (".h5", ".hdf5", ".nwb") or neo_candidates(p)]
+        inside = [p.name for p in files if _may_be_recording(p)]
         if inside:
             return (
                 f"{path} is a folder that no reader takes as a whole; give one file of it, such as {', '.join(inside[:5])}."
@@ -129,9 +147,24 @@ def _unknown(path: Path) -> str:
     )
 
 
+def _may_be_recording(file: Path) -> bool:
+    if (
+        file.suffix.lower() in (".json", ".xml")
+        and not file.name.lower().endswith(".xdat.json")
+        and not file.with_suffix(".dat").is_file()
+    ):
+        return False  # settings and lists of other programs
+    return file.suffix.lower() in _OTHER_READERS or bool(neo_candidates(file))
+
+
 def neo_candidates(path: Path) -> list[Candidate]:
-    """Readers of neo that may know `path`, each with its arguments; empty where none does."""
+    """Readers of neo that may know `path`, each with its arguments; empty where none does. What belongs to the target of a link lies
+    beside that."""
     path = Path(os.path.abspath(path))  # some take facts from the names of the folders above
+    return _candidates(path) or (_candidates(path.resolve()) if path.is_symlink() else [])
+
+
+def _candidates(path: Path) -> list[Candidate]:
     if path.is_dir():
         return _folder_candidates(path)
     suffix = path.suffix.lower()
@@ -146,12 +179,14 @@ def neo_candidates(path: Path) -> list[Candidate]:
         if kind.__name__ in _LEFT_OUT or suffix[1:] not in [e.lower() for e in kind.extensions]:
             continue
         arguments: dict[str, Any] = {"dirname": str(path.parent)} if kind.rawmode == "one-dir" else {"filename": str(path)}
+        if suffix == ".continuous":
+            arguments = {"filename": str(path)}
         if kind.__name__ == "NeuralynxRawIO":
             arguments |= {"include_filenames": [path.name]}
         if kind.__name__ == "Spike2RawIO":
             arguments["try_signal_grouping"] = False
         if kind.__name__ == "AlphaOmegaRawIO":
-            arguments |= {"lsx_files": [path.name]} if suffix == ".lsx" else {_ONLY_MPX: path}
+            arguments |= {"lsx_files": [path.name]} if suffix == ".lsx" else {_ONLY_MPX: [path]}
         if kind.__name__ == "PlexonRawIO":
             arguments["progress_bar"] = False
         if kind.__name__ == "BlackrockRawIO" and suffix[1:3] == "ns":
@@ -166,11 +201,33 @@ def _folder_candidates(folder: Path) -> list[Candidate]:
             return [("IntanRawIO", {"filename": str(folder / name)})]
     places = list(folders_below(folder, _DEPTH - 1))
     for mark, reader in _FOLDER_MARKS.items():
-        if found := next((file for place in places for file in sorted(Path(place).glob(mark))), None):
+        if found := [file for place in places for file in _matching(Path(place), mark)]:
             if reader == "TdtRawIO":
-                return _tdt(folder, found)
+                return _tdt(folder, found[0])
+            if reader in _ONE_FOLDER:
+                return [(reader, _in_one_folder(folder, found))]
             return [(reader, {"dirname": str(folder)})]
     return _open_ephys_above(folder)
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder whose name, in small letters, is of this pattern."""
+    return sorted(file for file in folder.iterdir() if fnmatch.fnmatchcase(file.name.lower(), pattern))
+
+
+def _in_one_folder(folder: Path, found: Sequence[Path]) -> dict[str, Any]:
+    """Arguments for a reader of the files that were found in a folder or below it. Raises InputError where several folders have some, or
+    one below a folder that has another recording."""
+    places = list(dict.fromkeys(file.parent for file in found))
+    if places[0] != folder:
+        places = [file for file in sorted(folder.iterdir()) if file.is_file() and _may_be_recording(file)] + places
+    if len(places) > 1:
+        shown = ", ".join(str(place) for place in places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
+        raise InputError(f"{folder} holds several recordings, in {shown}; give one of them.")
+    suffix = found[0].suffix.lower()
+    if suffix == ".ncs":  # events and detected spikes beside them may be of another program
+        return {"dirname": str(places[0]), "include_filenames": [file.name for file in found]}
+    return {"dirname": str(places[0])} | ({_ONLY_MPX: list(found)} if suffix == ".mpx" else {})
 
 
 def _open_ephys_above(path: Path) -> list[Candidate]:
@@ -245,17 +302,21 @@ def _parsed(name: str, arguments: dict[str, Any]) -> Any:
         return read_spikeglx(Path(arguments["dirname"]))
     if name == "AxonaRawIO":
         return read_axona(Path(arguments["filename"]))
+    if name == "OpenEphysRawIO":
+        return read_open_ephys_legacy(Path(arguments.get("filename") or arguments["dirname"]))
     import neo.rawio
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if name == "OpenEphysBinaryRawIO":
             read_rates_as_numbers()
+        if name == "IntanRawIO":
+            read_endings_in_capitals()
         known = {key: value for key, value in arguments.items() if key != _ONLY_MPX}
         reader = getattr(neo.rawio, name)(**reader_arguments(name, known))
         if _ONLY_MPX in arguments:
-            reader._mpx_files = [arguments[_ONLY_MPX]]
-        elif name == "AlphaOmegaRawIO":
+            reader._mpx_files = arguments[_ONLY_MPX]
+        if name == "AlphaOmegaRawIO":
             index = [Path(arguments["dirname"], file) for file in arguments.get("lsx_files", ())]
             refuse_depths(reader._mpx_files or [], *index or [Path(arguments["dirname"])])
         reader.parse_header()

@@ -4,6 +4,7 @@ runs backward."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,9 +15,6 @@ from spikecrsae.system.files import refuse_unreadable
 
 #: Bytes of a Neuralynx file before its first record, and of a record.
 _NCS_HEADER, _NCS_RECORD = 16_384, 1044
-#: The same of a file of the old format of Open Ephys.
-_CONTINUOUS_HEADER, _RECORD_SAMPLES = 1024, 1024
-_CONTINUOUS_RECORD = np.dtype([("timestamp", "<i8"), ("rest", "S4"), ("samples", ">i2", _RECORD_SAMPLES), ("mark", "S10")])
 #: Channels that an Intan controller records at most.
 _MOST_INTAN = 1024
 
@@ -52,13 +50,40 @@ def _escaped(stem: str) -> str:
 
 
 def _neuralynx(folder: Path) -> None:
-    for path in [folder] if folder.suffix.lower() == ".ncs" and folder.is_file() else sorted(folder.rglob("*.ncs")):
+    if folder.is_file() and folder.stat().st_size == _NCS_HEADER:
+        raise InputError(f"{folder} holds no sample: it ends after its header of {_NCS_HEADER} bytes.")
+    for path in [folder] if folder.suffix.lower() == ".ncs" and folder.is_file() else _ncs_files(folder):
         size = path.stat().st_size - _NCS_HEADER
-        if size <= 0 or size % _NCS_RECORD:
+        if size < 0 or size % _NCS_RECORD:
             raise InputError(
                 f"{folder}: {path.name} has {size + _NCS_HEADER} bytes, which is no header of {_NCS_HEADER} and whole records of "
                 f"{_NCS_RECORD}; it is cut off. Copy it again, or move it away to sort the other channels."
             )
+
+
+def _ncs_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".ncs")
+
+
+def why_unreadable(place: Path) -> str:
+    """Why neo does not read what lies at a place, where that shows: files of different lengths, an ending of Blackrock's in capitals; else empty."""
+    if place.is_dir():
+        later = [path.name for path in _ncs_files(place) if re.search(r"_\d{4}$", path.stem)]
+        if later and len(later) < len(_ncs_files(place)):
+            return f"it holds several recordings of the same channels, by names such as {later[0]}; give the files of one recording by name"
+        records = {path.name: (path.stat().st_size - _NCS_HEADER) // _NCS_RECORD for path in _ncs_files(place)}
+        lengths = Counter(n for n in records.values() if n > 0)
+        if len(lengths) < 2:
+            return ""
+        usual = lengths.most_common(1)[0][0]
+        odd = [f"{name} {n}" for name, n in records.items() if n not in (usual, 0)]
+        return f"most files have {usual} records, and {', '.join(odd[:10])}; give the files of one length by name"
+    capitals = place.suffix.startswith((".NS", ".NEV"))
+    return (
+        f"neo knows this ending only in small letters; rename the file to {place.stem}{place.suffix.lower()}"
+        if capitals
+        else ""
+    )
 
 
 def _intan(header: Path) -> None:
@@ -124,24 +149,9 @@ def _open_ephys(folder: Path) -> None:
                 break
 
 
-def _old_open_ephys(place: Path) -> None:
-    for path in [place] if place.is_file() else sorted(place.rglob("*.continuous")):
-        n = (path.stat().st_size - _CONTINUOUS_HEADER) // _CONTINUOUS_RECORD.itemsize
-        if n > 1:
-            records = np.memmap(path, _CONTINUOUS_RECORD, "r", _CONTINUOUS_HEADER, shape=(n,))
-            if len(back := np.flatnonzero(np.diff(records["timestamp"]) <= 0)):
-                first, next_ = records["timestamp"][back[0] : back[0] + 2]
-                last = int(back[0] + 1) * _RECORD_SAMPLES - 1
-                raise InputError(
-                    f"{path}: the time stamps do not increase: the record that ends with sample {last} has {first}, the one from sample "
-                    f"{last + 1} on {next_}. Repair the file, or move it away to sort the other channels."
-                )
-
-
 _CHECKS: dict[str, Callable[[Path], None]] = {
     "NeuralynxRawIO": _neuralynx,
     "IntanRawIO": _intan,
     "SpikeGLXRawIO": _spikeglx,
     "OpenEphysBinaryRawIO": _open_ephys,
-    "OpenEphysRawIO": _old_open_ephys,
 }

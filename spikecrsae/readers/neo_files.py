@@ -59,13 +59,6 @@ def _open_ephys_binary(reader: Any) -> Iterator[Holding]:
                 yield Path(found["raw_filename"]), (block, segment), _of_stream(reader, "buffer_id", str(number))
 
 
-def _open_ephys_legacy(reader: Any) -> Iterator[Holding]:
-    """Channels of the header are the files of the first segment, in their order."""
-    for segment, number in enumerate(sorted(reader._info["continuous"])):
-        for row, file in enumerate(reader._info["continuous"][number]):
-            yield Path(file), (0, segment), np.array([row])
-
-
 def _intan(reader: Any) -> Iterator[Holding]:
     """Of the formats with several files: one for each stream, or one for each channel."""
     if reader.file_format == "header-attached":
@@ -86,7 +79,6 @@ def _tdt(reader: Any) -> Iterator[Holding]:
 
 _HOLDINGS: dict[str, Callable[[Any], Iterator[Holding]]] = {
     "OpenEphysBinary": _open_ephys_binary,
-    "OpenEphys": _open_ephys_legacy,
     "Intan": _intan,
     "Tdt": _tdt,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,21 @@ import numpy as np
 from spikecrsae.readers.assemble import microvolts
 
 _STREAM_NAME = 128
+
+
+class _LowerSuffix(type(Path())):  # type: ignore[misc]
+    """A path whose ending reads in small letters."""
+
+    @property
+    def suffix(self) -> str:
+        return str(super().suffix.lower())
+
+
+def read_endings_in_capitals() -> None:
+    """Let neo's reader of Intan's files take .RHD and .RHS."""
+    import neo.rawio.intanrawio as module
+
+    module.Path = _LowerSuffix
 
 
 def group_spike2(reader: Any) -> None:

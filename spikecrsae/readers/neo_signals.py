@@ -129,6 +129,7 @@ def _find(reader: Any, format: str, path: Path, rows: np.ndarray, sources: list[
         positions=own.positions if own else None,
         groups=own.groups if own else _neuroscope_groups(reader, len(channels)) if format == "NeuroScope" else None,
         start_time_s=piece.start_time_s,
+        notes=own.notes if own else (),
         companions=[] if path.is_dir() else [file for file in path.parent.iterdir() if file.stem == path.stem],
         close=functools.partial(close_reader, reader),
     )

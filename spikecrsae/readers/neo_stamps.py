@@ -14,8 +14,6 @@ from spikecrsae.errors import InputError
 from spikecrsae.readers.assemble import Found
 from spikecrsae.readers.stamps import Stretch, counted_stretches
 
-#: Samples of a record of the old format of Open Ephys.
-_RECORD = 1024
 #: Bytes of the header of a Neuralynx file.
 _NCS_HEADER = 16_384
 
@@ -48,8 +46,6 @@ def with_stretches(found: Found, reader: Any, block: int, segment: int, rows: np
     Raises InputError where a count of samples is not larger than the one before.
     """
     kind = type(reader).__name__
-    if kind == "OpenEphysRawIO":
-        return _old_open_ephys(found, reader, segment, rows)
     if kind == "BrainVisionRawIO":
         return replace(found, stretches=_brainvision_stretches(found, Path(reader.filename)))
     if kind == "OpenEphysBinaryRawIO":
@@ -120,28 +116,3 @@ def _brainvision_stretches(found: Found, header: Path) -> tuple[Stretch, ...]:
 def _marked(date: str) -> datetime.datetime:
     """A date of Brain Products': year to second, and microseconds."""
     return datetime.datetime.strptime(date, "%Y%m%d%H%M%S%f")
-
-
-def _old_open_ephys(found: Found, reader: Any, segment: int, rows: np.ndarray) -> Found:
-    """The records of the .continuous files, one after the other; neo fills the places of those that are missing with zeros."""
-    files = [reader._sigs_memmap[segment][row] for row in rows]
-    stamps = [np.asarray(file["timestamp"]) for file in files]
-    shared = stamps[0]
-    for other in stamps[1:]:
-        shared = np.intersect1d(shared, other)
-    places = [np.searchsorted(own, shared) for own in stamps]
-    assert found.sampling_frequency is not None
-    begins = np.r_[0, np.flatnonzero(np.diff(shared) != _RECORD) + 1]
-    ends = np.r_[begins[1:], len(shared)]
-    stretches = tuple(
-        Stretch(int(begin) * _RECORD, int(end - begin) * _RECORD, float(shared[begin] / found.sampling_frequency))
-        for begin, end in zip(begins, ends, strict=True)
-    )
-
-    def read(start: int, stop: int) -> np.ndarray:
-        first, last = start // _RECORD, -(-stop // _RECORD)
-        columns = [file["samples"][place[first:last]].reshape(-1) for file, place in zip(files, places, strict=True)]
-        return np.stack(columns, axis=1)[start - first * _RECORD : stop - first * _RECORD]
-
-    n_samples = len(shared) * _RECORD
-    return replace(found, read=read, n_samples=n_samples, stretches=stretches, start_time_s=stretches[0].start_time_s)

@@ -44,6 +44,11 @@ class _Stream:
     is_electrodes: bool
 
     @property
+    def short(self) -> str:
+        """CH for Open Ephys' Signals CH."""
+        return self.name.replace("Signals ", "")
+
+    @property
     def is_neural(self) -> bool:
         """Whether it is fast enough for spikes too."""
         return self.is_electrodes and self.rate >= LOWEST_RATE
@@ -73,7 +78,8 @@ def choose_signals(
     if options.stream is not None:
         chosen = [_asked_for(streams, str(options.stream), path, listing)]
     else:
-        chosen = _with_channels(reader, format, streams, options) or _neural(reader, format, path, streams, listing, options)
+        chosen = _with_channels(reader, format, path, streams, options)
+        chosen = chosen or _neural(reader, format, path, streams, listing, options)
         if len(streams) > len(chosen):
             taken = ", ".join(repr(stream.name) for stream in chosen)
             notes = (f"stream {taken} is read, of {listing}; --stream chooses another",)
@@ -101,21 +107,32 @@ def _streams(reader: Any, named: Named) -> list[_Stream]:
 
 
 def _asked_for(streams: list[_Stream], wanted: str, path: Path, listing: str) -> _Stream:
-    for known in ("name", "id", "number"):
+    for known in ("name", "id", "number", "short"):
         matching = [stream for stream in streams if str(getattr(stream, known)) == wanted]
         if len(matching) == 1:
             return matching[0]
     raise UsageError(f"{path} has no single stream {wanted!r}; there are {listing}.")
 
 
-def _with_channels(reader: Any, format: str, streams: list[_Stream], options: ReadOptions) -> list[_Stream]:
-    """The streams of one recording that have all channels that are asked for by name; empty where none is, or none has."""
+def _with_channels(reader: Any, format: str, path: Path, streams: list[_Stream], options: ReadOptions) -> list[_Stream]:
+    """The streams of one recording that have all channels that are asked for by name; empty where none is, or none has.
+
+    Raises UsageError where several have them, as two probes, and not one alone is of electrodes.
+    """
     wanted = {channel for channel in options.channels or () if isinstance(channel, str)}
+    found: dict[object, list[_Stream]] = {}
     for first in streams if wanted else ():
-        alike = [stream for stream in streams if _kind(reader, format, stream) == _kind(reader, format, first)]
+        kind = _kind(reader, format, first)
+        alike = [stream for stream in streams if _kind(reader, format, stream) == kind]
         if wanted <= {str(name) for stream in alike for name in reader.header["signal_channels"]["name"][stream.rows]}:
-            return alike
-    return []
+            found[kind] = alike
+    choices = list(found.values())
+    for is_better in (lambda stream: stream.is_neural, lambda stream: _PREFERRED.fullmatch(stream.name)):
+        choices = [alike for alike in choices if any(map(is_better, alike))] or choices
+    if len(choices) > 1:
+        listing = ", ".join(stream.described for alike in choices for stream in alike)
+        raise UsageError(f"{path} has {', '.join(sorted(wanted))} in several streams: {listing}; choose one with --stream.")
+    return choices[0] if choices else []
 
 
 def _neural(

@@ -160,7 +160,7 @@ def _clock(
 def _electrodes(
     file: h5py.File, series: h5py.Group, rows: np.ndarray | None, n_channels: int
 ) -> tuple[list[str] | None, np.ndarray | None, list[str] | None]:
-    """Channel ids, positions (n_channels, 2 or 3) and groups out of the electrodes table, None where it has none."""
+    """Channel names, else ids, positions (n_channels, 2 or 3) and groups out of the electrodes table, None where it has none."""
     if rows is None or len(rows) != n_channels:
         return None, None, None
     reference = attribute(series["electrodes"], "table")
@@ -171,6 +171,9 @@ def _electrodes(
     if rows.min() < 0 or rows.max() >= len(ids):
         raise InputError(f"{file.filename}: {series.name} refers to electrodes that the electrodes table lacks.")
     channel_ids = [str(i) for i in ids[rows]]
+    written = [text(name).strip() for name in whole(table["channel_name"])[rows]] if "channel_name" in table else []
+    if all(written) and len(set(written)) == n_channels:
+        channel_ids = written
     groups = [text(name) for name in whole(table["group_name"])[rows]] if "group_name" in table else None
     for names in (("rel_x", "rel_y"), ("x", "y", "z")):
         columns = [whole(table[name]).astype(np.float64)[rows] for name in names if name in table]

@@ -41,6 +41,8 @@ log = logging.getLogger(__name__)
 _NUMBERED = re.compile(r"(.*?)[-_ ]?(\d{6}_\d{6}|\d+)")
 #: Files of one session in a folder follow one another within this time.
 _LONGEST_PAUSE_S = 600.0
+#: Files of one moment differ in length by less than this part.
+_SAME_LENGTH = 0.01
 #: Readers by ending, where no companion of the file says otherwise.
 _OWN = {".mat": read_matlab, ".npy": read_npy, ".mda": read_mda, ".cbin": read_mtscomp}
 _HDF5_SUFFIXES = (".h5", ".hdf5", ".nwb", ".brw", ".nix")
@@ -118,9 +120,32 @@ def open_session(paths: Sequence[str | Path], options: ReadOptions | None = None
                 raise UsageError(
                     f"{side_file(Path(path))} gives start_s or stop_s; for files of one session use --exclude-s."
                 )
-        recording = joined(opened, [str(path) for path in paths]).between(options.start_s, options.stop_s)
+        recording = joined(opened, [str(path) for path in paths])
+        notes = _notes_of_order(paths, opened) if options.files is None else ()
+        recording = replace(recording, notes=(*recording.notes, *notes)).between(options.start_s, options.stop_s)
         stack.pop_all()
     return recording
+
+
+def _notes_of_order(paths: Sequence[str | Path], opened: Sequence[Recording]) -> tuple[str, ...]:
+    """What is told of files that were taken for one after the other: clocks that go back, and files that may be of one moment."""
+    notes, alike = [], False
+    for before, then, name in zip(opened, opened[1:], paths[1:], strict=False):
+        later_s = then.start_time_s - before.start_time_s
+        if later_s < 0 < then.start_time_s:
+            notes.append(
+                f"{name} starts at {then.start_time_s:.10g} s on its clock and the file before it at {before.start_time_s:.10g} s; files of a session "
+                "are taken in the order given, so give them in the order of time"
+            )
+        is_long_as = abs(then.n_samples - before.n_samples) <= _SAME_LENGTH * before.n_samples
+        alike |= abs(later_s) < 1 / before.sampling_frequency and is_long_as
+    if alike:
+        channels = "make them channels with --files channels, or " if opened[0].n_channels == 1 else ""
+        notes.append(
+            "files with the same start time and length are read one after the other; if they are of one moment, as of several probes, "
+            f"{channels}sort them one by one"
+        )
+    return tuple(notes)
 
 
 def _channel_files(paths: Sequence[Path], options: ReadOptions) -> Recording | None:

@@ -36,7 +36,7 @@ class Stream:
 
     names, units, gains, offsets have one entry per channel: stored * gain + offset is in the channel's unit, which is
     empty where the file names none. positions (n_channels, 2) in um, and groups: of each channel, or None. neural: signal of
-    electrodes, unfiltered where there is a choice.
+    electrodes, unfiltered where there is a choice. notes: what a user should know of it.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Stream:
     positions: np.ndarray | None = None
     groups: Sequence[str] | None = None
     neural: bool = False
+    notes: tuple[str, ...] = ()
 
     def part(self, channels: Sequence[int] | None) -> Stream:
         """The same of some of its channels, by position; of all for None. Its segments stay as they are."""

@@ -101,6 +101,25 @@ def test_a_file_that_another_program_writes_like_matlab_7_3(tmp_path):
     recording.close()
 
 
+def test_a_matlab_rate_that_is_text(tmp_path):
+    path, raw = tmp_path / "text.mat", files.stored()
+    scipy.io.savemat(path, {"rec": {"data": raw, "sr": "24000"}})
+    recording = open_recording(path)
+    assert (recording.sampling_frequency, recording.n_samples) == (24_000.0, len(raw))
+    assert any(f"loaded into memory ({raw.nbytes / 1e6:.3g} MB)" in note for note in recording.notes)
+    scipy.io.savemat(path, {"data": raw, "sr": "as usual"})
+    files.refused(InputError, path, "--sampling-frequency")
+    path = files.hdf5(tmp_path / "text.h5", traces=raw)
+    with h5py.File(path, "a") as file:
+        file.attrs["fs"] = "24000"
+    assert open_recording(path).sampling_frequency == 24_000.0
+
+
+def test_an_empty_npy_holds_no_sample(tmp_path):
+    np.save(tmp_path / "empty.npy", np.zeros((0, 4)))
+    files.refused(InputError, tmp_path / "empty.npy", "holds no sample", "(0, 4)")
+
+
 def test_a_matlab_file_agrees_with_scipy(tmp_path):
     path = exchange.matlab(tmp_path).path
     theirs, recording = scipy.io.loadmat(path), open_recording(path)

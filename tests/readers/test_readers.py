@@ -310,6 +310,18 @@ def test_nwb_positions_without_relative_ones(tmp_path):
     recording.close()
 
 
+def test_nwb_channels_have_the_names_of_the_electrodes_table(tmp_path):
+    path = tmp_path / "named.nwb"
+    files.write_nwb(path, files.stored())
+    with h5py.File(path, "a") as file:
+        file["general/extracellular_ephys/electrodes/channel_name"] = np.array([b"CH10", b"CH2", b"CH1", b"ADC1"])
+    assert open_recording(path).channel_ids == ("CH10", "CH2", "CH1")
+    assert open_recording(path, channels="CH1,CH10").channels == (2, 0)
+    with h5py.File(path, "a") as file:
+        file["general/extracellular_ephys/electrodes/channel_name"][:] = b"CH1"
+    assert open_recording(path).channel_ids == ("10", "11", "12", "13")
+
+
 def test_nwb_with_several_series(tmp_path):
     path = tmp_path / "two.nwb"
     files.write_nwb(path, files.stored(), series=("Raw", "LFP"))
