@@ -16,6 +16,7 @@ from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.additions import add_units
 from spikecrsae.curate.candidates import Candidates, CurationSettings
 from spikecrsae.curate.cleaned_waveforms import recentred_waveforms
+from spikecrsae.curate.evidence import LARGE
 from spikecrsae.curate.merges import merge_pairs
 from spikecrsae.curate.mixtures import split_mixtures
 from spikecrsae.curate.removals import drop_redundant_clusters, remove_units
@@ -29,10 +30,9 @@ from spikecrsae.errors import InputError
 from spikecrsae.progress import Observer
 
 MAX_ROUNDS = 10
-#: A template's norm, in units of noise, that spikes outside cells hardly reach (tetrodes: some 65); and, where there are such, the
-#: most units times spikes within a template's length, on up to four channels. Tetrodes have some 5, spikes 100 times the noise 27, and
-#: stimulation pulses that stay 70; the membrane potential of a cell reaches 900 in the second round.
-LARGE, CROWDED = 100.0, 200.0
+#: Where there are LARGE spikes, the most units times spikes within a template's length, on up to four channels. Tetrodes have some 5,
+#: spikes 100 times the noise 27, and stimulation pulses that stay 70; the membrane potential of a cell reaches 900 in the second round.
+CROWDED = 200.0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from spikecrsae.system.threads import in_threads
 
 #: Spikes of a unit that a comparison of two models looks at, at most.
 COMPARED_SPIKES = 100
+#: A template's norm, in units of noise, that spikes outside cells hardly reach (tetrodes: some 65). Where there are such, what a spike
+#: tells exceeds every cost by far, so fewer are looked at, in inverse proportion: each is described by dozens of others.
+LARGE, LEAST_COMPARED = 100.0, 20
 
 
 def parameter_cost(template: np.ndarray, n_spikes: int) -> float:
@@ -48,10 +51,12 @@ class Excerpt:
         level: np.ndarray | None = None,
     ) -> Excerpt:
         """rest (n_channels, n_samples): the residual of all spikes. starts: first samples of the spikes to look at; of more
-        than COMPARED_SPIKES, some drawn at random. level (n_samples,): of the noise."""
-        n_starts = len(starts)
-        if n_starts > COMPARED_SPIKES:
-            starts = np.sort(np.random.default_rng(seed).choice(starts, COMPARED_SPIKES, replace=False))
+        than COMPARED_SPIKES, or fewer where there are LARGE ones, some drawn at random. level (n_samples,): of the noise."""
+        n_starts, most = len(starts), COMPARED_SPIKES
+        if (largest := float(np.sqrt(model.energy.max(initial=0.0)))) > LARGE:
+            most = max(LEAST_COMPARED, int(COMPARED_SPIKES * LARGE / largest))
+        if n_starts > most:
+            starts = np.sort(np.random.default_rng(seed).choice(starts, most, replace=False))
         n_times = model.templates.shape[2]
         begins, ends = np.maximum(starts - 2 * n_times, 0), np.minimum(starts + 3 * n_times, rest.shape[1])
         new = np.r_[True, begins[1:] > np.maximum.accumulate(ends)[:-1]]
