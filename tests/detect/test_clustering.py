@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spikecrsae.config import InitialiseConfig
-from spikecrsae.detect.bimodality import SURE_GAIN, are_two, two_mode_gain
+from spikecrsae.detect.bimodality import SURE_GAIN, WIDE_GAIN, are_two, two_mode_gain
 from spikecrsae.detect.clustering import cluster, divide, first_templates
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.drawing import seldom_first
@@ -257,3 +257,13 @@ def test_a_neuron_of_large_spread_far_beyond_the_noise_is_one_mode(spread):
         cut = np.quantile(numbers, part)
         assert two_mode_gain(numbers[numbers <= cut], numbers[numbers > cut]) < SURE_GAIN
     assert two_mode_gain(rng.standard_normal(2000), spread + rng.standard_normal(12)) > SURE_GAIN
+
+
+@pytest.mark.parametrize("distance", [30.0, 3000.0, 300_000.0])
+def test_two_modes_are_told_from_one_at_any_distance(distance):
+    """Where it is thousands of noise levels, as in signal from inside a cell, memory would not hold bins of the noise's size."""
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(0, 0.1 * distance, 600), rng.normal(distance, 0.1 * distance, 200)
+    one = rng.uniform(0, distance, 800)
+    assert two_mode_gain(first, second) > SURE_GAIN
+    assert two_mode_gain(one[one < distance / 2], one[one >= distance / 2]) < WIDE_GAIN
