@@ -16,7 +16,6 @@ from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.additions import add_units
 from spikecrsae.curate.candidates import Candidates, CurationSettings
 from spikecrsae.curate.cleaned_waveforms import recentred_waveforms
-from spikecrsae.curate.evidence import LARGE
 from spikecrsae.curate.merges import merge_pairs
 from spikecrsae.curate.mixtures import split_mixtures
 from spikecrsae.curate.removals import drop_redundant_clusters, remove_units
@@ -30,9 +29,9 @@ from spikecrsae.errors import InputError
 from spikecrsae.progress import Observer
 
 MAX_ROUNDS = 10
-#: Where there are LARGE spikes, the most units times spikes within a template's length, on up to four channels. Tetrodes have some 5,
-#: spikes 100 times the noise 27, and stimulation pulses that stay 70; the membrane potential of a cell reaches 900 in the second round.
-CROWDED = 200.0
+#: Spikes outside cells have norms of some 65 noise levels, and hardly ever this one. Where they have, the most spikes within a template's
+#: length on up to four channels: tetrodes have about 0.5, stimulation pulses that stay 1.6, membrane potentials 3 to 24.
+INSIDE_NORM, MOST_AT_A_TIME = 200.0, 3.0
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,12 @@ def curate(
 
 
 def _refuse_crowds(state: Candidates) -> None:
-    """Raise InputError where spikes are so large, and described by so many spikes of so many units at a time, that their shapes
-    change beyond what a sum of templates can follow. The time that an encoding takes grows with both numbers, and both grow with
-    the number of channels where neurons are recorded."""
+    """Raise InputError where spikes are so large, and described by so many spikes at a time, that their shapes change beyond what
+    a sum of templates can follow. The time that an encoding takes grows with that number, which grows with the channels."""
     model, tetrodes = state.model, max(1.0, len(state.signal) / 4)
     at_a_time = len(state.spikes) * state.window.n_times / state.signal.shape[1]
     largest = float(np.sqrt(model.energy.max(initial=0.0)))
-    if largest < LARGE or at_a_time * model.n_units < CROWDED * tetrodes**2:
+    if largest < INSIDE_NORM or at_a_time < MOST_AT_A_TIME * tetrodes:
         return
     raise InputError(
         f"the spikes change their shape too much to be sorted: {model.n_units} units, with {at_a_time:.1f} spikes at a time, do not describe "
