@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from spikecrsae.cli import console
 from spikecrsae.errors import EXIT_NO_UNITS
 from spikecrsae.system.text import counted
@@ -36,13 +34,10 @@ _PICTURE_WIDTHS = (16, 12, 8)
 
 
 def result_folder(recordings: tuple[Path, ...], output: Path | None) -> Path:
-    """Return where the result of recordings goes: `output`, else beside the one recording. Raises click.UsageError where
-    there are several and no output."""
+    """Return where the result of files that are one recording goes: `output`, else beside the first."""
     from spikecrsae.results.folder import default_result_path
 
-    if len(recordings) > 1 and output is None:
-        raise click.UsageError("Several recordings have one result: name its folder with -o.", click.get_current_context())
-    return output or default_result_path(recordings[0])
+    return output or default_result_path(*recordings)
 
 
 def show_outcome(

@@ -44,8 +44,9 @@ def sort(
 ) -> int:
     """Find the spikes and templates of the neurons in RECORDING.
 
-    The result is a folder beside the recording, <file name>.sorted, or the one given by -o. Several files of one session
-    are sorted together, one after the other in the order given. Groups of channels (--groups) are sorted each on its own.
+    The result is a folder beside the recording, <file name>.sorted, or the one given by -o. Several files are one recording:
+    channels that were recorded at the same time, or a session, one after the other in the order given. Groups of channels
+    (--groups) are sorted each on its own.
     """
     if dump_config:
         click.echo(config.to_toml(), nl=False)

@@ -100,10 +100,11 @@ def _has_models(folder: Path) -> bool:
     return any(folder.glob("*.safetensors"))
 
 
-def default_result_path(recording_path: str | Path) -> Path:
-    """Name the folder beside the recording: its name with its ending, and .sorted."""
-    path = Path(os.path.abspath(recording_path))
-    return path.parent / f"{path.name}.sorted"
+def default_result_path(*files: str | Path) -> Path:
+    """Name the folder beside a recording: its name with its ending, and .sorted. Of several files: beside the first, with the names
+    of the first and the last."""
+    first, last = (Path(os.path.abspath(files[k])) for k in (0, -1))
+    return first.parent / (f"{first.name}.sorted" if len(files) == 1 else f"{first.name}-{last.name}.sorted")
 
 
 def read_sorting(path: str | Path) -> SortingData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,8 +182,13 @@ def test_files_that_do_not_agree(session, tmp_path, attributes, channels, dtype,
 def test_a_file_stands_once_in_a_session(session):
     with pytest.raises(UsageError, match="twice"):
         open_session([session[0], session[0]])
-    result = spikecrsae("sort", *session)
-    assert result.exit_code == 2 and "-o" in result.stderr
+
+
+def test_the_result_of_several_files_is_beside_the_first(session, tmp_path):
+    copies = [Path(shutil.copy(path, tmp_path)) for path in session]
+    result = spikecrsae("sort", *copies, "--quiet", "--device", "cpu", "--epochs", 1)
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / f"{copies[0].name}-{copies[-1].name}.sorted" / "spikes.csv").is_file()
 
 
 def test_apply_takes_a_session(sorted_session, session, tmp_path):

@@ -67,6 +67,9 @@ def folder(tmp_path):
 def test_default_path_keeps_the_ending(tmp_path, monkeypatch):
     assert default_result_path("/data/rec.h5") == Path("/data/rec.h5.sorted")
     assert default_result_path("/data/session/") == Path("/data/session.sorted")
+    assert default_result_path("/data/CSC1.ncs", "/data/CSC2.ncs", "/other/CSC4.ncs") == Path(
+        "/data/CSC1.ncs-CSC4.ncs.sorted"
+    )
     monkeypatch.chdir(tmp_path)
     assert default_result_path("rec.h5") == tmp_path / "rec.h5.sorted"
 
