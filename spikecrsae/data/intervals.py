@@ -18,7 +18,7 @@ import numpy as np
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.files import refuse_unreadable
-from spikecrsae.system.text import read_text
+from spikecrsae.system.text import is_number, read_text
 
 NONE = np.zeros((0, 2), np.int64)
 NONE.setflags(write=False)
@@ -83,7 +83,7 @@ def _of_file(path: Path) -> list[tuple[float, float]]:
     refuse_unreadable(path, "the intervals of --exclude-s")
     rows = [row for row in csv.reader(read_text(path, _MOST_TABLE_MB).splitlines()) if any(word.strip() for word in row)]
     found, first, last = [], 0, 1
-    if rows and not any(_is_number(word) for word in rows[0]):
+    if rows and not any(is_number(word) for word in rows[0]):
         names = [word.strip().lower().removesuffix("_s") for word in rows.pop(0)]
         if "start" in names and "stop" in names:
             first, last = names.index("start"), names.index("stop")
@@ -100,14 +100,6 @@ def _of_file(path: Path) -> list[tuple[float, float]]:
     if not found:
         raise InputError(f"{path} holds no interval; every row of --exclude-s needs start,stop in seconds.")
     return found
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _samples(start: float, stop: float, recording: Recording) -> tuple[int, int]:

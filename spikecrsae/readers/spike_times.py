@@ -12,7 +12,7 @@ import numpy as np
 from spikecrsae.data.timeline import Timeline
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.safe_hdf5 import load_npy
-from spikecrsae.system.text import counted, read_text
+from spikecrsae.system.text import counted, is_number, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _rows(path: Path) -> tuple[list[str], list[list[str]]]:
     else:
         rows = list(csv.reader(lines, delimiter=parted or ","))
     first = [cell.strip() for cell in rows[0]]
-    return ([], rows) if all(map(_is_number, first)) else (first, rows[1:])
+    return ([], rows) if all(map(is_number, first)) else (first, rows[1:])
 
 
 def _place(path: Path, header: list[str], table: list[list[str]], column: str | None) -> int:
@@ -225,14 +225,6 @@ def _unit_of_column(path: Path, header: list[str], place: int, values: np.ndarra
         f"{path} has the columns {', '.join(header)}; whole numbers in {header[place]} may be samples or milliseconds: give "
         "--truth-unit, or call the column sample, time_ms or spike_time_s."
     )
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _number(cell: str) -> int | float:

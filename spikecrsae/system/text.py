@@ -39,10 +39,11 @@ def visible(text: object) -> str:
 def cell_text(text: object) -> str:
     """Visible text for a cell of a table; what a table program would take for a formula has an apostrophe before it."""
     shown = visible(text)
-    return f"'{shown}" if shown.startswith(_FORMULA) and not _is_number(shown) else shown
+    return f"'{shown}" if shown.startswith(_FORMULA) and not is_number(shown) else shown
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether text is a number as Python writes one."""
     try:
         float(text)
     except ValueError:
