@@ -178,7 +178,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     if positions is not None and len(positions) != n_channels:
         notes += (f"channel positions are not used: {len(positions)} for {n_channels} channels",)
         positions = None
-    gain, offset = (_factor(found, key, default, path) for key, default in (("gain", 1.0), ("offset", 0.0)))
+    gain, offset = (factor(found, key, default, path) for key, default in (("gain", 1.0), ("offset", 0.0)))
     return Found(
         path=path,
         format="HDF5",
@@ -197,8 +197,9 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     )
 
 
-def _factor(attributes: dict, name: str, default: float, path: Path) -> float | np.ndarray:
-    """Attribute gain or offset, a number or one per channel. A gain in the file is in the file's unit per count."""
+def factor(attributes: dict, name: str, default: float, path: Path) -> float | np.ndarray:
+    """What a file says of gain or offset, a number or one per channel; `default` where it says nothing. A gain in the file is in the
+    file's unit per count. Raises InputError for what is no number."""
     if attributes[name] is None:
         return default
     value = np.asarray(attributes[name])

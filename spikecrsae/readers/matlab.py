@@ -19,6 +19,7 @@ from spikecrsae.readers.hdf5 import (
     RATE_NAMES,
     UNIT_NAMES,
     WHY_NO_SNIPPETS,
+    factor,
     looks_cut_out,
     number,
     recording_of_file,
@@ -133,7 +134,7 @@ def _recording(variables: Variables, path: Path, options: ReadOptions, notes: tu
     place = name.rpartition("/")[0]
     rate, remark = stored_rate(variables, place)
     unit = next((v for n in UNIT_NAMES if isinstance(v := _fact(variables, place, (n,)), str)), "ADC")
-    scale = {n: number(_fact(variables, place, (n,))) for n in ("gain", "offset")} if unit != "ADC" else {}
+    gain, offset = (_factor(variables, place, n, default, path) for n, default in (("gain", 1.0), ("offset", 0.0)))
     positions = _fact(variables, place, POSITION_NAMES)
     whole_options = options if len(parts) == 1 else replace(options, start_s=None, stop_s=None)
     recordings, time = [], 0.0
@@ -150,8 +151,8 @@ def _recording(variables: Variables, path: Path, options: ReadOptions, notes: tu
             dtype=part.dtype,
             unit=unit,
             sampling_frequency=rate,
-            gain=scale.get("gain") or 1.0,
-            offset=scale.get("offset") or 0.0,
+            gain=gain if unit != "ADC" else 1.0,
+            offset=offset if unit != "ADC" else 0.0,
             positions=_oriented(positions, n_channels),
             start_time_s=time,
             notes=(*notes, *turned, *remark, *gaps),
@@ -161,6 +162,16 @@ def _recording(variables: Variables, path: Path, options: ReadOptions, notes: tu
     if len(parts) == 1:
         return recordings[0]
     return joined(recordings, [f"{name} {k + 1}" for k in range(len(parts))]).between(options.start_s, options.stop_s)
+
+
+def _factor(variables: Variables, place: str, name: str, default: float, path: Path) -> float | np.ndarray:
+    """gain or offset, see hdf5.factor; MATLAB knows no number and no row without two axes."""
+    value = _fact(variables, place, (name,))
+    if (one := number(value)) is not None:
+        value = one
+    elif isinstance(value, np.ndarray):
+        value = np.squeeze(value)
+    return factor({name: value}, name, default, path)
 
 
 def _is_numbers(value: Any) -> bool:

@@ -381,3 +381,16 @@ def test_edf_agrees_with_pyedflib(tmp_path):
     assert (recording.sampling_frequency, recording.amplitude_unit) == (FS, "uV")
     # neo's scale has one step more than EDF's, which is half a step at the ends
     np.testing.assert_allclose(recording.traces(0, 1000), raw[:1000] * 0.1, atol=0.06)
+
+
+def test_a_matlab_file_has_a_gain_for_each_channel_and_none_of_zero(tmp_path):
+    raw = np.random.default_rng(0).integers(-100, 100, (5000, 4)).astype(np.int16)
+    facts = {"data": raw, "sr": 20000.0, "units": "uV"}
+    gains = np.array([0.5, 1.0, 2.0, 4.0])
+    scipy.io.savemat(tmp_path / "each.mat", {**facts, "gain": gains})
+    recording = open_recording(tmp_path / "each.mat")
+    np.testing.assert_allclose(recording.traces(0, 100), raw[:100] * gains)
+    recording.close()
+    scipy.io.savemat(tmp_path / "zero.mat", {**facts, "gain": 0.0})
+    with pytest.raises(InputError, match="gain 0"):
+        open_recording(tmp_path / "zero.mat")
