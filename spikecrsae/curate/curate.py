@@ -137,8 +137,9 @@ def _decide(state: Candidates, tried: list[int] | None) -> list[int] | None:
     # once one of those born has died, or nothing came of it before, what the residual offers has been tried
     try_births = state.ids != tried and state.born <= set(state.ids)
     decoded, residual = state.model, state.rest
-    if not split_units(state, cleaned):
-        split_mixtures(state, cleaned)
+    satellites = find_satellites(state.model, state.timed(), state.pieces.represented)[0]
+    if not split_units(state, cleaned, satellites):
+        split_mixtures(state, cleaned, satellites)
     if not try_births:
         return tried
     tried = list(state.ids)

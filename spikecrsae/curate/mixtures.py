@@ -10,7 +10,6 @@ from scipy.linalg import eigh, solve_triangular
 from spikecrsae.curate.candidates import Candidates
 from spikecrsae.curate.coincidences import INDEPENDENT_LEVEL, LEAST_DISTANCE, Lags, contaminated, independence_p_value
 from spikecrsae.curate.evidence import parameter_cost
-from spikecrsae.curate.satellites import find_satellites
 from spikecrsae.detect.bimodality import nuisance_directions, without
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 
@@ -23,25 +22,20 @@ N_COMPONENTS = 3
 _STARTS, _ROUNDS, _SETTLED = (0.15, 0.85), 40, 1e-4
 
 
-def split_mixtures(state: Candidates, cleaned: list[np.ndarray]) -> None:
+def split_mixtures(state: Candidates, cleaned: list[np.ndarray], satellites: np.ndarray) -> None:
     """Split the units whose cleaned waveforms are better described by two normal distributions than by one, whose parts pay
     for a template each, and fire independently of each other. The larger part stays the unit.
 
     A neuron whose amplitudes vary is described better by two distributions too, but its refractory period shows that they
-    are one neuron. Satellites, which fire with several stronger units, are no neurons and stay whole.
+    are one neuron. satellites (n_units,) bool: these fire with stronger units, are no neurons and stay whole.
     """
     n_times, lags = state.window.n_times, Lags.of(state.settings.burst, state.settings.refractory)
     templates, extra, parents = state.model.templates.astype(np.float64), [], []
-    satellites: np.ndarray | None = None
     for unit, padded in enumerate(cleaned):
-        if len(padded) < LEAST_FITTED or state.has_passed("mixture", unit, alone=True):
+        if len(padded) < LEAST_FITTED or satellites[unit] or state.has_passed("mixture", unit, alone=True):
             continue
         state.passes("mixture", unit)
         if not contaminated(np.sort(state.times(state.starts(unit))), lags):
-            continue
-        if satellites is None:
-            satellites = find_satellites(state.model, state.timed(), state.pieces.represented)[0]
-        if satellites[unit]:
             continue
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
         smaller = smaller_part(_features(windows, state.model.templates[unit]), state.settings.seed)
