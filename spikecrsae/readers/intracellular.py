@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import butter, find_peaks, sosfiltfilt
 
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import InputError
@@ -79,6 +78,8 @@ def detect_spikes(recording: Recording, threshold: float | None = None) -> np.nd
 
 def _peaks(recording: Recording) -> tuple[float, np.ndarray, np.ndarray]:
     """(noise level, sample of every peak, its signed height in the high-passed signal)."""
+    from scipy.signal import butter, find_peaks, sosfiltfilt  # half a second to load
+
     fs = recording.sampling_frequency
     sections = butter(2, _HIGHPASS_HZ, "highpass", fs=fs, output="sos")
     distance = max(1, ms_to_samples(_DEAD_TIME_MS, fs))
