@@ -43,6 +43,13 @@ _CURVE = "tradeoff.csv"
 )
 @tolerance_option
 @option("--exhaustive", is_flag=True, help="The truth names every neuron: also count false, redundant and merged units.")
+@option(
+    "--curve",
+    type=click.Choice(["amplitude", "component"]),
+    default="amplitude",
+    show_default=True,
+    help="Threshold of the curve: on spike amplitudes, or on the unit's separated signal, as in the paper.",
+)
 @output_option
 @option("--overwrite", is_flag=True, help="Replace curves in the folder of -o.")
 @reader_options
@@ -52,6 +59,7 @@ def score(
     truth: Path,
     tolerance_ms: float,
     exhaustive: bool,
+    curve: str,
     output: Path | None,
     overwrite: bool,
     reader: dict,
@@ -77,7 +85,7 @@ def score(
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
     doubted = doubt(comparison, known, sorted_.trains, 0.0 if sorted_.sorting is None else sorted_.sorting.start_time_s)
     folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
-    curves = _curves(comparison, known, sorted_)
+    curves = _curves(comparison, known, sorted_, curve)
     written = _write_curves(folder, curves, comparison, sorted_.sorting, overwrite) if folder and curves else []
     if as_json:
         console.print_json(
@@ -185,11 +193,11 @@ def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator: console.Narrato
     return {name: samples[(samples >= first) & (samples < end)] for name, samples in known.items()}
 
 
-def _curves(comparison: Comparison, known: dict, sorted_: _Sorted) -> dict[str, Any]:
+def _curves(comparison: Comparison, known: dict, sorted_: _Sorted, kind: str) -> dict[str, Any]:
     """Trade-off curve per truth unit that some unit matches, by the name of the truth unit."""
     from spikecrsae.score import best_match_curves
 
-    return {} if sorted_.sorting is None else best_match_curves(comparison, known, sorted_.sorting)
+    return {} if sorted_.sorting is None else best_match_curves(comparison, known, sorted_.sorting, kind)
 
 
 def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
@@ -206,11 +214,13 @@ def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: S
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["truth", "unit", "threshold", "miss", "false_alarm"])
+    writer.writerow(["truth", "unit", "curve", "threshold", "miss", "false_alarm"])
     units = {row.truth: row.test for row in comparison.best_rows}
     for name, curve in curves.items():
         points = zip(curve.threshold, curve.miss, curve.false_alarm, strict=True)
-        writer.writerows([cell_text(name), units[name], f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points)
+        writer.writerows(
+            [cell_text(name), units[name], curve.kind, f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points
+        )
     figures = tradeoff_figures(tradeoff_pictures(curves, comparison, sorting))
     contents = {f"{name}.png": figure_file(drawing, "png", name) for name, drawing in figures.items()}
     ResultFolder(folder).check_extra(folder, [_CURVE, *contents], overwrite, "give --overwrite, or another folder with -o")

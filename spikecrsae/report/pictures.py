@@ -246,5 +246,5 @@ def _tradeoff_picture(curve: Tradeoff, found: UnitScore, row: int) -> Picture:
         panel.points(100 * curve.false_alarm[kept], 100 * curve.miss[kept], "dots")
     panel.points([100 * false_alarm], [100 * miss], "here")
     panel.x_axis("false alarms (% of the unit's spikes)")
-    note = f"large dot: this sorting, {100 * miss:.1f} % missed, {100 * false_alarm:.1f} % false; along the curve the threshold rises"
+    note = f"large dot: this sorting, {100 * miss:.1f} % missed, {100 * false_alarm:.1f} % false; along the curve the threshold on the {curve.kind} rises"
     return Picture(f"Truth {truth}, unit {unit}", drawing, f"Misses against false alarms, truth {truth}", note)
