@@ -229,7 +229,13 @@ def publish(mark: str, title: str, intro: str, lines: Sequence[str], docs: bool,
     if not docs:
         return
     words = iter(sys.argv[1:])
-    local = ("--folder", "--recordings-folder", "--others-python", "--sporco-python")  # of the machine, not of the benchmark
+    local = (
+        "--folder",
+        "--source",
+        "--recordings-folder",
+        "--others-python",
+        "--sporco-python",
+    )  # of the machine, not of the benchmark
     shown = [word for word in words if not (word in local and next(words)) and word != "--docs"]
     folder = ["--folder", "DIR"] if "--folder" in sys.argv else []
     data = "SPIKECRSAE_DATA=<folder> " if "SPIKECRSAE_DATA" in os.environ else ""
