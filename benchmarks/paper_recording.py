@@ -292,7 +292,7 @@ def main() -> None:
         f"lambda sigma in noise levels: the paper {PENALTY * np.abs(signal).max():.2f} "
         f"({PENALTY:.4f} of the maximum, {np.abs(signal).max():.1f}); learned {lam}."
     )
-    lines = [*results_table(found, published), "", *course_table(found, published), "", shared_false_alarms(found), said]
+    lines = [*results_table(found, published), "", *course_table(found, published), "", shared_false_alarms(found), "", said]
     intro = (
         f"{len(published.truth)} true spikes, {arguments.seeds} seeds: mean (range). Spikes match within {TOLERANCE_MS:g} ms, once each; "
         f"*at {LOOSE_MS:g} ms* is the best total of the component with the published tolerance."
