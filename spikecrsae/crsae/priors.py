@@ -31,6 +31,8 @@ class Prior:
     """
 
     name: ClassVar[str]
+    #: Whether it knows how large the spikes of each unit are.
+    sized: ClassVar[bool] = True
 
     @classmethod
     def first(cls, n_units: int) -> Self:
@@ -112,7 +114,7 @@ class Laplace(Prior):
     lam is in units of 1 / sigma and belongs to atoms of unit norm.
     """
 
-    name = "laplace"
+    name, sized = "laplace", False
     lam: np.ndarray = field(metadata={"start": FIRST_LAMBDA, "name": "lambda"})
 
     @property

@@ -11,6 +11,8 @@ from scipy import special
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.data.loudness import expected_at, noise_of
 from spikecrsae.data.spikes import Spikes
+from spikecrsae.detect.bimodality import are_two
+from spikecrsae.detect.clustering import SMALLEST_CLUSTER, two_means
 
 #: Nominal chance that a unit loses one of its own spikes to each test for outliers; decoded misfits have longer tails than
 #: normal ones, which makes it some 0.3.
@@ -21,6 +23,27 @@ LEAST_FOLLOWERS = 20
 #: The deviation of a normal distribution that the distance from the median to a quantile at one deviation gives has the error of
 #: that of this part of the sample: its variance is 2.21 / n, that of all of it 1 / 2n.
 QUANTILE_SHARE = 0.226
+
+
+def other_sizes(spikes: Spikes, model: CRsAE) -> np.ndarray:
+    """Spikes (bool, n) outside the main mode of their unit's amplitudes, where these have several modes.
+
+    Under a prior that knows no unit's size, a unit takes in the spikes of every neuron of its shape, of whatever size; the paper leaves it
+    to a threshold to tell them apart (Sec. VII-B). Amplitudes are divided in two by 2-means; where the parts are two modes, for noise of
+    the deviation 1 / ||h||, the smaller part is outside, and so on with the larger.
+    """
+    outside = np.zeros(len(spikes), bool)
+    for unit in np.unique(spikes.unit):
+        main = np.flatnonzero((spikes.unit == unit) & spikes.clear)
+        while len(main) >= 2 * SMALLEST_CLUSTER:
+            size = spikes.relative[main, None] * np.sqrt(model.energy[unit])
+            is_large = two_means(size, size.min(axis=0), size.max(axis=0)) == 1
+            parts = sorted((main[~is_large], main[is_large]), key=len)
+            sets = [spikes.relative[part, None] * np.sqrt(model.energy[unit]) for part in parts]
+            if len(parts[0]) < SMALLEST_CLUSTER or not are_two(sets[0], sets[1], seed=0)[0]:
+                break
+            outside[parts[0]], main = True, parts[1]
+    return outside
 
 
 def find_outliers(spikes: Spikes, misfit: np.ndarray, burst: int, misfit_of_noise: np.ndarray | None = None) -> np.ndarray:

@@ -246,7 +246,7 @@ def _group_apart(
     distance = ((features - features.mean(axis=0)) ** 2).sum(axis=1)
     untried = np.argsort(distance)[::-1][:GROUPS_TRIED]
     while len(untried):
-        labels = _two_means(features, features.mean(axis=0), features[untried[0]])
+        labels = two_means(features, features.mean(axis=0), features[untried[0]])
         if min(np.bincount(labels, minlength=2)) >= smallest:
             larger = larger_of(flat[labels == 0], flat[labels == 1]) if allowed is not None else None
             if all(
@@ -266,7 +266,7 @@ def _halves(features: np.ndarray) -> np.ndarray:
         above = values > np.median(values)
         if not above.any():
             continue
-        labels = _two_means(features, features[~above].mean(axis=0), features[above].mean(axis=0))
+        labels = two_means(features, features[~above].mean(axis=0), features[above].mean(axis=0))
         inertia = sum(
             ((part - part.mean(axis=0)) ** 2).sum() for part in (features[labels == 0], features[labels == 1]) if len(part)
         )
@@ -275,7 +275,7 @@ def _halves(features: np.ndarray) -> np.ndarray:
     return best
 
 
-def _two_means(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+def two_means(features: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Labels 0 and 1 of features (n, n_components) by 2-means from these centres (Lloyd)."""
     second_is = np.zeros(len(features), bool)
     total = features.sum(axis=0)

@@ -9,10 +9,11 @@ import pytest
 from helpers.known_spikes import N_TIMES, Whitened, fired, matched, rendered, slab, spikes_at, template
 
 from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.priors import Laplace
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import Decoding
 from spikecrsae.decode.collect import Collector, DecodedUnits, RecordingFacts, build_sorting, gathered
-from spikecrsae.decode.confidence import OUTLIER_LEVEL, error_rates, find_outliers, thresholds
+from spikecrsae.decode.confidence import OUTLIER_LEVEL, error_rates, find_outliers, other_sizes, thresholds
 from spikecrsae.decode.quality import ACCEPTED_ERROR
 from spikecrsae.progress import Observer
 
@@ -58,6 +59,20 @@ def test_spikes_too_small_for_their_unit_are_found():
     alien = np.isin(np.rint((found.sample - 20) / 90), np.arange(10, 420, 21))
     assert np.sum(outlying & alien) >= 0.9 * alien.sum() > 15
     assert np.sum(outlying & ~alien) <= 2
+
+
+@pytest.mark.parametrize("sizes", [(1.0,), (1.0, 0.5), (1.0, 0.45, 1.6)])
+def test_a_neuron_of_another_size_and_the_same_shape_is_told_by_its_size(sizes):
+    """A prior that knows no sizes takes the spikes of every neuron of this shape; outside are those that are not of the neuron with
+    the most spikes. Where one neuron fires, none is."""
+    known, rng = slab([template(20)]), np.random.default_rng(3)
+    size = np.concatenate([np.full(n, a) for n, a in zip((300, 90, 40), sizes, strict=False)])
+    truth = spikes_at(np.zeros(len(size), np.int64), 20 + 90 * np.arange(len(size)), size * rng.normal(1, 0.05, len(size)))
+    model = CRsAE(known.templates, Laplace.first(1))
+    found = model.encode(rendered(known, truth, len(size) * 90 + 100, rng))
+    other = size[np.rint((found.sample - 20) / 90).astype(int)] != 1.0
+    assert len(found) >= len(size) and np.mean(other_sizes(found, model) == other) >= 0.99
+    assert not model.prior.sized and known.prior.sized
 
 
 def test_clean_spikes_are_lost_no_more_often_than_the_level_says():
