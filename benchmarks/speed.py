@@ -27,7 +27,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from paper_simulation import errors_by_epoch, oracle_start
+from paper_speed import Clock, run_sporco
+from paper_ways import errors_by_epoch, oracle_start
 from trials import publish
 
 import spikecrsae
@@ -39,7 +40,6 @@ from spikecrsae.csc.fista import fista
 from spikecrsae.csc.objective import kkt_violation, objective
 from spikecrsae.csc.pursuit import TOLERANCE
 from spikecrsae.csc.step_size import lipschitz_bound
-from spikecrsae.progress import Observer
 from spikecrsae.simulate import match_templates, paper_windows
 from spikecrsae.simulate.shapes import unit_norm
 from spikecrsae.system.threads import in_threads
@@ -144,16 +144,6 @@ def encoder(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-class Clock(Observer):
-    """Seconds from the start of a stage to the end of each epoch."""
-
-    def start(self, stage: str, total: int | None = None) -> None:
-        self.began, self.seconds = time.perf_counter(), [0.0]
-
-    def advance(self, n: int = 1) -> None:
-        self.seconds.append(time.perf_counter() - self.began)
-
-
 def learn(simulation, start) -> tuple[float, float, Training]:
     """Seconds until all templates are at the goal for good, seconds until training ends by itself, and the training."""
     clock = Clock()
@@ -165,15 +155,7 @@ def learn(simulation, start) -> tuple[float, float, Training]:
 
 def learn_by_sporco(simulation, start, python: Path, iterations: int) -> tuple[float, float, np.ndarray, str]:
     """Seconds until all templates are at the goal for good, seconds of all iterations, final errors, version."""
-    with tempfile.TemporaryDirectory() as name:
-        given, out = Path(name) / "in.npz", Path(name) / "out.npz"
-        # lambda sigma^2 in the data's own units is 0.048; these two are the best of those tried (docs/performance.md)
-        settings = {"lmbda": 0.07, "rho": 0.3, "iterations": iterations, "every": 5}
-        np.savez(given, windows=simulation.windows[:, 0], atoms=unit_norm(start.templates)[:, 0], **settings)
-        script = Path(__file__).with_name("sporco_learning.py")
-        subprocess.run([str(python), str(script), str(given), str(out)], check=True, stdout=subprocess.DEVNULL)
-        with np.load(out) as file:
-            seconds, atoms, version = file["seconds"], file["atoms"], str(file["version"])
+    seconds, atoms, version = run_sporco(simulation, start, python, iterations)
     # its filters may have moved within their window
     errors = np.array([match_templates(simulation.templates, filters[:, None])[2] for filters in atoms])
     above = np.flatnonzero(errors.max(axis=1) > GOAL_DB)
