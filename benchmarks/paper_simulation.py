@@ -43,7 +43,7 @@ def decibels(values) -> str:
 
 def trials_of(key: str, snr_db: float, arguments: argparse.Namespace) -> list[Trial]:
     """Trials 0, 1, ... of a way."""
-    n = arguments.slow_seeds if (WAYS | FROM_CLUSTERS)[key].is_slow else arguments.seeds
+    n = arguments.seeds // (WAYS | FROM_CLUSTERS)[key].slowness
     return [trial(key, snr_db, seed, arguments.windows, arguments.folder) for seed in range(n)]
 
 
@@ -99,10 +99,10 @@ def epochs(arguments: argparse.Namespace) -> list[str]:
 def from_clusters(arguments: argparse.Namespace) -> list[str]:
     """From PCA and k-means, without the oracle."""
     heads = ["way", "SNR (dB)", f"trials with all four <= {GOAL_DB:g} dB", "mean of the four (dB)", "worst, by trial"]
-    heads += ["trials by number of units reported", "spikes per window", "s per trial"]
+    heads += ["trials by number of units", "spikes per window", "s per trial"]
     rows = []
     for key, way in FROM_CLUSTERS.items():
-        for snr_db in SNRS:
+        for snr_db in SNRS[:: len(SNRS) - 1]:
             trials = trials_of(key, snr_db, arguments)
             found = np.array([t.matched for t in trials])
             worst = found.max(axis=1)
@@ -133,8 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", default=list(PARTS), help=f"{', '.join(PARTS)}; all by default")
     parser.add_argument("--windows", type=int, default=1000)
-    parser.add_argument("--seeds", type=int, default=20, help="trials of each way")
-    parser.add_argument("--slow-seeds", type=int, default=6, help="trials of the slow ways")
+    parser.add_argument("--seeds", type=int, default=20, help="trials of each way; slow ways have fewer")
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="lines of Fig. 4")
     parser.add_argument("--folder", type=Path, help="trials are kept here")
     parser.add_argument("--sporco-python", type=Path, help="Python of an environment with Sporco")

@@ -47,8 +47,8 @@ class Trial:
     """What a way has learned in one trial.
 
     errors (n_units,): Eq. 29 without shift or permutation; matched: after the best of both. residual: its variance over that of
-    the noise, of LCSC on windows held out. n_codes: per window, 12 in truth. n_units: those that would be reported. lam: of
-    each unit, in units of 1 / sigma, where there is one. seconds: of learning, by the clock.
+    the noise, of LCSC on windows held out. n_codes: spikes per window, 12 in truth. n_units: how many were learned. lam: of
+    each unit, in units of 1 / sigma, where there is one. seconds: of the whole trial, by the clock.
     """
 
     errors: list[float]
@@ -62,11 +62,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Way:
-    """A way to learn templates. learn: of a simulation, a start with the Laplace prior, and a seed."""
+    """A way to learn templates. learn: of a simulation, a start with the Laplace prior, and a seed. slowness: it has this many times
+    fewer trials. n_windows: the most it is given."""
 
     name: str
     learn: Callable[[PaperSimulation, CRsAE, int], Trial]
-    is_slow: bool = False
+    slowness: int = 1
     n_windows: int | None = None
 
 
@@ -91,8 +92,8 @@ def errors_by_epoch(simulation: PaperSimulation, training: Training) -> np.ndarr
     return np.array([errors_db(simulation, templates) for templates in training.templates_history])
 
 
-def judged(simulation: PaperSimulation, model: CRsAE, reported: np.ndarray | None = None) -> Trial:
-    """The trial of a model. reported (n_units,) bool: units that a sort would report; all unless given."""
+def judged(simulation: PaperSimulation, model: CRsAE) -> Trial:
+    """The trial of a model."""
     signal = joined(simulation.windows, model.n_times)
     spikes = model.encode(signal, E_STEP)
     rest = model.residual(signal, spikes).reshape(len(simulation.windows), -1)[:, : simulation.windows.shape[2]]
@@ -104,7 +105,7 @@ def judged(simulation: PaperSimulation, model: CRsAE, reported: np.ndarray | Non
         matched=matched.tolist(),
         residual=float(rest.var() / simulation.sigma**2),
         n_codes=len(spikes) / len(simulation.windows),
-        n_units=model.n_units if reported is None else int(reported.sum()),
+        n_units=model.n_units,
         lam=model.prior.lam.tolist() if isinstance(model.prior, Laplace) else [],
     )
 
@@ -180,11 +181,25 @@ def in_data_units(simulation: PaperSimulation, model: CRsAE) -> CRsAE:
     return replace(model, templates=model.templates * simulation.sigma, sigma=simulation.sigma)
 
 
-def by_curation(simulation: PaperSimulation, seed: int, n_clusters: int | None) -> Trial:
-    """The units that curation makes of the first ones; their number is not given."""
-    signal, first, settings = first_units(simulation, seed, n_clusters)
+def oracle_units(simulation: PaperSimulation, start: CRsAE, seed: int) -> tuple[np.ndarray, FirstUnits, CurationSettings]:
+    """As first_units, with the templates of a start, and the spikes that it finds as their members."""
+    signal, first, settings = first_units(simulation, seed, None)
+    model = CRsAE(start.templates / simulation.sigma, SpikeSlab.first(start.n_units), 1.0, settings.refractory)
+    window = TemplateWindow(start.n_times, int(np.abs(simulation.templates).sum(axis=(0, 1)).argmax()))
+    spikes = model.encode(signal, E_STEP)
+    members = [spikes.sample[spikes.unit == unit] for unit in range(model.n_units)]
+    events = first.events + first.window.before - window.before
+    return signal, FirstUnits(events, model, members, first.subspace, window), settings
+
+
+def by_curation(
+    simulation: PaperSimulation, seed: int, signal: np.ndarray, first: FirstUnits, settings: CurationSettings
+) -> Trial:
+    """The units that a sort would report after curation of the first ones, trained; their number is not given. Satellites are left
+    out: they may hold a part of a neuron's template."""
     found = curate(signal, first, settings, Observer())
-    return judged(simulation, in_data_units(simulation, found.model), ~found.satellites)
+    templates = found.model.templates[~found.satellites] * simulation.sigma
+    return judged(simulation, annealed_then_slab(simulation, model_of(simulation, templates), seed))
 
 
 def by_clusters(simulation: PaperSimulation, seed: int, is_trained: bool) -> Trial:
@@ -198,28 +213,38 @@ WAYS = {
     "l1": Way("CRsAE, annealed l1", lambda s, m, seed: judged(s, annealed(s, m, seed).model)),
     "slab": Way("CRsAE, annealed l1, then the slab", lambda s, m, seed: judged(s, annealed_then_slab(s, m, seed))),
     "slab-alone": Way(
-        f"{ROUNDS} rounds with the slab alone", lambda s, m, seed: judged(s, rounds_of_em(s, with_slab(m), ROUNDS))
+        f"{ROUNDS} rounds with the slab alone",
+        lambda s, m, seed: judged(s, rounds_of_em(s, with_slab(m), ROUNDS)),
+        slowness=3,
     ),
     "unrolled-l1": Way(
         "back-propagation, Laplace",
         lambda s, m, seed: judged(s, back_propagated(s, m, seed, UNROLLED_EPOCHS).model),
-        is_slow=True,
+        slowness=20,
         n_windows=UNROLLED_WINDOWS,
     ),
     "unrolled-slab": Way(
         "back-propagation, slab",
         lambda s, m, seed: judged(s, back_propagated(s, with_slab(m), seed).model),
-        is_slow=True,
+        slowness=6,
     ),
-    "lcsc": Way("LCSC, as published", by_lcsc),
-    "lcsc-positive": Way("LCSC, codes never negative", lambda s, m, seed: by_lcsc(s, m, seed, False), is_slow=True),
+    "lcsc": Way("LCSC, as published", by_lcsc, slowness=3),
+    "lcsc-positive": Way("LCSC, codes never negative", lambda s, m, seed: by_lcsc(s, m, seed, False), slowness=20),
 }
 #: Without the oracle.
 FROM_CLUSTERS = {
     "k-means": Way("k-means, C = 4", lambda s, m, seed: by_clusters(s, seed, False)),
     "k-means-trained": Way("k-means, C = 4, then trained", lambda s, m, seed: by_clusters(s, seed, True)),
-    "k-means-curated": Way("k-means, C = 4, then curated", lambda s, m, seed: by_curation(s, seed, 4)),
-    "curated": Way("clusters of unknown number, then curated", lambda s, m, seed: by_curation(s, seed, None)),
+    "k-means-curated": Way(
+        "k-means, C = 4, then curated", lambda s, m, seed: by_curation(s, seed, *first_units(s, seed, 4))
+    ),
+    "oracle-curated": Way(
+        f"oracle's start at {START_DB:g} dB, then curated",
+        lambda s, m, seed: by_curation(s, seed, *oracle_units(s, m, seed)),
+    ),
+    "curated": Way(
+        "clusters of unknown number, then curated", lambda s, m, seed: by_curation(s, seed, *first_units(s, seed, None))
+    ),
 }
 
 
