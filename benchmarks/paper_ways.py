@@ -228,7 +228,7 @@ WAYS = {
         lambda s, m, seed: judged(s, back_propagated(s, with_slab(m), seed).model),
         slowness=6,
     ),
-    "lcsc": Way("LCSC, as published", by_lcsc, slowness=3),
+    "lcsc": Way("LCSC, as published", by_lcsc, slowness=6),
     "lcsc-positive": Way("LCSC, codes never negative", lambda s, m, seed: by_lcsc(s, m, seed, False), slowness=20),
 }
 #: Without the oracle.
