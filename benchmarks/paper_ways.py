@@ -215,7 +215,7 @@ WAYS = {
     "slab-alone": Way(
         f"{ROUNDS} rounds with the slab alone",
         lambda s, m, seed: judged(s, rounds_of_em(s, with_slab(m), ROUNDS)),
-        slowness=3,
+        slowness=6,
     ),
     "unrolled-l1": Way(
         "back-propagation, Laplace",
@@ -236,11 +236,12 @@ FROM_CLUSTERS = {
     "k-means": Way("k-means, C = 4", lambda s, m, seed: by_clusters(s, seed, False)),
     "k-means-trained": Way("k-means, C = 4, then trained", lambda s, m, seed: by_clusters(s, seed, True)),
     "k-means-curated": Way(
-        "k-means, C = 4, then curated", lambda s, m, seed: by_curation(s, seed, *first_units(s, seed, 4))
+        "k-means, C = 4, then curated", lambda s, m, seed: by_curation(s, seed, *first_units(s, seed, 4)), slowness=2
     ),
     "oracle-curated": Way(
         f"oracle's start at {START_DB:g} dB, then curated",
         lambda s, m, seed: by_curation(s, seed, *oracle_units(s, m, seed)),
+        slowness=2,
     ),
     "curated": Way(
         "clusters of unknown number, then curated", lambda s, m, seed: by_curation(s, seed, *first_units(s, seed, None))
