@@ -89,8 +89,8 @@ def loss_over_time(courses: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Fig. 8. courses: seconds (n,) and reconstruction loss (n,) by name."""
     with saved("loss_time", 2, (8.4, 3.2), sharey=True) as (by_time, by_epoch):
         for name, (seconds, loss) in courses.items():
-            by_time.plot(np.maximum(seconds, 0.02), loss, marker="o", markersize=2, label=name)
-            by_epoch.plot(loss, marker="o", markersize=2)
+            by_time.plot(np.maximum(seconds, 0.02), loss, marker="o", markersize=2)
+            by_epoch.plot(loss, marker="o", markersize=2, label=name)
         by_time.set(xlabel="time (s)", ylabel="reconstruction loss (sigma^2)", xscale="log", yscale="log")
         by_epoch.set(xlabel="epoch (Sporco: five iterations)")
-        by_time.legend()
+        by_epoch.legend()
