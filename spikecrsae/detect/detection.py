@@ -96,8 +96,16 @@ class SpikeSubspace:
 
 def _peaks(height: np.ndarray, threshold: float, dead_time: int) -> np.ndarray:
     """Samples above threshold that are the largest within dead_time each way; the first of equal neighbours."""
-    largest = maximum_filter1d(height, 2 * dead_time + 1, mode="nearest") if len(height) else height
-    candidates = np.flatnonzero((height == largest) & (height > threshold))
+    above = np.flatnonzero(height > threshold)
+    if not len(above):
+        return above
+    # compared with what is around them only, which groups further apart do not share
+    last = np.flatnonzero(np.diff(above) > 2 * dead_time + 1)
+    starts = np.maximum(above[np.r_[0, last + 1]] - dead_time, 0)
+    lengths = np.minimum(above[np.r_[last, -1]] + dead_time + 1, len(height)) - starts
+    places = np.arange(lengths.sum()) + np.repeat(starts - np.r_[0, np.cumsum(lengths)[:-1]], lengths)
+    near = height[places]
+    candidates = places[(near == maximum_filter1d(near, 2 * dead_time + 1, mode="nearest")) & (near > threshold)]
     # two candidates within the dead time are equal
     peaks: list[int] = []
     for sample in candidates.tolist():
