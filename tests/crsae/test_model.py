@@ -193,7 +193,7 @@ def test_units_are_added_with_the_prior_of_what_is_not_known_yet():
 def test_local_search_is_a_setting_of_the_model():
     """A collision that looks like a third unit: the encoder alone takes the third."""
     rng = np.random.default_rng(6)
-    first, second = (15 * w / np.linalg.norm(w) for w in rng.standard_normal((2, 4, 30)))
+    first, second = (15 * w / np.linalg.norm(w) for w in rng.standard_normal((2, 4, 30)).astype(np.float32))
     third = 0.93 * (first + np.roll(second, 2, axis=1))
     model = CRsAE(np.stack([first, second, third]), SpikeSlab(np.full(3, 0.05), np.full(3, 8.0)), refractory=10)
     signal = rng.standard_normal((4, 400)).astype(np.float32)

@@ -194,9 +194,9 @@ def test_units_of_groups_keep_their_numbers(tmp_path):
     before = record(tmp_path / "one.h5", 5, one | two)
     two["first2"] = two["first2"] * 0.7
     after = record(tmp_path / "two.h5", 6, {"first": one["first"]} | two)
-    words = ("--groups", "0-3,4-7", "--quiet")
+    words = ("--groups", "0-3,4-7", "--jobs", 1, "--quiet")
     assert spikecrsae("sort", tmp_path / "one.h5", "-o", tmp_path / "sorted", *words).exit_code == 0
-    result = spikecrsae("apply", tmp_path / "sorted", tmp_path / "two.h5", "-o", tmp_path / "applied")
+    result = spikecrsae("apply", tmp_path / "sorted", tmp_path / "two.h5", "-o", tmp_path / "applied", "--jobs", 1)
     assert result.exit_code == 0, result.stderr
     trains = trains_of(tmp_path / "applied")
     assert len(trains) == 3
