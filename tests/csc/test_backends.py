@@ -338,7 +338,7 @@ def test_with_an_l1_prior_spikes_stand_on_the_support_of_the_convex_code(one_sid
     """Found there by both backends alike, up to what FISTA has not settled yet; the local search may leave it."""
     n = n_same = n_near = 0
     for seed in range(8):
-        model, signal = world(seed, 0.01)
+        model, signal = world(seed, 0.01, 3000)
         scale, l1 = (
             np.sqrt(model.energy),
             L1(np.random.default_rng(seed).uniform(3, 5, model.n_units), one_sided, gram(model.templates)),

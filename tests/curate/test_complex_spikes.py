@@ -139,7 +139,9 @@ def test_without_spikelets_or_without_a_pause_nothing_is_split(given, why):
 def test_complex_spikes_of_two_groups_name_the_simple_unit_of_their_own(tmp_path):
     one, two = (purkinje(seed)[0] for seed in (5, 6))
     path = write(tmp_path / "two.h5", np.concatenate([one, two], axis=1))
-    assert spikecrsae("sort", path, "-o", tmp_path / "out", "--complex-spikes", "--groups", "0,1", "--jobs", 1).exit_code == 0
+    assert (
+        spikecrsae("sort", path, "-o", tmp_path / "out", "--complex-spikes", "--groups", "0,1", "--jobs", 1).exit_code == 0
+    )
     rows = {row["unit"]: row for row in rows_of(tmp_path / "out")}
     linked = [row for row in rows.values() if row["complex_of"]]
     assert len(rows) == 4 and len(linked) == 2
