@@ -53,7 +53,7 @@ def large_spikes(seconds: float, height: float, changing: bool, seed: int = 0) -
 def test_a_membrane_potential_is_refused_with_the_reason_and_what_to_do(tmp_path):
     path = tmp_path / "cell.h5"
     with h5py.File(path, "w") as file:
-        file["traces"] = whole_cell() / 1000
+        file["traces"] = whole_cell(5.0) / 1000
         file["traces"].attrs.update(sampling_frequency=FS, units="mV")
     result = spikecrsae("sort", path)
     assert result.exit_code == 3
@@ -79,14 +79,14 @@ def test_what_may_be_outside_a_cell_passes(rest_mv, height_mv, unit):
 
 
 def test_large_spikes_that_change_their_shape_are_refused_where_no_scale_is_known():
-    traces, _ = large_spikes(12.0, 3000, changing=True)
+    traces, _ = large_spikes(6.0, 3000, changing=True)
     with pytest.raises(InputError, match=r"change their shape too much .* inside a cell .* --units 1"):
         sort(recording_from_array(traces, FS, amplitude_unit="ADC"), Config().with_settings(find_artefacts=False))
 
 
 def test_large_spikes_of_one_shape_are_sorted():
     """As beside a cell: their tails, which the template does not hold, are units at first."""
-    traces, true = large_spikes(12.0, 100, changing=False)
+    traces, true = large_spikes(6.0, 100, changing=False)
     sorting = sort(recording_from_array(traces, FS, amplitude_unit="ADC"), Config()).sorting
     assert sorting.n_units == 1
     found = sorting.spikes["sample"]
