@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.recordings import cut_recording
 
 PACKAGE = Path(__file__).parents[1] / "spikecrsae"
 
@@ -144,7 +145,8 @@ def test_a_run_on_the_cpu_needs_neither_torch_nor_matplotlib(short_sort, tmp_pat
     """Their import fails, in helper processes too."""
     for name in ("torch", "matplotlib"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} is imported')\n")
-    words = [*([short_sort.folder] if command == "apply" else []), short_sort.recording, "-o", tmp_path / "out"]
+    recording = cut_recording(tmp_path / "recording.h5", 0, 2)
+    words = [*([short_sort.folder] if command == "apply" else []), recording, "-o", tmp_path / "out"]
     run = subprocess.run(
         [sys.executable, "-m", "spikecrsae", command, *map(str, words), "--device", "cpu", "--quiet"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])},

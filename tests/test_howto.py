@@ -78,12 +78,12 @@ def commands_of(block: Block) -> list[list[str]]:
     return [words for line in prompted or lines if (words := shlex.split(line, comments=True))]
 
 
-def _sample(start_s: float = 0, stop_s: float = 6) -> np.ndarray:
+def _sample(start_s: float = 0, stop_s: float = 4) -> np.ndarray:
     with h5py.File(SAMPLE) as file:
         return file["traces"][int(start_s * 20_000) : int(stop_s * 20_000)]
 
 
-def _cut(path: Path, start_s: float = 0, stop_s: float = 6) -> None:
+def _cut(path: Path, start_s: float = 0, stop_s: float = 4) -> None:
     """A stretch of the sample recording with its known spikes."""
     cut_recording(path, start_s, stop_s)
     with h5py.File(SAMPLE) as source, h5py.File(path, "a") as file:
