@@ -37,14 +37,14 @@ def saved(name: str, n_panels: int = 1, size: tuple[float, float] = (4.4, 3.2), 
 
 def error_over_snr(by_way: dict[str, dict[float, np.ndarray]]) -> None:
     """Fig. 4. by_way: errors (n_trials, n_units) by way and SNR; bars are standard deviations over trials of their mean."""
-    with saved("error_snr") as axes:
+    with saved("error_snr", size=(6.6, 3.2)) as axes:
         for name, by_snr in by_way.items():
             means = [errors.mean(axis=1) for errors in by_snr.values()]
             middle, deviation = [m.mean() for m in means], [m.std() for m in means]
             axes.errorbar(list(by_snr), middle, deviation, marker="o", markersize=3, capsize=2, label=name)
         axes.axhline(GOAL_DB, color="0.6", linestyle=":")
         axes.set(xlabel="SNR (dB)", ylabel="template error (dB), mean of four", xticks=list(by_snr))
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 0.42))
+        axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def error_over_epochs(errors: np.ndarray) -> None:
