@@ -148,20 +148,21 @@ class _Array:
 
     values: np.ndarray
 
+    def __init__(self, *_: object) -> None:
+        """Takes what numpy's _reconstruct takes, and needs none of it."""
+
     def __setstate__(self, state: tuple) -> None:
         _, shape, code, in_columns, data = state
+        if not isinstance(code, _Code):
+            raise pickle.UnpicklingError("an array of something else than numbers")
         self.values = np.frombuffer(data, code.order + code.name).reshape(shape, order="F" if in_columns else "C")
-
-
-def _array(*_: object) -> _Array:
-    return _Array()
 
 
 class _ArraysOnly(pickle.Unpickler):
     """Knows three names, none of which is numpy's own: its dtype would take flags that make bytes into pointers."""
 
     def find_class(self, module: str, name: str) -> Any:
-        known = {"_reconstruct": _array, "ndarray": _Array, "dtype": _Code}
+        known = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _Code}
         if module not in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") or name not in known:
             raise pickle.UnpicklingError(f"it names {module}.{name}")
         return known[name]

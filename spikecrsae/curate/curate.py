@@ -34,6 +34,10 @@ MAX_ROUNDS = 10
 INSIDE_NORM, MOST_AT_A_TIME = 200.0, 3.0
 
 
+#: A satellite of which at least this part is locked is not split; of others the rest may be a neuron's.
+WHOLE_FRACTION = 0.9
+
+
 @dataclass(frozen=True)
 class Curated:
     """The stable set of units with its prior, the spikes of the training signal, and the decisions that led there.
@@ -137,8 +141,8 @@ def _decide(state: Candidates, tried: list[int] | None) -> list[int] | None:
     # once one of those born has died, or nothing came of it before, what the residual offers has been tried
     try_births = state.ids != tried and state.born <= set(state.ids)
     decoded, residual = state.model, state.rest
-    satellites = find_satellites(state.model, state.timed(), state.pieces.represented)[0]
-    if not split_units(state, cleaned, satellites):
+    satellites, locked = find_satellites(state.model, state.timed(), state.pieces.represented)
+    if not split_units(state, cleaned, locked > WHOLE_FRACTION):
         split_mixtures(state, cleaned, satellites)
     if not try_births:
         return tried

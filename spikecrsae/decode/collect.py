@@ -192,9 +192,9 @@ class Collector:
     def outliers(self, model: CRsAE, sampling_frequency: float) -> np.ndarray:
         """Spikes (bool, n) that are none of their unit, see confidence."""
         spikes, misfits = self.spikes(), np.concatenate([*self.misfits, np.zeros(0)])
-        outside = np.zeros(len(spikes), bool) if model.prior.sized else other_sizes(spikes, model)
-        main = np.flatnonzero(~outside)
         burst = ms_to_samples(BURST_MS, sampling_frequency)
+        outside = np.zeros(len(spikes), bool) if model.prior.sized else other_sizes(spikes, model, burst)
+        main = np.flatnonzero(~outside)
         outside[main] = find_outliers(spikes.select(main), misfits[main], burst, model.misfit_of_noise)
         return outside
 

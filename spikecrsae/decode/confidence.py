@@ -25,24 +25,27 @@ LEAST_FOLLOWERS = 20
 QUANTILE_SHARE = 0.226
 
 
-def other_sizes(spikes: Spikes, model: CRsAE) -> np.ndarray:
-    """Spikes (bool, n) outside the main mode of their unit's amplitudes, where these have several modes.
+def other_sizes(spikes: Spikes, model: CRsAE, burst: int) -> np.ndarray:
+    """Spikes (bool, n) that are smaller than the main mode of their unit's amplitudes, where these have several modes. burst:
+    bursts.BURST_MS in samples.
 
     Under a prior that knows no unit's size, a unit takes in the spikes of every neuron of its shape, of whatever size; the paper leaves it
     to a threshold to tell them apart (Sec. VII-B). Amplitudes are divided in two by 2-means; where the parts are two modes, for noise of
-    the deviation 1 / ||h||, the smaller part is outside, and so on with the larger.
+    the deviation 1 / ||h||, and so on with the larger part. Spikes that follow another of their unit within a burst may be
+    attenuated: they are not asked. Larger ones than those of the main mode stay: they may be the neuron's without attenuation.
     """
     outside = np.zeros(len(spikes), bool)
     for unit in np.unique(spikes.unit):
-        main = np.flatnonzero((spikes.unit == unit) & spikes.clear)
+        mine = np.flatnonzero(spikes.unit == unit)
+        main = mine[~np.r_[False, np.diff(spikes.sample[mine]) <= burst] & spikes.clear[mine]]
+        size = spikes.relative * np.sqrt(model.energy[unit])
         while len(main) >= 2 * SMALLEST_CLUSTER:
-            size = spikes.relative[main, None] * np.sqrt(model.energy[unit])
-            is_large = two_means(size, size.min(axis=0), size.max(axis=0)) == 1
+            is_large = two_means(size[main, None], size[main].min(keepdims=True), size[main].max(keepdims=True)) == 1
             parts = sorted((main[~is_large], main[is_large]), key=len)
-            sets = [spikes.relative[part, None] * np.sqrt(model.energy[unit]) for part in parts]
-            if len(parts[0]) < SMALLEST_CLUSTER or not are_two(sets[0], sets[1], seed=0)[0]:
+            if len(parts[0]) < SMALLEST_CLUSTER or not are_two(*(size[part, None] for part in parts), seed=0)[0]:
                 break
-            outside[parts[0]], main = True, parts[1]
+            outside[parts[0]] = size[parts[0]].mean() < size[parts[1]].mean()
+            main = parts[1]
     return outside
 
 

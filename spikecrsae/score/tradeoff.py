@@ -88,12 +88,16 @@ def component_spikes(sorting: SortingData, unit_id: int) -> tuple[np.ndarray, np
     Each spike of the code stands at the local extreme of the component, in the direction of the template's peak, that is
     uphill from it. Spikes of the code with the same extreme are one spike. An extreme of the opposite sign is none.
     Returns the samples (n,) int64 of the extremes, ascending, and their absolute heights (n,) in the recording's unit. Where
-    spikes do not overlap these are the samples and amplitudes of the sorting. Raises InputError where the unit has no template.
+    spikes do not overlap these are the samples and amplitudes of the sorting. Raises InputError for a unit that is not there or has no template.
     """
+    if unit_id not in sorting.unit_ids:
+        raise InputError(f"the sorting has no unit {unit_id}; give one of its unit_ids.")
     row, peaks = list(sorting.unit_ids).index(unit_id), sorting.peaks
     if row >= len(sorting.templates) or not peaks.size[row] > 0:
         raise InputError(f"the sorting has no template of unit {unit_id}, so no component; use the amplitude curve.")
     mine = sorting.spikes[sorting.spikes["unit"] == unit_id]
+    if not len(mine):
+        return np.zeros(0, np.int64), np.zeros(0)
     peak = int(sorting.peak_index[row])
     template = sorting.templates[row, peaks.channel[row]].astype(np.float64)
     # a zero at each end, so that the neighbours of every sample of a spike are there

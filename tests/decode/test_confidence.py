@@ -63,16 +63,26 @@ def test_spikes_too_small_for_their_unit_are_found():
 
 @pytest.mark.parametrize("sizes", [(1.0,), (1.0, 0.5), (1.0, 0.45, 1.6)])
 def test_a_neuron_of_another_size_and_the_same_shape_is_told_by_its_size(sizes):
-    """A prior that knows no sizes takes the spikes of every neuron of this shape; outside are those that are not of the neuron with
-    the most spikes. Where one neuron fires, none is."""
+    """A prior that knows no sizes takes the spikes of every neuron of this shape; outside are those smaller than those of the
+    neuron with the most spikes. Where one neuron fires, none is."""
     known, rng = slab([template(20)]), np.random.default_rng(3)
     size = np.concatenate([np.full(n, a) for n, a in zip((300, 90, 40), sizes, strict=False)])
     truth = spikes_at(np.zeros(len(size), np.int64), 20 + 90 * np.arange(len(size)), size * rng.normal(1, 0.05, len(size)))
     model = CRsAE(known.templates, Laplace.first(1))
     found = model.encode(rendered(known, truth, len(size) * 90 + 100, rng))
-    other = size[np.rint((found.sample - 20) / 90).astype(int)] != 1.0
-    assert len(found) >= len(size) and np.mean(other_sizes(found, model) == other) >= 0.99
+    other = size[np.rint((found.sample - 20) / 90).astype(int)] < 1.0
+    assert len(found) >= len(size) and np.mean(other_sizes(found, model, BURST) == other) >= 0.99
     assert not model.prior.sized and known.prior.sized
+
+
+def test_attenuated_spikes_of_bursts_are_not_taken_for_another_size():
+    """Bursts of one spike and three of half its size: more small ones than large ones, and all are the neuron's."""
+    known, rng = slab([template(20)]), np.random.default_rng(4)
+    sample = 20 + (400 * np.arange(100)[:, None] + 50 * np.arange(4)).ravel()
+    truth = spikes_at(np.zeros(400, np.int64), sample, np.tile([1.0, 0.5, 0.5, 0.5], 100) * rng.normal(1, 0.05, 400))
+    model = CRsAE(known.templates, Laplace.first(1), refractory=10)
+    found = model.encode(rendered(known, truth, 41_000, rng))
+    assert len(found) >= 395 and not other_sizes(found, model, BURST).any()
 
 
 def test_clean_spikes_are_lost_no_more_often_than_the_level_says():
