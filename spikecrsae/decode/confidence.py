@@ -42,7 +42,7 @@ def other_sizes(spikes: Spikes, model: CRsAE, burst: int) -> np.ndarray:
         while len(main) >= 2 * SMALLEST_CLUSTER:
             is_large = two_means(size[main, None], size[main].min(keepdims=True), size[main].max(keepdims=True)) == 1
             parts = sorted((main[~is_large], main[is_large]), key=len)
-            if len(parts[0]) < SMALLEST_CLUSTER or not are_two(*(size[part, None] for part in parts), seed=0)[0]:
+            if len(parts[0]) < SMALLEST_CLUSTER or not are_two(size[parts[0], None], size[parts[1], None], seed=0)[0]:
                 break
             outside[parts[0]] = size[parts[0]].mean() < size[parts[1]].mean()
             main = parts[1]

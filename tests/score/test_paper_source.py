@@ -89,10 +89,12 @@ def test_a_pickle_that_would_run_something_is_refused(source, copy):
         (pickle.dumps(np.loadtxt), "it names numpy"),
         (pickle.dumps([1, 2])[:-1], "arrays only"),
         (b"no pickle", "arrays only"),
+        # attributes for what stands for a function of numpy, which then is the kind of the numbers
+        (b"\x80\x02cnumpy\n_reconstruct\n" + pickle.dumps({"order": "", "name": "S8"}, 2)[2:-1] + b"b.", "arrays only"),
         (pickle.dumps({"keys": {"cbp": "CBP"}, "tm": {}}), "does not hold the published curves"),
         (bytes(1_000_001), "larger than"),
     ],
-    ids=["objects", "a function of numpy", "cut short", "text", "other content", "too large"],
+    ids=["objects", "a function of numpy", "cut short", "text", "attributes", "other content", "too large"],
 )
 def test_other_pickles_are_refused(source, copy, content, said):
     (copy / source.COMPARISON).write_bytes(content)
