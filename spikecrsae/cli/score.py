@@ -93,6 +93,7 @@ def score(
                 "sorting": sorting,
                 "truth": truth,
                 **comparison.to_dict(),
+                "curve": curve if written else None,
                 "files": written,
                 "warnings": [doubted] if doubted else [],
             }
@@ -104,7 +105,7 @@ def score(
     for path in written:
         narrator.say(f"wrote {path}")
     if not written:
-        narrator.say("No trade-off curve: " + _why_no_curve(curves, sorted_))
+        narrator.say("No trade-off curve: " + _why_no_curve(curves, sorted_, curve))
 
 
 def _check_options(
@@ -194,16 +195,27 @@ def _in_range(known: dict[str, Any], sorted_: _Sorted, narrator: console.Narrato
 
 
 def _curves(comparison: Comparison, known: dict, sorted_: _Sorted, kind: str) -> dict[str, Any]:
-    """Trade-off curve per truth unit that some unit matches, by the name of the truth unit."""
+    """Trade-off curve per truth unit that some unit matches, by the name of the truth unit. None where such a unit has no
+    component."""
     from spikecrsae.score import best_match_curves
 
-    return {} if sorted_.sorting is None else best_match_curves(comparison, known, sorted_.sorting, kind)
+    if sorted_.sorting is None:
+        return {}
+    try:
+        return best_match_curves(comparison, known, sorted_.sorting, kind)
+    except InputError:
+        if kind != "component":
+            raise
+        return {}
 
 
-def _why_no_curve(curves: dict, sorted_: _Sorted) -> str:
+def _why_no_curve(curves: dict, sorted_: _Sorted, kind: str) -> str:
     if sorted_.sorting is None:
         return "these spikes have no amplitudes."
-    return "give -o, the folder it goes to." if curves else "no unit matches the truth."
+    if curves:
+        return "give -o, the folder it goes to."
+    templates = ", or the one that does has no template; use --curve amplitude" if kind == "component" else ""
+    return f"no unit matches the truth{templates}."
 
 
 def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: SortingData, overwrite: bool) -> list[Path]:
