@@ -32,9 +32,7 @@ MAX_ROUNDS = 10
 #: Spikes outside cells have norms of some 65 noise levels, and hardly ever this one. Where they have, the most spikes within a template's
 #: length on up to four channels: tetrodes have about 0.5, stimulation pulses that stay 1.6, membrane potentials 3 to 24.
 INSIDE_NORM, MOST_AT_A_TIME = 200.0, 3.0
-
-
-#: A satellite of which at least this part is locked is not split; of others the rest may be a neuron's.
+#: A satellite of which more spikes than this part are locked is not split by its waveforms; of others the rest may be a neuron's.
 WHOLE_FRACTION = 0.9
 
 

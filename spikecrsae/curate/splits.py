@@ -12,16 +12,16 @@ from spikecrsae.detect.bimodality import allowed_variance, nuisance_directions, 
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER, divide
 
 
-def split_units(state: Candidates, cleaned: list[np.ndarray], satellites: np.ndarray) -> bool:
+def split_units(state: Candidates, cleaned: list[np.ndarray], whole: np.ndarray) -> bool:
     """Split the units whose cleaned waveforms, without jitter, divide into clusters that each pay for a template of their own.
-    The largest part stays the unit. satellites (n_units,) bool: these are no neurons and stay whole. Whether there was one."""
+    The largest part stays the unit. whole (n_units,) bool: units that are not split. Whether there was one."""
     n_times = state.window.n_times
     templates, extra, parents = state.model.templates.astype(np.float64).copy(), [], []
     # in this thread: clusters are sought under the interpreter's lock, and for seconds where there are many, in which Ctrl-C counts
     for unit, padded in enumerate(cleaned):
         # a unit may have lost its spikes when it was aligned; of two parts each needs enough of them
         too_few = len(padded) < 2 * SMALLEST_CLUSTER
-        if too_few or satellites[unit] or state.has_passed("split", unit, alone=True):
+        if too_few or whole[unit] or state.has_passed("split", unit, alone=True):
             continue
         state.passes("split", unit)
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]
