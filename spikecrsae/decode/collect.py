@@ -18,7 +18,7 @@ from spikecrsae.data.peaks import Peaks
 from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData, timeline_of
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import DecodedChunk, Decoding
-from spikecrsae.decode.confidence import error_rates, find_outliers, other_sizes, thresholds
+from spikecrsae.decode.confidence import error_rates, outliers, thresholds
 from spikecrsae.decode.pauses import pause_columns
 from spikecrsae.decode.quality import Evidence, label_units, unit_columns
 from spikecrsae.decode.reference import reference_match
@@ -191,12 +191,8 @@ class Collector:
 
     def outliers(self, model: CRsAE, sampling_frequency: float) -> np.ndarray:
         """Spikes (bool, n) that are none of their unit, see confidence."""
-        spikes, misfits = self.spikes(), np.concatenate([*self.misfits, np.zeros(0)])
-        burst = ms_to_samples(BURST_MS, sampling_frequency)
-        outside = np.zeros(len(spikes), bool) if model.prior.sized else other_sizes(spikes, model, burst)
-        main = np.flatnonzero(~outside)
-        outside[main] = find_outliers(spikes.select(main), misfits[main], burst, model.misfit_of_noise)
-        return outside
+        misfits, burst = np.concatenate([*self.misfits, np.zeros(0)]), ms_to_samples(BURST_MS, sampling_frequency)
+        return outliers(self.spikes(), misfits, model, burst)
 
     def unexplained(self, model: CRsAE, facts: RecordingFacts) -> np.ndarray:
         """Samples of the large events that fit no unit, see decode.unexplained."""

@@ -25,6 +25,14 @@ LEAST_FOLLOWERS = 20
 QUANTILE_SHARE = 0.226
 
 
+def outliers(spikes: Spikes, misfit: np.ndarray, model: CRsAE, burst: int) -> np.ndarray:
+    """Spikes (bool, n) that are none of their unit: by `other_sizes` where the prior knows no sizes, then by `find_outliers`."""
+    outside = np.zeros(len(spikes), bool) if model.prior.sized else other_sizes(spikes, model, burst)
+    main = np.flatnonzero(~outside)
+    outside[main] = find_outliers(spikes.select(main), misfit[main], burst, model.misfit_of_noise)
+    return outside
+
+
 def other_sizes(spikes: Spikes, model: CRsAE, burst: int) -> np.ndarray:
     """Spikes (bool, n) that are smaller than the main mode of their unit's amplitudes, where these have several modes. burst:
     bursts.BURST_MS in samples.
