@@ -226,12 +226,12 @@ def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: S
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["truth", "unit", "curve", "threshold", "miss", "false_alarm"])
+    writer.writerow(["truth", "unit", "threshold", "miss", "false_alarm", "curve"])
     units = {row.truth: row.test for row in comparison.best_rows}
     for name, curve in curves.items():
         points = zip(curve.threshold, curve.miss, curve.false_alarm, strict=True)
         writer.writerows(
-            [cell_text(name), units[name], curve.kind, f"{t:.7g}", f"{m:.6f}", f"{f:.6f}"] for t, m, f in points
+            [cell_text(name), units[name], f"{t:.7g}", f"{m:.6f}", f"{f:.6f}", curve.kind] for t, m, f in points
         )
     figures = tradeoff_figures(tradeoff_pictures(curves, comparison, sorting))
     contents = {f"{name}.png": figure_file(drawing, "png", name) for name, drawing in figures.items()}

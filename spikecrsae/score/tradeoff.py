@@ -86,9 +86,10 @@ def component_spikes(sorting: SortingData, unit_id: int) -> tuple[np.ndarray, np
     """Find the spikes of one unit in its component h_c * x_c on the unit's peak channel (Sec. VII-B of the paper).
 
     Each spike of the code stands at the local extreme of the component, in the direction of the template's peak, that is
-    uphill from it. Spikes of the code with the same extreme are one spike. An extreme of the opposite sign is none.
+    uphill from it. Spikes of the code with the same extreme are one spike; one where the component has the opposite sign is none.
     Returns the samples (n,) int64 of the extremes, ascending, and their absolute heights (n,) in the recording's unit. Where
-    spikes do not overlap these are the samples and amplitudes of the sorting. Raises InputError for a unit that is not there or has no template.
+    spikes do not overlap these are the samples and amplitudes of the sorting. Raises InputError for a unit that is not there or
+    has no template.
     """
     if unit_id not in sorting.unit_ids:
         raise InputError(f"the sorting has no unit {unit_id}; give one of its unit_ids.")
@@ -109,9 +110,9 @@ def component_spikes(sorting: SortingData, unit_id: int) -> tuple[np.ndarray, np
     steps = np.stack([component, np.r_[-np.inf, component[:-1]], np.r_[component[1:], -np.inf]])
     uphill = np.arange(len(covered)) + np.array([0, -1, 1])[steps.argmax(axis=0)]
     at = np.unique(place[:, peak + 1])
+    at = at[component[at] > 0]
     while np.any(uphill[at] != at):
         at = np.unique(uphill[at])
-    at = at[component[at] > 0]
     return covered[at], component[at]
 
 

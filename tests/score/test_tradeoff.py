@@ -61,6 +61,12 @@ def test_the_later_spike_of_a_burst_stands_on_the_tail_of_the_first():
     assert samples[2:].tolist() == [2000], "a spike that the rebound cancels passes no threshold"
 
 
+def test_a_code_of_the_opposite_sign_is_no_spike():
+    samples, heights = component_spikes(with_spikes([1000, 2000], [90.0, -80.0]), 0)
+    np.testing.assert_array_equal(samples, [1000])
+    np.testing.assert_allclose(heights, [90.0], rtol=1e-6)
+
+
 def test_the_component_is_that_of_the_peak_channel_in_units_of_noise():
     made = make_sorting(n_channels=2)
     level = made.channels | {
