@@ -270,6 +270,8 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, metavar="DIR", help="folder for the figures")
     parser.add_argument("--docs", action="store_true", help="put what is printed into docs/paper.md")
     arguments = parser.parse_args()
+    if arguments.seeds < 1:
+        parser.error(f"--seeds {arguments.seeds} must be at least 1.")
     folder = arguments.source or os.environ.get("SPIKECRSAE_DATA")
     if folder is None:
         parser.error(

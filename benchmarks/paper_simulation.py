@@ -48,7 +48,7 @@ def reached(errors: np.ndarray) -> str:
 
 def trials_of(key: str, snr_db: float, arguments: argparse.Namespace) -> list[Trial]:
     """Trials 0, 1, ... of a way."""
-    n = arguments.seeds // (WAYS | FROM_CLUSTERS)[key].slowness
+    n = max(1, arguments.seeds // (WAYS | FROM_CLUSTERS)[key].slowness)
     return [trial(key, snr_db, seed, arguments.windows, arguments.folder) for seed in range(n)]
 
 
@@ -61,8 +61,6 @@ def errors(arguments: argparse.Namespace) -> list[str]:
     for key in arguments.ways:
         for snr_db in SNRS:
             trials = trials_of(key, snr_db, arguments)
-            if not trials:
-                continue
             found = np.array([t.errors for t in trials])
             by_way.setdefault(WAYS[key].name, {})[snr_db] = found
             matched = np.array([t.matched for t in trials])
@@ -147,6 +145,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"there is no {', '.join(unknown)}; choose from {', '.join(PARTS)}.")
+    if arguments.seeds < 1:
+        parser.error(f"--seeds {arguments.seeds} must be at least 1.")
     for part in arguments.parts:
         title, measure = PARTS[part]
         size = "" if arguments.windows == 1000 else f", {arguments.windows} windows"

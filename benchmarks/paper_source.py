@@ -49,7 +49,8 @@ def read_published(folder: Path) -> Published:
     if (folder / RECORDING).is_file() and (folder / CURVES).is_file():
         recording = open_recording(folder / RECORDING)
         (truth,) = read_truth(folder / RECORDING, RATE).values()
-        return Published(recording.read_raw(0, recording.n_samples), np.asarray(truth), _curves_of_table(folder / CURVES))
+        traces = recording.read_raw(0, recording.n_samples)
+        return _checked(Published(traces, np.asarray(truth), _curves_of_table(folder / CURVES)), folder)
     missing = [name for name in (PIECES, TRUTH, COMPARISON) if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -57,10 +58,32 @@ def read_published(folder: Path) -> Published:
             "clone that repository, and name its folder."
         )
     variables = _variables(folder / PIECES, "signal", "idx")
-    places = [np.asarray(place, np.int64).ravel() - 1 for place in variables["idx"].ravel()]
-    pieces = [np.asarray(piece, np.float64).ravel() for piece in variables["signal"].ravel()]
-    truth = np.asarray(_variables(folder / TRUTH, "true_ts")["true_ts"], np.int64).ravel() - 1
-    return Published(rebuilt(places, pieces), np.sort(truth), _curves_of_pickle(folder / COMPARISON))
+    try:
+        places = [_numbers(place).astype(np.int64) - 1 for place in variables["idx"].ravel()]
+        pieces = [_numbers(piece).astype(np.float64) for piece in variables["signal"].ravel()]
+        truth = _numbers(_variables(folder / TRUTH, "true_ts")["true_ts"]).astype(np.int64) - 1
+    except TypeError as error:
+        raise InputError(f"{folder} holds {error} where numbers must be; this is not the published data.") from error
+    return _checked(Published(rebuilt(places, pieces), np.sort(truth), _curves_of_pickle(folder / COMPARISON)), folder)
+
+
+def _numbers(values: Any) -> np.ndarray:
+    """Real numbers (n,). Raises TypeError for anything else."""
+    values = np.asarray(values)
+    if values.dtype.kind not in "iuf":
+        raise TypeError(f"values of type {values.dtype}")
+    return values.ravel()
+
+
+def _checked(found: Published, folder: Path) -> Published:
+    """The same. Raises InputError for true spikes outside of the recording, or curves that are no counts, or none of either."""
+    outside = not len(found.truth) or found.truth.min() < 0 or found.truth.max() >= len(found.traces)
+    if outside or not found.curves or any(points.min() < 0 for points in found.curves.values()):
+        raise InputError(
+            f"{folder} holds {'no true spikes, or some outside of the recording' if outside else 'no curves, or negative counts'}; "
+            "this is not the published data."
+        )
+    return found
 
 
 def rebuilt(places: list[np.ndarray], pieces: list[np.ndarray]) -> np.ndarray:
@@ -70,10 +93,12 @@ def rebuilt(places: list[np.ndarray], pieces: list[np.ndarray]) -> np.ndarray:
     """
     if len(places) != len(pieces) or any(map(lambda at, piece: len(at) != len(piece), places, pieces)):
         raise InputError("the pieces and their samples differ in number; this is not the published file.")
-    at, values = np.concatenate(places), np.concatenate(pieces)
-    if at.min() < 0 or at.max() >= N_SAMPLES or not np.isfinite(values).all():
+    at, values = np.concatenate([np.zeros(0, np.int64), *places]), np.concatenate([np.zeros(0), *pieces])
+    most = np.iinfo(np.int16).max / COUNTS
+    if not len(at) or at.min() < 0 or at.max() >= N_SAMPLES or not (np.abs(values) <= most).all():
         raise InputError(
-            f"a piece lies outside of samples 1 to {N_SAMPLES}, or holds no number; this is not the published file."
+            f"there is no piece, or one lies outside of samples 1 to {N_SAMPLES} or holds a value beyond {most:g}; this is not "
+            "the published file."
         )
     signal = np.full(N_SAMPLES, np.nan)
     signal[at] = values
@@ -98,7 +123,7 @@ def _curves_of_table(path: Path) -> dict[str, np.ndarray]:
     try:
         for row in csv.DictReader(path.read_text().splitlines()):
             curves.setdefault(row["method"], []).append((int(row["misses"]), int(row["false_alarms"])))
-    except (KeyError, TypeError, ValueError) as error:
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no table of method, misses, false_alarms ({error!r}).") from error
     return {method: np.array(points) for method, points in curves.items()}
 

@@ -113,8 +113,26 @@ def test_what_is_no_copy_of_the_published_data_is_said(source, copy, tmp_path_fa
         source.read_published(copy)
 
 
+@pytest.mark.parametrize(
+    ("truth", "said"),
+    [
+        (np.array([-5, 40]), "true spikes, or some outside"),
+        (np.zeros(0), "true spikes, or some outside"),
+        (np.array(["hello"]), "where numbers must be"),
+    ],
+)
+def test_a_truth_that_cannot_be_is_refused(source, copy, truth, said):
+    scipy.io.savemat(copy / source.TRUTH, {"true_ts": truth})
+    with pytest.raises(InputError, match=said):
+        source.read_published(copy)
+
+
 def test_a_piece_outside_of_the_recording_is_refused(source):
     with pytest.raises(InputError, match="outside of samples 1 to 1492000"):
         source.rebuilt([np.array([-1, 0])], [np.zeros(2)])
+    with pytest.raises(InputError, match="value beyond 65"):
+        source.rebuilt([np.arange(2)], [np.array([0, 1e9])])
+    with pytest.raises(InputError, match="no piece"):
+        source.rebuilt([], [])
     with pytest.raises(InputError, match="differ in number"):
         source.rebuilt([np.arange(3)], [np.zeros(2)])
