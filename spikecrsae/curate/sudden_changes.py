@@ -11,6 +11,7 @@ from scipy.linalg import eigh
 
 from spikecrsae.curate.steps import LEAST_SPIKES, LOOKED_AT, Sorted, changes_at
 from spikecrsae.detect.bimodality import nuisance_directions
+from spikecrsae.detect.clustering import shapes_in_time
 
 #: Waveforms are compared along so many directions: their template, and those of their largest variance.
 N_DIRECTIONS = 4
@@ -63,8 +64,9 @@ class _Course:
         if len(mine) < 2 * LEAST_SPIKES:
             return None
         mine = mine[:: -(-len(mine) // MOST_SPIKES)]
-        windows = found.windows(mine).reshape(len(mine), -1).astype(np.float64)
-        nuisance = nuisance_directions(found.model.templates[unit])
+        coefficients, shapes = shapes_in_time(found.windows(mine))
+        windows = coefficients.reshape(len(mine), -1).astype(np.float64)
+        nuisance = nuisance_directions(found.model.templates[unit], shapes)
         shape = windows - windows @ nuisance.T @ nuisance
         shape -= shape.mean(axis=0)
         width = shape.shape[1]

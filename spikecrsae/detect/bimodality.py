@@ -33,11 +33,13 @@ _EM_ROUNDS, _SETTLED = 300, 1e-3
 _QUARTILES_APART = 2 * special.ndtri(0.75)
 
 
-def nuisance_directions(template: np.ndarray) -> np.ndarray:
+def nuisance_directions(template: np.ndarray, basis: np.ndarray | None = None) -> np.ndarray:
     """Orthonormal directions (n, n_times * n_channels) in which spikes of one neuron vary without being another's: the first
-    and second time derivative of its template (n_channels, n_times), jitter below one sample, and the template (gain)."""
+    and second time derivative of its template (n_channels, n_times), jitter below one sample, and the template (gain). basis
+    (n_times, n_shapes), orthonormal: of windows that are given by their coefficients, the directions (n, n_shapes * n_channels)."""
     slope = np.gradient(template, axis=1)
-    directions = np.stack([d.T.ravel() for d in (template, slope, np.gradient(slope, axis=1))])
+    shapes = [d.T if basis is None else basis.T @ d.T for d in (template, slope, np.gradient(slope, axis=1))]
+    directions = np.stack([shape.ravel() for shape in shapes])
     return np.linalg.qr(directions.T)[0].T
 
 

@@ -41,6 +41,10 @@ EVENTS_PER_PARCEL = 10
 #: Means of clusters are at least so many windows apart that are searched for a valley, where their spread allows it: those
 #: about the means, and room for a valley between.
 WINDOWS_APART = 4
+#: Windows of more numbers (a tetrode's have some 250) are given by their coefficients of `shapes_in_time`.
+MOST_NUMBERS = 500
+#: So many shapes in time at least describe windows.
+LEAST_SHAPES = 3
 #: The borders of parcels are drawn anew anyway, so k-means need not settle.
 PARCEL_ROUNDS = 20
 
@@ -50,17 +54,40 @@ def principal_components(windows: np.ndarray, n_components: int, seed: int) -> n
     little variance beside large ones would be off by a hundredth in float32, differently on every machine."""
     flat = windows.reshape(len(windows), -1).astype(np.float64)
     n_components = min(n_components, *flat.shape)
-    if flat.shape[1] > 1000:
+    if min(flat.shape) > 1000:
         from sklearn.decomposition import PCA
 
         return PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(flat)
-    # as long as a window has few numbers, the eigenvectors of the covariance are the cheap way
     centred = flat - flat.mean(axis=0)
-    width = flat.shape[1]
-    vectors = eigh(centred.T @ centred, subset_by_index=[width - n_components, width - 1])[1][:, ::-1]
+    # the eigenvectors of the smaller of the two matrices of products are the cheap way
+    few = len(flat) < flat.shape[1]
+    size = min(flat.shape)
+    products = centred @ centred.T if few else centred.T @ centred
+    vectors = eigh(products, subset_by_index=[size - n_components, size - 1])[1][:, ::-1]
+    if few:
+        vectors = centred.T @ vectors
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=0), 1e-300)
     # the sign is free: the largest weight is positive
     vectors = vectors * np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(n_components)])
     return centred @ vectors
+
+
+def shapes_in_time(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Whitened windows (n, n_times, n_channels) by their coefficients (n, n_shapes, n_channels) of orthonormal shapes in time, and these
+    (n_times, n_shapes); the windows themselves and None where they have no more than MOST_NUMBERS numbers each.
+
+    The shapes hold what the windows hold beyond noise: the eigenvectors of their covariance in time, over all windows and channels,
+    that exceed what noise alone reaches (Marchenko and Pastur 1967), at least LEAST_SHAPES. Its variance is 1, or less where most of
+    the eigenvalues are.
+    """
+    n, n_times, n_channels = windows.shape
+    if n_times * n_channels <= MOST_NUMBERS or not n:
+        return windows, None
+    rows = np.ascontiguousarray(windows.transpose(0, 2, 1)).reshape(-1, n_times)
+    values, vectors = eigh((rows.T @ rows).astype(np.float64) / len(rows))
+    edge = min(np.median(values), 1.0) * (1 + np.sqrt(n_times / len(rows))) ** 2
+    shapes = vectors[:, values >= min(edge, values[-LEAST_SHAPES])].astype(windows.dtype)
+    return np.matmul(shapes.T, windows), shapes
 
 
 def cluster(features: np.ndarray, n_units: int | None, seed: int) -> np.ndarray:
@@ -186,7 +213,8 @@ def divide(
     more than one neuron's may (`allowed`, a variance; by default that of the part's mean waveform).
     """
     labels = np.zeros(len(windows), np.int64)
-    flat = windows.reshape(len(windows), -1)
+    coefficients, basis = shapes_in_time(windows)
+    flat = coefficients.reshape(len(windows), -1)
     open_parts = [0]
     while open_parts:
         part = open_parts.pop()
@@ -195,10 +223,10 @@ def divide(
             continue
         mean = windows[members].mean(axis=0).T
         # within a part jitter hides what is smaller; among all events it is small
-        inside = without(flat[members], nuisance_directions(mean)[1:]) if part else flat[members]
+        inside = without(flat[members], nuisance_directions(mean, basis)[1:]) if part else flat[members]
         found = cluster(_features(inside, n_components, seed), None, seed)
         if found.max() == 0:
-            found = _halved(flat[members], mean, smallest, n_components, seed, allowed)
+            found = _halved(flat[members], mean, basis, smallest, n_components, seed, allowed)
         if found.max() > 0:
             first = labels.max() + 1
             labels[members] = first + found
@@ -207,17 +235,23 @@ def divide(
 
 
 def _halved(
-    flat: np.ndarray, mean: np.ndarray, smallest: int, n_components: int, seed: int, allowed: float | None
+    flat: np.ndarray,
+    mean: np.ndarray,
+    basis: np.ndarray | None,
+    smallest: int,
+    n_components: int,
+    seed: int,
+    allowed: float | None,
 ) -> np.ndarray:
     """Labels 0 and 1 of two parts if they have two modes, or among few windows vary far more than one neuron's may; zeros otherwise.
-    mean (n_channels, n_times): of all.
+    mean (n_channels, n_times): of all. basis: of the windows, see nuisance_directions.
 
     Asked are the halves (k-means) of the windows, those of the windows without gain and jitter, which may hide a shape, and groups
     that lie apart: few among many are no half.
     """
     one = np.zeros(len(flat), np.int64)
     features = _features(flat, n_components, seed)
-    steady = without(flat, nuisance_directions(mean))
+    steady = without(flat, nuisance_directions(mean, basis))
     halves = _halves(features)
     shapes = _halves(_features(steady, n_components, seed))
     # one neuron's gain may have two modes, as in bursts, its shape hardly: less evidence is enough

@@ -10,7 +10,7 @@ import pytest
 
 from spikecrsae.config import InitialiseConfig
 from spikecrsae.detect.bimodality import SURE_GAIN, WIDE_GAIN, are_two, two_mode_gain
-from spikecrsae.detect.clustering import cluster, divide, first_templates
+from spikecrsae.detect.clustering import cluster, divide, first_templates, principal_components, shapes_in_time
 from spikecrsae.detect.detection import SpikeSubspace
 from spikecrsae.detect.drawing import seldom_first
 from spikecrsae.detect.windows import TemplateWindow, windows_at
@@ -159,6 +159,51 @@ def test_divide_finds_a_few_spikes_among_many(seed):
     assert labels.max() == 1
     assert sorted(int(truth[labels == c].sum()) for c in (0, 1)) == [0, 40]
     assert divide(windows[~truth], 6, 0).max() == 0
+
+
+@pytest.mark.parametrize("n", [40, 300])
+def test_principal_components_are_those_of_scikit_learn_for_few_and_many_windows(n):
+    from sklearn.decomposition import PCA
+
+    rng = np.random.default_rng(n)
+    windows = (rng.standard_normal((n, 12)) * np.linspace(5, 1, 12) @ rng.standard_normal((12, 120))).reshape(n, 30, 4)
+    ours, theirs = principal_components(windows, 5, 0), PCA(5, svd_solver="full").fit_transform(windows.reshape(n, -1))
+    np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-8 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize(("n_times", "n_channels"), [(60, 16), (20, 32)])
+def test_shapes_in_time_keep_a_rare_neuron_and_leave_out_most_of_the_noise(n_times, n_channels):
+    rng = np.random.default_rng(0)
+    time = np.arange(n_times) / n_times
+    usual, rare = (np.exp(-(((time - 0.4) / width) ** 2)) for width in (0.1, 0.05))
+    windows = rng.standard_normal((3000, n_times, n_channels)).astype(np.float32)
+    windows[:, :, 2] += 20 * usual.astype(np.float32)
+    windows[:15, :, 9] += 20 * rare.astype(np.float32)
+    coefficients, shapes = shapes_in_time(windows)
+    np.testing.assert_allclose(shapes.T @ shapes, np.eye(shapes.shape[1]), atol=1e-5)
+    assert coefficients.shape == (3000, shapes.shape[1], n_channels)
+    assert shapes.shape[1] < n_times / 3
+    # of the energy of few spikes of another shape, at least nine tenths
+    for shape, part in ((usual, 0.99), (rare, 0.9)):
+        assert np.sum((shapes.T @ shape) ** 2) > part * np.sum(shape**2)
+
+
+def test_windows_of_few_numbers_stay_as_they_are():
+    windows = np.random.default_rng(0).standard_normal((10, 60, 4)).astype(np.float32)
+    same, shapes = shapes_in_time(windows)
+    assert same is windows and shapes is None
+
+
+def test_divide_finds_a_few_spikes_among_many_on_a_wide_probe():
+    rng = np.random.default_rng(1)
+    shapes = np.zeros((2, 40, 24), np.float32)
+    wave = np.exp(-(((np.arange(40) - 15) / 3) ** 2))
+    for unit, channel in enumerate((5, 17)):
+        shapes[unit, :, channel - 1 : channel + 2] = 8 * wave[:, None]
+    truth = np.repeat([0, 1], [600, 20])
+    labels = divide(shapes[truth] + rng.standard_normal((620, 40, 24)).astype(np.float32), 6, seed=0)
+    assert len(np.unique(labels)) == 2
+    assert [len(np.unique(labels[truth == unit])) for unit in (0, 1)] == [1, 1]
 
 
 def test_windows_are_cut_out_of_either_layout_and_only_within_the_signal():
