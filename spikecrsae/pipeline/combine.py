@@ -1,4 +1,4 @@
-"""Combine the outcomes of the channel groups of a recording into one."""
+"""Combine the outcomes of parts of the channels, such as the channel groups of a recording, into one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from spikecrsae.pipeline.outcome import Outcome, busiest_stretch
 from spikecrsae.preprocess.preprocessor import PreprocessedRecording, Preprocessor
 
 
-class ChannelGroup(Protocol):
+class Part(Protocol):
     """A name, the positions of its channels in the recording, and the number of its first unit where its units were
     known."""
 
@@ -29,37 +29,55 @@ class ChannelGroup(Protocol):
     def first_unit(self) -> int | None: ...
 
 
+P = TypeVar("P", bound=Part)
+
+
 def joint_checksum(checksums: Iterable[str]) -> str:
     """The checksum of a recording from those of its groups."""
     return hashlib.blake2b("".join(checksums).encode(), digest_size=16).hexdigest()
 
 
-def combined(recording: Recording, groups: Sequence[ChannelGroup], group_results: Sequence[Outcome | Exception]) -> Outcome:
+def combined(recording: Recording, groups: Sequence[P], group_results: Sequence[Outcome | Exception]) -> Outcome:
     """The outcomes of groups of a recording as one; a group that could not be sorted is a warning and has no units.
 
     Units are numbered group by group, in each the largest first; known units keep their numbers. Their column `group` counts
-    the groups from 0. In the model,
-    sigma is an array (n_groups,), NaN for a group that could not be sorted; a history has NaN after a group's last round. Left
+    the groups from 0. In the model, sigma is an array (n_groups,), NaN for a group that could not be sorted; a history has NaN after a group's last round. Left
     out (`excluded`) is what is left out in every group.
     """
-    results = dict(zip(groups, group_results, strict=True))
-    outcomes = {group: result for group, result in results.items() if isinstance(result, Outcome)}
-    warnings = []
-    for group, result in results.items():
-        told = result.warnings if isinstance(result, Outcome) else (f"not sorted: {result}",)
-        warnings += [f"group {group.name}: {text}" for text in told]
+    outcomes = sorted_ones(groups, group_results)
+    sorting = joint_sorting(recording, groups, outcomes)
+    told = [
+        f"group {g.name}: {text}" for g, result in zip(groups, group_results, strict=True) for text in warnings_of(result)
+    ]
+    return joint_outcome(recording, sorting, outcomes, "groups", told)
+
+
+def sorted_ones(parts: Sequence[P], results: Sequence[Outcome | Exception]) -> dict[P, Outcome]:
+    """The outcomes of the parts that could be sorted."""
+    return {part: result for part, result in zip(parts, results, strict=True) if isinstance(result, Outcome)}
+
+
+def warnings_of(result: Outcome | Exception) -> tuple[str, ...]:
+    """What is to be said of a part."""
+    return result.warnings if isinstance(result, Outcome) else (f"not sorted: {result}",)
+
+
+def joint_outcome(
+    recording: Recording, sorting: SortingData, outcomes: Mapping[P, Outcome], kind: str, warnings: Iterable[str]
+) -> Outcome:
+    """The outcome of all parts. kind: of the parts, in the model."""
+    checkpoint = {
+        "n_channels": recording.n_channels,
+        kind: {
+            part.name: {"channels": np.array(part.channels, np.int64), "model": outcome.checkpoint}
+            for part, outcome in outcomes.items()
+        },
+    }
     first = next(iter(outcomes.values()))
-    sorting = _with_example(_joint_sorting(recording, list(results), outcomes), recording, outcomes)
     stages = {stage: 0.0 for outcome in outcomes.values() for stage in outcome.stage_seconds}
     return Outcome(
-        sorting=sorting,
-        checkpoint={
-            "n_channels": recording.n_channels,
-            "groups": {
-                group.name: {"channels": np.array(group.channels, np.int64), "model": outcome.checkpoint}
-                for group, outcome in outcomes.items()
-            },
-        },
+        sorting=_with_example(sorting, recording, checkpoint),
+        checkpoint=checkpoint,
         stage_seconds={s: round(sum(o.stage_seconds.get(s, 0.0) for o in outcomes.values()), 3) for s in stages},
         device=first.device,
         warnings=tuple(warnings),
@@ -68,9 +86,8 @@ def combined(recording: Recording, groups: Sequence[ChannelGroup], group_results
     )
 
 
-def _joint_sorting(
-    recording: Recording, groups: list[ChannelGroup], outcomes: Mapping[ChannelGroup, Outcome]
-) -> SortingData:
+def joint_sorting(recording: Recording, groups: Sequence[P], outcomes: Mapping[P, Outcome]) -> SortingData:
+    """The sortings of the groups as one; a channel of several groups is as the last of them tells."""
     sortings = {group: outcome.sorting for group, outcome in outcomes.items()}
     parts = list(sortings.values())
     # known units have their numbers
@@ -115,9 +132,7 @@ def _joint_sorting(
     )
 
 
-def _joint_curation(
-    number: Mapping[ChannelGroup, int], sortings: Mapping[ChannelGroup, SortingData]
-) -> tuple[tuple[dict, ...], np.ndarray]:
+def _joint_curation(number: Mapping[P, int], sortings: Mapping[P, SortingData]) -> tuple[tuple[dict, ...], np.ndarray]:
     """The decisions of all groups, with the group's number, and the units' names in them, curation_id (n_units,): those of a
     group follow on those of the groups before, so that a name stands for one unit."""
     rows, ids, taken = [], [], 0
@@ -132,7 +147,7 @@ def _joint_curation(
     return tuple(rows), np.concatenate(ids)
 
 
-def _joint_noise(number: Mapping[ChannelGroup, int], sortings: Mapping[ChannelGroup, SortingData]) -> dict[str, np.ndarray]:
+def _joint_noise(number: Mapping[P, int], sortings: Mapping[P, SortingData]) -> dict[str, np.ndarray]:
     """The noise over time of all groups, each under its number."""
     known = {group: sorting.noise_over_time for group, sorting in sortings.items() if sorting.noise_over_time}
     if not known:
@@ -141,7 +156,7 @@ def _joint_noise(number: Mapping[ChannelGroup, int], sortings: Mapping[ChannelGr
     return {name: np.concatenate([table[name] for table in numbered]) for name in numbered[0]}
 
 
-def _joint_artefacts(sortings: Mapping[ChannelGroup, SortingData]) -> np.ndarray:
+def _joint_artefacts(sortings: Mapping[P, SortingData]) -> np.ndarray:
     """The artefacts of all groups, in order of time; shapes of pulses are numbered group by group."""
     tables, taken = [], 0
     for group, sorting in sortings.items():
@@ -154,16 +169,14 @@ def _joint_artefacts(sortings: Mapping[ChannelGroup, SortingData]) -> np.ndarray
     return joined[np.argsort(joined["start"], kind="stable")]
 
 
-def _on_channels(values: np.ndarray, group: ChannelGroup, n_channels: int) -> np.ndarray:
+def _on_channels(values: np.ndarray, group: Part, n_channels: int) -> np.ndarray:
     """values (n_units, n_group_channels, n_times) with zeros on all other channels."""
     full = np.zeros((len(values), n_channels, values.shape[2]), values.dtype)
     full[:, list(group.channels)] = values
     return full
 
 
-def _channel_table(
-    recording: Recording, groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, SortingData]
-) -> dict[str, np.ndarray]:
+def _channel_table(recording: Recording, groups: Sequence[P], sortings: Mapping[P, SortingData]) -> dict[str, np.ndarray]:
     """Columns for all channels; one in no group, or in a group that was not sorted, is masked."""
     n = recording.n_channels
     table = {
@@ -184,7 +197,7 @@ def _channel_table(
     return table
 
 
-def joint_model(groups: list[ChannelGroup], sortings: Mapping[ChannelGroup, SortingData]) -> dict[str, np.ndarray]:
+def joint_model(groups: Sequence[P], sortings: Mapping[P, SortingData]) -> dict[str, np.ndarray]:
     """The values of all units one after the other; of what is one value for a group, one for each of the groups."""
     parts = list(sortings.values())
     model: dict[str, np.ndarray] = {}
@@ -208,15 +221,24 @@ def _along_units(name: str, parts: Sequence[SortingData]) -> np.ndarray:
     return np.concatenate(padded, axis=1)
 
 
-def _with_example(sorting: SortingData, recording: Recording, outcomes: Mapping[ChannelGroup, Outcome]) -> SortingData:
-    """The sorting with the stretch in which most units of all groups fire, each group's channels through its own filter."""
+def _with_example(sorting: SortingData, recording: Recording, checkpoint: Mapping[str, Any]) -> SortingData:
+    """The sorting with the stretch in which most units of all parts fire, each channel through the filter of its part."""
     first, end = recording.time_range or (0, recording.n_samples)
     start, stop = busiest_stretch(sorting)
     start = max(first, min(start, end - (stop - start)))
     stop = min(stop, end)
-    traces = np.zeros((stop - start, recording.n_channels), np.float32)
-    for group, outcome in outcomes.items():
-        used = np.array(group.channels)[~outcome.sorting.channels["masked"]]
-        view = PreprocessedRecording(recording.select(used).in_range(), Preprocessor(**outcome.checkpoint["preprocessor"]))
-        traces[:, used] = view.highpassed(start - first, stop - first)
+    traces = _highpassed(recording.in_range(), checkpoint, start - first, stop - first)
     return replace(sorting, example=traces, example_start=start)
+
+
+def _highpassed(recording: Recording, checkpoint: Mapping[str, Any], start: int, stop: int) -> np.ndarray:
+    """High-passed traces (stop - start, n_channels) as the model of a group or of several parts sees them, float32."""
+    traces = np.zeros((stop - start, recording.n_channels), np.float32)
+    for part in (checkpoint.get("groups") or checkpoint.get("neighbourhoods") or {}).values():
+        channels = part["channels"].tolist()
+        traces[:, channels] = _highpassed(recording.select(channels), part["model"], start, stop)
+    if "usable" in checkpoint:
+        used = np.flatnonzero(checkpoint["usable"]).tolist()
+        view = PreprocessedRecording(recording.select(used), Preprocessor(**checkpoint["preprocessor"]))
+        traces[:, used] = view.highpassed(start, stop)
+    return traces

@@ -1,4 +1,5 @@
-"""Groups of channels: each tetrode or shank is sorted on its own, in processes beside each other, into one result.
+"""Groups of channels, and the neighbourhoods of a probe: each is sorted on its own, in processes beside each other, into one
+result.
 
 sort(recording, config) and apply(model, recording) are those of the pipeline, group by group where the recording has several.
 """
@@ -10,7 +11,7 @@ import functools
 import logging
 import multiprocessing
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,9 @@ from spikecrsae.errors import InputError, ReadError, SpikeCRsAEError
 from spikecrsae.pipeline.combine import combined, joint_checksum
 from spikecrsae.pipeline.distributed import Elsewhere, Reopen
 from spikecrsae.pipeline.learned import LearnedCache
+from spikecrsae.pipeline.neighbourhoods import Neighbourhood, divide, in_words, undivided
 from spikecrsae.pipeline.outcome import Outcome
+from spikecrsae.pipeline.probe import of_neighbourhoods
 from spikecrsae.pipeline.sort import apply_to_group, sort_group
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
@@ -45,11 +48,11 @@ _STAGES_OF_SORT, _STAGES_OF_APPLY = 7, 6
 
 @dataclass(frozen=True, eq=False)
 class GroupTask:
-    """What is to be done with one group, wherever: sort its channels (positions in the recording) with the settings, and the
-    self-test where asked for; or, with the model that load_checkpoint has read, find its known units, of which the first
-    has the number first_unit."""
+    """What is to be done with a group, or with one neighbourhood of it, wherever: sort its channels (positions in the recording)
+    with the settings, and the self-test where asked for; or, with the model that load_checkpoint has read, find its known
+    units, of which the first has the number first_unit. label: its name in the log, empty where it is all there is."""
 
-    name: str
+    label: str
     channels: tuple[int, ...]
     config: Config
     self_test: bool = False
@@ -57,20 +60,57 @@ class GroupTask:
     cache: LearnedCache | None = None
     first_unit: int | None = None
 
-    @property
-    def log_name(self) -> str:
-        """What its lines in the log begin with."""
-        return f"group {self.name}: " if self.name else ""
-
     def run(self, recording: Recording, observer: Observer, gather: Gather = gathered) -> Outcome:
         """The outcome of this group of the recording; raises what the pipeline raises."""
         part = recording.select(self.channels)
         log.info("channels %s", ", ".join(part.channel_ids))
         if self.model is not None:
-            name = f"of group {self.name}" if self.name else "that is applied"
+            name = f"of {self.label}" if self.label else "that is applied"
             return apply_to_group(self.model, part, self.config, observer, name, gather, self.first_unit or 0)
         outcome = sort_group(part, self.config, observer, gather=gather, cache=self.cache)
         return _self_tested(part, outcome, observer, self.cache) if self.self_test else outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Channels, by position in the recording, whose units become one sorting: those of one neighbourhood, or of several, each of
+    which is a task. name: empty where the recording has no groups."""
+
+    name: str
+    channels: tuple[int, ...]
+    neighbourhoods: tuple[Neighbourhood, ...]
+    tasks: tuple[GroupTask, ...]
+
+    @classmethod
+    def of(
+        cls,
+        recording: Recording,
+        name: str,
+        channels: tuple[int, ...],
+        neighbourhoods: Sequence[Neighbourhood],
+        settings: Sequence[dict[str, Any]],
+    ) -> Group:
+        """neighbourhoods: of its channels; settings: further values of the task of each."""
+        tasks = []
+        for each, values in zip(neighbourhoods, settings, strict=True):
+            here = tuple(channels[channel] for channel in each.channels)
+            own = f"channels {in_words(recording, here)}" if len(neighbourhoods) > 1 else ""
+            label = ", ".join(filter(None, (f"group {name}" if name else "", own)))
+            tasks.append(GroupTask(label, here, **values))
+        return cls(name, channels, tuple(neighbourhoods), tuple(tasks))
+
+    @property
+    def first_unit(self) -> int | None:
+        """Number of its first unit where its units are known."""
+        return self.tasks[0].first_unit
+
+    def outcome(self, recording: Recording, results: Sequence[Outcome | Exception]) -> Outcome | Exception:
+        """The results of the tasks as one."""
+        if len(results) == 1:
+            return results[0]
+        if not any(isinstance(result, Outcome) for result in results):
+            return InputError("; ".join(dict.fromkeys(map(str, results))))
+        return of_neighbourhoods(recording.select(self.channels), self.neighbourhoods, results)
 
 
 def _self_tested(recording: Recording, outcome: Outcome, observer: Observer, cache: LearnedCache | None) -> Outcome:
@@ -117,14 +157,10 @@ def sort(
     group can be sorted; one that cannot is a warning.
     """
     observer = observer or Observer()
-    if not recording.groups and not (cluster and cluster.is_remote):
+    groups = _groups_to_sort(recording, config, self_test, cache)
+    if _is_one(groups, cluster):
         outcome = sort_group(recording, config, observer, _gather(reopen, cluster), cache)
         return _self_tested(recording, outcome, observer, cache) if self_test else outcome
-    found = recording.groups or {"": tuple(range(recording.n_channels))}
-    groups = [
-        GroupTask(name, channels, config, self_test, cache=cache and (cache.part(str(number)) if name else cache))
-        for number, (name, channels) in enumerate(found.items())
-    ]
     return _run(groups, recording, observer, reopen, jobs, cluster)
 
 
@@ -138,67 +174,96 @@ def apply(
     jobs: int | None = None,
     cluster: Workers | None = None,
 ) -> Outcome:
-    """apply_to_group of a model of one or several groups; the groups are those of the model. Arguments as for `sort`.
+    """apply_to_group of a model of one or several groups; groups and neighbourhoods are those of the model. Arguments as for
+    `sort`.
 
     model: a model file, or what load_checkpoint reads.
     """
     observer, saved = observer or Observer(), load_checkpoint(model) if isinstance(model, Path) else model
     name = str(model) if isinstance(model, Path) else "of this sorting"
-    found = _groups_of_model(saved, name, recording)
-    if not found and not (cluster and cluster.is_remote):
+    groups = _groups_of_model(saved, name, recording, config)
+    if _is_one(groups, cluster):
         return apply_to_group(saved, recording, config, observer, name, _gather(reopen, cluster))
-    models = {name: saved["groups"][name]["model"] for name in found}
-    first = np.cumsum([0, *(np.count_nonzero(model["reported"]) for model in models.values())]).tolist()
-    groups = [
-        GroupTask(name, channels, config, model=models[name], first_unit=number)
-        for (name, channels), number in zip(found.items(), first, strict=False)
-    ]
-    groups = groups or [GroupTask("", tuple(range(recording.n_channels)), config, model=saved)]
     return _run(groups, recording, observer, reopen, jobs, cluster)
 
 
-def _groups_of_model(saved: dict[str, Any], name: str, recording: Recording) -> dict[str, tuple[int, ...]]:
-    """Return the channels of each group of a model, none where it is of all channels together. Raises InputError where it is
-    damaged or does not fit the recording."""
-    if "groups" not in saved:
-        return {}
+def _is_one(groups: list[Group], cluster: Workers | None) -> bool:
+    """Whether all channels are sorted together, and here."""
+    return not groups[0].name and len(groups[0].tasks) == 1 and not (cluster and cluster.is_remote)
+
+
+def _groups_to_sort(
+    recording: Recording, config: Config, self_test: bool = False, cache: LearnedCache | None = None
+) -> list[Group]:
+    """The groups of the recording, all channels where it has none, each divided into neighbourhoods. A number of units that is
+    given is that of a whole group, which then is not divided."""
+    groups = []
+    for number, (name, channels) in enumerate((recording.groups or {"": tuple(range(recording.n_channels))}).items()):
+        part = recording.select(channels)
+        neighbourhoods = divide(part) if config.initialise.units is None else [undivided(part)]
+        own = cache.part(str(number)) if cache and name else cache
+        caches = [own.part(each.name) for each in neighbourhoods] if own and len(neighbourhoods) > 1 else [own]
+        settings = [{"config": config, "self_test": self_test, "cache": each} for each in caches]
+        groups.append(Group.of(recording, name, channels, neighbourhoods, settings))
+    return groups
+
+
+def _groups_of_model(saved: dict[str, Any], name: str, recording: Recording, config: Config) -> list[Group]:
+    """The groups of a model, with their neighbourhoods. Raises InputError where it is damaged or does not fit the recording."""
+    whole = np.arange(recording.n_channels)
+    if "groups" not in saved and "neighbourhoods" not in saved:
+        settings = [{"config": config, "model": saved, "first_unit": 0}]
+        return [Group.of(recording, "", tuple(whole.tolist()), [undivided(recording)], settings)]
     check_groups(saved, name)
     if saved["n_channels"] != recording.n_channels:
         raise InputError(
             f"{recording.source} has {recording.n_channels} channels, the model {name} {saved['n_channels']}; they must agree. "
             "Choose channels with --channels."
         )
-    return {name: tuple(group["channels"].tolist()) for name, group in saved["groups"].items()}
+    groups, first = [], 0
+    for group, part in saved.get("groups", {"": {"channels": whole, "model": saved}}).items():
+        alone = {"0": {"channels": np.arange(len(part["channels"])), "model": part["model"]}}
+        neighbourhoods, settings = [], []
+        for number, each in part["model"].get("neighbourhoods", alone).items():
+            neighbourhoods.append(Neighbourhood(number, tuple(each["channels"].tolist()), first_unit=first))
+            settings.append({"config": config, "model": each["model"], "first_unit": first})
+            first += int(np.count_nonzero(each["model"]["reported"]))
+        groups.append(Group.of(recording, group, tuple(part["channels"].tolist()), neighbourhoods, settings))
+    return groups
 
 
 def input_checksum(
     recording: Recording, config: Config, observer: Observer | None = None, model_path: Path | None = None
 ) -> str:
     """Return the input_checksum that the outcome of `sort` has, or of `apply` with a model, by reading the recording once for
-    each group. Raises InputError where no channel can be used."""
-    groups = (
-        recording.groups if model_path is None else _groups_of_model(load_checkpoint(model_path), str(model_path), recording)
-    )
+    each group and neighbourhood. Raises InputError where no channel can be used."""
+    if model_path is None:
+        groups = _groups_to_sort(recording, config)
+    else:
+        groups = _groups_of_model(load_checkpoint(model_path), str(model_path), recording, config)
     chunk_size = s_to_samples(config.infer.chunk_s, recording.sampling_frequency)
     gaps, _ = given_gaps(config.preprocess, recording)
-    whole = tuple(range(recording.n_channels))
     known: list[str] = []
     failed: list[InputError] = []
-    for channels in groups.values() or [whole]:
-        try:
-            part = recording.select(channels).in_range()
-            known.append(survey(part, chunk_size, observer or Observer(), gaps, stage="compare").checksum)
-        except ReadError:
-            raise
-        except InputError as error:
-            failed.append(error)
+    for group in groups:
+        found = []
+        for task in group.tasks:
+            try:
+                part = recording.select(task.channels).in_range()
+                found.append(survey(part, chunk_size, observer or Observer(), gaps, stage="compare").checksum)
+            except ReadError:
+                raise
+            except InputError as error:
+                failed.append(error)
+        if found:
+            known.append(joint_checksum(found) if len(group.tasks) > 1 else found[0])
     if not known:
         raise failed[0]
-    return joint_checksum(known) if groups else known[0]
+    return joint_checksum(known) if groups[0].name else known[0]
 
 
 def _run(
-    groups: list[GroupTask],
+    groups: list[Group],
     recording: Recording,
     observer: Observer,
     reopen: Reopen | None,
@@ -206,9 +271,12 @@ def _run(
     cluster: Workers | None,
 ) -> Outcome:
     """The groups' outcomes as one."""
-    stages = [_STAGES_OF_SORT + group.self_test if group.model is None else _STAGES_OF_APPLY for group in groups]
-    observer.start("groups", sum(stages))
-    workers = cluster or _processes(groups, reopen, jobs)
+    tasks = [task for group in groups for task in group.tasks]
+    stages = [_STAGES_OF_SORT + task.self_test if task.model is None else _STAGES_OF_APPLY for task in tasks]
+    what = "groups" if groups[0].name else "neighbourhoods"
+    observer.start(what, sum(stages))
+    log.info("%s", "; ".join(task.label for task in tasks))
+    workers = cluster or _processes(tasks, reopen, jobs)
 
     def count(number: int, stage: str, has_ended: bool) -> None:
         if has_ended:
@@ -216,19 +284,23 @@ def _run(
 
     results: list[Outcome | Exception]
     if workers is None:
-        results = [_tried(group, recording, StageReporter(functools.partial(count, 0))) for group in groups]
+        results = [_tried(task, recording, StageReporter(functools.partial(count, 0))) for task in tasks]
     else:
-        results = _run_elsewhere(groups, workers, reopen, _gather(reopen, cluster), count)
+        results = _run_elsewhere(tasks, workers, reopen, _gather(reopen, cluster), count)
     for result in results:
-        # what is wrong with a group's signal concerns it alone; what is wrong with the disk does not
-        alone = groups[0].name and isinstance(result, InputError) and not isinstance(result, ReadError)
+        # what is wrong with a part's signal concerns it alone; what is wrong with the disk does not
+        alone = (len(tasks) > 1 or groups[0].name) and isinstance(result, InputError) and not isinstance(result, ReadError)
         if isinstance(result, Exception) and not alone:
             raise result
-    sorted_ones = [result for result in results if isinstance(result, Outcome)]
-    if not sorted_ones:
-        raise InputError("; ".join(f"group {group.name}: {error}" for group, error in zip(groups, results, strict=True)))
-    outcome = combined(recording, groups, results) if groups[0].name else sorted_ones[0]
-    observer.finish(f"{counted(len(groups), 'group')}, {counted(outcome.sorting.n_units, 'unit')}")
+    each = iter(results)
+    outcomes = [group.outcome(recording, [next(each) for _ in group.tasks]) for group in groups]
+    if not any(isinstance(outcome, Outcome) for outcome in outcomes):
+        raise InputError(
+            "; ".join(f"group {g.name}: {o}" if g.name else str(o) for g, o in zip(groups, outcomes, strict=True))
+        )
+    outcome = combined(recording, groups, outcomes) if groups[0].name else outcomes[0]
+    assert isinstance(outcome, Outcome)
+    observer.finish(f"{counted(len(tasks), what[:-1])}, {counted(outcome.sorting.n_units, 'unit')}")
     return outcome
 
 
@@ -268,7 +340,7 @@ def _reopened(
 ) -> tuple[Outcome | Exception, list[logging.LogRecord]]:
     """In another process: the group of the recording that is opened there, or why it cannot be sorted, and its log."""
     reopen, gather = common
-    with collected(group.log_name) as records:
+    with collected(f"{group.label}: " if group.label else "") as records:
         try:
             with contextlib.closing(reopen()) as recording:
                 return group.run(recording, observer, gather), records
@@ -280,7 +352,7 @@ def _reopened(
 
 def _tried(group: GroupTask, recording: Recording, observer: Observer) -> Outcome | InputError:
     try:
-        with _named_in_log(group.log_name):
+        with _named_in_log(f"{group.label}: " if group.label else ""):
             return group.run(recording, observer)
     except InputError as error:
         return error

@@ -154,7 +154,7 @@ def apply_to_group(
 
 def _check_fits(saved: dict[str, Any], recording: Recording, model_path: Path | str) -> None:
     """Raise InputError where the model is damaged, or does not fit the recording."""
-    if "groups" in saved:
+    if "groups" in saved or "neighbourhoods" in saved:
         raise InputError(f"the model {model_path} is of several groups of channels; groups.apply takes it.")
     check_model(saved, model_path)
     if saved["n_channels"] != recording.n_channels or saved["sampling_frequency"] != recording.sampling_frequency:

@@ -174,25 +174,29 @@ def check_model(saved: Mapping[str, Any], path: Path | str) -> None:
 
 
 def check_groups(saved: Mapping[str, Any], path: Path | str) -> None:
-    """As check_model, for the model of several groups: their channels, and each one's own model."""
+    """As check_model, for the model of several groups, or of the neighbourhoods of one: their channels, and each one's own
+    model; a group may consist of neighbourhoods."""
+    kind = "group" if "groups" in saved else "neighbourhood"
     try:
-        n_channels, groups = saved.get("n_channels"), saved["groups"]
-        _check({"n_channels": n_channels, "groups": groups}, {"n_channels": _LAYOUT["n_channels"], "groups": dict}, "", {})
-        if not groups:
-            raise ValueError("groups is empty")
-        for name, group in groups.items():
-            if not isinstance(group, dict):
-                raise ValueError(f"group {name} is no group")
-            _check(group, {"channels": "iu:g", "model": dict}, f"group {name}: ", {})
-            channels = group["channels"]
+        entries = {name: value for name, value in saved.items() if name != "format_version"}
+        _check(entries, {"n_channels": _LAYOUT["n_channels"], f"{kind}s": dict}, "", {})
+        n_channels, parts = entries["n_channels"], entries[f"{kind}s"]
+        if not parts:
+            raise ValueError(f"{kind}s is empty")
+        for name, part in parts.items():
+            if not isinstance(part, dict):
+                raise ValueError(f"{kind} {name} is no {kind}")
+            _check(part, {"channels": "iu:g", "model": dict}, f"{kind} {name}: ", {})
+            channels = part["channels"]
             if np.any((channels < 0) | (channels >= n_channels)) or len(np.unique(channels)) != len(channels):
-                raise ValueError(f"group {name} has channels that are none of {n_channels}, or one twice")
-            if group["model"].get("n_channels") != len(channels):
-                raise ValueError(f"group {name} has {len(channels)} channels, its model another number")
+                raise ValueError(f"{kind} {name} has channels that are none of {n_channels}, or one twice")
+            if part["model"].get("n_channels") != len(channels):
+                raise ValueError(f"{kind} {name} has {len(channels)} channels, its model another number")
     except ValueError as error:
         raise _damaged(path, error) from error
-    for name, group in groups.items():
-        check_model(group["model"], f"{path}, group {name},")
+    for name, part in parts.items():
+        check = check_groups if kind == "group" and "neighbourhoods" in part["model"] else check_model
+        check(part["model"], f"{path}, {kind} {name},")
 
 
 def _damaged(path: Path | str, error: Exception) -> InputError:

@@ -1,0 +1,81 @@
+"""Divide a probe into neighbourhoods, each of which is sorted on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import cdist
+
+from spikecrsae.data.recording import Recording
+
+#: So many channels are one neighbourhood, wherever they lie; the core of a neighbourhood has no more.
+MOST_CHANNELS = 16
+#: Electrodes farther from each other than this, in um, record no neuron in common.
+REACH_UM = 150.0
+#: A neighbourhood holds all channels within this distance, in um, of its core.
+MARGIN_UM = 60.0
+#: Rows of electrodes are at least so far apart, in um.
+_SAME_ROW_UM = 1e-3
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Channels that are sorted together, by position in the recording, ascending: a core, and the margin around it, in which
+    templates of neurons at the core are seen. name: its number among those of a group.
+    first_unit: number of its first unit where its units were known."""
+
+    name: str
+    channels: tuple[int, ...]
+    core: tuple[int, ...] = ()
+    first_unit: int | None = None
+
+
+def divide(recording: Recording) -> list[Neighbourhood]:
+    """Divide the channels of a recording into neighbourhoods, in order of their place; each channel is in one core.
+
+    Up to MOST_CHANNELS are one neighbourhood, and so are channels whose positions are not known. Of more, parts farther apart than
+    REACH_UM have no neighbourhood in common. A part is halved across its longest side until no core has more than
+    MOST_CHANNELS. The margin is MARGIN_UM wide, more where electrodes lie farther apart.
+    """
+    positions = recording.channel_positions
+    if positions is None or len(positions) <= MOST_CHANNELS or not np.isfinite(positions).all():
+        return [undivided(recording)]
+    distance = cdist(positions, positions)
+    _, part_of = connected_components(distance <= REACH_UM)
+    found: list[Neighbourhood] = []
+    for number in range(part_of.max() + 1):
+        part = np.flatnonzero(part_of == number)
+        between = distance[np.ix_(part, part)] + np.diag(np.full(len(part), np.inf))
+        # 1 %: distances are rounded
+        margin = max(MARGIN_UM, 1.01 * between.min(axis=1).max()) if len(part) > 1 else 0.0
+        for core in _halved(part, positions):
+            channels = part[(distance[np.ix_(part, core)] <= margin).any(axis=1)].tolist()
+            found.append(Neighbourhood(str(len(found)), tuple(channels), tuple(core.tolist())))
+    return found
+
+
+def undivided(recording: Recording) -> Neighbourhood:
+    """All channels as one neighbourhood."""
+    whole = tuple(range(recording.n_channels))
+    return Neighbourhood("0", whole, whole)
+
+
+def in_words(recording: Recording, channels: Sequence[int]) -> str:
+    """Name channels, by ascending position in the recording, such as "0 to 15, 18"."""
+    runs = np.split(channels, np.flatnonzero(np.diff(channels) > 1) + 1)
+    ids = [[recording.channel_ids[channel] for channel in run] for run in runs]
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else run[0] for run in ids)
+
+
+def _halved(part: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
+    """The cores of a part of the channels, in order along its longest side; electrodes of one row stay together."""
+    along = positions[part, np.ptp(positions[part], axis=0).argmax()]
+    part, along = part[np.argsort(along, kind="stable")], np.sort(along)
+    rows = np.flatnonzero(np.diff(along) > _SAME_ROW_UM) + 1
+    if len(part) <= MOST_CHANNELS or not len(rows):
+        return [np.sort(part)]
+    middle = rows[np.abs(rows - len(part) / 2).argmin()]
+    return _halved(part[:middle], positions) + _halved(part[middle:], positions)
