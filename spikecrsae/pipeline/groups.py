@@ -202,7 +202,7 @@ def _groups_to_sort(
         part = recording.select(channels)
         neighbourhoods = divide(part) if config.initialise.units is None else [undivided(part)]
         own = cache.part(str(number)) if cache and name else cache
-        caches = [own.part(each.name) for each in neighbourhoods] if own and len(neighbourhoods) > 1 else [own]
+        caches = [own.part(each.name) if own and len(neighbourhoods) > 1 else own for each in neighbourhoods]
         settings = [{"config": config, "self_test": self_test, "cache": each} for each in caches]
         groups.append(Group.of(recording, name, channels, neighbourhoods, settings))
     return groups

@@ -11,8 +11,10 @@ from scipy.spatial.distance import cdist
 
 from spikecrsae.data.recording import Recording
 
-#: So many channels are one neighbourhood, wherever they lie; the core of a neighbourhood has no more.
-MOST_CHANNELS = 16
+#: So many channels are one neighbourhood, wherever they lie.
+FEW_CHANNELS = 24
+#: Time to sort channels together grows with this power of their number.
+COST_POWER = 2
 #: Electrodes farther from each other than this, in um, record no neuron in common.
 REACH_UM = 150.0
 #: A neighbourhood holds all channels within this distance, in um, of its core.
@@ -36,12 +38,12 @@ class Neighbourhood:
 def divide(recording: Recording) -> list[Neighbourhood]:
     """Divide the channels of a recording into neighbourhoods, in order of their place; each channel is in one core.
 
-    Up to MOST_CHANNELS are one neighbourhood, and so are channels whose positions are not known. Of more, parts farther apart than
-    REACH_UM have no neighbourhood in common. A part is halved across its longest side until no core has more than
-    MOST_CHANNELS. The margin is MARGIN_UM wide, more where electrodes lie farther apart.
+    Up to FEW_CHANNELS are one neighbourhood, and so are channels whose positions are not known. Of more, parts farther apart than
+    REACH_UM have no neighbourhood in common. A part is halved across its longest side as long as its neighbourhoods then take
+    less time together (COST_POWER). The margin is MARGIN_UM wide, more where electrodes lie farther apart.
     """
     positions = recording.channel_positions
-    if positions is None or len(positions) <= MOST_CHANNELS or not np.isfinite(positions).all():
+    if positions is None or len(positions) <= FEW_CHANNELS or not np.isfinite(positions).all():
         return [undivided(recording)]
     distance = cdist(positions, positions)
     _, part_of = connected_components(distance <= REACH_UM)
@@ -51,9 +53,10 @@ def divide(recording: Recording) -> list[Neighbourhood]:
         between = distance[np.ix_(part, part)] + np.diag(np.full(len(part), np.inf))
         # 1 %: distances are rounded
         margin = max(MARGIN_UM, 1.01 * between.min(axis=1).max()) if len(part) > 1 else 0.0
-        for core in _halved(part, positions):
-            channels = part[(distance[np.ix_(part, core)] <= margin).any(axis=1)].tolist()
-            found.append(Neighbourhood(str(len(found)), tuple(channels), tuple(core.tolist())))
+        near = (distance <= margin) & (part_of == number)
+        for core in _halved(part, positions, near):
+            channels = np.flatnonzero(near[core].any(axis=0))
+            found.append(Neighbourhood(str(len(found)), tuple(channels.tolist()), tuple(core.tolist())))
     return found
 
 
@@ -70,12 +73,17 @@ def in_words(recording: Recording, channels: Sequence[int]) -> str:
     return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else run[0] for run in ids)
 
 
-def _halved(part: np.ndarray, positions: np.ndarray) -> list[np.ndarray]:
-    """The cores of a part of the channels, in order along its longest side; electrodes of one row stay together."""
-    along = positions[part, np.ptp(positions[part], axis=0).argmax()]
-    part, along = part[np.argsort(along, kind="stable")], np.sort(along)
+def _halved(core: np.ndarray, positions: np.ndarray, near: np.ndarray) -> list[np.ndarray]:
+    """The cores that become of one, in order along its longest side; electrodes of one row stay together. near (n_channels,
+    n_channels): which channels are in the neighbourhood of which."""
+    along = positions[core, np.ptp(positions[core], axis=0).argmax()]
+    ordered, along = core[np.argsort(along, kind="stable")], np.sort(along)
     rows = np.flatnonzero(np.diff(along) > _SAME_ROW_UM) + 1
-    if len(part) <= MOST_CHANNELS or not len(rows):
-        return [np.sort(part)]
-    middle = rows[np.abs(rows - len(part) / 2).argmin()]
-    return _halved(part[:middle], positions) + _halved(part[middle:], positions)
+    if not len(rows):
+        return [core]
+    middle = rows[np.abs(rows - len(core) / 2).argmin()]
+    halves = [np.sort(half) for half in (ordered[:middle], ordered[middle:])]
+    whole, *parts = (np.count_nonzero(near[one].any(axis=0)) for one in (core, *halves))
+    if whole <= FEW_CHANNELS or sum(n**COST_POWER for n in parts) >= whole**COST_POWER:
+        return [core]
+    return [smaller for half in halves for smaller in _halved(half, positions, near)]

@@ -178,9 +178,9 @@ def check_groups(saved: Mapping[str, Any], path: Path | str) -> None:
     model; a group may consist of neighbourhoods."""
     kind = "group" if "groups" in saved else "neighbourhood"
     try:
-        entries = {name: value for name, value in saved.items() if name != "format_version"}
+        n_channels, parts = saved.get("n_channels"), saved[f"{kind}s"]
+        entries = {"n_channels": n_channels, f"{kind}s": parts}
         _check(entries, {"n_channels": _LAYOUT["n_channels"], f"{kind}s": dict}, "", {})
-        n_channels, parts = entries["n_channels"], entries[f"{kind}s"]
         if not parts:
             raise ValueError(f"{kind}s is empty")
         for name, part in parts.items():
