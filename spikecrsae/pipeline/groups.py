@@ -13,7 +13,7 @@ import multiprocessing
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ from spikecrsae.units import s_to_samples
 
 log = logging.getLogger(__name__)
 
+#: So many channels without positions or groups are seldom one electrode.
+MANY_CHANNELS = 16
 #: Stages that a group goes through when it is sorted, and when its units are known, for the course of the whole.
 _STAGES_OF_SORT, _STAGES_OF_APPLY = 7, 6
 
@@ -148,7 +150,8 @@ def sort(
     self_test: bool = False,
     cache: LearnedCache | None = None,
 ) -> Outcome:
-    """sort_group of each group of the recording, as one outcome; of all channels where it has no groups.
+    """sort_group of each group of the recording, as one outcome; of all channels where it has no groups. Many channels with positions
+    are divided into neighbourhoods, each of which is sorted on its own (`neighbourhoods.divide`).
 
     reopen: opens the recording in another process, to which it is pickled; without it one group is sorted after the other,
     here. jobs: groups sorted at the same time, None for as many as there are cores; cluster: where they are sorted in place
@@ -160,8 +163,21 @@ def sort(
     groups = _groups_to_sort(recording, config, self_test, cache)
     if _is_one(groups, cluster):
         outcome = sort_group(recording, config, observer, _gather(reopen, cluster), cache)
-        return _self_tested(recording, outcome, observer, cache) if self_test else outcome
-    return _run(groups, recording, observer, reopen, jobs, cluster)
+        outcome = _self_tested(recording, outcome, observer, cache) if self_test else outcome
+    else:
+        outcome = _run(groups, recording, observer, reopen, jobs, cluster)
+    return replace(outcome, warnings=(*_of_many_channels(recording, groups), *outcome.warnings))
+
+
+def _of_many_channels(recording: Recording, groups: list[Group]) -> tuple[str, ...]:
+    """A remark where MANY_CHANNELS are sorted together and nothing tells where they are."""
+    most = max(len(group.channels) for group in groups)
+    if recording.channel_positions is not None or most < MANY_CHANNELS:
+        return ()
+    return (
+        f"{most} channels are sorted together, though nothing tells which of them are near each other: this takes long, and neurons far apart "
+        "are compared; give --probe, or --groups for channels that belong together, such as 0-3,4-7",
+    )
 
 
 def apply(

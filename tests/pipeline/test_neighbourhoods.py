@@ -184,3 +184,13 @@ def test_a_number_of_units_is_that_of_the_whole_probe(probe):
     with open_recording(probe[0], stop_s=2.0) as recording:
         config = Config().with_values({"runtime": {"device": "cpu"}, "initialise": {"units": 5}})
         assert groups.sort(recording, config).sorting.n_units == 5
+
+
+def test_many_channels_without_positions_draw_a_warning():
+    rng = np.random.default_rng(1)
+    recording = recording_from_array(rng.normal(0, 10, (4000, 16)).astype(np.float32), 20000.0)
+    for channels, warned in ((recording, True), (recording.select(range(8)), False)):
+        told = [text for text in groups.sort(channels, CONFIG).warnings if "--groups" in text]
+        assert bool(told) == warned
+    with_places = replace(recording, channel_positions=grid(2, 8, 25))
+    assert not any("--groups" in text for text in groups.sort(with_places, CONFIG).warnings)
