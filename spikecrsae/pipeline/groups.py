@@ -27,6 +27,7 @@ from spikecrsae.pipeline.combine import combined, joint_checksum
 from spikecrsae.pipeline.distributed import Elsewhere, Reopen
 from spikecrsae.pipeline.learned import LearnedCache
 from spikecrsae.pipeline.neighbourhoods import Neighbourhood, divide, in_words, undivided
+from spikecrsae.pipeline.one_pass import WithSignal, holding
 from spikecrsae.pipeline.outcome import Outcome
 from spikecrsae.pipeline.probe import of_neighbourhoods
 from spikecrsae.pipeline.sort import apply_to_group, sort_group
@@ -52,7 +53,8 @@ _STAGES_OF_SORT, _STAGES_OF_APPLY = 7, 6
 class GroupTask:
     """What is to be done with a group, or with one neighbourhood of it, wherever: sort its channels (positions in the recording)
     with the settings, and the self-test where asked for; or, with the model that load_checkpoint has read, find its known
-    units, of which the first has the number first_unit. label: its name in the log, empty where it is all there is."""
+    units, of which the first has the number first_unit. label: its name in the log, empty where it is all there is. signal: the
+    stored samples of its channels where they have been read."""
 
     label: str
     channels: tuple[int, ...]
@@ -61,10 +63,13 @@ class GroupTask:
     model: dict[str, Any] | None = None
     cache: LearnedCache | None = None
     first_unit: int | None = None
+    signal: np.ndarray | None = None
 
     def run(self, recording: Recording, observer: Observer, gather: Gather = gathered) -> Outcome:
         """The outcome of this group of the recording; raises what the pipeline raises."""
         part = recording.select(self.channels)
+        if self.signal is not None:
+            part = holding(part, self.signal)
         log.info("channels %s", ", ".join(part.channel_ids))
         if self.model is not None:
             name = f"of {self.label}" if self.label else "that is applied"
@@ -293,6 +298,9 @@ def _run(
     observer.start(what, sum(stages))
     log.info("%s", "; ".join(task.label for task in tasks))
     workers = cluster or _processes(tasks, reopen, jobs)
+    # tasks on other machines read for themselves
+    reads_alone = cluster or len(tasks) == 1 or recording.time_range or tasks[0].config.runtime.memory_limit
+    items = tasks if reads_alone else WithSignal(tasks, recording)
 
     def count(number: int, stage: str, has_ended: bool) -> None:
         if has_ended:
@@ -300,9 +308,9 @@ def _run(
 
     results: list[Outcome | Exception]
     if workers is None:
-        results = [_tried(task, recording, StageReporter(functools.partial(count, 0))) for task in tasks]
+        results = [_tried(task, recording, StageReporter(functools.partial(count, 0))) for task in items]
     else:
-        results = _run_elsewhere(tasks, workers, reopen, _gather(reopen, cluster), count)
+        results = _run_elsewhere(items, workers, reopen, _gather(reopen, cluster), count)
     for result in results:
         # what is wrong with a part's signal concerns it alone; what is wrong with the disk does not
         alone = (len(tasks) > 1 or groups[0].name) and isinstance(result, InputError) and not isinstance(result, ReadError)
@@ -326,7 +334,7 @@ def _gather(reopen: Reopen | None, cluster: Workers | None) -> Gather:
 
 
 def _run_elsewhere(
-    groups: list[GroupTask], workers: Workers, reopen: Reopen | None, gather: Gather, on_stage: OnStage
+    groups: Sequence[GroupTask], workers: Workers, reopen: Reopen | None, gather: Gather, on_stage: OnStage
 ) -> list[Outcome | Exception]:
     """Return the groups' outcomes, or why they cannot be sorted. Raises what ends a worker."""
     found = {}

@@ -18,7 +18,7 @@ COST_POWER = 2
 #: Electrodes farther from each other than this, in um, record no neuron in common.
 REACH_UM = 150.0
 #: A neighbourhood holds all channels within this distance, in um, of its core.
-MARGIN_UM = 60.0
+MARGIN_UM = 50.0
 #: Rows of electrodes are at least so far apart, in um.
 _SAME_ROW_UM = 1e-3
 

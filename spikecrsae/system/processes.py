@@ -65,7 +65,7 @@ class Workers(Protocol):
 
     def each(self, work: Work[T], common: Any, items: Sequence[Any], on_stage: OnStage | None = None) -> Results[T]:
         """Yield what work(common, item, observer) gives for each item, in the order in which the tasks end. To close the
-        generator stops the tasks."""
+        generator stops the tasks. An item is asked for when its task begins."""
         ...
 
 
@@ -84,18 +84,19 @@ class Processes:
 
     def each(self, work: Work[T], common: Any, items: Sequence[Any], on_stage: OnStage | None = None) -> Results[T]:
         """See Workers."""
-        waiting = deque(enumerate(items))
+        waiting = deque(range(len(items)))
         n_processes = max(1, min(self.n, len(items)))
         workers: list[_Worker] = []
         try:
             while waiting or any(worker.is_busy for worker in workers):
                 workers[:] = [worker for worker in workers if worker.is_busy or worker.process.is_alive()]
-                while waiting and len(workers) < n_processes:
+                n_wanted = sum(worker.is_busy for worker in workers) + len(waiting)
+                while len(workers) < min(n_processes, n_wanted):
                     workers.append(_Worker(work, common, max(1, n_cores() // n_processes)))
-                    workers[-1].give(*waiting.popleft())
                 for worker in workers:
                     if waiting and not worker.is_busy:
-                        worker.give(*waiting.popleft())
+                        number = waiting.popleft()
+                        worker.give(number, items[number])
                 ready = wait([worker.connection for worker in workers if worker.is_busy])
                 for worker in workers:
                     if worker.connection not in ready:
