@@ -99,7 +99,7 @@ def _colour_spikes(
         covered = np.zeros(len(times), bool)
         covered[inside[(inside >= 0) & (inside < len(times))]] = True
         with panel.drawing.group(color_class(row)):
-            for wave in lifted.T:
+            for wave in lifted.T[sorting.templates[row].any(axis=1)]:
                 panel.line(times, np.where(covered, wave, np.nan), "line")
 
 
