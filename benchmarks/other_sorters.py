@@ -4,8 +4,9 @@
 
 reads folders from standard input, one per line. A folder holds traces.dat (float32, interleaved) and about.json
 (sampling_frequency, channel_positions); spikes.npz (one array of samples per unit) and outcome.json (status, error, seconds of
-run_sorter, version, and parameters where they are not the default ones) appear in it, the latter last. One process serves
-many recordings, so that what numba compiles is compiled once. Imports nothing of spikecrsae.
+run_sorter, processor seconds of it and of the process so far, version, and parameters where they are not the default ones) appear
+in it, the latter last. One process serves many recordings, so that what numba compiles is compiled once. Imports nothing of
+spikecrsae.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import spikeinterface
 from probeinterface import Probe
+from processor_time import processor_s
 from spikeinterface.core import read_binary, set_global_job_kwargs
 from spikeinterface.sorters import run_sorter, sorter_dict
 
@@ -48,7 +50,7 @@ def read(folder: Path):
 
 def attempt(sorter: str, recording, folder: Path, parameters: dict) -> dict:
     """Run the sorter once; whatever it raises is its outcome."""
-    began = time.perf_counter()
+    began, before = time.perf_counter(), processor_s()
     try:
         sorting = run_sorter(
             sorter, recording, folder=folder / "sorter", remove_existing_folder=True, verbose=False, **parameters
@@ -62,7 +64,8 @@ def attempt(sorter: str, recording, folder: Path, parameters: dict) -> dict:
             f"{type(error).__name__}: {error}"
         ]
         return {"status": "crash", "error": causes[-1], "seconds": time.perf_counter() - began}
-    return {"status": "ok", "error": "", "seconds": time.perf_counter() - began}
+    seconds = {"seconds": time.perf_counter() - began, "processor_s": processor_s() - before, "process_s": processor_s()}
+    return {"status": "ok", "error": ""} | seconds
 
 
 def serve(sorter: str, folder: Path) -> None:

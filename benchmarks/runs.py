@@ -103,7 +103,9 @@ class Runner:
                 worker = self.workers.get(sorter)
                 if worker is None or not worker.alive:
                     worker = self.workers[sorter] = Worker(self.python, sorter, path.with_suffix(".log"))
-                run = Run(**worker.serve(scratch, self.timeout), valid_for=valid_for(sorter, case), resampled=rate != fs)
+                served = worker.serve(scratch, self.timeout)
+                facts = {name: value for name, value in served.items() if name not in ("processor_s", "process_s")}
+                run = Run(**facts, valid_for=valid_for(sorter, case), resampled=rate != fs)
                 if run.status == "ok":
                     with np.load(scratch / "spikes.npz") as spikes:
                         return run, {u: np.round(spikes[u] * (fs / rate)).astype(np.int64) for u in spikes.files}
@@ -117,11 +119,10 @@ class Runner:
 class Worker:
     """A process of other_sorters.py, which serves recording after recording until it is stopped or dies."""
 
-    def __init__(self, python: Path, sorter: str, log: Path, n_jobs: int = 1) -> None:
-        script = Path(__file__).with_name("other_sorters.py")
+    def __init__(self, python: Path, sorter: str, log: Path, n_jobs: int = 1, script: str = "other_sorters.py") -> None:
         with log.open("w") as file:
             self.process = subprocess.Popen(
-                [str(python), str(script), sorter, str(n_jobs)],
+                [str(python), str(Path(__file__).with_name(script)), sorter, str(n_jobs)],
                 stdin=subprocess.PIPE,
                 stdout=file,
                 stderr=subprocess.STDOUT,
