@@ -29,7 +29,8 @@ EXAMPLE_S = 0.1
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that a run gives: the sorting, the model for `apply`, and the facts about the run."""
+    """All that a run gives: the sorting, the model for `apply`, and the facts about the run. on_units: those of the warnings that name
+    units by their numbers here."""
 
     sorting: SortingData
     checkpoint: dict[str, Any]
@@ -38,6 +39,7 @@ class Outcome:
     warnings: tuple[str, ...]
     input_checksum: str
     config: Config
+    on_units: tuple[str, ...] = ()
 
 
 def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -> Outcome:
@@ -58,6 +60,7 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
         is_new = np.arange(model.crsae.n_units) >= len(links.partner)
         unknown = build_sorting(collector, replace(units, reported=is_new, links=None), facts)
         told += known_units.remarks(sorting, unknown, model, config.infer.adapt)
+    on_units = sanity.of_units(sorting)
     beside = collector.unexplained(model.crsae, facts)
     # templates that are known do not follow steps unless they adapt
     step_sizes = model.drifting.step_sizes()[:, model.reported]
@@ -74,10 +77,12 @@ def decode_group(whole: Recording, learned: Learned, run: Run, gather: Gather) -
             sanity.of_loudness(recording, view.loudness),
             sanity.of_steps(recording, model.drifting.steps[stepping], step_sizes[stepping]),
             sanity.of_result(view.recording, sorting),
+            on_units,
             remark(beside, len(sorting.spikes), recording),
         ).problems,
         input_checksum=survey.checksum,
         config=config,
+        on_units=on_units,
     )
 
 

@@ -17,6 +17,7 @@ from spikecrsae.data.sorting import SortingData
 from spikecrsae.pipeline.combine import joint_outcome, joint_sorting, sorted_ones, warnings_of
 from spikecrsae.pipeline.neighbourhoods import Neighbourhood, in_words
 from spikecrsae.pipeline.outcome import Outcome
+from spikecrsae.preprocess import sanity
 from spikecrsae.units import ms_to_samples
 
 #: Units of two neighbourhoods are one neuron if their templates have this cosine on the channels that both have, and more than this
@@ -53,17 +54,21 @@ def of_neighbourhoods(
         sorting = replace(_selected(sorting, kept), curation=(*sorting.curation, *decisions))
         number = {part: index for index, part in enumerate(neighbourhoods)}
         outcomes = {part: _reporting(outcome, kept[of_unit == number[part]]) for part, outcome in outcomes.items()}
-    return joint_outcome(recording, sorting, outcomes, "neighbourhoods", _warnings(recording, neighbourhoods, results))
+    warnings = [*_warnings(recording, neighbourhoods, results), *sanity.of_units(sorting)]
+    return joint_outcome(recording, sorting, outcomes, "neighbourhoods", warnings)
 
 
 def _warnings(
     recording: Recording, neighbourhoods: Sequence[Neighbourhood], results: Sequence[Outcome | Exception]
 ) -> list[str]:
-    """What is to be said of the neighbourhoods, each with its channels; once and without these what several say alike."""
+    """What is to be said of the neighbourhoods but not of their units, each with its channels; once and without these what several say
+    alike."""
     said: dict[str, list[str]] = {}
     for part, result in zip(neighbourhoods, results, strict=True):
+        on_units = result.on_units if isinstance(result, Outcome) else ()
         for text in warnings_of(result):
-            said.setdefault(text, []).append(in_words(recording, part.channels))
+            if text not in on_units:
+                said.setdefault(text, []).append(in_words(recording, part.channels))
     return [f"channels {names[0]}: {text}" if len(names) == 1 else text for text, names in said.items()]
 
 

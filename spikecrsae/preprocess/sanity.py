@@ -61,17 +61,18 @@ def of_facts(recording: Recording) -> tuple[str, ...]:
 
 
 def of_result(used: Recording, sorting: SortingData) -> tuple[str, ...]:
-    """All remarks that need the numbers: on those of the channels that were used, their noise, and the templates found in
-    them."""
+    """Remarks that need the numbers: on those of the channels that were used, their noise, and the templates found in them."""
     noise = np.asarray(sorting.channels["noise_level"])
     return (
         of_numbers(used)
         + of_noise(used, noise[~np.asarray(sorting.channels["masked"])])
         + of_spikes(used, sorting.templates)
-        + of_reference(sorting)
-        + of_sameness(sorting)
-        + of_presence(sorting)
     )
+
+
+def of_units(sorting: SortingData) -> tuple[str, ...]:
+    """Remarks on units, by their numbers."""
+    return of_reference(sorting) + of_sameness(sorting) + of_presence(sorting)
 
 
 def of_loudness(recording: Recording, loudness: Loudness) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.pipeline import groups
+from spikecrsae.pipeline.learned import LearnedCache
 from spikecrsae.pipeline.neighbourhoods import FEW_CHANNELS, MARGIN_UM, divide, in_words
 from spikecrsae.pipeline.outcome import Outcome
 from spikecrsae.readers import open_recording
@@ -22,6 +23,7 @@ from spikecrsae.results.model_file import save_checkpoint
 from spikecrsae.score import compare
 from spikecrsae.simulate import preset_config, simulate
 
+pytestmark = pytest.mark.slow
 CONFIG = Config().with_values({"runtime": {"device": "cpu"}})
 #: Rows of two electrodes, 25 um apart. The cores are rows 0 to 5 and 6 to 12.
 ROWS = 13
@@ -96,10 +98,14 @@ def probe(tmp_path_factory) -> tuple[Path, dict[str, np.ndarray]]:
 
 
 @pytest.fixture(scope="module")
-def outcome(probe) -> Outcome:
-    recording = open_recording(probe[0])
-    yield groups.sort(recording, CONFIG)
-    recording.close()
+def cache(tmp_path_factory) -> LearnedCache:
+    return LearnedCache(tmp_path_factory.mktemp("learned"), "key")
+
+
+@pytest.fixture(scope="module")
+def outcome(probe, cache) -> Outcome:
+    with open_recording(probe[0]) as recording:
+        return groups.sort(recording, CONFIG, cache=cache)
 
 
 def same_sorting(one: SortingData, other: SortingData) -> None:
@@ -147,6 +153,12 @@ def test_a_model_of_neighbourhoods_is_applied(probe, outcome, tmp_path):
     np.testing.assert_array_equal(again.sorting.spikes, outcome.sorting.spikes)
     np.testing.assert_array_equal(again.sorting.templates, outcome.sorting.templates)
     np.testing.assert_array_equal(again.sorting.channels["groups"], 0)
+
+
+def test_each_neighbourhood_goes_on_with_what_it_has_learned(probe, outcome, cache):
+    assert len(list(cache.folder.iterdir())) == 2
+    with open_recording(probe[0]) as recording:
+        same_sorting(groups.sort(recording, CONFIG, cache=cache).sorting, outcome.sorting)
 
 
 def test_two_processes_give_the_same_and_the_log_tells_the_division(probe, outcome, tmp_path):
