@@ -13,6 +13,7 @@ from helpers.command_line import spikecrsae
 from spikecrsae.config import Config
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.data.sorting import SortingData
+from spikecrsae.errors import InputError
 from spikecrsae.pipeline import groups
 from spikecrsae.pipeline.learned import LearnedCache
 from spikecrsae.pipeline.neighbourhoods import FEW_CHANNELS, MARGIN_UM, divide, in_words
@@ -206,3 +207,19 @@ def test_many_channels_without_positions_draw_a_warning():
         assert bool(told) == warned
     with_places = replace(recording, channel_positions=grid(2, 8, 25))
     assert not any("--groups" in text for text in groups.sort(with_places, CONFIG).warnings)
+
+
+def test_a_neighbourhood_that_cannot_be_sorted_is_a_warning():
+    """Two shanks of noise, then one of them flat, then both."""
+    noise = np.random.default_rng(2).normal(0, 10, (6000, 32)).astype(np.float32)
+    places = np.concatenate([grid(2, 8, 25), grid(2, 8, 25, at=300)])
+    recording = recording_from_array(noise, 20000.0, channel_positions=places)
+    outcome = groups.sort(recording, CONFIG)
+    assert outcome.sorting.n_units == 0 and not outcome.sorting.channels["masked"].any()
+    noise[:, 16:] = 0
+    outcome = groups.sort(recording, CONFIG)
+    assert any(text.startswith("channels 16 to 31: not sorted: ") for text in outcome.warnings)
+    np.testing.assert_array_equal(outcome.sorting.channels["masked"], np.arange(32) >= 16)
+    noise[:] = 0
+    with pytest.raises(InputError, match="flat"):
+        groups.sort(recording, CONFIG)
