@@ -294,9 +294,10 @@ def _run(
     """The groups' outcomes as one."""
     tasks = [task for group in groups for task in group.tasks]
     stages = [_STAGES_OF_SORT + task.self_test if task.model is None else _STAGES_OF_APPLY for task in tasks]
-    what = "groups" if groups[0].name else "neighbourhoods"
-    observer.start(what, sum(stages))
-    log.info("%s", "; ".join(task.label for task in tasks))
+    kind, n_parts = ("group", len(groups)) if groups[0].name else ("neighbourhood", len(tasks))
+    observer.start(f"{kind}s", sum(stages))
+    if len(tasks) > 1:
+        log.info("%s: %s", counted(n_parts, kind), "; ".join(task.label for task in tasks))
     workers = cluster or _processes(tasks, reopen, jobs)
     # tasks on other machines read for themselves
     reads_alone = cluster or len(tasks) == 1 or recording.time_range or tasks[0].config.runtime.memory_limit
@@ -324,7 +325,7 @@ def _run(
         )
     outcome = combined(recording, groups, outcomes) if groups[0].name else outcomes[0]
     assert isinstance(outcome, Outcome)
-    observer.finish(f"{counted(len(tasks), what[:-1])}, {counted(outcome.sorting.n_units, 'unit')}")
+    observer.finish(f"{counted(n_parts, kind)}, {counted(outcome.sorting.n_units, 'unit')}")
     return outcome
 
 

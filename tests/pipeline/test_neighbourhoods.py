@@ -168,7 +168,7 @@ def test_two_processes_give_the_same_and_the_log_tells_the_division(probe, outco
     assert result.exit_code == 0, result.stderr
     same_sorting(read_sorting(tmp_path / "out"), outcome.sorting)
     log = (tmp_path / "out" / "run.log").read_text()
-    assert "channels 0 to 15; channels 8 to 25" in log
+    assert "2 neighbourhoods: channels 0 to 15; channels 8 to 25" in log
 
 
 def test_a_group_may_consist_of_neighbourhoods(probe, outcome):
