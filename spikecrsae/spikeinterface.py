@@ -41,7 +41,7 @@ class SpikeCRsAESorter(BaseSorter):
     _default_params = {name: f.default for name, f in _CONFIG_FIELDS.items()} | {"by_group": True, "jobs": 1}
     _params_description = {name: f.metadata["help"] for name, f in _CONFIG_FIELDS.items()} | {
         "by_group": "sort channels with different values of the property group on their own",
-        "jobs": "groups sorted at the same time, in processes; a script needs `if __name__ == '__main__'` for more than 1",
+        "jobs": "groups, or neighbourhoods of a probe, sorted at the same time, in processes; a script needs `if __name__ == '__main__'` for more than 1",
     }
 
     @classmethod

@@ -235,7 +235,7 @@ _JOB_OPTIONS = {
         "--jobs",
         type=WholeNumber(1),
         metavar="N",
-        help="Groups of channels at the same time; as many as cores unless given.",
+        help="Groups of channels, or neighbourhoods of a probe, at the same time; as many as cores unless given.",
     ),
     "scheduler": option(
         "--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs."
