@@ -4,7 +4,7 @@
                              [--only ours,lupin,...] [--timeout 600] [NAME ...]
 
 prints two tables (accuracy; seconds: ours of the whole process, the others' of run_sorter alone) and rewrites the set's section
-of docs/benchmarks.md where no NAME is given and every sorter shown has a result on every recording. Recordings are made
+of benchmarks/notebook/benchmarks.md where no NAME is given and every sorter shown has a result on every recording. Recordings are made
 where they are missing, which needs the extra `spikeinterface`.
 
 Environment of the others, optional; without --others-python they are shown from the cache only:
@@ -61,7 +61,7 @@ SORTERS = {
 }
 DEVELOPMENT = ("hc1_tetrode_dev", "hc1_tetrode_dev, channel 0", "mearec_tetrode6", "synth_tetrode5")
 N_DRAWS, CLOSE = 2000, 0.01
-DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parent / "notebook" / "benchmarks.md"
 
 
 def cases(folder: Path, which: str, names: list[str]) -> list[Case]:
@@ -218,7 +218,7 @@ def report(arguments: argparse.Namespace, runner: Runner) -> tuple[list[str], bo
 
 
 def rewrite(which: str, lines: list[str]) -> None:
-    """Replace the section between the set's markers in docs/benchmarks.md; append it where there is none."""
+    """Replace the section between the set's markers in benchmarks/notebook/benchmarks.md; append it where there is none."""
     mark = "accuracy" if which == "first" else f"accuracy-{which}"
     begin, end = f"<!-- {mark}:begin -->", f"<!-- {mark}:end -->"
     intro = [
@@ -262,7 +262,10 @@ def main() -> None:
     if complete and not arguments.names:
         rewrite(arguments.set, lines)
     else:
-        print("docs/benchmarks.md is left as it is: it takes a table without gaps over all recordings.", file=sys.stderr)
+        print(
+            "benchmarks/notebook/benchmarks.md is left as it is: it takes a table without gaps over all recordings.",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from spikecrsae.progress import Observer
 from spikecrsae.simulate import PaperSimulation, match_templates, paper_windows
 from spikecrsae.simulate.shapes import unit_norm
 
-#: Sporco's settings: lambda sigma^2 in the data's units, and rho; the best of those tried (docs/performance.md).
+#: Sporco's settings: lambda sigma^2 in the data's units, and rho; the best of those tried (benchmarks/notebook/performance.md).
 SPORCO = {"lmbda": 0.07, "rho": 0.3, "iterations": 200, "every": 5}
 #: Windows whose loss is measured, and windows of the 17 minutes.
 N_JUDGED, WHOLE = 200, 10_100

@@ -1,4 +1,4 @@
-"""Promise 6 of docs/reliability.md: the same seed, the same result, on the development recordings.
+"""Promise 6 of benchmarks/notebook/reliability.md: the same seed, the same result, on the development recordings.
 
     SPIKECRSAE_DATA=<folder of the recordings> python benchmarks/reliability_determinism.py [--only NAME,...] [--seconds S]
 

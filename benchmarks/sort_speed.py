@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=lambda text: text.split(","), default=list(TETRODES), help="of the tetrodes")
     parser.add_argument("--sorters", type=lambda text: text.split(","), default=list(FASTEST), help="the others")
     parser.add_argument("--turns", type=int, default=3, help="counted runs of every sorter on the tetrodes")
-    parser.add_argument("--docs", action="store_true", help="put what is printed into docs/benchmarks.md")
+    parser.add_argument("--docs", action="store_true", help="put what is printed into benchmarks/notebook/benchmarks.md")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     text: list[str] = []

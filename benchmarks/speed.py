@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=10100, help="windows that the encoder codes")
     parser.add_argument("--sporco-python", type=Path, help="Python of an environment with Sporco")
     parser.add_argument("--iterations", type=int, default=100, help="of Sporco")
-    parser.add_argument("--docs", action="store_true", help="put what is printed into docs/benchmarks.md")
+    parser.add_argument("--docs", action="store_true", help="put what is printed into benchmarks/notebook/benchmarks.md")
     arguments = parser.parse_args()
     if unknown := set(arguments.rows) - set(ROWS):
         parser.error(f"there is no {', '.join(unknown)}; choose from {', '.join(ROWS)}.")

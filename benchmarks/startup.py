@@ -55,7 +55,7 @@ def imports(command: str) -> list[tuple[float, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--docs", action="store_true", help="put what is printed into docs/benchmarks.md")
+    parser.add_argument("--docs", action="store_true", help="put what is printed into benchmarks/notebook/benchmarks.md")
     arguments = parser.parse_args()
     lines = ["| command | s, smallest | s, median | at most | heaviest imports, ms |", "| --- | --- | --- | --- | --- |"]
     for command, wanted in WANTED.items():

@@ -32,7 +32,7 @@ from spikecrsae.score import compare
 from spikecrsae.simulate import SimulationConfig, simulate
 from spikecrsae.units import s_to_samples
 
-DOCS = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parent / "notebook" / "benchmarks.md"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 #: Rooms of the package that change no sorting.
 OUTSIDE = ("cli", "exports", "report")
@@ -218,7 +218,7 @@ def arguments_of(description: str, more: Callable[[argparse.ArgumentParser], Non
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="results are kept here")
     parser.add_argument("--processes", type=int, default=2, help="sortings at a time, one thread each")
-    parser.add_argument("--docs", action="store_true", help="put what is printed into docs/benchmarks.md")
+    parser.add_argument("--docs", action="store_true", help="put what is printed into benchmarks/notebook/benchmarks.md")
     more(parser)
     return parser.parse_args()
 

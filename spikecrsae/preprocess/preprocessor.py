@@ -132,7 +132,7 @@ def left_out(gaps: np.ndarray, n_samples: int, short: int, reach: int) -> np.nda
     A gap longer than `short` samples, and an empty one, is wider by `reach` on both sides: behind it slow potentials and hum go on
     otherwise than the bridge. The bridge over a shorter one differs from the signal by fast noise alone. High-pass and whitening together
     answer to that in the gap itself and hardly beside it: a sample after the gap the whitened noise is what it is without the gap, and
-    before the gap it has its usual variance (docs/log.md).
+    before the gap it has its usual variance (benchmarks/notebook/log.md).
     """
     lengths = gaps[:, 1] - gaps[:, 0]
     narrow = (lengths > 0) & (lengths <= short)

@@ -162,7 +162,7 @@ def prediction_filter(autocovariance: np.ndarray) -> np.ndarray:
     """Prediction-error filter 1, -a_1, ..., -a_n of noise with an autocovariance (n + 1,) (Yule-Walker equations).
 
     Against the symmetric filter with the same gain it whitens better at the same length, and it keeps the templates short
-    (docs/log.md).
+    (benchmarks/notebook/log.md).
     """
     first = np.r_[autocovariance[0] * (1 + STOP_BAND_FLOOR), autocovariance[1:-1]]
     return np.concatenate([[1.0], -solve_toeplitz(first, autocovariance[1:])])
