@@ -82,7 +82,7 @@ def fit(
     taps = np.stack([prediction_filter(lags) for lags in autocovariances])
     predicted = in_each(lambda block: filters.whiten(block, taps, np.eye(recording.n_channels)).T, blocks)
     matrix = whitening_matrix(across @ noise.covariance(predicted, quiet) @ across, n_independent) @ across
-    observer.finish(f"{fraction:.0%} of the signal is quiet")
+    observer.finish(f"learned from the {fraction:.0%} of the signal without events")
     return Preprocessor(sos, margin, config.common_reference, noise_level, matrix, taps, fraction, settling)
 
 
