@@ -9,6 +9,7 @@ import click
 from mkdocs.structure.files import File, Files
 
 from spikecrsae.cli.main import cli
+from spikecrsae.cli.options import ALL_OPTIONS
 
 #: Pages of the root folder, which the site shows under these names.
 ROOT_PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
@@ -19,7 +20,9 @@ def page() -> str:
     top = click.Context(cli, info_name="spikecrsae", **cli.context_settings)
     parts = ["# Every command's help", _block(cli.get_help(top))]
     for name, command in cli.commands.items():
-        parts += [f"## {name}", _block(command.get_help(click.Context(command, info_name=name, parent=top)))]
+        context = click.Context(command, info_name=name, parent=top)
+        context.meta[ALL_OPTIONS] = True
+        parts += [f"## {name}", _block(command.get_help(context))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -21,8 +21,12 @@ from spikecrsae.cli.options import (
 from spikecrsae.config import Config
 from spikecrsae.errors import UsageError
 
+_EVERYDAY = (
+    "--output", "--overwrite", "--resume", "--adapt", "--channels", "--exclude-s", "--start-s", "--stop-s", "--jobs", "--export",
+)  # fmt: skip
 
-@click.command(cls=Command, short_help="Find the spikes of known units in another recording.")
+
+@click.command(cls=Command, everyday=_EVERYDAY, short_help="Find the spikes of known units in another recording.")
 @click.argument("model", type=Name())
 @click.argument("recordings", type=Name(), nargs=-1, required=True, metavar="RECORDING...")
 @output_option
@@ -48,6 +52,8 @@ def apply(
     """
     if "groups" in reader:
         raise UsageError("--groups has no effect here: the groups are those of the model; leave it out.")
+
+    narrator.begin(f"looking for the units of {model} in {', '.join(map(str, recordings))}")
 
     from spikecrsae.cli.result import result_folder, show_outcome
     from spikecrsae.run.job import Job, run_job

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 STOP_S, GRACE_S = 15.0, 1.5
 
 
-@click.command(cls=Command, short_help="Sort many recordings.")
+_EVERYDAY = (
+    "--output", "--jobs", "--overwrite", "--resume", "--config", "--channels", "--groups", "--units", "--estimate-errors", "--export",
+)  # fmt: skip
+
+
+@click.command(cls=Command, everyday=_EVERYDAY, short_help="Sort many recordings.")
 @click.argument("recordings", nargs=-1, required=True, metavar="RECORDING...")
 @option("-o", "--output", type=Name(), metavar="FOLDER", required=True, help="Where the results go, a folder each.")
 @option("--jobs", type=WholeNumber(min=1), default=1, show_default=True, metavar="N", help="Recordings sorted at once.")
@@ -61,6 +66,8 @@ def batch(
     RECORDING is a file or a quoted pattern such as 'data/*.nwb'. One that fails does not stop the others. index.html,
     batch.csv and batch.json in the folder say how each recording ended, also those of earlier batches.
     """
+    narrator.begin(f"sorting many recordings into {output}")
+
     from spikecrsae.run import batch as run
     from spikecrsae.run.job import Job
     from spikecrsae.run.resume import resume_command

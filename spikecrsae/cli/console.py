@@ -7,6 +7,7 @@ import functools
 import json
 import logging
 import math
+import textwrap
 import time
 import traceback
 from collections.abc import Callable
@@ -46,6 +47,7 @@ class Narrator(Observer):
         self._began = self._said = time.monotonic()
         STAGES.debug("%s starts", stage)
         if self.live:
+            self.close()
             self._bar = _progress_bar(self.console)
             self._task = self._bar.add_task(stage, total=total)
             self._bar.start()
@@ -63,6 +65,11 @@ class Narrator(Observer):
         seconds = time.monotonic() - self._began
         STAGES.debug("%s ended after %.2f s: %s", self._stage, seconds, summary)
         self._line(f"  {self._stage:<12} {seconds:6.1f} s  {summary}".rstrip())
+
+    def begin(self, line: str) -> None:
+        """Say what begins, before what it needs is loaded; on a terminal only."""
+        if self.live:
+            self.console.print(visible(line), markup=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         STAGES.debug(line)
@@ -102,23 +109,21 @@ class Board:
 
 
 def _progress_bar(console: Console) -> Progress:
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.text import Text
 
-    columns = (
-        TextColumn("  {task.description:<12}"),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
+    class Course(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(_course(task.completed, task.total, task.elapsed or 0.0))
+
+    columns = (TextColumn("  {task.description:<12}"), BarColumn(bar_width=20), Course())
     return Progress(*columns, console=console, transient=True)
 
 
-def _course(done: int, total: int | None, seconds: float) -> str:
+def _course(done: float, total: float | None, seconds: float) -> str:
     """How far a stage has come, with an estimate of the rest where its total is known."""
     if not total or not done:
-        return f"running for {seconds:.0f} s"
+        return f"{seconds:.0f} s so far"
     rest = seconds * (total - done) / done
     return f"{100 * done / total:3.0f} %, {seconds:.0f} s so far, about {max(rest, 0):.0f} s left"
 
@@ -167,6 +172,15 @@ def say(line: object, err: bool = False) -> None:
     click.echo(visible(line), err=err)
 
 
+def say_fact(label: str, text: str) -> None:
+    """A fact on standard output; a terminal's lines are filled and no longer than it is wide."""
+    first, rest = f"{label:<20} ", " " * 21
+    room = _stdout_console().width if _stdout_console().is_terminal else len(first + text)
+    lines = textwrap.wrap(text, max(room - len(rest), 20), break_long_words=False, break_on_hyphens=False) or [""]
+    for number, line in enumerate(lines):
+        say((rest if number else first) + line)
+
+
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on standard output; NaN and infinity become null, as JSON has neither."""
     click.echo(json.dumps(to_json(document), indent=2, allow_nan=False))
@@ -175,7 +189,9 @@ def print_json(document: dict[str, Any]) -> None:
 def print_table(columns: list[str], rows: list[list[Any]], title: str = "", left: tuple[str, ...] = ()) -> None:
     """A table on standard output; nothing cut off, numbers to the right and the columns named in `left` to the left."""
     console, table = _table(columns, rows, title, left)
-    # a terminal that is too narrow breaks the lines, which loses nothing
+    if _natural_width(console, table) > console.width:  # columns move closer together
+        table.padding = 0
+    # a terminal that is too narrow even so breaks the lines, which loses nothing
     console.width = max(console.width, _natural_width(console, table))
     with console.capture() as capture:
         console.print(table)
@@ -184,8 +200,9 @@ def print_table(columns: list[str], rows: list[list[Any]], title: str = "", left
 
 
 def fits(columns: list[str], rows: list[list[Any]]) -> bool:
-    """Whether standard output has room for a table without breaking its lines."""
+    """Whether standard output has room for a table, its columns close together if need be, without breaking its lines."""
     console, table = _table(columns, rows)
+    table.padding = 0
     return _natural_width(console, table) <= console.width
 
 

@@ -50,7 +50,7 @@ def info(recordings: tuple[Path, ...], reader: dict, as_json: bool, narrator: co
         console.print_json(facts)
         return
     for label, text in _lines(facts):
-        console.say(f"{label:<20} {text}")
+        console.say_fact(label, text)
 
 
 def _facts(recording: Recording) -> dict[str, Any]:

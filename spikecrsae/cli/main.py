@@ -23,6 +23,7 @@ from spikecrsae.cli.score import score
 from spikecrsae.cli.show import show
 from spikecrsae.cli.simulate import simulate
 from spikecrsae.cli.sort import sort
+from spikecrsae.cli.usage import plain_words
 from spikecrsae.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, described, remedy_of
 from spikecrsae.system.text import visible
 
@@ -46,6 +47,10 @@ class Commands(click.Group):
         except OSError as error:  # the help page, which is shown before a command begins, cannot be written
             code = _report(error)
         sys.exit(code)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order of work."""
+        return list(self.commands)
 
     def make_context(self, *arguments: Any, **extra: Any) -> click.Context:
         try:
@@ -71,7 +76,7 @@ def _told(error: click.UsageError) -> Exception:
     """Say what is wrong with the words of a command, and where to read on; returns what ends the command."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         return error
-    _say(f"Error: {error.format_message()}", error.exit_code)
+    _say(f"Error: {plain_words(error)}", error.exit_code)
     where = error.ctx.command_path if error.ctx else "spikecrsae"
     click.echo(f"Try '{where} --help' for help.", err=True)
     return click.exceptions.Exit(error.exit_code)
@@ -114,7 +119,7 @@ def cli() -> None:
     """
 
 
-for command in (sort, show, score, compare, report, export, batch, rerun, simulate, info, apply):
+for command in (info, sort, show, report, score, compare, export, apply, batch, rerun, simulate):
     cli.add_command(command)
 
 

@@ -66,10 +66,36 @@ class Option(click.Option):
         self.section = section
 
 
+#: In a context's `meta`: whether the help page shows every option.
+ALL_OPTIONS = "spikecrsae.all_options"
+
+
 class Command(click.Command):
-    """A command whose help page shows its options under their headings."""
+    """A command whose help page shows its options under their headings.
+
+    everyday: the options that most users need, of a command with many. --help shows these, --help-all shows every one.
+    """
+
+    def __init__(self, *args: Any, everyday: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.everyday = everyday
+        if everyday:
+            self.params.append(help_all)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:  # click's parser leaves it out for some
+            error.ctx = error.ctx or ctx
+            raise
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.everyday and ALL_OPTIONS not in ctx.meta:
+            by_name = {p.opts[-1]: p for p in self.get_params(ctx)}
+            shown = [by_name[name].get_help_record(ctx) for name in (*self.everyday, "--help", "--help-all")]
+            with formatter.section("Options that most people need"):
+                formatter.write_dl([record for record in shown if record])
+            return
         sections: dict[str, list] = {}
         for parameter in self.get_params(ctx):
             if isinstance(parameter, click.Option):
@@ -142,6 +168,18 @@ class Tolerance(Number):
 
 
 option = functools.partial(click.option, cls=Option)
+
+
+def _show_all(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        ctx.meta[ALL_OPTIONS] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
+
+
+help_all = Option(
+    ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all, help="Show every option and exit."
+)
 
 output_option = option("-o", "--output", type=Name(), metavar="FOLDER", help="Where the result goes.")
 overwrite_option = option(

@@ -32,6 +32,8 @@ def rerun(
     RUN.JSON is the run.json of a result, or the result folder. The new result is a folder beside it, <folder>.rerun, or the
     one given by -o. A recording that has changed is refused.
     """
+    narrator.begin(f"repeating the run of {run_json}")
+
     from spikecrsae.cli.result import show_outcome
     from spikecrsae.run.job import run_job
     from spikecrsae.run.record import spikes_digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,8 @@ _SHOWN = {
 }
 #: Widths of a unit's picture, the widest that the terminal has room for is taken.
 _PICTURE_WIDTHS = (16, 12, 8)
+#: Columns that a terminal without room for all goes without, the first of them first; `show --unit` has them.
+_SPARE = ("hybrid_injected", "peak_channel", "amplitude", "isi_violations")
 
 
 def result_folder(recordings: tuple[Path, ...], output: Path | None) -> Path:
@@ -50,6 +53,8 @@ def show_outcome(
 ) -> int:
     """Print the unit table, or the JSON document (with further facts of the caller); returns the exit code. remedy: what to
     do where no unit was found."""
+    from spikecrsae.results.folder import REPORT
+
     sorting = outcome.sorting
     if as_json:
         console.print_json(_document(outcome, folder) | facts)
@@ -62,6 +67,7 @@ def show_outcome(
             f"{counted(len(sorting.spikes), 'spike')} of {counted(sorting.n_units, 'unit')} in {sorting.sorted_s:.1f} s; the result is in "
             f"{folder}"
         )
+        narrator.say(f"open {shlex.quote(str(folder / REPORT))}")
         return 0
     console.say(
         f"No unit was found in {sorting.sorted_s:.1f} s of {counted(sorting.n_channels, 'channel')}; the result in {folder} is valid and "
@@ -72,18 +78,28 @@ def show_outcome(
 
 
 def print_units(sorting: SortingData) -> None:
-    """The table of units, with a picture of each template on its peak channel where there is room for it."""
+    """The table of units, as many columns as there is room for, with a picture of each template on its peak channel."""
     from spikecrsae.cli import sketch
 
     names = [name for name in _SHOWN if name in sorting.units]
-    headings = ["unit", *(_SHOWN[name].format(unit=sorting.amplitude_unit) for name in names)]
-    rows = [[unit, *(_cell(sorting, name, row) for name in names)] for row, unit in enumerate(sorting.unit_ids)]
+    headings, rows = _unit_rows(sorting, names)
+    for spare in _SPARE:
+        if spare in names and not console.fits(headings, rows):
+            names.remove(spare)
+            headings, rows = _unit_rows(sorting, names)
     for width in _PICTURE_WIDTHS if sorting.templates.size else ():
         pictures = [sketch.sparkline(wave, width, sketch.can_show()) for wave in _on_peak_channels(sorting)]
         drawn = [[*row, picture] for row, picture in zip(rows, pictures, strict=True)]
         if console.fits([*headings, "template"], drawn):
             return console.print_table([*headings, "template"], drawn)
     console.print_table(headings, rows)
+
+
+def _unit_rows(sorting: SortingData, names: list[str]) -> tuple[list[str], list[list[Any]]]:
+    """The headings of these columns, and a row for each unit."""
+    headings = ["unit", *(_SHOWN[name].format(unit=sorting.amplitude_unit) for name in names)]
+    rows = [[unit, *(_cell(sorting, name, row) for name in names)] for row, unit in enumerate(sorting.unit_ids)]
+    return headings, rows
 
 
 def _cell(sorting: SortingData, name: str, row: int) -> Any:

@@ -193,7 +193,7 @@ def test_a_terminal_of_any_width_gets_every_number(short_sort, monkeypatch, widt
     sorting = read_sorting(short_sort.folder)
     for row in range(sorting.n_units):
         assert f"{sorting.units['n_spikes'][row]}" in text
-    assert ("template" in text) == (width >= 100)
+    assert ("template" in text) == (width >= 80)
     longest = max(len(line) for line in click_unstyle(text).splitlines())
     assert width < 80 or longest <= width
     assert show(short_sort.folder, "--unit", 0).exit_code == 0
