@@ -7,7 +7,7 @@ every input in it. What is compared: rate, channels and their names, samples, an
 where no scale is known; with what was written, and with neo, SpikeInterface, scipy or NumPy where they open the file (REFERENCES,
 one line each). `known` says what differs and why. Ends with 1 where a row is wrong.
 
---docs puts the table into docs/formats.md.
+--docs puts the table into benchmarks/notebook/formats.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from helpers import exchange_files, recording_files, vendor_files  # noqa: E402
 
-PAGE = ROOT / "docs" / "formats.md"
+PAGE = ROOT / "benchmarks" / "notebook" / "formats.md"
 SORTED_S = 2.0
 MICROVOLTS = {"uV": 1.0, "µV": 1.0, "mV": 1e3, "V": 1e6}
 
