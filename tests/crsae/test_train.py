@@ -64,7 +64,7 @@ def test_the_papers_templates_come_back(snr_db, n_windows, least):
 
 @pytest.mark.slow
 def test_without_the_l1_stage_the_slab_stays_far_away():
-    """At 16 dB SNR from -3.5 dB, where the l1 stage makes -23 dB of it: see docs/model.md, "When the l1 stage is taken"."""
+    """At 16 dB SNR from -3.5 dB, where the l1 stage makes -23 dB of it: see benchmarks/notebook/mathematics.md, "When the l1 stage is taken"."""
     simulation = paper_windows(300, 16.0, seed=0)
     slab = replace(start_of(simulation, -3.5, seed=0), prior=SpikeSlab.first(4))
     model, _ = expectation_maximisation(joined(simulation.windows, 18), slab, 4)
