@@ -4,6 +4,7 @@ pages name exists: links and their anchors, the tests of docs/ecosystem.md."""
 from __future__ import annotations
 
 import re
+import runpy
 from dataclasses import fields
 from pathlib import Path
 
@@ -140,3 +141,10 @@ def test_every_feature_names_a_test_that_exists():
             assert f"\ndef {test}(" in next((ROOT / "tests").rglob(file)).read_text(encoding="utf-8"), (
                 f"{feature}: {file}::{test}"
             )
+
+
+def test_the_manual_stays_short():
+    counting = runpy.run_path(str(ROOT / ".ci" / "words.py"))
+    text, tables = counting["words"]("Two words.\n\n    code is none\n\n| of | tables |\n|---|---|\n| one | [two](x.md) |\n")
+    assert (text, tables) == (2, 4)
+    assert sum(text for text, _ in counting["manual"]().values()) <= counting["MOST"]
