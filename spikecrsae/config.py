@@ -289,7 +289,9 @@ def load_config(path: str | Path, base: Config | None = None) -> Config:
     except InputError as error:
         raise UsageError(f"configuration: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"configuration {path} is not valid TOML: {error}.") from error
+        raise UsageError(
+            f"configuration {path} is not valid TOML: {error}. See the lines that sort --dump-config prints."
+        ) from error
     return (base or Config()).with_values(values, origin=str(path))
 
 

@@ -148,3 +148,10 @@ def test_the_manual_stays_short():
     text, tables = counting["words"]("Two words.\n\n    code is none\n\n| of | tables |\n|---|---|\n| one | [two](x.md) |\n")
     assert (text, tables) == (2, 4)
     assert sum(text for text, _ in counting["manual"]().values()) <= counting["MOST"]
+
+
+def test_a_message_names_value_rule_and_remedy():
+    found = runpy.run_path(str(ROOT / ".ci" / "messages.py"))["messages"]()
+    assert len(found) > 300
+    assert not [m.place for m in found if not m.values and not m.remedy]
+    assert sum(m.is_bare for m in found) <= 25, "python .ci/messages.py --bare lists them"

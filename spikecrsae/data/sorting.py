@@ -101,10 +101,14 @@ class SortingData:
                 )
             unknown = np.setdiff1d(self.spikes["unit"], self.unit_ids)
             if len(unknown):
-                raise InputError(f"spikes of units {unknown.tolist()} that the unit table lacks.")
+                raise InputError(
+                    f"spikes belong to units {unknown.tolist()}; the unit table must have every unit of a spike."
+                )
         for name, column in self.units.items():
             if len(column) != len(self.unit_ids):
-                raise InputError(f"unit column {name!r} has {len(column)} values for {len(self.unit_ids)} units.")
+                raise InputError(
+                    f"unit column {name!r} has {len(column)} values for {len(self.unit_ids)} units; it needs one for each."
+                )
 
     @property
     def n_units(self) -> int:

@@ -75,7 +75,7 @@ def read_metadata(path: str | Path) -> SessionMetadata:
     try:
         values = YAML(typ="safe", pure=True).load(read_text(path, _MOST_MB))
     except (YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}.") from error
+        raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}. Correct it.") from error
     if not isinstance(values, dict):
         raise InputError(f"{path} holds no names with values; write lines such as institution: University of Lund.")
     try:

@@ -74,7 +74,9 @@ def survey(
             continue
         usable[channel] = False
     if not usable.any():
-        raise InputError(f"{recording.source}: no usable channel is left: {'; '.join(problems)}.")
+        raise InputError(
+            f"{recording.source}: no usable channel is left: {'; '.join(problems)}. Choose others with --channels."
+        )
     observer.finish(f"{usable.sum()} of {recording.n_channels} channels usable")
     return Survey(usable, tuple(problems), digest.hexdigest())
 

@@ -30,7 +30,9 @@ def read_array(source: Any, options: ReadOptions) -> Recording:
     try:
         traces = np.asarray(source)
     except ValueError as error:  # rows of different lengths
-        raise InputError(f"{_NAME}: no traces (n_samples, n_channels) can be made of it ({error}).") from error
+        raise InputError(
+            f"{_NAME}: no traces (n_samples, n_channels) can be made of it ({error}); give rows of one length."
+        ) from error
     check_traces(traces, _NAME)
     options.refuse_others(Path(_NAME), "an array")
     if options.sampling_frequency is None:

@@ -33,7 +33,7 @@ def read_npy(path: Path, options: ReadOptions) -> Recording:
             f"{path} cannot be read as an array of numbers ({error}); the file is damaged, or holds objects."
         ) from error
     if array.size == 0:
-        raise InputError(f"{path} holds no sample: its shape is {array.shape}.")
+        raise InputError(f"{path} holds no sample: its shape is {array.shape}. Give a file with samples.")
     if array.ndim not in (1, 2):
         raise InputError(f"{path} has shape {array.shape}; traces have two axes. If these are waveforms: {WHY_NO_SNIPPETS}.")
     axis, notes = time_axis(array.shape, options.axis, path.name)
@@ -94,7 +94,9 @@ def _mda_header(file: Path) -> tuple[np.dtype, tuple[int, ...], int]:
     """(type, shape, bytes of the header): code, bytes of an entry, number of axes (negative: lengths have 64 bits), lengths."""
     code, _, axes = (int(value) for value in np.resize(np.fromfile(file, "<i4", 3), 3))
     if code not in _MDA_TYPES or not 1 <= abs(axes) <= 6:
-        raise InputError(f"{file}: no .mda of real numbers (type {code}, {axes} axes); it is damaged or another format.")
+        raise InputError(
+            f"{file}: no .mda of real numbers (type {code}, {axes} axes); it is damaged or another format; use another copy."
+        )
     shape = np.fromfile(file, "<i8" if axes < 0 else "<i4", abs(axes), offset=12)
     return np.dtype(_MDA_TYPES[code]), tuple(map(int, shape)), 12 + shape.nbytes
 

@@ -174,7 +174,7 @@ def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) ->
     if frequency > _MOST_HZ or found.n_samples > _MOST_S * frequency > 0:
         raise InputError(
             f"{found.path}: {found.n_samples} samples at {frequency:g} Hz are no recording (more than {_MOST_HZ:g} Hz, or longer "
-            "than a year); give the true rate with --sampling-frequency, or the file is damaged."
+            "than a year); give the true rate with --sampling-frequency, or the file is damaged; use another copy."
         )
     return frequency
 
@@ -366,7 +366,7 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
                 for name, members in parse_groups(str(wanted)).items()
             }
         except UsageError as error:
-            raise UsageError(f"groups {str(wanted)!r} are no file and cannot be read as channels: {error}") from error
+            raise UsageError(f"--groups {str(wanted)!r} is neither a file nor a channel range: {error}") from error
         members = [channel for group in groups.values() for channel in group]
         if len(set(members)) < len(members):
             raise UsageError(
@@ -374,11 +374,13 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
             )
         unknown = sorted(set(members) - set(recording.channels))
         if unknown:
-            raise UsageError(f"groups {wanted} name channels {unknown}, which are not in use; {recording.source} has "
+            raise UsageError(f"groups {wanted} name channels {unknown}, which are not in use; name some of {recording.source}: "
                              f"{', '.join(map(str, recording.channels))}.")  # fmt: skip
     names = _groups_of_channels(recording, groups)
     if not any(names):
-        raise InputError(f"groups {wanted} hold none of the channels in use, {', '.join(map(str, recording.channels))}.")
+        raise InputError(
+            f"groups {wanted} hold none of the channels in use; name some of {', '.join(map(str, recording.channels))}."
+        )
     return replace(recording, channel_groups=names)
 
 

@@ -38,16 +38,16 @@ def read_probe(path: str | Path) -> Probe:
     try:
         text = read_text(path, _MOST_MB)
     except OSError as error:
-        raise InputError(f"probe file {path} cannot be read ({error.strerror}).") from error
+        raise InputError(f"probe file {path} cannot be read ({error.strerror}); check its name and rights.") from error
     except InputError as error:
-        raise InputError(f"{error} A probe file is probeinterface JSON or a .prb file.") from error
+        raise InputError(f"{error} Give a probe as probeinterface JSON or .prb.") from error
     try:
         return _from_json(json.loads(text)) if text.lstrip().startswith("{") else _from_prb(text)
     except InputError as error:
         raise InputError(f"probe file {path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, SyntaxError, RecursionError, MemoryError) as error:
         raise InputError(
-            f"probe file {path} is neither probeinterface JSON nor a .prb with a literal channel_groups{_where(error)}."
+            f"probe file {path} is neither probeinterface JSON nor a .prb with a literal channel_groups{_where(error)}; write it as one of these."
         ) from error
 
 
@@ -79,7 +79,9 @@ def _from_json(document: dict[str, Any]) -> Probe:
                 raise InputError("it has several probes and no device_channel_indices; wire each contact to a channel.")
             wiring = range(len(contacts))
         if len(wiring) != len(contacts):
-            raise InputError(f"probe {number} has {len(contacts)} contacts and {len(wiring)} device_channel_indices.")
+            raise InputError(
+                f"probe {number} has {len(contacts)} contacts and {len(wiring)} device_channel_indices; give one for each contact."
+            )
         shanks = probe.get("shank_ids") or [""] * len(contacts)
         for channel, contact, shank in zip(wiring, contacts, shanks, strict=True):
             if channel >= 0:
@@ -112,7 +114,7 @@ def _from_prb(text: str) -> Probe:
             positions[int(channel)] = (float(x), float(y))
     _refuse_twice([c for group in groups.values() for c in group])
     if not np.all(np.isfinite(list(positions.values()))):
-        raise InputError("a contact position is not finite.")
+        raise InputError("a contact position is not finite; correct the file.")
     return Probe(positions, groups)
 
 
@@ -123,10 +125,12 @@ def _literal(node: ast.AST) -> Any:
         def visit_Call(self, call: ast.Call) -> ast.AST:
             name = getattr(call.func, "id", None)
             if call.keywords or name not in ("list", "range", "dict"):
-                raise InputError(f"it calls {ast.unparse(call)}; only literal values and range() are read, nothing is run.")
+                raise InputError(
+                    f"it calls {ast.unparse(call)}; only literal values and range() are read, nothing is run; write the values."
+                )
             arguments = [ast.literal_eval(self.visit(a)) for a in call.args]
             if name == "range" and not (1 <= len(arguments) <= 3 and all(abs(int(a)) < 100_000 for a in arguments)):
-                raise InputError(f"{ast.unparse(call)} is no range of channels.")
+                raise InputError(f"{ast.unparse(call)} is no range of channels; write range(first, first after the last).")
             value = list(range(*arguments)) if name == "range" else {"list": list, "dict": dict}[name](*arguments)
             return ast.parse(repr(value), mode="eval").body
 
@@ -136,7 +140,7 @@ def _literal(node: ast.AST) -> Any:
 def _refuse_twice(channels: list[int]) -> None:
     twice = sorted(channel for channel, count in Counter(channels).items() if count > 1)
     if twice:
-        raise InputError(f"channels {twice} stand there more than once.")
+        raise InputError(f"channels {twice} stand there more than once; name each once.")
 
 
 def flatten_positions(positions: np.ndarray | None) -> tuple[np.ndarray | None, str]:

@@ -42,7 +42,9 @@ def recording_of_file(path: Path, make: Callable[[h5py.File], Recording]) -> Rec
     except BaseException as error:
         file.close()
         if isinstance(error, OSError | KeyError | ValueError | TypeError | RuntimeError | AttributeError | IndexError):
-            raise InputError(f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); it is damaged.") from error
+            raise InputError(
+                f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); it is damaged; use another copy."
+            ) from error
         raise
 
 
@@ -238,7 +240,9 @@ def _choose(file: h5py.File, path: Path, wanted: str | None) -> h5py.Dataset:
     snippets = [d for d in datasets if _may_be_snippets(d)]
     if snippets:
         raise InputError(f"{path} holds only detected waveforms ({_listing(snippets)}) and no recording: {WHY_NO_SNIPPETS}.")
-    raise InputError(f"{path} holds no traces, a dataset (n_samples, n_channels); it has {_listing(datasets)}.")
+    raise InputError(
+        f"{path} holds no traces, a dataset (n_samples, n_channels); it has {_listing(datasets)}. Name one with --dataset if it holds them."
+    )
 
 
 def _datasets(file: h5py.File) -> list[h5py.Dataset]:

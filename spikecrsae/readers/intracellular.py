@@ -71,7 +71,7 @@ def detect_spikes(recording: Recording, threshold: float | None = None) -> np.nd
     found = _apart(samples[loud], np.abs(heights[loud]), ms_to_samples(_DEAD_TIME_MS, recording.sampling_frequency))
     if len(found) == 0:
         raise InputError(
-            f"{recording.source}: no spike on channel {recording.channels[0]} reaches the threshold {threshold:g}."
+            f"{recording.source}: no spike on channel {recording.channels[0]} reaches the threshold {threshold:g}; give a lower --truth-threshold, or another --truth-channel."
         )
     return found
 

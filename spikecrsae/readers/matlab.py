@@ -70,7 +70,9 @@ def loaded_variables(path: Path) -> tuple[Variables, float]:
     try:
         declared = scipy.io.whosmat(path)
     except (ValueError, OSError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{path} cannot be read as a MATLAB file ({error}); it is damaged, or another format.") from error
+        raise InputError(
+            f"{path} cannot be read as a MATLAB file ({error}); it is damaged or another format; use another copy."
+        ) from error
     size = sum(int(np.prod(shape, dtype=np.float64)) * _WIDTHS.get(kind, 1) for _, shape, kind in declared)
     if size > max(_SMALL_BYTES, _EXPANSION * path.stat().st_size):
         raise InputError(
@@ -208,7 +210,7 @@ def _choose(variables: Variables, path: Path, wanted: str | None) -> str:
             f"{path} holds several matrices that may be the traces: {', '.join(long)}; choose one with --dataset."
         )
     raise InputError(
-        f"{path} holds no traces, a matrix (n_samples, n_channels) such as `data`; it has {listing(variables)}."
+        f"{path} holds no traces, a matrix (n_samples, n_channels) such as `data`; it has {listing(variables)}. Name one with --dataset if it holds them."
     )
 
 

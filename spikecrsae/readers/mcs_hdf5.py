@@ -55,7 +55,9 @@ def _stream(name: str, groups: list[h5py.Group], ids: set[str], path: Path) -> S
     """One stream of all recordings of a file: stored less ADZero, times ConversionFactor and 10^Exponent, is in Unit."""
     info = whole(groups[0]["InfoChannel"])
     if missing := set(_FACTS) - set(info.dtype.names or ()):
-        raise InputError(f"{path}: {groups[0].name}/InfoChannel lacks {', '.join(sorted(missing))}; the file is damaged.")
+        raise InputError(
+            f"{path}: {groups[0].name}/InfoChannel lacks {', '.join(sorted(missing))}; the file is damaged; use another copy."
+        )
     gains = info["ConversionFactor"] * 10.0 ** info["Exponent"]
     label = text(attribute(groups[0], "Label", b"")).strip()
     is_computed = text(attribute(groups[0], "SourceStreamGUID", b"")) in ids

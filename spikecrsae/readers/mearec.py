@@ -33,13 +33,15 @@ def read_mearec(path: Path, options: ReadOptions) -> Recording:
 def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     dataset = file.get("recordings")
     if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
-        raise InputError(f"{path} is a MEArec file without recordings (n_samples, n_channels); it has {sorted(file)}.")
+        raise InputError(
+            f"{path} is a MEArec file without recordings (n_samples, n_channels); it has {sorted(file)}. Give a file that MEArec made with recordings."
+        )
     positions = whole(file["channel_positions"]) if "channel_positions" in file else None
     axis, notes = _time_axis(dataset, None if positions is None else len(positions), options.axis, file)
     n_samples, n_channels = shape_along(dataset, axis)
     if positions is not None and len(positions) != n_channels:
         raise InputError(
-            f"{path}: recordings {dataset.shape} and {len(positions)} channel positions do not fit; the file is damaged."
+            f"{path}: recordings {dataset.shape} and {len(positions)} channel positions do not fit; the file is damaged; use another copy."
         )
     gain = number(file["info/recordings/gain"]) if "info/recordings/gain" in file else None
     return Found(

@@ -51,7 +51,9 @@ def _escaped(stem: str) -> str:
 
 def _neuralynx(folder: Path) -> None:
     if folder.is_file() and folder.stat().st_size == _NCS_HEADER:
-        raise InputError(f"{folder} holds no sample: it ends after its header of {_NCS_HEADER} bytes.")
+        raise InputError(
+            f"{folder} holds no sample: it ends after its header of {_NCS_HEADER} bytes. Give a file with samples."
+        )
     for path in [folder] if folder.suffix.lower() == ".ncs" and folder.is_file() else _ncs_files(folder):
         size = path.stat().st_size - _NCS_HEADER
         if size < 0 or size % _NCS_RECORD:

@@ -59,7 +59,7 @@ def recording_over(reader: Any, format: str, path: Path, options: ReadOptions) -
         raise UsageError(f"{path} has no segment {wanted}: {_listing(pieces, rate)}; choose one with --segment.")
     pieces = [piece for piece in pieces if (piece.n_samples if wanted is None else piece.number == wanted)]
     if not pieces:
-        raise InputError(f"{path} holds no sample.")
+        raise InputError(f"{path} holds no sample; give a file with samples.")
     whole = options if len(pieces) == 1 else replace(options, start_s=None, stop_s=None)
     recordings = [assemble(_find(reader, format, path, rows, sources, piece), whole) for piece in pieces]
     if len(pieces) == 1:

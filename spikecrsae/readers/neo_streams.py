@@ -72,7 +72,7 @@ def choose_signals(
     if not streams:
         if len(reader.header["spike_channels"]):
             raise InputError(f"{path} holds only detected spikes and no continuous recording: {WHY_NO_SNIPPETS}.")
-        raise InputError(f"{path} holds no continuous signal.")
+        raise InputError(f"{path} holds no continuous signal; give the file that does.")
     listing = ", ".join(stream.described for stream in streams)
     notes: tuple[str, ...] = ()
     if options.stream is not None:

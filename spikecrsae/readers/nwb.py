@@ -40,7 +40,9 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
     series, remark = _choose(file, path, options.series)
     data = series.get("data")
     if not isinstance(data, h5py.Dataset) or data.ndim not in (1, 2):
-        raise InputError(f"{path}: {series.name} has no data (n_samples, n_channels) that can be opened.")
+        raise InputError(
+            f"{path}: {series.name} has no data (n_samples, n_channels) that can be opened; name another series with --series."
+        )
     electrodes = whole(series["electrodes"]).astype(int) if "electrodes" in series else None
     notes = remark
     axis = options.axis
@@ -51,7 +53,7 @@ def _find(file: h5py.File, path: Path, options: ReadOptions) -> Found:
         notes += (f"{series.name} is stored (n_channels, n_samples) {data.shape}, read transposed",) if wrong else ()
     n_samples, n_channels = shape_along(data, axis)
     if n_samples < 1:
-        raise InputError(f"{path}: {series.name} holds no sample.")
+        raise InputError(f"{path}: {series.name} holds no sample; name another series with --series.")
     rate, start_time_s, stretches, remarks = _clock(series, n_samples, path, options)
     channel_ids, positions, groups = _electrodes(file, series, electrodes, n_channels)
     conversion = number(attribute(data, "conversion"))
@@ -128,7 +130,7 @@ def _clock(
         return None, 0.0, (), ()
     if len(stamps) != n_samples:
         raise InputError(
-            f"{path}: {series.name} has {len(stamps)} time stamps for {n_samples} samples; the file is damaged."
+            f"{path}: {series.name} has {len(stamps)} time stamps for {n_samples} samples; the file is damaged; use another copy."
         )
     if n_samples < 2:
         return None, start_time(stamps[0], path), (), ()
@@ -169,7 +171,9 @@ def _electrodes(
         return None, None, None
     ids = whole(table["id"]) if "id" in table else np.arange(rows.max() + 1)
     if rows.min() < 0 or rows.max() >= len(ids):
-        raise InputError(f"{file.filename}: {series.name} refers to electrodes that the electrodes table lacks.")
+        raise InputError(
+            f"{file.filename}: {series.name} refers to electrodes that the electrodes table lacks; use another copy."
+        )
     channel_ids = [str(i) for i in ids[rows]]
     written = [text(name).strip() for name in whole(table["channel_name"])[rows]] if "channel_name" in table else []
     if all(written) and len(set(written)) == n_channels:

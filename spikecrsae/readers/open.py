@@ -80,12 +80,14 @@ def _read(path: Path, options: ReadOptions) -> Recording:
     if path.is_dir():
         return _read_folder(path, options)
     if path.stat().st_size == 0:
-        raise InputError(f"{path} is empty.")
+        raise InputError(f"{path} is empty; copy it again, or give another file.")
     if h5py.is_hdf5(path):
         return read_guarded(path, lambda: _read_hdf5_family(path, options))
     suffix = path.suffix.lower()
     if suffix in _HDF5_SUFFIXES:
-        raise InputError(f"{path} ends in {suffix} but its content is not HDF5; it is damaged or has the wrong ending.")
+        raise InputError(
+            f"{path} ends in {suffix} but its content is not HDF5: damaged, or another format. Give the file its own ending, or copy it again."
+        )
     if options.n_channels is not None or options.dtype is not None:
         return read_binary(path, options)
     if is_spikeinterface(path):
@@ -118,7 +120,7 @@ def open_session(paths: Sequence[str | Path], options: ReadOptions | None = None
             stack.callback(opened[-1].close)
             if opened[-1].time_range is not None:
                 raise UsageError(
-                    f"{side_file(Path(path))} gives start_s or stop_s; for files of one session use --exclude-s."
+                    f"{side_file(Path(path))} gives start_s or stop_s, which files of one session cannot have; use --exclude-s."
                 )
         recording = joined(opened, [str(path) for path in paths])
         notes = _notes_of_order(paths, opened) if options.files is None else ()

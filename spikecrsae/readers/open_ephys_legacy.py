@@ -74,7 +74,7 @@ def _open(path: Path) -> _File:
         ) from error
     n_records = (path.stat().st_size - _HEADER) // _RECORD.itemsize
     if n_records < 1:
-        raise InputError(f"{path} holds no sample: it ends after its header of {_HEADER} bytes.")
+        raise InputError(f"{path} holds no sample: it ends after its header of {_HEADER} bytes. Give a file with samples.")
     records = np.memmap(path, _RECORD, "r", _HEADER, shape=(n_records,))
     stamps = np.ascontiguousarray(records["timestamp"])
     if len(back := np.flatnonzero(np.diff(stamps) <= 0)):

@@ -213,7 +213,7 @@ def with_side_file(path: Path, options: ReadOptions) -> ReadOptions:
     try:
         values = tomllib.loads(read_text(source, MOST_TOML_MB))
     except (OSError, InputError, ValueError, RecursionError) as error:
-        raise UsageError(f"side file {source} cannot be read as TOML: {error}.") from error
+        raise UsageError(f"side file {source} cannot be read as TOML: {error}. Correct it, or rename it.") from error
     known = [f.name for f in fields(ReadOptions)]
     if unknown := sorted(set(values) - set(known)):
         raise UsageError(f"side file {source} names {', '.join(unknown)}; it may hold {', '.join(known)}.")

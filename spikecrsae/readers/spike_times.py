@@ -65,7 +65,7 @@ class SampleClock:
         """Nearest sample of each time; since_s is the file's own time of the recording's first sample."""
         seconds = self._in_a_row(np.asarray(seconds, np.float64))
         if self.fs is None:
-            raise InputError(f"{self.path}: its times are in seconds; the recording's sampling frequency is needed.")
+            raise InputError(f"{self.path}: its times are in seconds; give the recording's --sampling-frequency.")
         if not np.all(np.isfinite(seconds)):
             bad = counted(int(np.count_nonzero(~np.isfinite(seconds))), "spike time")
             raise InputError(f"{self.path} has {bad} without a finite value; correct the file.")
@@ -102,7 +102,7 @@ class SampleClock:
         """Raise InputError for samples that no int64 holds; told: as they stand in the file, in `unit`."""
         if len(beyond := told[samples >= _END]):
             raise InputError(
-                f"{self.path} has a spike at {beyond[0]:g} {unit}, beyond the end of every recording; are these seconds or samples?"
+                f"{self.path} has a spike at {beyond[0]:g} {unit}, beyond the end of every recording; give the unit of the times with --truth-unit."
             )
 
 
@@ -141,7 +141,8 @@ def from_table(clock: SampleClock, column: str | None = None, unit: str | None =
     short = next((i for i, row in enumerate(table) if len(row) != len(header or table[0])), None)
     if short is not None:
         raise InputError(
-            f"{path}: row {short + 1} has {counted(len(table[short]), 'value')} for {counted(len(header or table[0]), 'column')}."
+            f"{path}: row {short + 1} has {counted(len(table[short]), 'value')} for {counted(len(header or table[0]), 'column')}; "
+            "give every row one value for each column."
         )
     values = np.array([_number(row[place]) for row in table]) if table else np.zeros(0, np.int64)
     samples = clock.from_unit(values, unit or _unit_of_column(path, header, place, values))

@@ -94,7 +94,9 @@ def _open(path: Path) -> _File:
     counts = dict(zip(_COUNTS[kinds], map(int, meta[kinds].split(",")), strict=True))
     n = int(meta["nSavedChans"])
     if sum(counts.values()) != n:
-        raise InputError(f"{path}: {kinds}={meta[kinds]} does not add up to nSavedChans={n}; the metadata are damaged.")
+        raise InputError(
+            f"{path}: {kinds}={meta[kinds]} does not add up to nSavedChans={n}; the metadata are damaged; use another copy."
+        )
     # a file that was renamed keeps its first name in the metadata
     named = _NAME.search(path.stem) or _NAME.search(Path(meta.get("fileName", "").replace("\\", "/")).stem)
     device = named["device"] if named else meta.get("typeThis", "imec")

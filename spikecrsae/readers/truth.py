@@ -71,7 +71,8 @@ def read_truth(
         raise
     # the libraries below raise anything on files that are damaged
     except Exception as error:
-        raise InputError(f"{path} cannot be read as known spikes ({type(error).__name__}: {one_line(error)}).") from error
+        raise InputError(f"{path} cannot be read as known spikes ({type(error).__name__}: {one_line(error)}); "
+                         "give a table, .npy, .mat, HDF5, NWB or a Phy folder.") from error  # fmt: skip
     if unit is not None:
         if unit not in trains:
             raise InputError(f"{path} has no unit {unit!r}; it has {', '.join(trains)}.")
@@ -96,7 +97,9 @@ def _checked(trains: Trains, clock: SampleClock, n_samples: int | None) -> Train
     for name, samples in trains.items():
         samples = np.sort(np.asarray(samples, np.int64))
         if len(samples) and samples[0] < 0:
-            raise InputError(f"{path}: unit {name} has a spike at sample {samples[0]}, before the recording starts.")
+            raise InputError(
+                f"{path}: unit {name} has a spike at sample {samples[0]}, before the recording starts; give the unit of the times with --truth-unit."
+            )
         if len(samples) and n_samples is not None and samples[-1] >= n_samples:
             fits = clock.units_that_fit(int(samples[-1]), n_samples)
             remedy = f" In another unit they would fit: give --truth-unit {' or '.join(fits)}." if fits else ""
@@ -153,7 +156,9 @@ def _from_hdf5(clock: SampleClock) -> Trains:
         groups = truth.items() if isinstance(truth, h5py.Group) else ()
         names = [name for name, group in groups if isinstance(group, h5py.Group) and "spike_samples" in group]
         if not names:
-            raise InputError(f"{clock.path} has no truth/<name>/spike_samples; it holds {', '.join(file) or 'nothing'}.")
+            raise InputError(
+                f"{clock.path} has no truth/<name>/spike_samples; it holds {', '.join(file) or 'nothing'}. Give a file with known spikes."
+            )
         rate = stored_rate(*([file["traces"]] if "traces" in file else []), file)
         return {name: clock.from_samples(whole(truth[name]["spike_samples"]), rate) for name in names}
 
@@ -161,7 +166,7 @@ def _from_hdf5(clock: SampleClock) -> Trains:
 def _from_nwb(file: h5py.File, clock: SampleClock) -> Trains:
     units = file.get("units")
     if units is None or "spike_times" not in units:
-        raise InputError(f"{clock.path} has no Units table with spike_times.")
+        raise InputError(f"{clock.path} has no Units table with spike_times; give a file that has one.")
     samples = clock.from_seconds(whole(units["spike_times"]), since_s=clock.start_time_s)
     # spike_times holds all units one after the other; the index gives the end of each.
     ends = whole(units["spike_times_index"])
@@ -172,7 +177,7 @@ def _from_nwb(file: h5py.File, clock: SampleClock) -> Trains:
     whole_numbers, bounds = ends.dtype.kind in "iu", np.concatenate([[0], ends.astype(np.int64)])
     if not whole_numbers or np.any(np.diff(bounds) < 0) or bounds[-1] != len(samples) or len(names) != len(ends):
         raise InputError(
-            f"{clock.path}: spike_times_index does not divide {len(samples)} spikes among {len(names)} units; the file is damaged."
+            f"{clock.path}: spike_times_index does not divide {len(samples)} spikes among {len(names)} units; the file is damaged; use another copy."
         )
     return {name: samples[first:end] for name, first, end in zip(names, bounds[:-1], bounds[1:], strict=True)}
 
@@ -181,10 +186,12 @@ def _from_phy(clock: SampleClock) -> Trains:
     folder = clock.path
     labels = next((p for p in (folder / "spike_clusters.npy", folder / "spike_templates.npy") if p.is_file()), None)
     if labels is None:
-        raise InputError(f"{folder} has spike_times.npy but no spike_clusters.npy; it is no complete Phy folder.")
+        raise InputError(f"{folder} has spike_times.npy but no spike_clusters.npy; export the Phy folder again.")
     samples, units = (load_npy(p).reshape(-1) for p in (folder / "spike_times.npy", labels))
     if len(samples) != len(units):
-        raise InputError(f"{folder}: {len(samples)} spike times and {len(units)} cluster labels; the folder is damaged.")
+        raise InputError(
+            f"{folder}: {len(samples)} spike times and {len(units)} cluster labels; the folder is damaged; use another copy."
+        )
     if (folder / ORIGINAL).is_file():
         with open_hdf5(folder / ORIGINAL) as file:
             real = load_npy(folder / "spike_templates.npy").reshape(-1) < len(file["units/unit"])

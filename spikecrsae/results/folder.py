@@ -135,7 +135,7 @@ def run_of(provenance: str) -> dict:
         return run
     except (ValueError, RecursionError) as error:
         raise InputError(
-            f"the provenance in {SORTING} is no run.json ({error or 'nested too deep'}); it is damaged."
+            f"the provenance in {SORTING} is no run.json ({error or 'nested too deep'}); it is damaged; use another copy."
         ) from error
 
 

@@ -62,7 +62,7 @@ class OutputFolder:
         return self._manifest()["files"]
 
     def lists(self, name: str) -> bool:
-        """Tell whether there is a manifest that lists a file. Raises OutputError where it is damaged."""
+        """Tell whether there is a manifest that lists a file. Raises OutputError where it is damaged; use another copy."""
         return self._has_manifest() and name in self.files()
 
     def changed_files(self) -> list[str]:
@@ -181,7 +181,9 @@ class OutputFolder:
         listed = self.files()
         foreign = [name for name in contents if name not in listed and is_occupied(self.path / name)]
         if foreign:
-            raise OutputError(f"{self.path} holds {', '.join(foreign)} of other origin, and nothing is overwritten.")
+            raise OutputError(
+                f"{self.path} holds {', '.join(foreign)} of other origin, and nothing is overwritten; move them, or name another place."
+            )
         with writing(self.path):
             self._write_manifest({**dict.fromkeys(contents), **listed}, complete=False)
             for name, content in contents.items():

@@ -110,7 +110,7 @@ def _clusters(folder: Path, original: SortingData) -> np.ndarray:
         arrays.append(load_npy(folder / f"{name}.npy").reshape(-1))
         if arrays[-1].dtype.kind not in "iu":
             raise InputError(
-                f"{folder}: {name}.npy holds {arrays[-1].dtype}; samples and clusters are whole numbers from 0."
+                f"{folder}: {name}.npy holds {arrays[-1].dtype}; samples and clusters must be whole numbers from 0."
             )
     times, templates, clusters = arrays
     if not len(times) == len(templates) == len(clusters):

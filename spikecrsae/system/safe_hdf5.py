@@ -164,7 +164,9 @@ def items_of(file: h5py.File) -> Iterator[h5py.Group | h5py.Dataset]:
             item = file[name]
             address = h5py.h5o.get_info(item.id).addr
         except (KeyError, OSError, RuntimeError, ValueError) as error:
-            raise InputError(f"{path}: {name!r} cannot be opened ({_line(error)}); the file is damaged.") from error
+            raise InputError(
+                f"{path}: {name!r} cannot be opened ({_line(error)}); the file is damaged; use another copy."
+            ) from error
         if address in seen:
             continue
         seen.add(address)
@@ -172,7 +174,9 @@ def items_of(file: h5py.File) -> Iterator[h5py.Group | h5py.Dataset]:
             yield item
         if isinstance(item, h5py.Group):
             if depth == _MOST_DEPTH:
-                raise InputError(f"{path}: its groups are nested more than {_MOST_DEPTH} deep; it is no recording.")
+                raise InputError(
+                    f"{path}: its groups are nested more than {_MOST_DEPTH} deep; it is no recording; give another file."
+                )
             inner = [f"{name.rstrip('/')}/{member}" for member in sorted(item) if _is_inside(item, member, path)]
             waiting += [(member, depth + 1) for member in reversed(inner)]
 
@@ -183,7 +187,9 @@ def _is_inside(group: h5py.Group, name: str, path: str) -> bool:
     try:
         link = group.get(name, getlink=True)
     except (TypeError, OSError, RuntimeError, ValueError) as error:
-        raise InputError(f"{path}: the link {name!r} in {group.name} is of no known kind ({_line(error)}).") from error
+        raise InputError(
+            f"{path}: the link {name!r} in {group.name} is of no known kind ({_line(error)}); remove it."
+        ) from error
     if isinstance(link, h5py.ExternalLink):
         raise InputError(
             f"{path}: {name!r} in {group.name} is a link to another file, {link.filename!r}, which is not followed; give that "
@@ -216,12 +222,12 @@ def check_traces(dataset: h5py.Dataset) -> None:
 def _check_size(dataset: h5py.Dataset, small: int, expansion: int) -> None:
     path, item = dataset.file.filename, dataset.dtype.itemsize
     if dataset.shape is None:
-        raise InputError(f"{path}: {dataset.name} holds nothing; the file is damaged.")
+        raise InputError(f"{path}: {dataset.name} holds nothing; the file is damaged; use another copy.")
     size, held = math.prod(dataset.shape) * item, min(dataset.id.get_storage_size(), os.path.getsize(path))
     if size > max(small, expansion * held):
         raise InputError(
             f"{path}: {dataset.name} declares {dataset.shape} {dataset.dtype}, {size / _MB:.4g} MB, and {held / _MB:.3g} MB are "
-            "stored of it; the file is damaged or made up, or was never filled."
+            "stored of it; the file is damaged or made up, or was never filled; use another copy."
         )
     chunk = math.prod(dataset.chunks) * item if dataset.chunks else 0
     if chunk > _MOST_CHUNK:
@@ -240,7 +246,7 @@ def _texts(dataset: h5py.Dataset) -> np.ndarray:
         most -= sum(len(value) for row in rows for value in row if isinstance(value, bytes | str))
         if most < 0:
             raise InputError(
-                f"{dataset.file.filename}: the texts of {dataset.name} are longer than the file; it is made up."
+                f"{dataset.file.filename}: the texts of {dataset.name} are longer than the file; use another copy."
             )
     return np.concatenate(pieces) if pieces else dataset[()]
 
@@ -252,7 +258,7 @@ def attribute(holder: h5py.HLObject, name: str, default: Any = None) -> Any:
     size = holder.attrs.get_id(name).get_storage_size()
     if size > _MOST_ATTRIBUTE:
         raise InputError(
-            f"{holder.file.filename}: attribute {name!r} of {holder.name} has {size / _MB:.3g} MB; 1 MB is the most for a fact."
+            f"{holder.file.filename}: attribute {name!r} of {holder.name} has {size / _MB:.3g} MB; 1 MB is the most for a fact. Store it as a dataset."
         )
     return holder.attrs[name]
 
@@ -268,7 +274,9 @@ def load_npy(path: Path) -> np.ndarray:
             raise ValueError("it holds Python objects")
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, OverflowError, TypeError, MemoryError) as error:
-        raise InputError(f"{path} cannot be read as an array of numbers ({_line(error)}); the file is damaged.") from error
+        raise InputError(
+            f"{path} cannot be read as an array of numbers ({_line(error)}); the file is damaged; use another copy."
+        ) from error
 
 
 def folders_below(folder: str | Path, depth: int | None = None) -> Iterator[str]:

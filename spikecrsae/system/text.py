@@ -62,8 +62,8 @@ def read_text(path: Path, most_mb: float) -> str:
         while len(content) <= most_mb * 2**20 and (piece := file.read(2**16)):
             content += piece
     if len(content) > most_mb * 2**20:
-        raise InputError(f"{path} is longer than {most_mb:g} MB, the most for a file of its kind.")
+        raise InputError(f"{path} is longer than {most_mb:g} MB, the most for a file of its kind; give a shorter one.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not a text file in UTF-8.") from error
+        raise InputError(f"{path} is not a text file in UTF-8; save it as one.") from error
