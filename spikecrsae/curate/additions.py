@@ -42,7 +42,7 @@ def add_units(state: Candidates, residual: np.ndarray, decoded: CRsAE) -> None:
         gain, cost = float(clear.gain.sum()), parameter_cost(template, len(clear))
         if gain > cost and len(clear) >= SMALLEST_CLUSTER:
             state.born |= set(state.add([template]))
-            state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(found))
+            state.decide("add", [state.model.n_units - 1], gain, cost, n=len(found))
             trial.residual(everywhere, found, out=everywhere)
             refocus = True
     del everywhere
@@ -70,5 +70,5 @@ def _outer_waveforms(state: Candidates, residual: np.ndarray) -> bool:
             gain, cost = 0.5 * len(starts) * energy, parameter_cost(outer, len(starts))
             if gain > cost and typical_gain(state.model.select([unit]), energy)[0] > certain:
                 state.born |= set(state.add([outer]))
-                state.decide("birth", [state.model.n_units - 1], gain, cost, n=len(starts), why="beyond another's template")
+                state.decide("add", [state.model.n_units - 1], gain, cost, n=len(starts), why="beyond another's template")
     return len(state.ids) > before

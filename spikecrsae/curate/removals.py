@@ -28,7 +28,7 @@ def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> lis
         loss = _loss_without(state, unit, alive, excerpt)
         cost = parameter_cost(state.model.templates[unit], len(members[unit]))
         if loss < cost:
-            state.decide("death", [unit], loss, cost, n=len(members[unit]), why="explained by others")
+            state.decide("remove", [unit], loss, cost, n=len(members[unit]), why="explained by others")
             alive[unit] = False
     state.model = state.model.select(alive)
     state.ids = [i for i, stays in zip(state.ids, alive, strict=True) if stays]
@@ -66,7 +66,7 @@ def _remove_once(state: Candidates) -> bool:
                 _dies(state, unit, alive, value, level, int(counts[unit]), why)
                 explained |= why == "explained by others"
                 break
-    asked = [unit for unit in weakest_first if not state.has_passed("death", unit)] if alive.all() else []
+    asked = [unit for unit in weakest_first if not state.has_passed("remove", unit)] if alive.all() else []
     # of all at once, as if none of them died
     rest = state.rest
     losses = in_threads(
@@ -76,7 +76,7 @@ def _remove_once(state: Candidates) -> bool:
         if not alive.all():
             loss = _loss_without(state, unit, alive, state.around(unit, rest))
         if loss > _CLEARLY * costs[unit]:
-            state.passes("death", unit)
+            state.passes("remove", unit)
         if loss < costs[unit]:
             _dies(state, unit, alive, loss, costs[unit], int(counts[unit]), "explained by others")
             explained = True
@@ -93,7 +93,7 @@ def typical_gain(model: CRsAE, energy: np.ndarray | float | None = None) -> np.n
 
 
 def _dies(state: Candidates, unit: int, alive: np.ndarray, value: float, level: float, n: int, why: str) -> None:
-    state.decide("death", [unit], value, level, n=n, why=why)
+    state.decide("remove", [unit], value, level, n=n, why=why)
     alive[unit] = False
     if state.ids[unit] in state.parent:
         state.parts.setdefault(state.parent[state.ids[unit]], []).append(state.model.templates[unit])

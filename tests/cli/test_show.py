@@ -128,14 +128,14 @@ def test_the_decisions_about_a_unit_are_shown_under_the_name_that_it_had(short_s
     sorting.units["curation_id"][:2] = 11, 12
     rows = (
         {"decision": "split", "units": [11, 30], "statistic": 5.25, "level": 3.0, "reason": "two modes"},
-        {"decision": "death", "units": [31], "statistic": None, "level": None},
+        {"decision": "remove", "units": [31], "statistic": None, "level": None},
     )
     folder = write_result(tmp_path / "decided", replace(sorting, curation=rows), {})
     text = show(folder, "--unit", 0).stdout
     assert "where it is unit 11" in text
     (line,) = [line for line in text.splitlines() if line.startswith(" split")]
     assert "11+30" in line and "5.25" in line and "reason two modes" in line
-    assert "death" not in text
+    assert "remove" not in text
     assert json.loads(show(folder, "--unit", 0, "--json").stdout)["curation"] == [rows[0]]
     assert "Decisions" not in show(folder, "--unit", 1).stdout
 

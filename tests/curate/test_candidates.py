@@ -120,16 +120,16 @@ def test_a_test_that_was_passed_is_asked_again_only_when_something_has_changed()
     state = candidates(signal, [FIRST, SECOND])
     state.focus()
     state.update(n_rounds=1)
-    assert not state.has_passed("death", 0)
-    state.passes("death", 0)
-    assert state.has_passed("death", 0)
-    assert not state.has_passed("death", 1)
+    assert not state.has_passed("remove", 0)
+    state.passes("remove", 0)
+    assert state.has_passed("remove", 0)
+    assert not state.has_passed("remove", 1)
     assert not state.has_passed("split", 0)
     state.add([SECOND])
-    assert not state.has_passed("death", 0)
-    assert state.has_passed("death", 0, alone=True)
+    assert not state.has_passed("remove", 0)
+    assert state.has_passed("remove", 0, alone=True)
     state.spikes = state.spikes.select(np.arange(len(state.spikes)) < 0.7 * len(state.spikes))
-    assert not state.has_passed("death", 0, alone=True)
+    assert not state.has_passed("remove", 0, alone=True)
 
 
 def test_the_tail_of_a_strong_spike_gets_a_template_that_is_no_neuron():
@@ -142,7 +142,7 @@ def test_the_tail_of_a_strong_spike_gets_a_template_that_is_no_neuron():
     truth = spikes_at(np.repeat([0, 1, 2], n), np.r_[first, second, first + N_TIMES + 8], np.r_[np.ones(2 * n), np.ones(n)])
     signal = rendered(slab([strong, SECOND, tail]), truth, 500 * n + 200, rng)
     result = curated(signal, [first, second])
-    births = [d for d in result.decisions if d["decision"] == "birth"]
+    births = [d for d in result.decisions if d["decision"] == "add"]
     assert [d["why"] for d in births] == ["beyond another's template"]
     assert births[0]["statistic"] > births[0]["level"]
     assert result.ids[result.satellites].tolist() == births[0]["units"]

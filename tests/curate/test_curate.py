@@ -250,7 +250,7 @@ def test_a_right_set_of_units_stays_as_it_is(seed):
 
 def test_a_neuron_without_a_template_is_born():
     scene = one_missing()
-    assert [d["decision"] for d in scene.result.decisions] == ["birth"]
+    assert [d["decision"] for d in scene.result.decisions] == ["add"]
     assert scene.result.ids.tolist() == [0, 1, 2]
     assert scene.result.decisions[0]["units"] == [2]
     assert scene.accuracy().min() > 0.99
@@ -261,13 +261,13 @@ def test_a_neuron_without_a_template_is_born():
 
 def test_two_neurons_without_a_template_are_born_under_names_of_their_own():
     scene = two_missing()
-    assert [(d["decision"], d["units"]) for d in scene.result.decisions] == [("birth", [1]), ("birth", [2])]
+    assert [(d["decision"], d["units"]) for d in scene.result.decisions] == [("add", [1]), ("add", [2])]
     assert scene.accuracy().min() > 0.99
 
 
 def test_the_tail_of_a_strong_spike_gets_a_template_and_is_no_neuron():
     scene = long_tail()
-    (birth,), (satellite,) = scene.decisions("birth"), scene.decisions("satellite")
+    (birth,), (satellite,) = scene.decisions("add"), scene.decisions("satellite")
     assert birth["why"] == "beyond another's template"
     assert birth["units"] == satellite["units"] == [scene.result.ids[2]]
     assert satellite["statistic"] > satellite["level"]
@@ -278,7 +278,7 @@ def test_the_tail_of_a_strong_spike_gets_a_template_and_is_no_neuron():
 def test_a_template_of_noise_dies():
     scene = noise()
     (death,) = scene.result.decisions
-    assert (death["decision"], death["units"], death["n"]) == ("death", [3], 8)
+    assert (death["decision"], death["units"], death["n"]) == ("remove", [3], 8)
     # the norm of a mean of eight windows is by chance sqrt(160 / 8); no spike anywhere pays for the prior
     assert death["statistic"] < 30 < death["level"]
     assert scene.accuracy().min() > 0.99
@@ -287,7 +287,7 @@ def test_a_template_of_noise_dies():
 def test_a_unit_that_em_shrinks_to_noise_dies_as_noise():
     scene = misfit()
     (death,) = scene.result.decisions
-    assert (death["decision"], death["units"], death["why"]) == ("death", [2], "noise")
+    assert (death["decision"], death["units"], death["why"]) == ("remove", [2], "noise")
     assert death["round"] >= 1, "at first it pays for its parameters"
     assert death["level"] == pytest.approx(np.log(CERTAIN / (1 - CERTAIN)))
     assert scene.accuracy().min() > 0.99
@@ -296,7 +296,7 @@ def test_a_unit_that_em_shrinks_to_noise_dies_as_noise():
 
 def test_a_unit_with_fewer_spikes_than_a_cluster_needs_dies():
     scene = five_spikes()
-    (death,) = scene.decisions("death")
+    (death,) = scene.decisions("remove")
     assert (death["units"], death["why"]) == ([2], "too few spikes")
     assert death["n"] == 5 < SMALLEST_CLUSTER
 
@@ -304,7 +304,7 @@ def test_a_unit_with_fewer_spikes_than_a_cluster_needs_dies():
 def test_a_cluster_of_collisions_is_explained_by_the_units_that_collide():
     scene = collisions()
     (death,) = scene.result.decisions
-    assert (death["decision"], death["units"], death["why"]) == ("death", [2], "explained by others")
+    assert (death["decision"], death["units"], death["why"]) == ("remove", [2], "explained by others")
     assert death["round"] == 0, "before anything is learned from it"
     assert death["n"] == 25
     assert scene.accuracy().min() > 0.98
@@ -365,13 +365,13 @@ def test_every_decision_says_why_and_an_id_names_one_unit(scene):
         named = set(d["units"])
         assert len(named) == len(d["units"]) == (2 if d["decision"] == "merge" else 1)
         assert not named & gone, "of a unit that is gone nothing is decided"
-        if d["decision"] == "birth":
+        if d["decision"] == "add":
             assert not named & born
             born |= named
             assert d["statistic"] > d["level"]
         if d["decision"] == "split":
             assert d["statistic"] > d["level"]
-        if d["decision"] == "death":
+        if d["decision"] == "remove":
             assert d["why"] in {"noise", "explained by others", "too few spikes"}
             assert d["why"] == "too few spikes" or d["statistic"] < d["level"]
             gone |= named

@@ -152,7 +152,7 @@ def make_full_sorting(n_units=3, n_channels=4, spikes_per_unit=60, **changes) ->
         "model": make_model(n_units, n_rounds=5, spread=0.04),
         "curation": (
             {"decision": "merge", "units": [10, 15], "statistic": 0.3, "level": 0.01, "why": "one mode", "similarity": 0.99, "round": 1},
-            {"decision": "death", "units": [13], "statistic": None, "level": 6.0, "n": 4, "round": 1},
+            {"decision": "remove", "units": [13], "statistic": None, "level": 6.0, "n": 4, "round": 1},
         ),
         "example": rng.normal(0, 10, (2000, n_channels)).astype(np.float32),
         "example_start": 30_000,
