@@ -248,7 +248,7 @@ class Config:
         return {rule.name: stage.name for stage in fields(cls) for rule in fields(getattr(cls(), stage.name))}
 
     def refuse_contradictions(self) -> None:
-        """Raise UsageError where two values exclude each other, which `with_values` cannot tell: the other may still change."""
+        """Raise UsageError where two values exclude each other. Called when all values are set, since each may still change before."""
         filter_, start = self.preprocess, self.initialise
         if filter_.lowpass_hz is not None and filter_.lowpass_hz < OCTAVE * filter_.highpass_hz:
             raise UsageError(
@@ -270,7 +270,7 @@ class Config:
             )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Nested dict that `with_values` reads back; None (found by the program) stands as "auto", as TOML has no null."""
+        """Return a nested dict that `with_values` reads back. "auto" stands for None, a value that the program finds."""
         return {s: {k: "auto" if v is None else v for k, v in table.items()} for s, table in asdict(self).items()}
 
     def to_toml(self) -> str:

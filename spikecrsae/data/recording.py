@@ -67,9 +67,9 @@ class Recording:
     numbers into `amplitude_unit` ("uV" where the gain is known, else "ADC").
     `channel_positions` is (n_channels, 2) in um or None. `start_time_s` is the file's own time of sample 0.
     `channel_groups` names the group of each channel in use, "" for a channel of none; None where all are one group.
-    `time_range` (first, end) are the samples to be sorted, None for all. `parts` are the files or segments that stand one after
-    the other in it, empty where there is only one: signal does not go on from one to the next. `pulses` are artefacts of a repeated
-    shape: `traces` is without them, `raw` is not.
+    `time_range` (first, end) are the samples to be sorted, None for all. `parts` are the files or segments of the recording, one
+    after the other, and empty if there is one only. No filter runs from one part to the next. `pulses` are artefacts of a repeated
+    shape: `traces` leaves them out, `raw` keeps them.
     """
 
     read_raw: Callable[[int, int], np.ndarray]
