@@ -69,7 +69,7 @@ class Recording:
     `channel_groups` names the group of each channel in use, "" for a channel of none; None where all are one group.
     `time_range` (first, end) are the samples to be sorted, None for all. `parts` are the files or segments of the recording, one
     after the other, and empty if there is one only. No filter runs from one part to the next. `pulses` are artefacts of a repeated
-    shape: `traces` leaves them out, `raw` keeps them.
+    shape: they are subtracted in `traces`, not in `raw`.
     """
 
     read_raw: Callable[[int, int], np.ndarray]
