@@ -37,8 +37,6 @@ def _value(error: click.BadParameter) -> str:
     text = error.message
     for theirs, ours in _KINDS.items():
         text = text.replace(theirs, ours)
-    if isinstance(error.param and error.param.type, click.Choice):
-        text = text.replace(" is not one of ", " is none of ")
     return text
 
 

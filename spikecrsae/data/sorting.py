@@ -102,7 +102,7 @@ class SortingData:
             unknown = np.setdiff1d(self.spikes["unit"], self.unit_ids)
             if len(unknown):
                 raise InputError(
-                    f"spikes belong to units {unknown.tolist()}; the unit table must have every unit of a spike."
+                    f"spikes belong to units {unknown.tolist()}, which the unit table lacks; it must have every unit."
                 )
         for name, column in self.units.items():
             if len(column) != len(self.unit_ids):

@@ -366,7 +366,7 @@ def _attach_groups(recording: Recording, wanted: str | Path | None) -> Recording
                 for name, members in parse_groups(str(wanted)).items()
             }
         except UsageError as error:
-            raise UsageError(f"--groups {str(wanted)!r} is neither a file nor a channel range: {error}") from error
+            raise UsageError(f"--groups {str(wanted)!r} is no file, and no channel range either: {error}") from error
         members = [channel for group in groups.values() for channel in group]
         if len(set(members)) < len(members):
             raise UsageError(

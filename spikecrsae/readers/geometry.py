@@ -47,7 +47,7 @@ def read_probe(path: str | Path) -> Probe:
         raise InputError(f"probe file {path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, SyntaxError, RecursionError, MemoryError) as error:
         raise InputError(
-            f"probe file {path} is neither probeinterface JSON nor a .prb with a literal channel_groups{_where(error)}; write it as one of these."
+            f"probe file {path} is neither probeinterface JSON nor a .prb with a literal channel_groups{_where(error)}. Write it as one of these."
         ) from error
 
 

@@ -65,7 +65,9 @@ class SampleClock:
         """Nearest sample of each time; since_s is the file's own time of the recording's first sample."""
         seconds = self._in_a_row(np.asarray(seconds, np.float64))
         if self.fs is None:
-            raise InputError(f"{self.path}: its times are in seconds; give the recording's --sampling-frequency.")
+            raise InputError(
+                f"{self.path}: its times are in seconds and need the recording's sampling frequency; give --sampling-frequency."
+            )
         if not np.all(np.isfinite(seconds)):
             bad = counted(int(np.count_nonzero(~np.isfinite(seconds))), "spike time")
             raise InputError(f"{self.path} has {bad} without a finite value; correct the file.")

@@ -21,7 +21,7 @@ from spikecrsae.cli.main import cli
         (["score", "x"], "--truth is missing; give --truth FILE."),
         (["sort", "x", "--units", "two"], "--units: 'two' is not a whole number; give a number, or auto."),
         (["sort", "x", "--highpass-hz", "low"], "--highpass-hz: 'low' is not a number."),
-        (["sort", "x", "--prior", "gauss"], "--prior: 'gauss' is none of 'spike-slab', 'laplace'."),
+        (["sort", "x", "--prior", "gauss"], "--prior: 'gauss' is not one of 'spike-slab', 'laplace'."),
         (["sort", "x", "--highpas", "3"], "there is no option --highpas; did you mean --highpass-hz?"),
         (["sort", "x", "--seed"], "--seed needs a value after it: --seed N."),
         (["sort", "x", "--quiet=yes"], "--quiet takes no value; write --quiet alone."),
