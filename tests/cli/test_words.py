@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 from helpers.command_line import spikecrsae
@@ -75,6 +77,21 @@ def test_interrupted_before_anything_was_learned(tmp_path, monkeypatch):
     monkeypatch.setattr("spikecrsae.run.job.run_job", interrupted)
     result = spikecrsae("sort", tmp_path / "x.h5")
     assert (result.exit_code, result.stderr) == (130, "Interrupted. Nothing was learned yet, so nothing is kept.\n")
+
+
+@pytest.mark.slow
+def test_sort_says_what_it_begins_before_anything_is_loaded(tmp_path):
+    """On a terminal, by a process that may import nothing slow before its first line."""
+    code = (
+        "import sys; from spikecrsae.cli import console\n"
+        "def begin(self, line):\n"
+        "    print(line, [m for m in ('numpy', 'numba', 'scipy', 'h5py') if m in sys.modules]); sys.stdout.flush(); sys.exit(0)\n"
+        "console.Narrator.begin = begin\n"
+        "from spikecrsae.cli.main import cli\n"
+        "cli(['sort', 'a.h5', 'b.h5'], prog_name='spikecrsae')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert run.stdout == "sorting a.h5, b.h5 []\n", run.stderr
 
 
 @pytest.fixture
