@@ -208,7 +208,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="recordings of a dense probe")
     parser.add_argument("--wires", type=int, default=100, help="single wires")
     parser.add_argument("--timeout", type=float, default=1800.0, help="seconds for one recording")
-    parser.add_argument("--docs", action="store_true", help="put what is printed into docs/benchmarks.md")
+    parser.add_argument("--docs", action="store_true", help="put what is printed into benchmarks/notebook/benchmarks.md")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     for part in arguments.parts:
