@@ -16,6 +16,7 @@ __all__ = [
     "Sorting",
     "__version__",
     "apply",
+    "calibration",
     "open_recording",
     "read_sorting",
     "score",
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from spikecrsae.config import Config
     from spikecrsae.crsae.model import CRsAE
     from spikecrsae.data.recording import Recording
+    from spikecrsae.score import calibration
 
     __version__: str
 else:
@@ -46,6 +48,8 @@ else:
 def _loaded(name: str) -> Any:
     from importlib import import_module
 
+    if name == "calibration":
+        return import_module("spikecrsae.score.calibration")
     home = {"Sorting": "api.sorting", "Config": "config", "CRsAE": "crsae.model", "Recording": "data.recording"}
     return getattr(import_module(f"spikecrsae.{home.get(name, 'api.functions')}"), name)
 

@@ -50,6 +50,7 @@ _CURVE = "tradeoff.csv"
     show_default=True,
     help="Threshold of the curve: on spike amplitudes, or on the unit's separated signal, as in the paper.",
 )
+@option("--calibration", is_flag=True, help="Also judge the probabilities and the intervals of the rates.")
 @output_option
 @option("--overwrite", is_flag=True, help="Replace curves in the folder of -o.")
 @reader_options
@@ -60,6 +61,7 @@ def score(
     tolerance_ms: float,
     exhaustive: bool,
     curve: str,
+    calibration: bool,
     output: Path | None,
     overwrite: bool,
     reader: dict,
@@ -72,6 +74,7 @@ def score(
     SORTING is a result folder, its sorting.h5, a Phy folder or its params.py, or spike times in any form that --truth takes.
     The trade-off curve of misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
     """
+    from spikecrsae.cli.calibration import calibration_files, calibration_of, show_calibration
     from spikecrsae.score import compare, doubt
 
     _check_options(reader, **how)
@@ -84,27 +87,33 @@ def score(
             narrator.say(f"{n} of the units are labelled {label}; they are scored as the others are.")
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
     doubted = doubt(comparison, known, sorted_.trains, 0.0 if sorted_.sorting is None else sorted_.sorting.start_time_s)
+    measures = calibration_of(known, sorted_.sorting, tolerance_ms, exhaustive) if calibration else None
     folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
     curves = _curves(comparison, known, sorted_, curve)
-    written = _write_curves(folder, curves, comparison, sorted_.sorting, overwrite) if folder and curves else []
+    contents = _curve_files(curves, comparison, sorted_.sorting) if curves and folder else {}
+    contents |= calibration_files(measures) if measures and folder else {}
+    written = _write(folder, contents, overwrite) if folder and contents else []
     if as_json:
         console.print_json(
             {
                 "sorting": sorting,
                 "truth": truth,
                 **comparison.to_dict(),
-                "curve": curve if written else None,
+                "curve": curve if curves and folder else None,
+                "calibration": measures,
                 "files": written,
                 "warnings": [doubted] if doubted else [],
             }
         )
     else:
         _show(comparison)
+        if measures:
+            show_calibration(measures)
     if doubted:
         narrator.say(f"Warning: {doubted}.")
     for path in written:
         narrator.say(f"wrote {path}")
-    if not written:
+    if not curves or not folder:
         narrator.say("No trade-off curve: " + _why_no_curve(curves, sorted_, curve))
 
 
@@ -218,11 +227,10 @@ def _why_no_curve(curves: dict, sorted_: _Sorted, kind: str) -> str:
     return f"no unit matches the truth{templates}."
 
 
-def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: SortingData, overwrite: bool) -> list[Path]:
-    """Write tradeoff.csv with all curves and a figure of each, listed in the manifest if the folder is a result."""
+def _curve_files(curves: dict, comparison: Comparison, sorting: SortingData) -> dict[str, bytes]:
+    """tradeoff.csv with all curves, and a figure of each."""
     from spikecrsae.report.figures import figure_file, tradeoff_figures
     from spikecrsae.report.pictures import tradeoff_pictures
-    from spikecrsae.results.folder import ResultFolder
 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -235,8 +243,15 @@ def _write_curves(folder: Path, curves: dict, comparison: Comparison, sorting: S
         )
     figures = tradeoff_figures(tradeoff_pictures(curves, comparison, sorting))
     contents = {f"{name}.png": figure_file(drawing, "png", name) for name, drawing in figures.items()}
-    ResultFolder(folder).check_extra(folder, [_CURVE, *contents], overwrite, "give --overwrite, or another folder with -o")
-    return ResultFolder(folder).write_extra(folder, {_CURVE: table.getvalue().encode(), **contents}, overwrite)
+    return {_CURVE: table.getvalue().encode(), **contents}
+
+
+def _write(folder: Path, contents: dict[str, bytes], overwrite: bool) -> list[Path]:
+    """Write files into a folder, listed in the manifest if the folder is a result."""
+    from spikecrsae.results.folder import ResultFolder
+
+    ResultFolder(folder).check_extra(folder, list(contents), overwrite, "give --overwrite, or another folder with -o")
+    return ResultFolder(folder).write_extra(folder, contents, overwrite)
 
 
 def _show(comparison: Comparison) -> None:

@@ -16,10 +16,12 @@ from spikecrsae.data.timeline import Timeline
 from spikecrsae.errors import InputError
 
 #: One row per spike. sample: of the template's largest deflection in units of noise; amplitude: there, in the recording's unit;
-#: shift: sub-sample offset in samples, sample + shift is the refined time.
-SPIKE_DTYPE = np.dtype([("sample", np.int64), ("unit", np.int32), ("amplitude", np.float32), ("shift", np.float32)])
+#: shift: sub-sample offset in samples, sample + shift is the refined time. probability: that its unit fired it, NaN if not known.
+SPIKE_DTYPE = np.dtype(
+    [("sample", np.int64), ("unit", np.int32), ("amplitude", np.float32), ("shift", np.float32), ("probability", np.float32)]
+)
 #: What a unit is called, see decode.quality.label_units.
-LABELS = ("single", "multi", "noise", "artefact", "unsorted")
+LABELS = ("single", "multi", "noise", "artefact", "unsure", "unsorted")
 #: Numbers of units are int32, and Phy's placeholders are numbered after the last one.
 LARGEST_UNIT = 2**31 - 2
 

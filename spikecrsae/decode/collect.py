@@ -1,27 +1,20 @@
-"""From decoded chunks to a Sorting: unwhitened templates, reported samples and amplitudes."""
+"""What is gathered of decoded chunks: all spikes, and of every unit a sample of its waveforms, their mean and spread."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from spikecrsae.crsae.complex_spikes import ComplexSpikes
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.curate.bursts import BURST_MS
-from spikecrsae.curate.links import Links
-from spikecrsae.data.artefacts import ARTEFACT_DTYPE, pulse_samples
+from spikecrsae.data.artefacts import ARTEFACT_DTYPE
 from spikecrsae.data.intervals import NONE, in_any
-from spikecrsae.data.loudness import Loudness, noise_of
-from spikecrsae.data.peaks import Peaks
-from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData, timeline_of
+from spikecrsae.data.loudness import Loudness
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.decode.blocks import DecodedChunk, Decoding
-from spikecrsae.decode.confidence import error_rates, outliers, thresholds
-from spikecrsae.decode.pauses import pause_columns
-from spikecrsae.decode.quality import Evidence, label_units, unit_columns
-from spikecrsae.decode.reference import reference_match
+from spikecrsae.decode.confidence import outliers
 from spikecrsae.decode.unexplained import unexplained
 from spikecrsae.detect.windows import windows_at
 from spikecrsae.progress import Observer
@@ -189,10 +182,13 @@ class Collector:
         """All spikes, samples counted from the start of the recording."""
         return Spikes.joined(self.chunks)
 
+    def misfit(self) -> np.ndarray:
+        """Misfit (n_spikes,) of all spikes, see CRsAE.misfit."""
+        return np.concatenate([*self.misfits, np.zeros(0)])
+
     def outliers(self, model: CRsAE, sampling_frequency: float) -> np.ndarray:
         """Spikes (bool, n) that are none of their unit, see confidence."""
-        misfits, burst = np.concatenate([*self.misfits, np.zeros(0)]), ms_to_samples(BURST_MS, sampling_frequency)
-        return outliers(self.spikes(), misfits, model, burst)
+        return outliers(self.spikes(), self.misfit(), model, ms_to_samples(BURST_MS, sampling_frequency))
 
     def unexplained(self, model: CRsAE, facts: RecordingFacts) -> np.ndarray:
         """Samples of the large events that fit no unit, see decode.unexplained."""
@@ -235,166 +231,3 @@ class RecordingFacts:
     def usable(self) -> np.ndarray:
         """The sorted channels (n_all_channels,) bool."""
         return ~self.channels["masked"]
-
-
-@dataclass(frozen=True)
-class DecodedUnits:
-    """The units whose spikes were decoded, and how they came about.
-
-    reported (n_units,) bool: satellites are decoded, not reported. history: the course of the prior's parameters, (n_rounds,
-    n_units) by name, NaN before a unit came. curation: its decisions; ids (n_units,): the units' names in them. drift
-    (n_units,): see Drifting.extent. links: how units that were known before, which come first, have changed; None after `sort`.
-    complexes: which units are the complex spikes of which; None where these were not sought.
-    """
-
-    model: CRsAE
-    reported: np.ndarray
-    history: dict[str, np.ndarray] = field(default_factory=dict)
-    curation: tuple[dict, ...] = ()
-    ids: np.ndarray | None = None
-    drift: np.ndarray | None = None
-    links: Links | None = None
-    complexes: tuple[ComplexSpikes, ...] | None = None
-
-
-def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFacts) -> SortingData:
-    """Build the Sorting of the decoded spikes, the largest amplitude first; units that were known before keep their numbers.
-
-    Left out are units without a spike, units that are not reported, spikes in excluded intervals, and outliers (see confidence).
-    Templates are zero on channels that were not sorted.
-    """
-    model = units.model
-    spikes = collector.spikes().select(~collector.outliers(model, facts.sampling_frequency))
-    errors = error_rates(spikes, model, facts.loudness.shares(facts.n_samples))
-    mean, spread = collector.templates()
-    spike_at = spikes.sample - collector.margin + Peaks.of(mean, facts.noise_level).index[spikes.unit]
-    spikes = spikes.select(~in_any(facts.excluded, spike_at))
-    size = Peaks.of(mean, facts.noise_level).size
-    order = _largest_first(size, np.bincount(spikes.unit, minlength=model.n_units), units.reported)
-    order = order if units.links is None else np.sort(order)
-    numbers = np.arange(len(order)) if units.links is None else order + units.links.first
-    mean, spread = mean[order], spread[order]
-    peaks = Peaks.of(mean, facts.noise_level)
-    spikes = _renumbered(spikes, order, model.n_units)
-    table = _spike_table(spikes, peaks.size, peaks.index - collector.margin, facts.n_samples)
-    columns = unit_columns(_evidence(collector, order, table, (mean, spread), model, facts))
-    waveforms = [collector.waveforms[unit].windows for unit in order]
-    columns["reference_match"] = reference_match(waveforms, facts.noise_level, facts.whitening_matrix)
-    columns["noise_at_spikes"] = _noise_at_spikes(table, len(order), facts.loudness)
-    columns |= _model_columns(units, order, errors, columns["amplitude"])
-    columns |= pause_columns(units.complexes, order, numbers, table, facts.sampling_frequency)
-    peak_channel = np.flatnonzero(facts.usable)[peaks.channel]
-    prior = {name: values[order] for name, values in model.prior.parameters().items()}
-    prior |= {"whitened_norm": np.sqrt(model.energy)[order]}
-    table["unit"] = numbers[table["unit"]]
-    return SortingData(
-        spikes=table,
-        unit_ids=numbers.astype(np.int32),
-        sampling_frequency=facts.sampling_frequency,
-        n_samples=facts.n_samples,
-        n_channels=len(facts.usable),
-        amplitude_unit=facts.amplitude_unit,
-        units={"label": label_units(columns), "peak_channel": peak_channel, **columns},
-        templates=_on_all_channels(mean, facts.usable),
-        templates_whitened=_on_all_channels(model.templates[order], facts.usable),
-        templates_std=_on_all_channels(spread, facts.usable),
-        peak_index=peaks.index,
-        channels=facts.channels,
-        model=_history(units, order) | prior,
-        curation=units.curation,
-        start_time_s=facts.start_time_s,
-        excluded=facts.excluded,
-        artefacts=facts.artefacts,
-        files=facts.files,
-        noise_over_time={
-            "first_sample": facts.loudness.starts,
-            "group": np.zeros(len(facts.loudness.starts), np.int64),
-            "times_usual": noise_of(facts.loudness.levels),
-        },
-    )
-
-
-def _noise_at_spikes(table: np.ndarray, n_units: int, loudness: Loudness) -> np.ndarray:
-    """The mean noise (n_units,) at each unit's spikes, relative to the usual one; NaN for a unit without a spike."""
-    noise = noise_of(loudness.levels)[np.searchsorted(loudness.starts, table["sample"], "right") - 1]
-    counts = np.bincount(table["unit"], minlength=n_units)
-    return np.divide(np.bincount(table["unit"], noise, n_units), counts, out=np.full(n_units, np.nan), where=counts > 0)
-
-
-def _history(units: DecodedUnits, order: np.ndarray) -> dict[str, np.ndarray]:
-    """sigma, and the course of each unit's prior, of the units in `order`."""
-    history = {f"{name}_history": values[:, order] for name, values in units.history.items()}
-    return {"sigma": np.array(units.model.sigma)} | history
-
-
-def _evidence(
-    collector: Collector,
-    order: np.ndarray,
-    table: np.ndarray,
-    waveforms: tuple[np.ndarray, np.ndarray],
-    model: CRsAE,
-    facts: RecordingFacts,
-) -> Evidence:
-    """What the quality of the units in `order` is judged by. waveforms: mean and standard deviation of theirs."""
-    by_unit = [table[table["unit"] == unit] for unit in range(len(order))]
-    return Evidence(
-        samples=[mine["sample"] for mine in by_unit],
-        amplitudes=[mine["amplitude"].astype(np.float64) for mine in by_unit],
-        waveforms=[collector.waveforms[unit].windows for unit in order],
-        waveform_samples=[collector.waveforms[unit].samples for unit in order],
-        templates=waveforms[0],
-        templates_std=waveforms[1],
-        noise_level=facts.noise_level,
-        whitened_norm=np.sqrt(model.energy)[order],
-        timeline=timeline_of(facts.files, facts.start_time_s, facts.sampling_frequency),
-        n_samples=facts.n_samples,
-        dead_time=model.refractory,
-        excluded=facts.excluded,
-        pulses=pulse_samples(facts.artefacts),
-    )
-
-
-def _model_columns(
-    units: DecodedUnits, order: np.ndarray, errors: tuple[np.ndarray, np.ndarray], amplitude: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The columns that the model tells of the units in `order`. errors: of all units, see error_rates."""
-    columns = {
-        "threshold": thresholds(units.model)[order] * amplitude,
-        "estimated_false_alarm": errors[0][order],
-        "estimated_miss": errors[1][order],
-        "drift": np.zeros(len(order)) if units.drift is None else units.drift[order],
-    }
-    if units.links is not None:
-        columns |= {"model_gain": units.links.gain[order], "model_cosine": units.links.cosine[order]}
-    return columns if units.ids is None else columns | {"curation_id": units.ids[order]}
-
-
-def _largest_first(size: np.ndarray, fired: np.ndarray, reported: np.ndarray) -> np.ndarray:
-    """The units (of n_units) that fire and are reported, by the size of their waveforms."""
-    order = np.argsort(-size, kind="stable")
-    return order[(fired[order] > 0) & reported[order]]
-
-
-def _renumbered(spikes: Spikes, order: np.ndarray, n_units: int) -> Spikes:
-    """The spikes of the units in `order`, each unit's number its place there."""
-    place = np.full(n_units, -1, np.int64)
-    place[order] = np.arange(len(order))
-    return replace(spikes, unit=place[spikes.unit]).select(place[spikes.unit] >= 0)
-
-
-def _spike_table(spikes: Spikes, peak: np.ndarray, peak_offset: np.ndarray, n_samples: int) -> np.ndarray:
-    """Rows of SPIKE_DTYPE, sorted by sample, from spikes at the first samples of their templates. peak, peak_offset
-    (n_units,): the template's largest deflection, and its place from that first sample."""
-    table = np.zeros(len(spikes), SPIKE_DTYPE)
-    table["sample"] = np.clip(spikes.sample + peak_offset[spikes.unit], 0, n_samples - 1)
-    table["unit"] = spikes.unit
-    table["amplitude"] = spikes.relative * peak[spikes.unit]
-    table["shift"] = spikes.shift
-    return table[np.lexsort((table["unit"], table["sample"]))]
-
-
-def _on_all_channels(values: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """values (n_units, n_channels, n_times) of the usable channels, float32, with zeros on the others."""
-    full = np.zeros((len(values), len(usable), values.shape[2]), np.float32)
-    full[:, usable] = values
-    return full

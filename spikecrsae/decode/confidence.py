@@ -1,5 +1,5 @@
-"""What a unit's spikes say about its errors: spikes that are none of its own, its threshold, and the rates of false alarms and
-misses that the model implies. No ground truth enters."""
+"""What a unit's spikes say about its errors: spikes that are none of its own, its threshold, and the part of its spikes below it.
+No ground truth enters."""
 
 from __future__ import annotations
 
@@ -94,24 +94,16 @@ def thresholds(model: CRsAE, level: int = 0) -> np.ndarray:
     return np.asarray(needed / np.maximum(model.energy, 1e-9) / expected_at(level))
 
 
-def error_rates(spikes: Spikes, model: CRsAE, shares: Mapping[int, float] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Estimated false alarm (false of the found spikes) and miss (missed of the true ones) of every unit, each (n_units,), 0
-    to 1. shares: the part of the recording at each level of the noise; all at level 0 unless given.
+def below_threshold(spikes: Spikes, model: CRsAE, shares: Mapping[int, float] | None = None) -> np.ndarray:
+    """Part of each unit's spikes (n_units,) that are too small to be found. shares: the part of the recording at each level of the
+    noise; all at level 0 unless given.
 
-    Every spike is its unit's, its best rival's or noise, with the posterior probabilities that the gains give. Missed are
-    spikes that stand under another unit's name, and spikes below the threshold. The latter are a part of normal amplitudes, which
-    are as wide as the upper half of those found, and at least as wide as noise makes them. What no template describes is not seen:
-    the true rates can be higher.
+    It is the part of normal amplitudes below the threshold, which are as wide as the upper half of those found, and at least as
+    wide as noise makes them.
     """
-    rivalled = spikes.rival >= 0
-    gains = np.stack([spikes.gain, np.where(rivalled, spikes.rival_gain, -np.inf), np.zeros(len(spikes))])
-    chances = np.exp(gains - np.logaddexp.reduce(gains, axis=0)) if len(spikes) else np.zeros((3, 0))
-    own = np.bincount(spikes.unit, weights=chances[0], minlength=model.n_units)
-    found = np.bincount(spikes.unit, minlength=model.n_units)
-    elsewhere = np.bincount(spikes.rival[rivalled], weights=chances[1, rivalled], minlength=model.n_units)
     deviation = 1 / np.sqrt(np.maximum(model.energy, 1e-9))
     amplitude, clear = model.unshrunk(spikes), spikes.clear
-    for unit in np.flatnonzero(found > 1):
+    for unit in np.flatnonzero(np.bincount(spikes.unit, minlength=model.n_units) > 1):
         mine = spikes.unit == unit
         mine &= clear if (mine & clear).any() else mine
         middle, high = np.percentile(amplitude[mine], [50, 84])
@@ -121,5 +113,4 @@ def error_rates(spikes: Spikes, model: CRsAE, shares: Mapping[int, float] | None
         # louder noise adds to what the amplitudes vary by
         more = (noise_of(level) ** 2 - 1) / np.maximum(model.energy, 1e-9)
         below += share * special.ndtr((thresholds(model, level) - 1) / np.sqrt(deviation**2 + more))
-    true = own / np.maximum(1 - below, 1e-3) + elsewhere
-    return 1 - own / np.maximum(found, 1), np.where(true > 0, 1 - own / np.maximum(true, 1e-9), 0.0)
+    return below

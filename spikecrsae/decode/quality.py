@@ -350,15 +350,15 @@ def waveform_fill(templates: np.ndarray, templates_std: np.ndarray, counts: np.n
 
 
 def label_units(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """`artefact`, `noise`, `multi` or `single` per unit (n_units,), by what its columns prove; docs/model.md, Labels.
+    """`artefact`, `noise`, `multi`, `unsure` or `single` per unit (n_units,), by its columns; docs/model.md, Labels.
 
     artefact: the waveform is the same on every channel, as the noise of the reference is (reference_match), or the spikes follow a
     stimulator or a clock (pulse_locking).
     noise: a typical spike is more probably noise than a spike (log_odds < 0), or the waveform lasts as long as its window
     (waveform_fill), or the spikes follow the mains (mains_locking). multi: more than ACCEPTED_ERROR of the spikes are
-    foreign, beyond doubt by the refractory period (contamination_low) or as estimated (estimated_false_alarm,
-    estimated_miss: parts from 0 to 1, where there are such columns). single: none of these; what is not known, NaN or no column at
-    all, speaks against no unit.
+    foreign, beyond doubt by the refractory period (contamination_low) or as estimated (false_alarm), or more are missing
+    (miss). unsure: the interval of false_alarm reaches beyond ACCEPTED_ERROR: too few spikes to tell. single: none of these; what is
+    not known, NaN or no column at all, speaks against no unit.
     """
     nothing = np.full(len(columns["n_spikes"]), np.nan)
 
@@ -366,6 +366,7 @@ def label_units(columns: dict[str, np.ndarray]) -> np.ndarray:
         return np.any([columns.get(name, nothing) > level for name in names], axis=0)
 
     noise = (columns["log_odds"] < 0) | above(("waveform_fill", "mains_locking"), NOISE_PART)
-    multi = above(("contamination_low", "estimated_false_alarm", "estimated_miss"), ACCEPTED_ERROR)
+    multi = above(("contamination_low", "false_alarm", "miss"), ACCEPTED_ERROR)
     artefact = above(("reference_match",), 1 - LARGEST_DIFFERENCE**2) | above(("pulse_locking",), NOISE_PART)
-    return np.select([artefact, noise, multi], ["artefact", "noise", "multi"], "single")
+    unsure = above(("false_alarm_high",), ACCEPTED_ERROR)
+    return np.select([artefact, noise, multi, unsure], ["artefact", "noise", "multi", "unsure"], "single")

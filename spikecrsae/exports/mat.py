@@ -30,6 +30,7 @@ def mat_file(sorting: SortingData, provenance: str) -> bytes:
         "unit": spikes["unit"],
         "amplitude": spikes["amplitude"],
         "shift": spikes["shift"],
+        "probability": spikes["probability"],
         "units": _struct({"unit": sorting.unit_ids, **sorting.units}),
         "channels": _struct(sorting.channels),
         "model": _struct(sorting.model),

@@ -25,7 +25,8 @@ def neo_file(sorting: SortingData) -> bytes:
 def neo_block(sorting: SortingData) -> neo.Block:
     """One Block with a SpikeTrain per unit in each of its Segments, one for each file, in seconds on the file's own clock.
 
-    Each train is annotated with its unit and every column of units.csv, and has the sampling rate: where no signal is missing,
+    Each train is annotated with its unit, every column of units.csv and spike_probability, an array (n_spikes,), which is an
+    annotation because NeoMatlabIO drops array annotations. It has the sampling rate: where no signal is missing,
     (time - t_start) * rate, rounded, is the sample in the file.
     """
     import neo
@@ -44,6 +45,7 @@ def neo_block(sorting: SortingData) -> neo.Block:
                 name=f"unit {unit}",
                 unit=int(unit),
             )
+            train.annotate(spike_probability=part.spikes["probability"][part.spikes["unit"] == unit].astype(np.float64))
             train.annotations.update({name: np.asarray(values)[row].item() for name, values in part.units.items()})
             segment.spiketrains.append(train)
         block.segments.append(segment)

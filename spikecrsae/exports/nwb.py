@@ -151,6 +151,7 @@ def _spike_columns(sorting: SortingData, used: np.ndarray) -> dict[str, tuple[st
         "spike_times": ("in seconds", sorting.times_s(spikes["sample"])),
         "spike_amplitudes": (f"amplitude of each spike, {unit}", amplitudes),
         "spike_amplitudes_per_channel": (f"amplitude of each spike on each electrode of its unit, {unit}", on_channels),
+        "spike_probabilities": ("probability that the unit fired the spike, NaN where not known", spikes["probability"]),
     }
     if sorting.files and np.any(sorting.files["start_time_s"] != sorting.timeline.times_s):
         names = ", ".join(f"{k} is {name}" for k, name in enumerate(sorting.files["name"]))

@@ -37,7 +37,7 @@ _LEAST = 2
 _FLAT = (".dat", ".bin", ".raw", ".mda")
 #: Columns of units.csv that Phy counts by itself, and those that its table shows besides group and KSLabel unless all are asked for.
 _OWN_OF_PHY = ("n_spikes", "firing_rate", "peak_channel")
-_SHOWN = ("snr", "isi_violations", "estimated_false_alarm", "estimated_miss")
+_SHOWN = ("snr", "isi_violations", "false_alarm", "miss")
 
 
 def phy_files(
@@ -60,6 +60,7 @@ def phy_files(
         "spike_templates": _after(missing, sorting.n_units, spike_templates).astype(np.int32),
         "spike_clusters": _after(missing, placeholder, sorting.spikes["unit"]).astype(np.int32),
         "amplitudes": _after(missing, 0, sorting.spikes["amplitude"]).astype(np.float64),
+        "spike_probability": _after(missing, 0, sorting.spikes["probability"]),
         "templates": templates,
         "similar_templates": _similarity(templates),
         "channel_positions": channel_positions(sorting)[used],

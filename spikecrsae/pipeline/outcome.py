@@ -13,7 +13,8 @@ from spikecrsae.curate.complex_spikes import PAUSE_MS
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData, files_table
 from spikecrsae.decode.blocks import Decoding
-from spikecrsae.decode.collect import Collector, DecodedUnits, Gather, RecordingFacts, build_sorting
+from spikecrsae.decode.build import DecodedUnits, build_sorting
+from spikecrsae.decode.collect import Collector, Gather, RecordingFacts
 from spikecrsae.decode.unexplained import remark
 from spikecrsae.pipeline import known_units
 from spikecrsae.pipeline.fit import Run

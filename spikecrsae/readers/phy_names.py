@@ -14,7 +14,14 @@ ORIGINAL = "original_sorting.h5"
 #: The file that Phy is started with.
 PARAMS = "params.py"
 #: Phy's names for our labels; unsorted is what a person has left so.
-GROUP_OF_LABEL = {"single": "good", "multi": "mua", "noise": "noise", "artefact": "noise", "unsorted": "unsorted"}
+GROUP_OF_LABEL = {
+    "single": "good",
+    "multi": "mua",
+    "noise": "noise",
+    "artefact": "noise",
+    "unsure": "unsorted",
+    "unsorted": "unsorted",
+}
 
 
 def phy_folder(path: str | Path) -> Path:

@@ -192,9 +192,11 @@ def _headline(sorting: SortingData, index: int) -> str:
         facts.append(f"{number(value_of(sorting, 'amplitude', index))} {amplitude_unit(sorting)}")
     if "snr" in sorting.units:
         facts.append(f"SNR {number(value_of(sorting, 'snr', index))}")
+    for name, word in (("false_alarm", "false alarms"), ("miss", "misses")):
+        part, low, high = (value_of(sorting, f"{name}{end}", index) for end in ("", "_low", "_high"))
+        if part == part:
+            facts.append(f"{word} {percent(part)} % ({percent(low)} to {percent(high)})")
     errors = {
-        "estimated_false_alarm": "estimated false alarms",
-        "estimated_miss": "estimated misses",
         "hybrid_recall": "self-test recall",
         "hybrid_precision": "self-test precision",
     }

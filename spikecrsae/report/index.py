@@ -58,7 +58,7 @@ def _recordings(done: Sequence[tuple[Mapping[str, Any], Markup]]) -> str:
     headings = ["recording", "units", "spikes", "length (s)", "SNR", "false alarms (%)", "misses (%)"]
     rows = [
         [link, _labels(row), row.get("n_spikes"), row.get("duration_s"), row.get("snr"),
-         _part(row.get("estimated_false_alarm")), _part(row.get("estimated_miss"))]
+         _part(row.get("false_alarm")), _part(row.get("miss"))]
         for row, link in done
     ]  # fmt: skip
     note = "<p>SNR and the estimated false alarms and misses are medians over the units labelled single or multi.</p>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -248,3 +248,21 @@ def _tradeoff_picture(curve: Tradeoff, found: UnitScore, row: int) -> Picture:
     panel.x_axis("false alarms (% of the unit's spikes)")
     note = f"large dot: this sorting, {100 * miss:.1f} % missed, {100 * false_alarm:.1f} % false; along the curve the threshold on the {curve.kind} rises"
     return Picture(f"Truth {truth}, unit {unit}", drawing, f"Misses against false alarms, truth {truth}", note)
+
+
+def calibration_picture(curve: Mapping[str, Sequence[float]], error: float) -> Picture:
+    """Draw the part of the spikes that is right against their probability, in bins of equal counts. curve: `probability` and `right`
+    of each bin. error: the expected calibration error."""
+    probability, right = (100 * np.asarray(curve[name], float) for name in ("probability", "right"))
+    span = span_of(probability, right, least=(0, 100))
+    drawing, panel = axes(380, 300, span, span)
+    panel.y_axis("right (% of the spikes)")
+    panel.line(span, span, "rule")
+    with drawing.group(color_class(0)):
+        panel.line(probability, right, "line")
+        panel.points(probability, right, "dots")
+    panel.x_axis("mean probability (%)")
+    note = (
+        f"each dot is a tenth of the spikes; on the diagonal, probabilities are true. Expected calibration error {error:.4f}"
+    )
+    return Picture("Calibration", drawing, "Part of right spikes against their probability", note)

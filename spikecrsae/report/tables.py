@@ -28,17 +28,22 @@ _OVERVIEW = {
     "snr": "SNR",
     "isi_violations": "ISI violations (%)",
     "contamination_high": "contaminated at most (%)",
-    "estimated_false_alarm": "estimated false alarms (%)",
-    "estimated_miss": "estimated misses (%)",
+    "false_alarm": "false alarms (%)",
+    "miss": "misses (%)",
     "drift": "drift (%)",
     "hybrid_recall": "self-test recall (%)",
     "hybrid_precision": "self-test precision (%)",
 }
 #: Columns that are parts of 1.
-PARTS = ("contamination_high", "estimated_false_alarm", "estimated_miss", "drift", "hybrid_recall", "hybrid_precision")
+PARTS = (
+    "contamination_high", "false_alarm", "false_alarm_low", "false_alarm_high", "miss", "miss_low", "miss_high", "drift",
+    "hybrid_recall", "hybrid_precision",
+)  # fmt: skip
 #: How the quality columns stand together; a column that is in none of these stands under the last heading.
 _GROUPS = {
-    "Errors, estimated": ("estimated_false_alarm", "estimated_miss", "hybrid_recall", "hybrid_precision", "hybrid_injected"),
+    "Errors, estimated": (
+        "false_alarm", "false_alarm_low", "false_alarm_high", "miss", "miss_low", "miss_high", "hybrid_recall", "hybrid_precision", "hybrid_injected",
+    ),
     "Refractory period": (
         "isi_violations", "isi_violations_count", "isi_violations_ratio", "rp_violations", "rp_contamination", "contamination_low",
         "contamination_high",

@@ -122,11 +122,8 @@ def _read(file: h5py.File) -> SortingData:
     )
     tables = [*(file[table] for table in _TABLES), file.get("files", {}), file.get("noise_over_time", {})]
     units, channels, model, files, noise = ({name: _column(values) for name, values in table.items()} for table in tables)
-    spikes = whole(file["spikes"])
-    if spikes.dtype != SPIKE_DTYPE or spikes.ndim != 1:
-        raise ValueError(f"spikes has the type {spikes.dtype} and the shape {spikes.shape}")
     sorting = SortingData(
-        spikes=spikes,
+        spikes=_spikes(whole(file["spikes"])),
         unit_ids=units.pop("unit"),
         sampling_frequency=float(attributes["sampling_frequency"]),
         n_samples=int(attributes["n_samples"]),
@@ -145,6 +142,19 @@ def _read(file: h5py.File) -> SortingData:
     )
     _check(sorting)
     return sorting
+
+
+def _spikes(stored: np.ndarray) -> np.ndarray:
+    """The spike table; results of earlier versions hold no probability, which is NaN then. Raises ValueError for another type."""
+    names = [name for name in SPIKE_DTYPE.names or () if name != "probability"]
+    if stored.ndim != 1 or stored.dtype not in (SPIKE_DTYPE, np.dtype([(name, SPIKE_DTYPE[name]) for name in names])):
+        raise ValueError(f"spikes has the type {stored.dtype} and the shape {stored.shape}")
+    if stored.dtype == SPIKE_DTYPE:
+        return stored
+    spikes = np.full(len(stored), np.nan, SPIKE_DTYPE)
+    for name in names:
+        spikes[name] = stored[name]
+    return spikes
 
 
 def _check(sorting: SortingData) -> None:

@@ -16,12 +16,13 @@ _ROWS_AT_ONCE = 100_000
 
 
 def spikes_csv(sorting: SortingData) -> Iterator[bytes]:
-    """spikes.csv in pieces: unit,sample,time_s,amplitude, sorted by sample; where there are several files also file (row of
-    `files`, from 0) and file_time_s.
+    """spikes.csv in pieces: unit,sample,time_s,amplitude,probability, sorted by sample; where there are several files file (row of
+    `files`, from 0) and file_time_s come before probability.
 
-    time_s = sample / sampling_frequency + start_time_s, to the nanosecond; amplitude in the sorting's amplitude_unit.
+    time_s = sample / sampling_frequency + start_time_s, to the nanosecond; amplitude in the sorting's amplitude_unit. A
+    probability that is not known is an empty cell.
     """
-    yield b"unit,sample,time_s,amplitude" + b",file,file_time_s" * bool(sorting.files) + b"\n"
+    yield b"unit,sample,time_s,amplitude" + b",file,file_time_s" * bool(sorting.files) + b",probability\n"
     for start in range(0, len(sorting.spikes), _ROWS_AT_ONCE):
         part = sorting.spikes[start : start + _ROWS_AT_ONCE]
         times = sorting.times_s(part["sample"])
@@ -30,7 +31,8 @@ def spikes_csv(sorting: SortingData) -> Iterator[bytes]:
         if sorting.files:
             places = zip(*(column.tolist() for column in sorting.in_files(part["sample"])), strict=True)
             rows = (f"{row},{file},{t:.9f}" for row, (file, t) in zip(rows, places, strict=True))
-        yield "".join(row + "\n" for row in rows).encode()
+        known = ("" if np.isnan(p) else f"{p:.6g}" for p in part["probability"].tolist())
+        yield "".join(f"{row},{p}\n" for row, p in zip(rows, known, strict=True)).encode()
 
 
 def units_csv(sorting: SortingData) -> bytes:
@@ -77,6 +79,7 @@ def spike_columns(sorting: SortingData) -> dict[str, np.ndarray]:
     columns["amplitude"] = spikes["amplitude"]
     if sorting.files:
         columns["file"], columns["file_time_s"] = sorting.in_files(spikes["sample"])
+    columns["probability"] = spikes["probability"]
     return columns
 
 

@@ -26,8 +26,8 @@ _JSON, _CSV, _INDEX = "batch.json", "batch.csv", "index.html"
 _FORMAT = "spikecrsae batch"
 _MAX_SUMMARY_MB = 256
 _COLUMNS = (
-    "recording", "folder", "state", "n_units", "n_single", "n_multi", "n_noise", "n_spikes", "snr", "estimated_false_alarm",
-    "estimated_miss", "duration_s", "seconds", "exit_code", "error",
+    "recording", "folder", "state", "n_units", "n_single", "n_multi", "n_noise", "n_spikes", "snr", "false_alarm",
+    "miss", "duration_s", "seconds", "exit_code", "error",
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ class Result:
 
     state: sorted; kept, an earlier result with the same settings; failed, for the reason in `error`, with the exit code that
     `sort` would have; stopped, when the batch ended before it. seconds: of computing, also of a result that was kept. n_single,
-    n_multi, n_noise: units with these labels (artefacts are noise). snr, estimated_false_alarm, estimated_miss: median of the
+    n_multi, n_noise: units with these labels (artefacts are noise). snr, false_alarm, miss: median of the
     units that are single or multi.
     """
 
@@ -50,8 +50,8 @@ class Result:
     n_noise: int | None = None
     n_spikes: int | None = None
     snr: float | None = None
-    estimated_false_alarm: float | None = None
-    estimated_miss: float | None = None
+    false_alarm: float | None = None
+    miss: float | None = None
     duration_s: float | None = None
     seconds: float | None = None
     exit_code: int | None = None
@@ -93,7 +93,7 @@ def _quality(sorting: SortingData) -> dict[str, int | float | None]:
         "n_noise": np.isin(labels, ("noise", "artefact")),
     }
     medians: dict[str, float | None] = {}
-    for name in ("snr", "estimated_false_alarm", "estimated_miss"):
+    for name in ("snr", "false_alarm", "miss"):
         values = sorting.units[name][neurons] if name in sorting.units and len(labels) else np.zeros(0)
         values = values[np.isfinite(values)]
         medians[name] = float(np.median(values)) if len(values) else None

@@ -142,7 +142,7 @@ def _fire(
     sample = np.rint(time).astype(np.int64)
     whole = (sample >= peak_index) & (sample <= len(traces) - bank.shape[-1] + peak_index)
     rows = np.zeros(int(whole.sum()), SPIKE_DTYPE)
-    rows["sample"], rows["unit"] = sample[whole], unit
+    rows["sample"], rows["unit"], rows["probability"] = sample[whole], unit, 1.0
     rows["shift"] = (time - sample)[whole] if config.subsample else 0.0
     rows["amplitude"] = train.amplitudes[whole] * np.abs(bank[len(bank) // 2]).max()
     nearest = np.rint((rows["shift"] + 0.5) * (len(bank) - 1)).astype(np.int64)

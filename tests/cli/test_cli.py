@@ -239,6 +239,22 @@ def test_score_writes_the_curve_into_the_folder_and_its_manifest(perfect, record
     assert {"tradeoff.csv", "tradeoff.png"} <= set(json.loads((perfect / "manifest.json").read_text())["files"])
 
 
+def test_score_judges_the_probabilities(perfect, recording, tmp_path):
+    """Those of a simulation's own spikes are 1, and all are right. A list of times has none."""
+    result = spikecrsae("score", perfect, "--truth", recording, "--calibration", "--json")
+    assert result.exit_code == 0, result.stderr
+    measures = json.loads(result.stdout)["calibration"]
+    assert measures["n_false"] == 0 and measures["expected_calibration_error"] == measures["brier_score"] == 0
+    assert json.loads((perfect / "calibration.json").read_text()) == measures
+    assert (perfect / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert "expected calibration error" in spikecrsae("score", perfect, "--truth", recording, "--calibration").stdout
+    (tmp_path / "times.csv").write_text("sample\n100\n200\n")
+    refused = spikecrsae(
+        "score", tmp_path / "times.csv", "--truth", recording, "--calibration", "--sampling-frequency", 20000
+    )
+    assert refused.exit_code == 3 and "no probabilities" in refused.stderr
+
+
 def test_score_fits_a_terminal_of_80_columns(perfect, recording, monkeypatch):
     for name, value in {"COLUMNS": "80", "FORCE_COLOR": "1", "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
@@ -429,7 +445,7 @@ def test_sort_of_noise_ends_with_5_and_an_empty_result(tmp_path):
     assert "No unit was found" in result.stderr
     folder = tmp_path / "noise.h5.sorted"
     assert read_sorting(folder).n_units == 0
-    assert (folder / "spikes.csv").read_text() == "unit,sample,time_s,amplitude\n"
+    assert (folder / "spikes.csv").read_text() == "unit,sample,time_s,amplitude,probability\n"
 
 
 def test_a_failed_sort_leaves_nothing(tmp_path):

@@ -1,4 +1,4 @@
-"""What a unit's spikes say about its errors, against spikes that are known: outliers, thresholds, estimated error rates."""
+"""What a unit's spikes say about its errors, against spikes that are known: outliers and thresholds."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.known_spikes import N_TIMES, Whitened, fired, matched, rendered, slab, spikes_at, template
+from helpers.known_spikes import N_TIMES, fired, rendered, slab, spikes_at, template
 
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import Laplace
 from spikecrsae.data.spikes import Spikes
-from spikecrsae.decode.blocks import Decoding
-from spikecrsae.decode.collect import Collector, DecodedUnits, RecordingFacts, build_sorting, gathered
-from spikecrsae.decode.confidence import OUTLIER_LEVEL, error_rates, find_outliers, other_sizes, thresholds
-from spikecrsae.decode.quality import ACCEPTED_ERROR
-from spikecrsae.progress import Observer
+from spikecrsae.decode.confidence import OUTLIER_LEVEL, find_outliers, other_sizes, thresholds
 
 # ---- outliers
 
@@ -188,124 +184,3 @@ def test_a_rarer_unit_has_a_higher_threshold_and_a_stronger_one_a_lower():
     model = slab([template(n) for n in (10, 10, 30)], 0.1, (6.0, 12.0, 6.0))
     common, rare, strong = thresholds(model)
     assert strong < common < rare
-
-
-# ---- estimated error rates
-
-
-def similar(distance: float, norm: float = 15.0) -> list[np.ndarray]:
-    """Two templates of one norm, `distance` standard deviations of the noise apart."""
-    first, other = template(norm), template(norm, (0.5, 1.0))
-    other = other - np.vdot(first, other) / np.vdot(first, first) * first
-    other *= norm / np.linalg.norm(other)
-    angle = 2 * np.arcsin(0.5 * distance / norm)
-    return [first, np.cos(angle) * first + np.sin(angle) * other]
-
-
-def estimated_and_true(templates, counts, seed: int) -> np.ndarray:
-    """(n_units, 2, 2): false alarm and miss of every unit, estimated by the model and counted."""
-    gap = 100
-    n_samples = gap * sum(counts)
-    model = slab(templates, penalty=np.log(n_samples / np.array(counts)))
-    signal, truth = fired(model, counts, gap, seed)
-    found = model.encode(signal)
-    counted = []
-    for unit in range(model.n_units):
-        mine, his = found.sample[found.unit == unit], truth.sample[truth.unit == unit]
-        hits = matched(mine, his)
-        counted.append((1 - hits / max(len(mine), 1), 1 - hits / len(his)))
-    return np.stack([np.transpose(error_rates(found, model)), counted], axis=2)
-
-
-@pytest.mark.parametrize(
-    ("templates", "counts"),
-    [
-        (similar(2.0), (2000, 2000)),
-        (similar(3.0), (2000, 2000)),
-        (similar(4.0), (2000, 2000)),
-        (similar(2.5), (4800, 1200)),
-    ],
-    ids=["2 apart", "3 apart", "4 apart", "unequal rates"],
-)
-def test_estimated_errors_of_similar_units_are_the_true_ones(templates, counts):
-    """Within 0.01 and a tenth of the rate; the deviation by chance of a rate of 0.15 of 1200 spikes is 0.01."""
-    estimated, true = estimated_and_true(templates, counts, seed=5).transpose(2, 0, 1)
-    assert true.max() > 0.02, "there is something to estimate"
-    np.testing.assert_array_less(np.abs(estimated - true), 0.01 + 0.1 * true)
-
-
-@pytest.mark.parametrize("norm", [4.5, 5.0, 6.0])
-def test_estimated_errors_of_a_weak_unit_err_on_the_side_of_caution(norm):
-    """Misses within half, or 0.01. Neighbouring samples are not independent, so noise has fewer chances than the prior gives
-    it: false alarms are fewer than estimated, by less than 0.04."""
-    estimated, true = estimated_and_true([template(norm)], (3000,), seed=5)[0].T
-    assert true[1] > 0.01
-    assert estimated[1] == pytest.approx(true[1], rel=0.5, abs=0.01)
-    assert true[0] <= estimated[0] < true[0] + 0.04
-
-
-@pytest.mark.parametrize("norm", [5.0, 7.0, 10.0])
-@pytest.mark.parametrize("spread", [0.2, 0.3])
-def test_estimated_misses_follow_the_amplitudes_found_whatever_spread_the_prior_has(norm, spread):
-    """The prior's spread is 0.1; amplitudes that vary more fall below the threshold more often."""
-    model = slab([template(norm)], spread=0.1, penalty=np.log(100))
-    signal, truth = fired(model, (3000,), 100, seed=5, spread=spread)
-    found = model.encode(signal)
-    missed = 1 - matched(found.sample, truth.sample) / len(truth)
-    assert error_rates(found, model)[1][0] == pytest.approx(missed, rel=0.2, abs=0.005)
-
-
-def test_the_rarer_of_two_similar_units_has_the_larger_errors():
-    estimated, true = estimated_and_true(similar(2.5), (4800, 1200), seed=6).transpose(2, 0, 1)
-    for rates in (estimated, true):
-        assert rates[1].min() > 2 * rates[0].max()
-
-
-def test_a_strong_lone_unit_has_no_errors():
-    estimated, true = estimated_and_true([template(25.0)], (500,), seed=7).transpose(2, 0, 1)
-    assert estimated.max() < 1e-6
-    assert true.max() == 0
-
-
-def test_a_unit_without_a_spike_misses_nothing_that_is_known():
-    model = slab([template(20), template(20, (0.2, 1.0))])
-    for found in (Spikes.none(), spikes_at([0], [100])):
-        false_alarm, miss = error_rates(found, model)
-        assert false_alarm.shape == miss.shape == (2,)
-        assert np.all((miss >= 0) & (miss < 1e-6))
-
-
-# ---- from the estimate to the label
-
-
-def test_units_that_cannot_be_told_apart_are_multi():
-    """Two similar units and a strong one that stands alone, from the signal to the table of units."""
-    gains = [np.r_[h, np.zeros_like(h)] for h in similar(2.0)]
-    n_samples = 3 * 800 * 100 + 2 * N_TIMES
-    model = slab([*gains, template(25.0, (0.0, 0.0, 1.0, 0.5))], penalty=np.log(n_samples / 800))
-    signal, _ = fired(model, (800, 800, 800), 100, seed=8)
-    collector = Collector(3, 4, N_TIMES)
-    for chunk in gathered(Decoding(Whitened(signal), model, N_TIMES), 50_000, 0, Observer()):
-        collector.add(chunk)
-    facts = RecordingFacts(20000.0, signal.shape[1], "uV", 0.0, {"masked": np.zeros(4, bool)}, np.ones(4), np.eye(4))
-    history = {"spread": np.array([[np.nan, 0.1, 0.1], [0.3, 0.2, 0.1]]), "penalty": np.stack([model.prior.penalty] * 2)}
-    sorting = build_sorting(collector, DecodedUnits(model, np.ones(3, bool), history), facts)
-    units = sorting.units
-    alone = int(units["peak_channel"].tolist().index(2))
-    errors = np.maximum(units["estimated_false_alarm"], units["estimated_miss"])
-    assert errors[alone] < 0.01
-    assert np.delete(errors, alone).min() > ACCEPTED_ERROR
-    assert units["label"][alone] == "single"
-    assert np.delete(units["label"], alone).tolist() == ["multi", "multi"]
-    # the threshold of the table is that of the model, in the unit of the amplitudes
-    in_table = units["threshold"] / units["amplitude"]
-    np.testing.assert_allclose(np.sort(in_table), np.sort(thresholds(model)), rtol=1e-6)
-    # the table begins with the largest unit, and so do all arrays of the model
-    order = [int(np.abs(model.templates - found).sum(axis=(1, 2)).argmin()) for found in sorting.templates_whitened]
-    assert sorted(order) == [0, 1, 2] != order
-    assert sorting.model["sigma"] == 1
-    for name, values in model.prior.parameters().items():
-        np.testing.assert_array_equal(sorting.model[name], values[order])
-        np.testing.assert_array_equal(sorting.model[f"{name}_history"], history[name][:, order])
-    np.testing.assert_allclose(sorting.model["whitened_norm"], np.sqrt(model.energy)[order])
-    assert sorting.model_of_units == sorting.model.keys() - {"sigma"}

@@ -435,9 +435,15 @@ def test_a_waveform_that_does_not_end_is_no_spike():
 def test_estimated_error_rates_count_where_they_are_known():
     columns = unit_columns(evidence([poisson(10, 60, 75, np.random.default_rng(u)) for u in range(4)], int(60 * FS)))
     assert label_units(columns).tolist() == ["single"] * 4
-    columns["estimated_false_alarm"] = np.array([0.02, 0.2, 0.02, np.nan])
-    columns["estimated_miss"] = np.array([0.05, 0.0, 0.3, np.nan])
+    columns["false_alarm"] = np.array([0.02, 0.2, 0.02, np.nan])
+    columns["miss"] = np.array([0.05, 0.0, 0.3, np.nan])
     assert label_units(columns).tolist() == ["single", "multi", "multi", "single"]
+
+
+def test_a_unit_whose_interval_is_too_wide_is_unsure():
+    columns = unit_columns(evidence([poisson(10, 60, 75, np.random.default_rng(u)) for u in range(3)], int(60 * FS)))
+    columns |= {"false_alarm": np.array([0.01, 0.05, 0.2]), "false_alarm_high": np.array([0.05, 0.3, 0.3])}
+    assert label_units(columns).tolist() == ["single", "unsure", "multi"]
 
 
 # ---- where the columns go

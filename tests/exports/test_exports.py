@@ -99,9 +99,7 @@ def test_phys_table_has_few_columns_or_all(tmp_path):
     """Of a sorting with every column; all of them are properties where SpikeInterface reads the folder."""
     extractors = pytest.importorskip("spikeinterface.extractors")
     sorting = make_sorting(3, 90)
-    quality = {
-        name: np.array([0.1, 0.2, 0.3]) for name in ("snr", "isi_violations", "estimated_miss", "estimated_false_alarm")
-    }
+    quality = {name: np.array([0.1, 0.2, 0.3]) for name in ("snr", "isi_violations", "miss", "false_alarm")}
     made = write_sorted(tmp_path, replace(sorting, units=sorting.units | quality))
     for columns, further in (("few", set()), ("all", {"label", "drift", "curation_id"})):
         folder = tmp_path / columns

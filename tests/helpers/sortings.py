@@ -80,6 +80,7 @@ def make_sorting(
     firing = np.setdiff1d(np.arange(n_units), silent)
     spikes = np.zeros(n_spikes if len(firing) or not n_units else 0, SPIKE_DTYPE)
     n_spikes = len(spikes)
+    spikes["probability"] = 0.9 + 0.1 * np.arange(n_spikes) / max(n_spikes, 1)
     spikes["sample"] = 300 + 400 * np.arange(n_spikes)
     rows = firing[np.arange(n_spikes) % len(firing)] if len(firing) else np.zeros(n_spikes, np.int64)
     heights = np.abs(templates).max(axis=(1, 2))
@@ -146,7 +147,9 @@ def make_full_sorting(n_units=3, n_channels=4, spikes_per_unit=60, **changes) ->
             "snr": np.where(made.unit_ids % 2, np.nan, 8.0),
             "whitened_norm": np.full(n_units, 11.0),
             "threshold": 0.5 * made.units["amplitude"],
-            "estimated_false_alarm": np.full(n_units, 0.012),
+            "false_alarm": np.full(n_units, 0.012),
+            "false_alarm_low": np.full(n_units, 0.004),
+            "false_alarm_high": np.full(n_units, 0.031),
             "hybrid_recall": np.full(n_units, 0.97),
         },
         "model": make_model(n_units, n_rounds=5, spread=0.04),

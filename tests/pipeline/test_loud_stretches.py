@@ -82,7 +82,7 @@ def test_neurons_keep_one_unit_each(level, loud, least, settings):
     assert len(said(outcome)) == 1
     # what is missed in the loud stretches is estimated to some extent; waveforms are those of the clear spikes
     true_miss = 1 - np.array([row.recall for row in compare(here.truth, sorting.trains(), FS).rows])
-    assert abs(sorting.units["estimated_miss"].mean() - true_miss.mean()) < 0.03 + 0.5 * true_miss.mean()
+    assert abs(sorting.units["miss"].mean() - true_miss.mean()) < 0.03 + 0.5 * true_miss.mean()
     assert sorting.units["sd_ratio"].max() < 1.8
     # reported amplitudes are of the neuron, not of the signal divided by its noise
     for unit in sorting.unit_ids:

@@ -101,11 +101,12 @@ def test_sorting_h5_has_the_promised_layout(folder):
 def test_tables_as_text(folder):
     sorting = make_sorting()
     rows = list(csv.DictReader(io.StringIO((folder / "spikes.csv").read_text())))
-    assert list(rows[0]) == ["unit", "sample", "time_s", "amplitude"] and len(rows) == 40
+    assert list(rows[0]) == ["unit", "sample", "time_s", "amplitude", "probability"] and len(rows) == 40
     np.testing.assert_array_equal([int(r["sample"]) for r in rows], sorting.spikes["sample"])
     np.testing.assert_array_equal([int(r["unit"]) for r in rows], sorting.spikes["unit"])
     np.testing.assert_allclose([float(r["time_s"]) for r in rows], sorting.spikes["sample"] / FS + START_S, atol=1e-9)
     np.testing.assert_allclose([float(r["amplitude"]) for r in rows], sorting.spikes["amplitude"], rtol=1e-6)
+    np.testing.assert_allclose([float(r["probability"]) for r in rows], sorting.spikes["probability"], rtol=1e-5)
     units = list(csv.DictReader(io.StringIO((folder / "units.csv").read_text(encoding="utf-8"))))
     assert list(units[0]) == ["unit", "n_spikes", "amplitude_uV", "snr", "größe µV", "comment", "single"]
     assert [u["unit"] for u in units] == ["1", "4"]

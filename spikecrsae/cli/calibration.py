@@ -1,0 +1,69 @@
+"""What `score --calibration` prints and writes: whether probabilities and intervals are true."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spikecrsae.cli import console
+from spikecrsae.errors import InputError
+from spikecrsae.system.json_values import to_json
+
+if TYPE_CHECKING:
+    from spikecrsae.data.sorting import SortingData
+
+_TABLE, _FIGURE = "calibration.json", "calibration.png"
+_WORDS = {
+    "n_spikes": "spikes whose neuron is known",
+    "n_false": "of them false",
+    "expected_calibration_error": "expected calibration error",
+    "expected_calibration_error_least_certain": "the same, least certain tenth",
+    "false_in_least_certain": "part of the false spikes in that tenth",
+    "brier_score": "Brier score",
+    "log_loss": "log loss",
+}
+
+
+def calibration_of(
+    truth: Mapping[str, np.ndarray], sorting: SortingData | None, tolerance_ms: float, exhaustive: bool
+) -> dict[str, Any]:
+    """The measures of a sorting against known spikes, for JSON. Raises InputError where there are no probabilities."""
+    from spikecrsae.score.calibration import interval_coverage, judged_spikes
+
+    if sorting is None or np.isnan(sorting.spikes["probability"]).any():
+        raise InputError(
+            "there are no probabilities to calibrate; give a result of this version of spikecrsae, or leave out --calibration."
+        )
+    judged = judged_spikes(truth, sorting, tolerance_ms, exhaustive)
+    if not len(judged.right):
+        raise InputError("no unit matches a known neuron, so no probability can be judged; leave out --calibration.")
+    return judged.to_dict() | {"intervals": interval_coverage(judged, sorting)}
+
+
+def show_calibration(measures: Mapping[str, Any]) -> None:
+    """Print the table."""
+    rows = [[words, console_number(measures[name])] for name, words in _WORDS.items()]
+    for rate, found in measures["intervals"].items():
+        words = f"90 % intervals that hold the true {rate.replace('_', ' ')}"
+        rows.append([words, f"{console_number(found['coverage'])} of {found['n_units']} units with errors"])
+    console.print_table(["calibration", "value"], rows, "")
+
+
+def console_number(value: float) -> str:
+    """A whole number in full, another with four decimals, a dash for NaN."""
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "-" if np.isnan(value) else f"{value:.4f}"
+
+
+def calibration_files(measures: Mapping[str, Any]) -> dict[str, bytes]:
+    """calibration.json and calibration.png."""
+    from spikecrsae.report.figures import figure_file, sheet
+    from spikecrsae.report.pictures import calibration_picture
+
+    picture = calibration_picture(measures["reliability"], measures["expected_calibration_error"])
+    text = json.dumps(to_json(measures), indent=2, allow_nan=False) + "\n"
+    return {_TABLE: text.encode(), _FIGURE: figure_file(sheet([[picture]]), "png", "calibration")}
