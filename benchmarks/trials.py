@@ -1,6 +1,6 @@
 """Recordings with truth, sorted in process and scored, several at a time; what is found is kept as JSON.
 
-What stability.py, drift.py and calibration.py share. A kept result is valid as long as neither the source of the package's
+What stability.py and drift.py share; calibration.py and learn_probability.py use parts of it. A kept result is valid as long as neither the source of the package's
 sorting nor the recording has changed, so that an interrupted benchmark goes on where it was when the same command is given
 again.
 """
@@ -36,7 +36,6 @@ DOCS = Path(__file__).parent / "notebook" / "benchmarks.md"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 #: Rooms of the package that change no sorting.
 OUTSIDE = ("cli", "exports", "report")
-ESTIMATES = ("estimated_false_alarm", "estimated_miss")
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Trial:
     """What a sorting found. error: why there is none. seconds: of the sorting alone.
 
     truth and test: units in order, with their numbers of spikes; counts (n_truth, n_test): spikes that agree; partner: truth
-    name -> test name, one to one; accuracy: per truth unit. estimates: the columns ESTIMATES of the units, where there are any.
+    name -> test name, one to one; accuracy: per truth unit.
     """
 
     valid_for: str
@@ -105,7 +104,6 @@ class Trial:
     counts: list[list[int]] = field(default_factory=list)
     partner: dict[str, str] = field(default_factory=dict)
     accuracy: dict[str, float] = field(default_factory=dict)
-    estimates: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def mean_accuracy(self) -> float:
@@ -188,7 +186,6 @@ def sort_and_score(task: Task) -> Trial:
         counts=comparison.counts.tolist(),
         partner=comparison.one_to_one,
         accuracy={row.truth: row.accuracy for row in comparison.rows},
-        estimates={name: np.asarray(sorting.units[name], float).tolist() for name in ESTIMATES if name in sorting.units},
     )
 
 

@@ -74,8 +74,7 @@ def build_sorting(collector: Collector, units: DecodedUnits, facts: RecordingFac
     prior = {name: values[order] for name, values in model.prior.parameters().items()}
     prior |= {"whitened_norm": np.sqrt(model.energy)[order]}
     labels = label_units(columns)
-    no_neuron = np.isin(labels, ("artefact", "noise"))[table["unit"]]
-    table["probability"][no_neuron] = np.minimum(table["probability"][no_neuron], NOT_A_NEURON)
+    _distrust(table, columns, np.isin(labels, ("artefact", "noise")))
     table["unit"] = numbers[table["unit"]]
     return SortingData(
         spikes=table,
@@ -179,6 +178,16 @@ def _judged(collector: Collector, model: CRsAE, facts: RecordingFacts) -> tuple[
         "miss": misses(told, kept.rival, judgement, below, left_out),
     }
     return kept, judgement.probability, rates
+
+
+def _distrust(table: np.ndarray, columns: dict[str, np.ndarray], no_neuron: np.ndarray) -> None:
+    """Lower the probabilities in the table, and raise the false alarms in the columns, of units (bool) that are no neuron."""
+    spikes = no_neuron[table["unit"]]
+    table["probability"][spikes] = np.minimum(table["probability"][spikes], NOT_A_NEURON)
+    columns["false_alarm"] = np.where(
+        no_neuron, np.maximum(columns["false_alarm"], 1 - NOT_A_NEURON), columns["false_alarm"]
+    )
+    columns["false_alarm_high"] = np.where(no_neuron, 1.0, columns["false_alarm_high"])
 
 
 def _renumbered(spikes: Spikes, probability: np.ndarray, order: np.ndarray, n_units: int) -> tuple[Spikes, np.ndarray]:

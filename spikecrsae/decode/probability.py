@@ -23,8 +23,8 @@ CONTAMINATION = (np.arange(60) + 0.5) / 60
 _MIXED, _MANY = CONTAMINATION < 0.6, CONTAMINATION > 0.1
 #: Part of foreign spikes in a unit that looks like one neuron. No recording shows that there is none, so it is set, not learned.
 LEAST_FOREIGN = 1e-3
-#: Probability of a spike in a unit that is labelled artefact or noise: some neuron's spike may be among them.
-NOT_A_NEURON = 0.05
+#: Largest probability of a spike in a unit that is labelled artefact or noise: so often such a label may be wrong.
+NOT_A_NEURON = 0.2
 
 
 @dataclass(frozen=True)

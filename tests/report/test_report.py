@@ -294,7 +294,7 @@ def test_the_page_says_what_it_should():
     for words in (
         "one.h5", "units: 1 single, 1 multi, 1 noise", "a note", "channel 0 is flat", "flat or saturated", "Template", "Auto-correlogram",
         "Intervals between spikes", "Amplitude over time", "Threshold", "Cross-correlograms", "Similarity of templates", "Spread", "Penalty",
-        "round of training", "Spike-and-slab prior", "sigma, noise of the whitened signal", "one mode; similarity 0.990", "false alarms 1.20 % (0.400 to 3.10)", "self-test recall 97 %", "Truth n0, unit 0",
+        "round of training", "Spike-and-slab prior", "sigma, noise of the whitened signal", "one mode; similarity 0.990", "false alarms 1.20 % (0.40 to 3.10)", "self-test recall 97 %", "Truth n0, unit 0",
         "spike-slab", "left out, in 1 place",
     ):  # fmt: skip
         assert words in page.text, words
