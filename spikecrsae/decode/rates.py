@@ -108,6 +108,24 @@ def misses(spikes: SpikeFacts, rival: np.ndarray, judgement: Judgement, below: n
     return rates
 
 
+def after_test(before: Rates, injected: np.ndarray, found: np.ndarray) -> Rates:
+    """The misses that a test updates: of `injected` spikes (n_units,) `found` were found; units without any stay as they are.
+
+    The posterior before is taken as a Beta distribution with its estimate and the width of its interval. Found and missed spikes
+    count in it as in a binomial experiment.
+    """
+    tested = (injected > 0) & np.isfinite(before.estimate)
+    part = np.clip(before.estimate[tested], 0, 1)
+    deviation = np.maximum(before.high - before.low, 1e-3)[tested] / (2 * special.ndtri(1 - TAIL))
+    worth = np.maximum(part * (1 - part) / deviation**2 - 1, 1.0)
+    missed = part * worth + 0.5 + (injected - found)[tested]
+    kept = (1 - part) * worth + 0.5 + found[tested]
+    after = Rates(*(values.copy() for values in (before.estimate, before.low, before.high)))
+    for values, level in ((after.low, TAIL), (after.estimate, 0.5), (after.high, 1 - TAIL)):
+        values[tested] = special.betaincinv(missed, kept, level)
+    return after
+
+
 def _told(mean: float) -> np.ndarray:
     """Values that stand for the Gamma distribution about the mean number of errors that the spikes tell of."""
     return np.asarray(mean * special.gammaincinv(TOLD_SHAPE, _VALUES) / TOLD_SHAPE)

@@ -38,6 +38,8 @@ from spikecrsae.csc.subsample import shift_in_time
 from spikecrsae.data.intervals import in_any, widened
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
+from spikecrsae.decode.quality import label_units
+from spikecrsae.decode.rates import Rates, after_test
 from spikecrsae.errors import InputError, ReadError
 from spikecrsae.pipeline.learned import LearnedCache
 from spikecrsae.pipeline.outcome import Outcome
@@ -108,13 +110,40 @@ def self_test(
         warnings = (*warnings, f"no self-test: {error}")
     columns = judge(sorting, copies, again)
     found = (columns["hybrid_recall"] * columns["hybrid_injected"])[columns["hybrid_injected"] > 0].sum()
-    observer.finish(f"{found:.0f} of {len(copies)} injected spikes found" if again else "not done")
+    units = with_recall(sorting.units | columns)
+    observer.finish(
+        f"{found:.0f} of {len(copies)} injected spikes found{_difference(sorting.units, columns)}" if again else "not done"
+    )
     return replace(
         outcome,
-        sorting=replace(sorting, units=sorting.units | columns),
+        sorting=replace(sorting, units=units),
         stage_seconds=outcome.stage_seconds | {"self-test": round(time.perf_counter() - began, 3)},
         warnings=warnings,
     )
+
+
+def with_recall(units: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The unit table with the misses (decode.rates) that the found copies speak for, and the labels that follow.
+
+    A unit that the second sorting has lost says nothing of its spikes here: its misses stay.
+    """
+    if "miss" not in units:
+        return units
+    recall = np.nan_to_num(units["hybrid_recall"])
+    injected = np.where(recall > 0, units["hybrid_injected"], 0)
+    before = Rates(*(np.asarray(units[name], float) for name in ("miss", "miss_low", "miss_high")))
+    after = units | after_test(before, injected, recall * injected).columns("miss")
+    return after | {"label": label_units(after)}
+
+
+def _difference(units: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> str:
+    """How far the estimated misses are from those of the copies, as the end of a sentence."""
+    known = (columns["hybrid_injected"] > 0) & (np.nan_to_num(columns["hybrid_recall"]) > 0)
+    if "miss" not in units or not known.any():
+        return ""
+    missed = 1 - np.average(columns["hybrid_recall"][known], weights=columns["hybrid_injected"][known])
+    said = np.average(units["miss"][known], weights=columns["hybrid_injected"][known])
+    return f"; {missed:.1%} missed where {said:.1%} were expected"
 
 
 def draw_copies(sorting: SortingData, seed: int) -> Copies:

@@ -22,7 +22,7 @@ from spikecrsae.decode.probability import (
     unit_facts,
 )
 from spikecrsae.decode.quality import ACCEPTED_ERROR
-from spikecrsae.decode.rates import Rates, count_quantile, false_alarms, misses
+from spikecrsae.decode.rates import Rates, after_test, count_quantile, false_alarms, misses
 from spikecrsae.progress import Observer
 
 FS = 20000.0
@@ -218,6 +218,15 @@ def test_more_spikes_make_the_interval_narrower():
         rates = false_alarms(np.zeros(n, np.int64), judgement)
         widths.append(rates.high[0] - rates.low[0])
     assert widths[0] > 2 * widths[1]
+
+
+def test_a_test_moves_the_misses_towards_what_it_found():
+    """Half of 200 copies missed outweighs the estimate; a unit without copies keeps its own."""
+    before = Rates(np.array([0.02, 0.02, 0.02]), np.array([0.0, 0.0, 0.0]), np.array([0.1, 0.1, 0.1]))
+    after = after_test(before, np.array([200, 200, 0]), np.array([100, 199, 0]))
+    assert after.estimate[0] == pytest.approx(0.45, abs=0.05) and after.low[0] > 0.35
+    assert after.estimate[1] < 0.02 and after.high[1] - after.low[1] < 0.03
+    assert (after.low[2], after.estimate[2], after.high[2]) == (0.0, 0.02, 0.1)
 
 
 def test_the_quantile_of_one_poisson_distribution_is_scipys():

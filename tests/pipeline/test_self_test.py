@@ -250,6 +250,16 @@ def test_a_strong_unit_is_found_and_a_buried_one_is_not_always(tested):
     assert (units["hybrid_injected"] >= 100).all()
 
 
+def test_found_copies_narrow_the_misses(tested, outcome):
+    before, after = outcome.sorting.units, tested[0].sorting.units
+    strong, buried = slice(0, 2), 2
+    assert np.all(
+        (after["miss_high"] - after["miss_low"])[strong] <= (before["miss_high"] - before["miss_low"])[strong] + 0.02
+    )
+    assert after["miss_low"][buried] <= 1 - after["hybrid_recall"][buried] + 0.1
+    assert after["miss"][buried] > after["miss"][strong].max()
+
+
 def test_the_sorting_itself_stays_and_the_course_is_one_stage(tested, outcome):
     result, course = tested
     np.testing.assert_array_equal(result.sorting.spikes, outcome.sorting.spikes)

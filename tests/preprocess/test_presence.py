@@ -15,7 +15,7 @@ FS, SECONDS = 20_000.0, 300
 def sorting_of(trains: list[np.ndarray], labels: list[str], excluded: np.ndarray | None = None) -> SortingData:
     """A sorting of SECONDS with these trains, in samples."""
     rows = np.concatenate(
-        [np.array([(s, unit, 100.0, 0.0) for s in train], SPIKE_DTYPE) for unit, train in enumerate(trains)]
+        [np.array([(s, unit, 100.0, 0.0, 1.0) for s in train], SPIKE_DTYPE) for unit, train in enumerate(trains)]
     )
     more = {} if excluded is None else {"excluded": excluded}
     return SortingData(

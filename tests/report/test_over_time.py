@@ -18,8 +18,8 @@ FS, N_SAMPLES = 20_000.0, 1_200_000
 
 def sorting() -> SortingData:
     """60 s; unit 0 fires all the time, unit 1 in the second half, where the noise is twice as loud."""
-    rows = [(s, 0, 50.0, 0.0) for s in range(0, N_SAMPLES, 5000)] + [
-        (s, 1, 50.0, 0.0) for s in range(600_000, N_SAMPLES, 5000)
+    rows = [(s, 0, 50.0, 0.0, 1.0) for s in range(0, N_SAMPLES, 5000)] + [
+        (s, 1, 50.0, 0.0, 1.0) for s in range(600_000, N_SAMPLES, 5000)
     ]
     noise = {"first_sample": np.array([0, 600_000]), "group": np.zeros(2, np.int64), "times_usual": np.array([1.0, 2.0])}
     return SortingData(
