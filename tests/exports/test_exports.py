@@ -88,6 +88,7 @@ def test_phy_shows_the_channels_templates_and_labels(made):
         height = np.abs(sorting.templates[row]).max()
         np.testing.assert_allclose(height * shown[half - peak : half - peak + 40], sorting.templates[row, :3].T, atol=1e-4)
     np.testing.assert_array_equal(model.amplitudes, sorting.spikes["amplitude"])
+    np.testing.assert_array_equal(model.spike_attributes["probability"], sorting.spikes["probability"])
     assert model.metadata["group"] == {0: "good", 1: "mua", 2: "noise"}
     assert "drift" not in model.metadata and "snr" not in model.metadata
     # the first component carries the spikes: a unit is largest on its own channel
@@ -215,6 +216,9 @@ def test_nwb_holds_electrodes_waveforms_and_what_was_left_out(made):
         np.testing.assert_allclose(
             unit["spike_amplitudes"], made.sorting.spikes["amplitude"][made.sorting.spikes["unit"] == row]
         )
+        np.testing.assert_array_equal(
+            unit["spike_probabilities"], made.sorting.spikes["probability"][made.sorting.spikes["unit"] == row]
+        )
     np.testing.assert_allclose(intervals[["start_time", "stop_time"]], [[14.4, 14.45]])
 
 
@@ -249,7 +253,7 @@ def test_matlab_reads_what_is_written(tmp_path, n_units, n_spikes):
 
     made = write_sorted(tmp_path, n_units=n_units, n_spikes=n_spikes)
     read, sorting = loadmat(exported(made, "mat"), squeeze_me=False), made.sorting
-    for name in ("sample", "unit", "amplitude", "shift"):
+    for name in ("sample", "unit", "amplitude", "shift", "probability"):
         np.testing.assert_array_equal(read[name].ravel(), sorting.spikes[name])
         assert read[name].dtype == sorting.spikes[name].dtype
     np.testing.assert_array_equal(np.round((read["time_s"].ravel() - START_S) * FS), sorting.spikes["sample"])
@@ -277,6 +281,10 @@ def test_neo_reads_the_block(tmp_path, n_units, n_spikes):
         np.testing.assert_array_equal(samples, made.sorting.spike_samples(unit))
         assert train.annotations["unit"] == unit and train.name == f"unit {unit}"
         assert train.annotations["label"] == made.sorting.units["label"][unit]
+        mine = made.sorting.spikes["unit"] == unit
+        np.testing.assert_allclose(
+            np.atleast_1d(train.annotations["spike_probability"]), made.sorting.spikes["probability"][mine]
+        )
 
 
 def test_csv_is_that_of_the_result(made):

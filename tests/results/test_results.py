@@ -18,6 +18,7 @@ from helpers.sortings import FS, RUN, START_S, files_of, write_result
 from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
 from spikecrsae.errors import InputError, OutputError
 from spikecrsae.results.folder import ResultFolder, default_result_path, read_run, read_sorting
+from spikecrsae.results.tables import spikes_csv
 from spikecrsae.system.files import write_atomic
 
 
@@ -112,6 +113,21 @@ def test_tables_as_text(folder):
     assert [u["unit"] for u in units] == ["1", "4"]
     assert [u["comment"] for u in units] == ['good, "clear"', "naïve 神経"]
     assert (units[0]["snr"], units[0]["single"], units[1]["single"], units[1]["amplitude_uV"]) == ("", "true", "false", "80")
+
+
+def test_a_result_of_an_earlier_version_has_no_probabilities(folder):
+    """It is read, and its probabilities are not known: NaN, and an empty cell in a table."""
+    with h5py.File(folder / "sorting.h5", "a") as file:
+        spikes = file["spikes"][()]
+        del file["spikes"]
+        file["spikes"] = spikes[[name for name in SPIKE_DTYPE.names if name != "probability"]].astype(
+            [(name, SPIKE_DTYPE[name]) for name in SPIKE_DTYPE.names if name != "probability"]
+        )
+    (folder / "manifest.json").unlink()  # with the checksum of the file as it was
+    read = read_sorting(folder)
+    assert read.spikes.dtype == SPIKE_DTYPE and np.isnan(read.spikes["probability"]).all()
+    np.testing.assert_array_equal(read.spikes["sample"], make_sorting().spikes["sample"])
+    assert b"".join(spikes_csv(read)).splitlines()[1].endswith(b",")
 
 
 def test_the_same_sorting_gives_the_same_bytes(tmp_path):
