@@ -151,7 +151,8 @@ def _spikes(stored: np.ndarray) -> np.ndarray:
         raise ValueError(f"spikes has the type {stored.dtype} and the shape {stored.shape}")
     if stored.dtype == SPIKE_DTYPE:
         return stored
-    spikes = np.full(len(stored), np.nan, SPIKE_DTYPE)
+    spikes = np.zeros(len(stored), SPIKE_DTYPE)
+    spikes["probability"] = np.nan
     for name in names:
         spikes[name] = stored[name]
     return spikes
