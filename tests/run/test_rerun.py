@@ -127,7 +127,10 @@ def test_a_file_that_is_no_text_is_named_plainly(tmp_path):
     (tmp_path / "run.json").write_bytes(b"\x89HDF\xff")
     result = spikecrsae("rerun", tmp_path / "run.json")
     assert result.exit_code == 3
-    assert result.stderr == f"Error: {tmp_path / 'run.json'} is not a text file in UTF-8; save it as one. Give the run.json of a result.\n"
+    assert (
+        result.stderr
+        == f"Error: {tmp_path / 'run.json'} is not a text file in UTF-8; save it as one. Give the run.json of a result.\n"
+    )
 
 
 def of_recording(**changed):
