@@ -215,7 +215,6 @@ WAYS = {
     "slab-alone": Way(
         f"{ROUNDS} rounds with the slab alone",
         lambda s, m, seed: judged(s, rounds_of_em(s, with_slab(m), ROUNDS)),
-        slowness=6,
     ),
     "unrolled-l1": Way(
         "back-propagation, Laplace",
@@ -226,9 +225,8 @@ WAYS = {
     "unrolled-slab": Way(
         "back-propagation, slab",
         lambda s, m, seed: judged(s, back_propagated(s, with_slab(m), seed).model),
-        slowness=6,
     ),
-    "lcsc": Way("LCSC, as published", by_lcsc, slowness=6),
+    "lcsc": Way("LCSC, as published", by_lcsc),
     "lcsc-positive": Way("LCSC, codes never negative", lambda s, m, seed: by_lcsc(s, m, seed, False), slowness=20),
 }
 #: Without the oracle.
@@ -236,12 +234,11 @@ FROM_CLUSTERS = {
     "k-means": Way("k-means, C = 4", lambda s, m, seed: by_clusters(s, seed, False)),
     "k-means-trained": Way("k-means, C = 4, then trained", lambda s, m, seed: by_clusters(s, seed, True)),
     "k-means-curated": Way(
-        "k-means, C = 4, then curated", lambda s, m, seed: by_curation(s, seed, *first_units(s, seed, 4)), slowness=2
+        "k-means, C = 4, then curated", lambda s, m, seed: by_curation(s, seed, *first_units(s, seed, 4))
     ),
     "oracle-curated": Way(
         f"oracle's start at {START_DB:g} dB, then curated",
         lambda s, m, seed: by_curation(s, seed, *oracle_units(s, m, seed)),
-        slowness=2,
     ),
     "curated": Way(
         "clusters of unknown number, then curated", lambda s, m, seed: by_curation(s, seed, *first_units(s, seed, None))
