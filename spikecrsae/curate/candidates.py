@@ -219,9 +219,10 @@ class Candidates:
             return np.ones(len(starts), bool)
         return self.level[np.minimum(starts + self.window.n_times // 2, len(self.level) - 1)] <= CLEAR
 
-    def around(self, unit: int, rest: np.ndarray) -> Excerpt:
-        """The signal around spikes of a unit; rest: the residual."""
-        return Excerpt.around(rest, self.model, self.spikes, self.clear_starts(unit), self.settings.seed, self.level)
+    def around(self, unit: int, rest: np.ndarray, near: np.ndarray | None = None) -> Excerpt:
+        """The signal around spikes of a unit; rest: the residual. near (n_units,) bool: the spikes of other units are taken away."""
+        spikes = self.spikes if near is None or near.all() else self.spikes.select(near[self.spikes.unit])
+        return Excerpt.around(rest, self.model, spikes, self.clear_starts(unit), self.settings.seed, self.level)
 
     def looked_at(self, unit: int) -> np.ndarray:
         """Indices of the spikes of a unit whose waveforms are looked at: at most MOST_WAVEFORMS of the clear ones, drawn at random."""

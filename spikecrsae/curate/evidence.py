@@ -76,11 +76,12 @@ class Excerpt:
         signal += model.decode(known, signal.shape[1])
         return cls(signal, len(starts) / max(n_starts, 1), known, levels)
 
-    def loss_without(self, model: CRsAE, unit: int) -> float:
-        """What the known spikes' log posterior loses where all other units have to do without this one, scaled likewise."""
-        others = np.arange(model.n_units) != unit
+    def loss_without(self, model: CRsAE, unit: int, near: np.ndarray) -> float:
+        """What the known spikes' log posterior loses where the other units of those near (bool, n_units) have to do without this one,
+        scaled likewise."""
         known = model.log_posterior(self.signal, self.known) / self.share
-        return known - self._log_posterior(model.select(others), model.view(self.signal).select(others))
+        part, others = model if near.all() else model.select(near), np.flatnonzero(near) != unit
+        return known - self._log_posterior(part.select(others), part.view(self.signal).select(others))
 
     def log_posteriors(self, model: CRsAE, subsets: Sequence[np.ndarray]) -> list[float]:
         """Of the spikes that each subset of the model's units (indices or mask) finds here, scaled to all the spikes that the

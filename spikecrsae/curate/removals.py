@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from spikecrsae.crsae.model import CRsAE
+from spikecrsae.crsae.support import TETRODE
+from spikecrsae.csc.operator import gram
 from spikecrsae.curate.candidates import Candidates
 from spikecrsae.curate.evidence import Excerpt, parameter_cost
 from spikecrsae.data.spikes import Spikes
@@ -15,17 +17,19 @@ from spikecrsae.system.threads import in_threads
 CERTAIN = 0.95
 #: A test that was passed with a statistic of so many times its level is repeated only when something has changed.
 _CLEARLY = 2.0
+#: Templates whose cosine at the best lag is no more than this do not stand for each other.
+_NEAR = 0.1
 
 
 def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> list[np.ndarray]:
     """Before the first decoding of everything, drop clusters whose events the other templates explain: collisions of spikes
     gather in clusters too. As for deaths, on the signal around a cluster's events. Returns the members of those that stay."""
-    alive = np.ones(state.model.n_units, bool)
+    alive, near = np.ones(state.model.n_units, bool), _near(state.model.templates)
     for unit in np.argsort([len(m) for m in members]):
         excerpt = Excerpt.around(
             state.whole, state.model, Spikes.none(), members[unit], state.settings.seed, state.whole_level
         )
-        loss = _loss_without(state, unit, alive, excerpt)
+        loss = _loss_without(state, unit, alive, near[unit], excerpt)
         cost = parameter_cost(state.model.templates[unit], len(members[unit]))
         if loss < cost:
             state.decide("remove", [unit], loss, cost, n=len(members[unit]), why="explained by others")
@@ -68,13 +72,15 @@ def _remove_once(state: Candidates) -> bool:
                 break
     asked = [unit for unit in weakest_first if not state.has_passed("remove", unit)] if alive.all() else []
     # of all at once, as if none of them died
-    rest = state.rest
-    losses = in_threads(
-        lambda part: state.around(asked[part.start], rest).loss_without(model, asked[part.start]), len(asked), 1
-    )
-    for unit, loss in zip(asked, losses, strict=True):
-        if not alive.all():
-            loss = _loss_without(state, unit, alive, state.around(unit, rest))
+    rest, near = state.rest, _near(model.templates)
+
+    def loss_of(part: slice) -> float:
+        unit = asked[part.start]
+        return state.around(unit, rest, near[unit]).loss_without(model, unit, near[unit])
+
+    for unit, loss in zip(asked, in_threads(loss_of, len(asked), 1), strict=True):
+        if not alive[near[unit]].all():
+            loss = _loss_without(state, unit, alive, near[unit], state.around(unit, rest, near[unit]))
         if loss > _CLEARLY * costs[unit]:
             state.passes("remove", unit)
         if loss < costs[unit]:
@@ -99,7 +105,20 @@ def _dies(state: Candidates, unit: int, alive: np.ndarray, value: float, level: 
         state.parts.setdefault(state.parent[state.ids[unit]], []).append(state.model.templates[unit])
 
 
-def _loss_without(state: Candidates, unit: int, alive: np.ndarray, excerpt: Excerpt) -> float:
-    """Log posterior that is lost on the excerpt where the other living units (bool, n_units) have to do without one."""
-    with_it, without_it = excerpt.log_posteriors(state.model, [alive, alive & (np.arange(len(alive)) != unit)])
-    return with_it - without_it
+def _near(templates: np.ndarray) -> np.ndarray:
+    """Which units (n_units, n_units) bool may stand for each other: all where templates (n_units, n_channels, n_times) live on a
+    tetrode's channels; else those whose templates resemble each other by more than _NEAR."""
+    if templates.shape[1] <= TETRODE:
+        return np.ones((len(templates), len(templates)), bool)
+    largest = np.abs(gram(templates)).max(axis=2)
+    norms = np.sqrt(largest.diagonal())
+    return np.asarray(largest > _NEAR * np.outer(norms, norms)) | np.eye(len(templates), dtype=bool)
+
+
+def _loss_without(state: Candidates, unit: int, alive: np.ndarray, near: np.ndarray, excerpt: Excerpt) -> float:
+    """Log posterior that is lost on the excerpt where the other living units (bool, n_units) of those near it (bool, n_units) have to
+    do without one."""
+    model = state.model if near.all() else state.model.select(near)
+    with_it = alive[near]
+    with_, without = excerpt.log_posteriors(model, [with_it, with_it & (np.flatnonzero(near) != unit)])
+    return with_ - without

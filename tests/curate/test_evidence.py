@@ -179,9 +179,9 @@ def test_what_a_unit_is_worth_to_the_known_spikes_is_what_it_is_worth_to_those_f
     for unit in range(3):
         excerpt = Excerpt.around(rest, model, found, found.sample[found.unit == unit], seed=0)
         np.testing.assert_array_less(1, np.bincount(excerpt.known.unit, minlength=3), "all units have spikes in it")
-        everybody, others = np.arange(3), np.flatnonzero(np.arange(3) != unit)
+        everybody, others = np.ones(3, bool), np.flatnonzero(np.arange(3) != unit)
         with_it, without_it = excerpt.log_posteriors(model, [everybody, others])
-        assert excerpt.loss_without(model, unit) == pytest.approx(with_it - without_it, rel=0.02)
+        assert excerpt.loss_without(model, unit, everybody) == pytest.approx(with_it - without_it, rel=0.02)
         # the residual of the known spikes is that of the whole signal
         residual = model.residual(excerpt.signal, excerpt.known)
         lowest = excerpt.known.sample[0]
@@ -290,3 +290,18 @@ def test_units_without_a_spike_keep_what_they_have():
     assert (learned.prior.spread[2], learned.prior.penalty[2]) == (FIRST_SPREAD, FIRST_PENALTY)
     assert learned.prior.penalty[0] == pytest.approx(np.log(signal.shape[1] / 100), abs=0.05)
     assert absent.maximise(signal, Spikes.none()) is absent
+
+
+def test_what_a_unit_is_worth_does_not_depend_on_units_of_other_channels():
+    gains = [(1.0, 0.3, 0.0, 0.0, 0.0, 0.0), (0.2, 1.0, 0.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0, 0.8, -0.5)]
+    model = slab([template(n, g, w) for n, g, w in zip((20.0, 14.0, 25.0), gains, (3.0, 4.0, 5.0), strict=True)], 0.1, 6.0)
+    signal, _ = fired(model, (300, 300, 900), 40, seed=15)
+    found = model.encode(signal, TWO_SWEEPS)
+    rest, near = model.residual(signal, found), np.array([True, True, False])
+    for unit in range(2):
+        starts = found.sample[found.unit == unit]
+        everyone = Excerpt.around(rest, model, found, starts, seed=0)
+        beside = Excerpt.around(rest, model, found.select(near[found.unit]), starts, seed=0)
+        assert np.sum(everyone.known.unit == 2) > 30
+        expected = everyone.loss_without(model, unit, np.ones(3, bool))
+        assert beside.loss_without(model, unit, near) == pytest.approx(expected, rel=0.02)
