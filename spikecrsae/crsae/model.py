@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.crsae.priors import PRIORS, Prior, as_if_clear
-from spikecrsae.crsae.support import TETRODE, supported
+from spikecrsae.crsae.support import TETRODE, least_similarity, supported
 from spikecrsae.csc.backends import Backend
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.csc.numba_backend import NUMBA
@@ -176,12 +176,15 @@ class CRsAE:
         effort = effort if self.local_search else replace(effort, n_sweeps=0)
         how = enough, gap, effort, self._doubtful, self._l1
         if isinstance(signal, View):
-            dtype = np.result_type(signal.signal.dtype, np.float32)
-            tables = Tables.of(signal.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), dtype, n_levels)
+            tables = self._tables(signal.overlaps, np.result_type(signal.signal.dtype, np.float32), n_levels)
             return self.backend.pursue_correlation(signal.signal, signal.correlation, tables, *how, at)
         seen = self.backend.seen(signal, self.n_times) if isinstance(signal, np.ndarray) else signal
-        tables = Tables.of(self.overlaps, self.prior.shrinkage, self.refractory, self.shifts(), seen.dtype, n_levels)
-        return self.backend.pursue(seen, self._scaled, tables, *how, at)
+        return self.backend.pursue(seen, self._scaled, self._tables(self.overlaps, seen.dtype, n_levels), *how, at)
+
+    def _tables(self, overlaps: np.ndarray, dtype: np.dtype, n_levels: int) -> Tables:
+        """What the search reads besides a correlation of this type."""
+        alike = least_similarity(self.templates.shape[1])
+        return Tables.of(overlaps, self.prior.shrinkage, self.refractory, self.shifts(), dtype, n_levels, alike)
 
     def _levels_of_positions(self, level: np.ndarray | None) -> tuple[np.ndarray | None, int]:
         """The level of each position, that in the middle of a template there, None where all are 0; and the number of levels up

@@ -8,6 +8,13 @@ import numpy as np
 TETRODE = 4
 #: Energy in units of the noise, beyond twice what noise adds to a mean, from which on a channel belongs to the support.
 LEAST_ENERGY = 0.5
+#: On more channels, templates whose cosine at the best lag is smaller do not stand for each other.
+_ALIKE = 0.1
+
+
+def least_similarity(n_channels: int) -> float:
+    """The cosine, at the best lag, from which on templates on so many channels may stand for each other: any on a tetrode."""
+    return 0.0 if n_channels <= TETRODE else _ALIKE
 
 
 def supported(templates: np.ndarray, counts: np.ndarray) -> np.ndarray:

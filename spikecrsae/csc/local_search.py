@@ -47,6 +47,27 @@ class Spike(NamedTuple):
     gain: float
 
 
+class Beside(NamedTuple):
+    """To each unit the units, itself included, with which it has to do: units (n_units, n_units), the first counts[unit] of a row,
+    ascending; pairs (n_units, n_units) bool."""
+
+    units: np.ndarray
+    counts: np.ndarray
+    pairs: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: np.ndarray) -> Beside:
+        """pairs (n_units, n_units) bool; every unit has to do with itself."""
+        pairs = pairs | np.eye(len(pairs), dtype=bool)
+        return cls(np.argsort(~pairs, axis=1, kind="stable"), pairs.sum(axis=1), pairs)
+
+
+@compiled
+def _of(beside, unit):
+    """The units beside a unit."""
+    return beside.units[unit, : beside.counts[unit]]
+
+
 @compiled
 def _rows(n):
     """n rows without a spike."""
@@ -133,17 +154,16 @@ def _levels(level):
 
 
 @compiled
-def _best(residual, tables, first, last, only):
-    """The spike of the largest gain in [first, last), of equal ones the earliest, then that of the lowest unit; unit -1 where
-    none has a gain. only: a unit, or -1 for any."""
+def _best(residual, tables, first, last, units):
+    """The spike of the largest gain of these units in [first, last), of equal ones the earliest, then that of the lowest unit; unit
+    -1 where none has a gain."""
     correlation, blocked, kernel, prior = residual.correlation, residual.blocked, tables.kernel, tables.prior
-    n_units, n_positions = correlation.shape
-    n_shifts = kernel.shape[0]
+    n_positions, n_shifts = correlation.shape[1], kernel.shape[0]
     best_gain, best_unit, best_position, best_step, best_amplitude = 0.0, -1, -1, 0, 0.0
     lowest, highest = 0, 0
     if len(prior) > 1 and first < last:
         lowest, highest = _levels(residual.level[first:last])
-    for unit in range(max(only, 0), n_units if only < 0 else only + 1):
+    for unit in units:
         precision, total, offset = prior[lowest, 0, unit], prior[lowest, 1, unit], prior[lowest, 2, unit]
         # b must exceed this for the largest gain so far; between samples it can be larger than on them
         need = np.sqrt(max(0.0, 2.0 * total * (best_gain - offset))) - precision
@@ -195,12 +215,11 @@ def _best(residual, tables, first, last, only):
 def _put(residual, tables, spike, sign):
     """Subtract a spike from the correlation (sign 1) or give it back (sign -1), and block or free its unit around it."""
     correlation, overlaps = residual.correlation, tables.overlaps
-    n_units, n_positions = correlation.shape
-    centre, position = overlaps.shape[2] // 2, spike.position
+    n_positions, centre, position = correlation.shape[1], overlaps.shape[2] // 2, spike.position
     low, high = max(0, position - centre), min(n_positions, position + centre + 1)
     atom = spike.unit * tables.kernel.shape[0] + spike.step
     scale = np.float32(sign * spike.amplitude)
-    for other in range(n_units):
+    for other in _of(tables.met, spike.unit):
         # views that begin at 0: the loop over them is compiled to vector instructions
         changed = correlation[other, low:high]
         shape = overlaps[other, atom, low - position + centre : high - position + centre]
@@ -234,7 +253,8 @@ def _is_largest(residual, tables, candidates, segment, touched):
         sure &= other.gain < spike.gain or other.position == t
     if not sure:
         # a neighbour's candidate is out of reach, or equal; another spike of its segment may be within reach
-        best = _best(residual, tables, max(0, t - touched), min(t + touched + 1, residual.correlation.shape[1]), -1)
+        units, last = np.arange(len(residual.correlation)), min(t + touched + 1, residual.correlation.shape[1])
+        best = _best(residual, tables, max(0, t - touched), last, units)
         sure = best.position == t and best.unit == spike.unit
     return sure
 
@@ -248,14 +268,14 @@ def search(residual, tables):
     # a spike changes what interpolation sees a little beyond the overlap
     touched = max(tables.overlaps.shape[2] // 2, tables.refractory) + tables.kernel.shape[1] // 2 + 1
     length = touched + 1  # of segments: of each, a layer takes one spike at most
-    n_segments = (n_positions + length - 1) // length
+    n_segments, units = (n_positions + length - 1) // length, np.arange(len(residual.correlation))
     candidates, stale = [Spike(-1, 0, 0, 0.0, 0.0)] * n_segments, np.ones(n_segments, np.bool_)
     found, n_before = candidates[:0], -1
     while len(found) > n_before:
         n_before = len(found)
         for segment in np.flatnonzero(stale):
             last = min((segment + 1) * length, n_positions)
-            candidates[segment], stale[segment] = _best(residual, tables, segment * length, last, -1), False
+            candidates[segment], stale[segment] = _best(residual, tables, segment * length, last, units), False
         for segment in range(n_segments):
             if candidates[segment].unit >= 0 and _is_largest(residual, tables, candidates, segment, touched):
                 found.append(candidates[segment])
@@ -269,9 +289,9 @@ def search(residual, tables):
 
 
 @compiled
-def _rebuild(residual, tables, first, last, spike, most):
-    """Find at most `most` spikes in [first, last): this one, then greedily; then each once more in the presence of the others.
-    Leaves them subtracted. Returns them and what they add to the log posterior."""
+def _rebuild(residual, tables, first, last, units, spike, most):
+    """Find at most `most` spikes of these units in [first, last): this one, then greedily; then each once more in the presence of
+    the others. Leaves them subtracted. Returns them and what they add to the log posterior."""
     spikes, n, total = _rows(most), 0, 0.0
     while spike.unit >= 0 and n < most:
         _put(residual, tables, spike, 1)
@@ -279,10 +299,10 @@ def _rebuild(residual, tables, first, last, spike, most):
         total += spike.gain
         n += 1
         if n < most:
-            spike = _best(residual, tables, first, last, -1)
+            spike = _best(residual, tables, first, last, units)
     for i in range(n if n > 1 else 0):
         total -= _take_out(residual, tables, _spike(spikes, i))
-        spike = _best(residual, tables, first, last, -1)
+        spike = _best(residual, tables, first, last, units)
         if spike.unit >= 0:
             _put(residual, tables, spike, 1)
             total += spike.gain
@@ -306,14 +326,15 @@ def _put_all(residual, tables, spikes, by, sign):
 
 
 @compiled
-def _close_to(i, spikes, n, alive, close):
-    """Indices of the living spikes, of the first n, within `close` of spike i, itself first; fewer than _MOST_SPIKES."""
+def _close_to(i, spikes, n, alive, close, alike):
+    """Indices of the living spikes, of the first n, within `close` of spike i and of units alike, itself first; fewer than
+    _MOST_SPIKES."""
     members, n_members, t = np.zeros(_MOST_SPIKES - 1, np.int64), 0, spikes[i].position
     for step in (-1, 1):
         j = i if step < 0 else i + 1
         # a spike that was replaced may be out of order, so the search goes on a little
         while 0 <= j < n and step * (spikes[j].position - t) <= 4 * close and n_members < len(members):
-            if alive[j] and abs(t - spikes[j].position) <= close:
+            if alive[j] and abs(t - spikes[j].position) <= close and alike.pairs[spikes[i].unit, spikes[j].unit]:
                 members[n_members] = j
                 n_members += 1
             j += step
@@ -321,12 +342,25 @@ def _close_to(i, spikes, n, alive, close):
 
 
 @compiled
-def _copy(source, low, target):
-    """Copy the positions from `low` on, as many as the target has."""
+def _is_crowded(i, spikes, n, close, alike):
+    """Whether one of the first n spikes, of a unit alike, is close to spike i."""
+    t = spikes[i].position
+    for step in (-1, 1):
+        j = i + step
+        while 0 <= j < n and step * (spikes[j].position - t) <= close:
+            if alike.pairs[spikes[i].unit, spikes[j].unit]:
+                return True
+            j += step
+    return False
+
+
+@compiled
+def _copy(source, low, target, units):
+    """Copy the positions of these units from `low` on, as many as the target has."""
     width = target.correlation.shape[1]
     for i in range(width):
         target.level[i] = source.level[low + i]
-    for unit in range(len(target.correlation)):
+    for unit in units:
         # row by row: the assignment of whole arrays takes numba three seconds to compile
         seen, to_seen = source.correlation[unit, low : low + width], target.correlation[unit]
         silent, to_silent = source.blocked[unit, low : low + width], target.blocked[unit]
@@ -336,25 +370,25 @@ def _copy(source, low, target):
 
 
 @compiled
-def _best_set(residual, trial, tables, first, last, old, old_total):
-    """Find the spikes in [first, last) that raise the log posterior most, begun with the best spike of any unit or of one similar
-    to an old spike's. trial: memory for a copy of the residual. Returns them and what they add, or none and old_total +
+def _best_set(residual, trial, tables, first, last, units, old, old_total):
+    """Find the spikes of these units in [first, last) that raise the log posterior most, begun with the best spike of any unit or of one
+    similar to an old spike's. trial: memory for a copy of the residual. Returns them and what they add, or none and old_total +
     _LEAST_GAIN where nothing adds more than that."""
     best, best_total, first_unit = old[:0], old_total + _LEAST_GAIN, -1
-    for unit in range(-1, len(residual.correlation)):
-        similar = unit < 0
-        for k in range(len(old) if unit >= 0 else 0):
+    for place in range(-1, len(units)):
+        unit, similar = units[place], place < 0
+        for k in range(len(old) if place >= 0 else 0):
             similar |= tables.rivals[unit, old[k].unit]
         # what begins with the best spike of all is tried once
-        if not similar or (unit >= 0 and unit == first_unit):
+        if not similar or (place >= 0 and unit == first_unit):
             continue
-        spike = _best(residual, tables, first, last, unit)
-        if unit < 0:
+        spike = _best(residual, tables, first, last, units if place < 0 else units[place : place + 1])
+        if place < 0:
             first_unit = spike.unit
         elif spike.gain < _LEAST_SHARE * old_total:
             continue
-        _copy(residual, 0, trial)
-        spikes, total = _rebuild(trial, tables, first, last, spike, len(old) + 1)
+        _copy(residual, 0, trial, units)
+        spikes, total = _rebuild(trial, tables, first, last, units, spike, len(old) + 1)
         if total > best_total:
             best, best_total = spikes, total
     return best, best_total
@@ -377,8 +411,8 @@ def _replace(spikes, n, alive, members, best, by):
 
 @compiled
 def improve(residual, tables, found, open_, first_sweep):
-    """One sweep over the spikes (sorted by position) that are open: each, with those close to it, is taken out, and the set
-    of spikes that raises the log posterior most takes their place.
+    """One sweep over the spikes (sorted by position) that are open: each, with those of units alike that are close to it, is taken
+    out, and the set of spikes of these units that raises the log posterior most takes their place.
 
     open_ (n,) bool: in the first sweep crowded spikes are open too. Returns the spikes, and which of them are open now because
     they are new or something changed beside them.
@@ -397,17 +431,16 @@ def improve(residual, tables, found, open_, first_sweep):
     trial = Residual(here.correlation.copy(), here.blocked.copy(), here.level.copy())
     for i in range(n):
         t = spikes[i].position
-        crowded = (i > 0 and t - spikes[i - 1].position <= close) or (i < n - 1 and spikes[i + 1].position - t <= close)
-        if not alive[i] or not (open_[i] or (first_sweep and crowded)):
+        if not alive[i] or not (open_[i] or (first_sweep and _is_crowded(i, spikes, n, close, tables.alike))):
             continue
-        members = _close_to(i, spikes, n, alive, close)
+        members, units = _close_to(i, spikes, n, alive, close, tables.alike), _of(tables.alike, spikes[i].unit)
         low = min(max(0, t - 2 * close - reach - 1), n_positions - width)
-        _copy(residual, low, here)
+        _copy(residual, low, here, units)
         old, old_total = spikes[members], 0.0
         for k in range(len(old)):
             old_total += _take_out(here, tables, _spike(old, k, -low))
         first, last = max(0, t - 2 * close) - low, min(n_positions, t + 2 * close + 1) - low
-        best, total = _best_set(here, trial, tables, first, last, old, old_total)
+        best, total = _best_set(here, trial, tables, first, last, units, old, old_total)
         if total <= old_total + _LEAST_GAIN:
             continue
         _put_all(residual, tables, old, 0, -1)
@@ -417,7 +450,7 @@ def improve(residual, tables, found, open_, first_sweep):
             for way in (-1, 1):
                 j = i
                 while 0 <= j < n and way * (spikes[j].position - t) < tables.overlaps.shape[2]:
-                    opened[j] = True
+                    opened[j] |= tables.alike.pairs[spikes[i].unit, spikes[j].unit]
                     j += way
     return spikes[alive], opened[alive]
 
@@ -426,16 +459,17 @@ def improve(residual, tables, found, open_, first_sweep):
 def compare(residual, tables, spikes, with_rivals):
     """For every spike, with all others in place: its gain (n,), and unit (or -1) and gain of the best spike of another unit
     there, if rivals are asked for."""
-    n_units, n_positions = residual.correlation.shape
-    n, close = len(spikes), _close(tables)
+    n_positions, n, close = residual.correlation.shape[1], len(spikes), _close(tables)
     gain, rival, rival_gain = np.zeros(n), np.full(n, -1, np.int64), np.zeros(n)
     for i in range(n):
         spike = _spike(spikes, i)
         gain[i] = _take_out(residual, tables, spike)
         first, last = max(0, spike.position - close), min(n_positions, spike.position + close + 1)
-        for unit in range(n_units if with_rivals else 0):
+        units = _of(tables.alike, spike.unit)
+        for place in range(len(units) if with_rivals else 0):
+            unit = units[place]
             if unit != spike.unit:
-                other = _best(residual, tables, first, last, unit)
+                other = _best(residual, tables, first, last, units[place : place + 1])
                 if other.gain > rival_gain[i]:
                     rival[i], rival_gain[i] = unit, other.gain
         _put(residual, tables, spike, 1)

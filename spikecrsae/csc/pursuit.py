@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from spikecrsae.csc.coordinate import encode_correlation
-from spikecrsae.csc.local_search import Residual, compare, improve, search
+from spikecrsae.csc.local_search import Beside, Residual, compare, improve, search
 from spikecrsae.csc.shrinkage import SpikeShrinkage, shrinkage_at
 from spikecrsae.csc.subsample import interpolator
 from spikecrsae.data.loudness import expected_at
@@ -24,6 +24,8 @@ from spikecrsae.data.spikes import Spikes
 
 #: Units are rivals if their templates' cosine similarity at the best lag exceeds this value.
 _RIVAL_SIMILARITY = 0.6
+#: Templates of less similarity share no channel: what is there is rounding.
+_MET = 1e-6
 #: The convex problem of an L1 is solved until no optimality condition is violated by more, in units of the noise.
 TOLERANCE = 1e-3
 
@@ -58,7 +60,8 @@ class Tables(NamedTuple):
     overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.operator.gram of the templates with their shifted copies.
     kernel (n_shifts, 2 reach + 1): reads a correlation between its samples. prior (n_levels, 3, n_units): the
     rows of a SpikeShrinkage at each level of noise (see data.loudness).
-    rivals (n_units, n_units) bool: pairs of templates that resemble each other. refractory: a unit fires once within so many
+    rivals (n_units, n_units) bool: pairs of templates that resemble each other. met: units whose templates overlap at all; alike:
+    those that may take each other's place, see `of`. refractory: a unit fires once within so many
     samples each way. shifts (n_shifts,): of the copies, in samples.
     """
 
@@ -66,6 +69,8 @@ class Tables(NamedTuple):
     kernel: np.ndarray
     prior: np.ndarray
     rivals: np.ndarray
+    met: Beside
+    alike: Beside
     refractory: int
     shifts: np.ndarray
 
@@ -78,19 +83,22 @@ class Tables(NamedTuple):
         shifts: np.ndarray,
         dtype: DTypeLike = np.float32,
         n_levels: int = 1,
+        alike: float = 0.0,
     ) -> Tables:
         """overlaps, refractory and shifts as kept; shrinkage: of templates with these energies. dtype: that of the
-        correlation. n_levels: of the noise."""
+        correlation. n_levels: of the noise. alike: the similarity that units have which may take each other's place."""
         n_units, n_shifts = len(overlaps), len(shifts)
         middle = overlaps.reshape(n_units, n_units, n_shifts, -1)
         own = np.arange(n_units)
         energy = middle[own, own, n_shifts // 2, (overlaps.shape[2] - 1) // 2].astype(np.float64)
-        norms = np.sqrt(energy)
+        similarity = np.abs(middle).max(axis=(2, 3)) / np.maximum(np.sqrt(np.outer(energy, energy)), 1e-12)
         return cls(
             np.ascontiguousarray(overlaps, dtype=dtype),
             np.ascontiguousarray(interpolator(shifts), dtype=dtype),
             np.stack([np.stack(shrinkage_at(shrinkage, energy, float(expected_at(k)))) for k in range(n_levels)]),
-            np.abs(middle).max(axis=(2, 3)) > _RIVAL_SIMILARITY * norms[:, None] * norms[None, :],
+            similarity > _RIVAL_SIMILARITY,
+            Beside.of(similarity > _MET),
+            Beside.of(similarity >= alike),
             refractory,
             shifts,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from spikecrsae.crsae.model import CRsAE
-from spikecrsae.crsae.support import TETRODE
+from spikecrsae.crsae.support import least_similarity
 from spikecrsae.csc.operator import gram
 from spikecrsae.curate.candidates import Candidates
 from spikecrsae.curate.evidence import Excerpt, parameter_cost
@@ -17,8 +17,6 @@ from spikecrsae.system.threads import in_threads
 CERTAIN = 0.95
 #: A test that was passed with a statistic of so many times its level is repeated only when something has changed.
 _CLEARLY = 2.0
-#: Templates whose cosine at the best lag is no more than this do not stand for each other.
-_NEAR = 0.1
 
 
 def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> list[np.ndarray]:
@@ -106,13 +104,13 @@ def _dies(state: Candidates, unit: int, alive: np.ndarray, value: float, level: 
 
 
 def _near(templates: np.ndarray) -> np.ndarray:
-    """Which units (n_units, n_units) bool may stand for each other: all where templates (n_units, n_channels, n_times) live on a
-    tetrode's channels; else those whose templates resemble each other by more than _NEAR."""
-    if templates.shape[1] <= TETRODE:
-        return np.ones((len(templates), len(templates)), bool)
+    """Which units (n_units, n_units) bool may stand for each other by their templates (n_units, n_channels, n_times), see
+    support.least_similarity."""
     largest = np.abs(gram(templates)).max(axis=2)
     norms = np.sqrt(largest.diagonal())
-    return np.asarray(largest > _NEAR * np.outer(norms, norms)) | np.eye(len(templates), dtype=bool)
+    return np.asarray(largest >= least_similarity(templates.shape[1]) * np.outer(norms, norms)) | np.eye(
+        len(templates), dtype=bool
+    )
 
 
 def _loss_without(state: Candidates, unit: int, alive: np.ndarray, near: np.ndarray, excerpt: Excerpt) -> float:

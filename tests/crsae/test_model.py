@@ -251,3 +251,20 @@ def test_on_a_probe_a_template_lives_where_it_stands_out():
     assert not learned.templates[~learned.support].any() and learned.templates[learned.support].any(axis=1).all()
     assert np.linalg.norm(learned.templates - true.templates) < np.linalg.norm(start.templates - true.templates) / 2
     assert parameter_cost(learned.templates[0], 300) == pytest.approx(0.5 * 3 * N_TIMES * np.log(300))
+
+
+def test_units_of_other_channels_change_no_spike():
+    gains = [(1.0, 0.3, 0.1), (0.2, 1.0, 0.4), (0.5, 0.9, 0.8)]
+    alone = slab([template(n, g, w) for n, g, w in zip((18.0, 14.0, 10.0), gains, (3.0, 4.0, 3.5), strict=True)])
+    none = np.zeros_like(alone.templates)
+    both = slab([*np.hstack([alone.templates, none]), *np.hstack([none, alone.templates])])
+    # so crowded that spikes of one part come with spikes of the other everywhere
+    signals = [fired(alone, (300, 300, 300), 15, seed)[0] for seed in (1, 2)]
+    together = both.encode(np.concatenate(signals))
+    for part, signal in enumerate(signals):
+        mine, expected = together.select(together.unit // 3 == part), alone.encode(signal)
+        assert len(expected) > 600
+        np.testing.assert_array_equal(mine.unit % 3, expected.unit)
+        np.testing.assert_array_equal(mine.sample, expected.sample)
+        # to a tenth of what noise makes of them
+        np.testing.assert_allclose(mine.amplitude, expected.amplitude, atol=0.1 / np.sqrt(alone.energy.max()))
