@@ -1,6 +1,6 @@
 """Spike sorting for single wires and tetrodes: `import spikecrsae`, then spikecrsae.sort("recording.h5").
 
-These are the public names; each is loaded when it is first used. docs/howto/from-python.md shows them at work.
+These are the public names; each is loaded when it is first used. docs/howto/from-python.md shows how to use them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _loaded(name: str) -> Any:
 
 
 def _version() -> str:
-    """The installed version; of a source tree that was never installed nothing is known."""
+    """Return the installed version; 0+unknown for a source tree that was never installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
@@ -65,7 +65,7 @@ def _version() -> str:
 
 
 class _Package(ModuleType):
-    """This module. Importing the folder score/ or simulate/ does not replace the function of the same name."""
+    """This module. Importing the subpackage score or simulate does not replace the function of that name."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not (isinstance(value, ModuleType) and name in __all__):

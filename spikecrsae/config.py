@@ -1,7 +1,7 @@
 """Configuration: one frozen dataclass per stage, checked when it is made, never mutated.
 
-Command line beats TOML beats default. Durations end in _ms or _s. Every field says in its metadata what it is for;
-the command line and docs/cli.md take their words from there.
+Command line beats TOML beats default. Durations end in _ms or _s. The metadata of
+each field has its help text, which the command line shows.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ def option(
     kind: type | None = None,
     metavar: str = "",
 ) -> Any:
-    """A configuration value with its meaning and its rule. kind: its type where the default does not tell. metavar: what a text is, which
-    then is given once on the command line."""
+    """Return the field of a setting with its help text and the rule for its value. kind: its type, where the default does
+    not show it.
+    metavar: what a text is; the command line then takes the option once, else several times."""
     rules = {"help": help, "low": low, "high": high, "choices": choices, "kind": kind, "metavar": metavar}
     return field(default=default, metadata=rules)
 
@@ -63,28 +64,29 @@ class PreprocessConfig(Checked):
 
     highpass_hz: float = option(400.0, "lower edge of the zero-phase filter", low=0.1)
     lowpass_hz: float | None = option(
-        None, "upper edge; none unless given, and always kept below the Nyquist frequency", low=1.0, kind=float
+        None, "upper edge of that filter, always below the Nyquist frequency; none unless given", low=1.0, kind=float
     )
     filter_order: int = option(3, "order of the Butterworth filter, each way", low=1, high=8)
     common_reference: str = option("none", "subtract the channels' median or mean", choices=("none", "median", "mean"))
     whitening_ms: float = option(3.0, "length of the noise-whitening filter", low=0.1, high=10.0)
     quiet_threshold: float = option(4.0, "a sample is quiet where no channel exceeds this many noise levels", low=1.0)
-    quiet_margin_ms: float = option(1.5, "stretch around a loud sample that is not quiet either", low=0.0)
-    noise_sample_s: float = option(60.0, "length of signal from which the noise is learnt", low=0.1)
-    remove_hum: bool = option(True, "notch out lines that stand out of the noise's spectrum, such as mains")
+    quiet_margin_ms: float = option(1.5, "interval around a loud sample that is not quiet either", low=0.0)
+    noise_sample_s: float = option(60.0, "length of signal from which the noise is learned", low=0.1)
+    remove_hum: bool = option(True, "remove hum, such as that of the mains, by notch filters")
     exclude_s: str = option(
-        "", "intervals to leave out, in seconds as spikes.csv's time_s, such as 12.5-13.1,40-41, or a CSV file of start,stop"
+        "",
+        "intervals to leave out, in seconds as time_s in spikes.csv: 12.5-13.1,40-41, or a CSV file with start,stop in "
+        "each row",
     )
     triggers: str = option(
         "",
-        "times of stimuli, blanked by blank-ms: a CSV file of seconds, with one column or one named time_s or sample, or FILE:NAME for an "
-        "event channel of a file",
+        "times of stimuli to blank: a CSV file with one column, of seconds, or with a column time_s or sample; or "
+        "FILE:NAME, an event "
+        "channel of a file that neo reads",
         metavar="FILE",
     )
-    blank_ms: str = option("-0.5,6", "what is blanked about each trigger, from,to in ms", metavar="A,B")
-    find_artefacts: bool = option(
-        True, "find what no neuron can be, such as pulses and movement, and take it out or leave it out"
-    )
+    blank_ms: str = option("-0.5,6", "interval that is blanked around each trigger: from,to in ms", metavar="A,B")
+    find_artefacts: bool = option(True, "find artefacts, such as pulses and movement, and subtract them or leave them out")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,7 +100,8 @@ class PreprocessConfig(Checked):
 
     @property
     def blank_bounds_ms(self) -> tuple[float, float]:
-        """From and to of what is blanked about a trigger. Raises UsageError where blank_ms is no two times in order."""
+        """Begin and end of what is blanked, in ms from a trigger. Raises UsageError unless blank_ms is two ascending
+        times."""
         try:
             low, high = (float(word) for word in self.blank_ms.split(","))
         except ValueError:
@@ -117,21 +120,26 @@ class InitialiseConfig(Checked):
     _prefix = "initialise."
 
     units: int | None = option(None, "number of units; found from the data unless given ('auto')", low=1, kind=int)
-    detection_threshold: float = option(4.5, "a detected event exceeds this many noise levels, whitened", low=1.0)
+    detection_threshold: float = option(
+        4.5, "an event is detected where the whitened signal exceeds this many noise levels", low=1.0
+    )
     template_ms: float = option(2.0, "length of a template", low=0.3, high=10.0)
     before_ms: float = option(0.9, "part of the template before its peak", low=0.1)
-    dead_time_ms: float = option(0.5, "of two detected events closer than this the larger one stays", low=0.05)
+    dead_time_ms: float = option(0.5, "of two detected events closer than this, the larger one is kept", low=0.05)
     refractory_ms: float = option(0.7, "a unit fires at most once within this time", low=0.0, high=5.0)
     complex_spikes: bool = option(
-        False, "tell the complex spikes of Purkinje cells from their simple ones, as units of their own"
+        False, "report the complex spikes of Purkinje cells as units of their own, apart from the simple spikes"
     )
     n_components: int = option(10, "principal components for clustering", low=2, high=50)
     max_signal_s: float = option(
         120.0,
-        "signal in which units are looked for at most: half of it windows drawn at random, half around events of the whole recording",
+        "most signal in which units are looked for: half of it windows drawn at random, half around events of the whole "
+        "recording",
         low=1.0,
     )
-    max_events: int = option(20000, "events clustered at most, half of them drawn at random, then rare ones first", low=100)
+    max_events: int = option(
+        20000, "most events that are clustered: half of them drawn at random, the others with rare ones first", low=100
+    )
 
 
 @dataclass(frozen=True)
@@ -141,20 +149,23 @@ class TrainConfig(Checked):
     method: str = option("em", "em: closed-form updates; unrolled: back-propagation (the paper)", choices=("em", "unrolled"))
     shrinkage: str = option(
         "one-sided",
-        "codes of the training windows; one-sided: non-negative; two-sided: Eq. 25",
+        "codes of the training windows: one-sided, never negative; two-sided, as in the paper (Eq. 25)",
         choices=("one-sided", "two-sided"),
     )
     n_iterations: int = option(180, "FISTA iterations T, of back-propagation and of the torch backend", low=1)
-    epochs: int = option(40, "training epochs at most (unrolled; the l1 stage ends after 15)", low=1)
+    epochs: int = option(40, "most training epochs (unrolled; the l1 stage has at most 15)", low=1)
     max_windows: int = option(
-        160, "windows of ten templates that training draws at most; of the l1 stage's, half are held out", low=0
+        160,
+        "most windows, each ten templates long, that training draws; the l1 stage holds out half of its own, and 0 skips "
+        "that stage",
+        low=0,
     )
     kappa: float = option(8.5, "weight of the prior that centres lambda on its start (unrolled)", low=0.01)
     annealing: float = option(0.8, "first penalty as a share of the units' median scale; it falls to lambda", low=0.0)
     learning_rate: float = option(1e-2, "Adam step for the templates (unrolled)", low=1e-6)
     learning_rate_lambda: float = option(0.1, "Adam step for lambda (unrolled)", low=1e-6)
     batch_size: int = option(32, "windows per step (unrolled)", low=1)
-    tolerance: float = option(3e-3, "training ends when templates and lambda move by less than this, relative", low=1e-8)
+    tolerance: float = option(3e-3, "training ends when the relative change of templates and lambda is below this", low=1e-8)
 
 
 @dataclass(frozen=True)
@@ -166,8 +177,10 @@ class InferConfig(Checked):
         "prior of a spike's amplitude: spike-slab, near the unit's own; laplace, the paper's",
         choices=("spike-slab", "laplace"),
     )
-    local_search: bool = option(True, "refine crowded places after the encoder: two spikes for one, one for two")
-    adapt: bool = option(False, "apply only: templates of known units follow how they are in this recording")
+    local_search: bool = option(
+        True, "where spikes overlap, try other explanations after the encoder: two spikes for one, one for two"
+    )
+    adapt: bool = option(False, "apply only: adapt the templates of known units to this recording")
     chunk_s: float = option(
         10.0, "length of signal held at once, at least 65536 samples; the result does not depend on it", low=0.05
     )
@@ -181,12 +194,12 @@ class RuntimeConfig(Checked):
     device: str = option("auto", "where torch computes", choices=("auto", "cpu", "cuda", "mps"))
     backend: str = option(
         "auto",
-        "what computes: numba (CPU) or torch (any device); auto takes numba on a CPU",
+        "what computes: numba (CPU) or torch (any device); auto takes numba on a CPU, torch on a GPU",
         choices=("auto", "numba", "torch"),
     )
     memory_limit: float | None = option(
         None,
-        "MB of resident memory to keep to, by learning from less signal at once; no limit unless given",
+        "most resident memory, in MB, kept by learning from less signal at once; no limit unless given",
         low=1.0,
         kind=float,
     )
@@ -194,7 +207,7 @@ class RuntimeConfig(Checked):
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration; a TOML file has one table per stage."""
+    """The whole configuration, with one part per stage, as a TOML file has one table per stage."""
 
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     initialise: InitialiseConfig = field(default_factory=InitialiseConfig)
@@ -213,7 +226,8 @@ class Config:
                 )
 
     def with_values(self, values: dict[str, dict[str, Any]], origin: str = "configuration") -> Config:
-        """A copy with some values replaced, {stage: {name: value}}; UsageError names an unknown or bad one."""
+        """Return a copy with the values {stage: {name: value}} replaced. Raises UsageError for an unknown name or a bad
+        value."""
         stages = {f.name for f in fields(self)}
         changed = {}
         for stage, table in values.items():
@@ -233,7 +247,7 @@ class Config:
         return replace(self, **changed)
 
     def with_settings(self, **settings: Any) -> Config:
-        """A copy with some values replaced, by their last names: with_settings(highpass_hz=300.0, seed=1)."""
+        """Return a copy with some values replaced, named without their stage: with_settings(highpass_hz=300.0, seed=1)."""
         stages = self.stages()
         values: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
@@ -248,12 +262,12 @@ class Config:
         return {rule.name: stage.name for stage in fields(cls) for rule in fields(getattr(cls(), stage.name))}
 
     def refuse_contradictions(self) -> None:
-        """Raise UsageError where two values exclude each other. Called when all values are set, since each may still change before."""
+        """Raise UsageError where two values contradict each other. Call it when all values are set."""
         filter_, start = self.preprocess, self.initialise
         if filter_.lowpass_hz is not None and filter_.lowpass_hz < OCTAVE * filter_.highpass_hz:
             raise UsageError(
                 f"preprocess.lowpass_hz = {filter_.lowpass_hz:g} must be at least {OCTAVE:g} times preprocess.highpass_hz = "
-                f"{filter_.highpass_hz:g}, a narrower band holds no spike; change --lowpass-hz or --highpass-hz."
+                f"{filter_.highpass_hz:g}, since a narrower band holds no spike; change --lowpass-hz or --highpass-hz."
             )
         if self.runtime.backend == "numba" and self.runtime.device in ("cuda", "mps"):
             raise UsageError(
@@ -270,7 +284,7 @@ class Config:
             )
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Return a nested dict that `with_values` reads back. "auto" stands for None, a value that the program finds."""
+        """Return a nested dict that `with_values` reads back. "auto" stands for None: the program finds that value."""
         return {s: {k: "auto" if v is None else v for k, v in table.items()} for s, table in asdict(self).items()}
 
     def to_toml(self) -> str:
@@ -280,7 +294,8 @@ class Config:
 
 
 def load_config(path: str | Path, base: Config | None = None) -> Config:
-    """Read a TOML file over `base`. Raises UsageError where it is missing, unreadable or names an unknown value."""
+    """Return `base` with the values of a TOML file. Raises UsageError where it is missing, unreadable or has an unknown
+    setting."""
     try:
         refuse_unreadable(path, "a TOML file")
         values = tomllib.loads(read_text(Path(path), MOST_TOML_MB))
@@ -290,7 +305,7 @@ def load_config(path: str | Path, base: Config | None = None) -> Config:
         raise UsageError(f"configuration: {error}") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"configuration {path} is not valid TOML: {error}. See the lines that sort --dump-config prints."
+            f"configuration {path} is not valid TOML: {error}. Correct it; sort --dump-config prints a valid one."
         ) from error
     return (base or Config()).with_values(values, origin=str(path))
 

@@ -1,1 +1,1 @@
-"""The public functions and the Sorting that they return. `import spikecrsae` offers them; import them from there."""
+"""The public functions and the Sorting that they return. Import them from `spikecrsae`."""

@@ -1,4 +1,4 @@
-"""Rules for the arguments of the public functions, and the check that each of them makes first."""
+"""Rules for the arguments of the public functions, and the check with which each of them begins."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from spikecrsae.errors import UsageError
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Whether a value is allowed, and what is allowed in words.
+#: A test whether a value is allowed, and a text that says what is allowed.
 Rule = tuple[Callable[[Any], bool], str]
 
 
 def one_of(*kinds: type) -> Callable[[Any], bool]:
-    """Tell whether a value is of one of these types; True and False are no numbers."""
+    """Return a check for values of these types; True and False do not count as numbers."""
     return lambda value: isinstance(value, kinds) and not isinstance(value, bool)
 
 
@@ -48,7 +48,7 @@ RULES: dict[str, Rule] = {
 
 
 def checked(more: Mapping[str, Rule] | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Decorate a public function: UsageError for an argument that breaks its rule, of RULES or of `more`."""
+    """Decorate a public function: it raises UsageError for an argument that breaks its rule in RULES or `more`."""
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         parameters = inspect.signature(function).parameters

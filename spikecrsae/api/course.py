@@ -1,4 +1,4 @@
-"""The course of a run for a script or a notebook: a callback, and a bar drawn by rich."""
+"""Show the progress of a run in a script or a notebook: by a callback, and by a bar that rich draws."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from spikecrsae.progress import Observer
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-#: Called with the stage, the work that is done, and all of its work, None where that is not known.
+#: Called with the stage, the work done in it, and its total work (None if not known).
 Callback = Callable[[str, int, int | None], None]
 
 
 class Course(Observer):
-    """Passes the course of a run on to a callback and a bar, of which either may be None."""
+    """Pass the progress of a run to a callback and to a bar; either may be None."""
 
     def __init__(self, callback: Callback | None, bar: Progress | None) -> None:
         self._callback, self._bar = callback, bar
@@ -49,7 +49,7 @@ class Course(Observer):
 
 @contextmanager
 def followed(callback: Callback | None, progress: bool | None) -> Iterator[Observer]:
-    """An observer for a run. progress: whether to draw a bar; None draws one in a notebook only."""
+    """Yield an observer for a run. progress: whether to draw a bar; None draws one in a notebook only."""
     if not (_in_notebook() if progress is None else progress):
         yield Course(callback, None)
         return

@@ -1,4 +1,4 @@
-"""sort, apply, score, simulate, open_recording and read_sorting for a script or a notebook."""
+"""The public functions for scripts and notebooks: sort, apply, score, simulate, open_recording and read_sorting."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 #: A file, the files of one session, an open Recording, or traces (n_samples, n_channels) in microvolts.
 Source: TypeAlias = "str | Path | Sequence[str | Path] | Recording | npt.NDArray[Any]"
-#: A Sorting, a place to read one from, or samples of the spikes by the name of their unit.
+#: A Sorting, the path of one, or a mapping from the name of each unit to the samples of its spikes.
 Spikes: TypeAlias = "Sorting | str | Path | Mapping[str, npt.NDArray[np.int64]]"
 
 _READ_OPTIONS = {option.name for option in fields(ReadOptions)}
@@ -56,11 +56,12 @@ _SPIKES: dict[str, Rule] = {name: (one_of(Sorting, str, Path, Mapping), _KINDS) 
 @speaks_python
 @checked()
 def open_recording(source: str | Path | Sequence[str | Path] | npt.NDArray[Any], **options: Any) -> Recording:
-    """Open a file, the files of one session as one recording, or an array; of a file only the header is read.
+    """Open a file, several files that are one recording, or an array. Only the header of a file is read.
 
-    source: also traces (n_samples, n_channels) in microvolts, or with gain in stored numbers. options: how to read it, by the
-    names of docs/cli.md, such as sampling_frequency (Hz), n_channels, dtype, gain, channels, groups. Raises InputError where
-    the source cannot be used, UsageError where an option is wrong or one is missing.
+    source: a path, a list of paths, or traces (n_samples, n_channels). Traces are in microvolts; with gain they are stored
+    numbers. options: those of "Reading a recording" in docs/cli.md, such as sampling_frequency (Hz), n_channels, dtype,
+    gain, channels, groups. Raises InputError where the source cannot be used, UsageError where an option is wrong or
+    missing.
     """
     given = _read_options(options, open_recording)
     return open_session(_paths(source), given) if _is_path(source) else read_array(source, given)
@@ -84,14 +85,14 @@ def sort(
     """Find the units and spikes of a recording.
 
     recording: a Recording, or what open_recording takes; an array needs its sampling_frequency in Hz. settings: values of the
-    configuration and options of open_recording, by the names of docs/cli.md: detection_threshold=5.0, seed=1,
-    channels="0-3". They win over config.
-    folder: also save the result there. estimate_errors: also run the self-test. jobs: groups of channels sorted at the same
-    time, in processes; a script needs `if __name__ == "__main__":` for more than 1.
-    callback(stage, done, total) is told the progress. progress: draw a bar; by default in a notebook only.
+    configuration and options of open_recording, by the names in docs/cli.md: detection_threshold=5.0, seed=1,
+    channels="0-3". They override config.
+    folder: also save the result there. estimate_errors: also run the self-test. jobs: number of groups of channels that are
+    sorted at the same time, each in its own process. A script needs `if __name__ == "__main__":` for more than 1.
+    callback(stage, done, total) is called with the progress. progress: draw a bar; by default in a notebook only.
 
     Raises UsageError for a wrong argument, InputError where the recording cannot be sorted, OutputError where the folder
-    cannot be written. A recording without any unit is no error.
+    cannot be written. Finding no unit is not an error.
     """
     from spikecrsae.pipeline import groups
 
@@ -121,18 +122,21 @@ def apply(
     progress: bool | None = None,
     **settings: Any,
 ) -> Sorting:
-    """Find the spikes of known units in another recording; spikes of other neurons are left out, and warnings tell of them.
+    """Find the spikes of known units in another recording. Spikes of other neurons are left out; a warning says how many.
 
-    model: a Sorting, a result folder, or the model file in one. The recording has the channels and the sampling frequency of
-    the one that was sorted. settings: reading options, exclude_s, triggers, blank_ms, find_artefacts, adapt (templates follow
-    how the units are there), chunk_s, device, memory_limit. All other arguments and errors are those of `sort`.
+    model: a Sorting, a result folder, or its model file. The recording must have the channels and the sampling frequency
+    of the one that was sorted. settings: reading options, exclude_s, triggers, blank_ms, find_artefacts, adapt (adapt the
+    templates to this recording), chunk_s, device, backend, memory_limit. All other arguments and errors are those of
+    `sort`.
     """
     from spikecrsae.pipeline import groups
 
     reader, settings = _parted(settings, sampling_frequency)
     _refuse_unknown(settings, Config.stages(), apply)
     if idle := sorted(set(settings) - _OF_APPLY):
-        raise UsageError(f"{', '.join(idle)}: no effect here, filters and templates are those of the model; leave it out.")
+        raise UsageError(
+            f"{', '.join(idle)}: no effect here; apply takes filters and templates from the model. Leave it out."
+        )
     config = Config().with_settings(**settings)
     found = model.model if isinstance(model, Sorting) else _model_file(Path(model))
     if found is None:
@@ -147,9 +151,9 @@ def apply(
 @speaks_python
 @checked()
 def read_sorting(path: str | Path) -> Sorting:
-    """Read a result folder, the sorting.h5 in one, or a Phy folder of this program as it is curated now.
+    """Read a result folder, its sorting.h5, or a Phy folder that this program wrote, with its present curation.
 
-    Raises InputError where there is none, or it is damaged.
+    Raises InputError where it is missing or damaged.
     """
     return _read(path)
 
@@ -175,8 +179,8 @@ def score(
     sorting, truth: a Sorting, a file or folder, or samples by the name of the unit; samples alone need the
     sampling_frequency. tolerance_ms: largest distance of a match. exhaustive: the truth names every neuron, so that false,
     redundant and merged units are counted too. truth_column: column of a table with the times, by name or number
-    from 0. truth_unit: unit of the times (s, ms, samples). truth_neuron: only this one. truth_channel: take the spikes on
-    this intracellular channel, above truth_threshold; options say how that file is read.
+    from 0. truth_unit: unit of the times (s, ms, samples). truth_neuron: compare with this neuron only. truth_channel: the
+    true spikes are those on this intracellular channel, above truth_threshold; options say how its file is read.
 
     Raises UsageError for a wrong argument, InputError where a file cannot be used.
     """
@@ -189,10 +193,12 @@ def score(
     data = tested.data if isinstance(tested, Sorting) else None
     rate = sampling_frequency if data is None else data.sampling_frequency
     if rate is None:
-        raise UsageError("samples alone do not say at what rate they count; give --sampling-frequency.")
+        raise UsageError("samples alone do not tell the sampling frequency; give --sampling-frequency.")
     reader = _read_options(options, score)
     if truth_channel is None and (reader.given() or truth_threshold is not None):
-        raise UsageError("truth_threshold and options say how --truth-channel is read, which is not given; leave them out.")
+        raise UsageError(
+            "truth_threshold and reading options have no effect without --truth-channel; leave them out, or give it."
+        )
     neuron, time_unit = neuron_and_unit(truth_neuron, truth_unit)
     if isinstance(truth, str | Path):
         known = read_truth(
@@ -216,10 +222,10 @@ def score(
 def simulate(
     *, preset: str = "tetrode", path: str | Path | None = None, overwrite: bool = False, **settings: Any
 ) -> tuple[Recording, Sorting]:
-    """Make a recording whose spikes are known; returns it and its true spikes.
+    """Simulate a recording; return it and its true spikes.
 
     preset: "tetrode", four channels with coloured noise, or "paper", the simulation of the CRsAE paper. settings: by the
-    names of docs/cli.md, such as duration_s=10.0, n_units=3, seed=1. path: also write both to this HDF5 file.
+    names in docs/cli.md, such as duration_s=10.0, n_units=3, seed=1. path: also write both to this HDF5 file.
 
     Raises UsageError for a wrong setting, OutputError where the file cannot be written.
     """
@@ -262,7 +268,9 @@ def _opened(source: Source, reader: dict[str, Any]) -> Iterator[_Opened]:
     if not isinstance(source, Recording):
         yield _Opened(read_array(source, ReadOptions(**reader)))
     elif reader:
-        raise UsageError(f"{', '.join(sorted(reader))}: this recording is open already; give it to open_recording.")
+        raise UsageError(
+            f"{', '.join(sorted(reader))}: no effect on a Recording, which is open already; give it to open_recording."
+        )
     else:
         yield _Opened(source)
 
@@ -335,7 +343,7 @@ def _found(spikes: Spikes, sampling_frequency: float | None) -> Sorting | Mappin
     if is_sorting(spikes) or not Path(spikes).exists():
         return _read(spikes)
     if sampling_frequency is None:
-        raise UsageError(f"{spikes} does not say at what rate its samples count; give --sampling-frequency.")
+        raise UsageError(f"{spikes} does not tell its sampling frequency; give --sampling-frequency.")
     return read_truth(spikes, sampling_frequency)
 
 
@@ -363,6 +371,7 @@ def _samples(unit: object, samples: npt.ArrayLike) -> npt.NDArray[np.int64]:
         or not (np.isfinite(numbers) & (numbers == np.floor(numbers))).all()
     ):
         raise UsageError(
-            f"unit {unit}: its spikes must be samples, a row of whole numbers; multiply times by the sampling frequency, and round."
+            f"unit {unit}: its spikes must be samples, a 1-D array of whole numbers; multiply times in s by the sampling "
+            "frequency, and round."
         )
     return np.sort(numbers.astype(np.int64))

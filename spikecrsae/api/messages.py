@@ -1,4 +1,4 @@
-"""Errors in the words of a script: the arguments of a function in place of the options of the command line."""
+"""Reword errors for scripts: arguments of a function in place of options of the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OPTION = re.compile(r"(?<![\w-])--(no-)?([a-z][a-z-]*[a-z])(?: (\d[\d.,-]*\d|\d
 
 
 def in_python_words(text: str) -> str:
-    """The text with arguments for options: --highpass-hz 300 becomes highpass_hz=300, -o becomes folder=."""
+    """Return the text with options as arguments: --highpass-hz 300 becomes highpass_hz=300, -o becomes folder=."""
     return _OUTPUT.sub("folder=", _OPTION.sub(_argument, text))
 
 
@@ -34,7 +34,7 @@ def _argument(option: re.Match[str]) -> str:
 
 
 def speaks_python(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a public function: every SpikeCRsAEError leaves it in the words of a script."""
+    """Decorate a public function: its SpikeCRsAEErrors name arguments in place of options."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Sorting: what the public functions return, with spike times in seconds, tables, and the ways to other packages."""
+"""Sorting: what the public functions return, with spike times in seconds, tables, and conversions to other packages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sorting:
     """Units and spikes of one recording.
 
     data: all arrays, as the program itself uses them (spikecrsae.data.sorting). run: what run.json records of the run, empty
-    where the spikes come from no run. model: what `apply` needs, a model file or its content; None where there is none.
+    where the spikes come from no run. model: the model file that `apply` needs, or its content; None where there is none.
     """
 
     def __init__(
@@ -90,14 +90,15 @@ class Sorting:
         return _table(unit_columns(self.data), index="unit")
 
     def to_pynapple(self) -> pynapple.TsGroup:
-        """A pynapple TsGroup with the columns of units.csv as metadata; its time support is what was sorted.
+        """A pynapple TsGroup with the columns of units.csv as metadata; its time support is the part of the recording that
+        was sorted.
 
         Raises UsageError where pynapple is not installed.
         """
         try:
             import pynapple
         except ImportError as error:
-            raise UsageError("pynapple is not installed; install it: pip install pynapple.") from error
+            raise UsageError("pynapple is not installed; install it with pip install pynapple.") from error
         edges = self.data.sorted_intervals_s
         columns = unit_columns(self.data)
         del columns["unit"]
@@ -116,7 +117,8 @@ class Sorting:
     @speaks_python
     @checked()
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write the result folder of the command line, with sorting.h5, the tables, the report and the model; returns it.
+        """Write the same result folder as the command line: sorting.h5, the tables, the report and the model. Return its
+        path.
 
         Raises OutputError where the folder exists, unless it is an earlier result and overwrite is True.
         """

@@ -43,9 +43,16 @@ _EVERYDAY = (
 
 @click.command(cls=Command, everyday=_EVERYDAY, short_help="Sort many recordings.")
 @click.argument("recordings", nargs=-1, required=True, metavar="RECORDING...")
-@option("-o", "--output", type=Name(), metavar="FOLDER", required=True, help="Where the results go, a folder each.")
+@option(
+    "-o",
+    "--output",
+    type=Name(),
+    metavar="FOLDER",
+    required=True,
+    help="Where the results go, each into a folder of its own.",
+)
 @option("--jobs", type=WholeNumber(min=1), default=1, show_default=True, metavar="N", help="Recordings sorted at once.")
-@option("--resume", is_flag=True, help="Keep finished results with the same settings, go on with the rest.")
+@option("--resume", is_flag=True, help="Keep finished results with the same settings, and sort the rest.")
 @job_options("overwrite", "save_components", "estimate_errors", "exports", "metadata", "columns", "scheduler")
 @config_options(SORT_FIELDS)
 @reader_options

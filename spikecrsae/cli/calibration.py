@@ -1,4 +1,4 @@
-"""What `score --calibration` prints and writes: whether probabilities and intervals are true."""
+"""What `score --calibration` prints and writes: whether probabilities and intervals are right."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ _WORDS = {
 def calibration_of(
     truth: Mapping[str, np.ndarray], sorting: SortingData | None, tolerance_ms: float, exhaustive: bool
 ) -> dict[str, Any]:
-    """The measures of a sorting against known spikes, for JSON. Raises InputError where there are no probabilities."""
+    """Measure the calibration of a sorting against known spikes, for JSON. Raises InputError where there are no
+    probabilities."""
     from spikecrsae.score.calibration import interval_coverage, judged_spikes
 
     if sorting is None or np.isnan(sorting.spikes["probability"]).any():
@@ -53,7 +54,7 @@ def show_calibration(measures: Mapping[str, Any]) -> None:
 
 
 def console_number(value: float) -> str:
-    """A whole number in full, another with four decimals, a dash for NaN."""
+    """Write a whole number in full, any other with four decimals, NaN as a dash."""
     if isinstance(value, int):
         return f"{value:,}"
     return "-" if np.isnan(value) else f"{value:.4f}"

@@ -21,7 +21,12 @@ _SHOWN_FROM = 0.005
 @click.argument("a", type=Name())
 @click.argument("b", type=Name())
 @tolerance_option
-@option("--sampling-frequency", type=float, metavar="HZ", help="Where neither A nor B is a result of spikecrsae.")
+@option(
+    "--sampling-frequency",
+    type=float,
+    metavar="HZ",
+    help="Samples per second, where neither A nor B is a result of spikecrsae.",
+)
 @json_option
 @verbose_option
 @console.narrated

@@ -16,19 +16,25 @@ from spikecrsae.system.text import counted
 @option(
     "--to", "kind", type=click.Choice(EXPORT_FORMATS), default="phy", show_default=True, help="The format to be written."
 )
-@option("-o", "--output", type=click.Path(path_type=Path), metavar="OUT", help="Where it goes; into the result otherwise.")
+@option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="OUT",
+    help="File or folder to be written; by default in the result.",
+)
 @option(
     "--recording",
     "recordings",
     type=click.Path(path_type=Path),
     multiple=True,
     metavar="FILE",
-    help="The recording that was sorted, if it has moved. Given several times, the files of one session.",
+    help="The recording that was sorted, if it has moved; once for each file of a session.",
 )
 @option("--per-file", is_flag=True, help="One export for each file of a session, on the file's own clock; OUT is a folder.")
 @metadata_option
 @columns_option
-@option("--overwrite", is_flag=True, help="Replace what is there, unless it was worked on since.")
+@option("--overwrite", is_flag=True, help="Replace what is there, unless it was changed after it was written.")
 @reader_options
 @narrated
 def export(

@@ -59,7 +59,7 @@ READER_NAMES = (
 
 
 class Option(click.Option):
-    """An option that stands under a heading of its own on the help page."""
+    """An option with the heading under which the help page shows it."""
 
     def __init__(self, *args: Any, section: str = "Options", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -183,10 +183,10 @@ help_all = Option(
 
 output_option = option("-o", "--output", type=Name(), metavar="FOLDER", help="Where the result goes.")
 overwrite_option = option(
-    "--overwrite", is_flag=True, help="Replace an existing result, and of its folder only what its manifest lists."
+    "--overwrite", is_flag=True, help="Replace an existing result; only files that its manifest lists are removed."
 )
 json_option = option("--json", "as_json", is_flag=True, help="Print one JSON document on standard output.")
-verbose_option = option("--verbose", is_flag=True, help="More narration; the full traceback of an internal error.")
+verbose_option = option("--verbose", is_flag=True, help="Print more narration, and the full traceback of an internal error.")
 
 
 tolerance_option = option(
@@ -216,7 +216,12 @@ def reader_options(function: Callable) -> Callable:
 
     return _stack(
         command,
-        add("--sampling-frequency", type=float, metavar="HZ", help="Where the file does not say; raw binary needs it."),
+        add(
+            "--sampling-frequency",
+            type=float,
+            metavar="HZ",
+            help="Samples per second, where the file does not say; raw binary needs it.",
+        ),
         add("--n-channels", type=int, metavar="N", help="Channels in a raw binary file."),
         add("--dtype", metavar="TYPE", help="Number type of a raw binary file, such as int16 or >i2."),
         add("--gain", type=float, metavar="UV", help="Microvolts per stored number, in place of the file's own."),
@@ -234,8 +239,8 @@ def reader_options(function: Callable) -> Callable:
             type=click.Choice(["channels", "session"]),
             help="What several files are: channels of one recording, or one after the other. By default their start and length decide.",
         ),
-        add("--start-s", type=float, metavar="S", help="Sort from this time on, on the recording's own clock."),
-        add("--stop-s", type=float, metavar="S", help="Sort up to this time."),
+        add("--start-s", type=float, metavar="S", help="Sort from this time on, in seconds on the recording's own clock."),
+        add("--stop-s", type=float, metavar="S", help="Sort up to this time, in seconds on the same clock."),
     )
 
 
@@ -248,7 +253,7 @@ metadata_option = option(
 columns_option = option(
     "--columns",
     type=click.Choice(("few", "all")),
-    help="Columns of Phy's table: few (group, KSLabel and four of quality) unless given; all: those of units.csv too.",
+    help="Columns of Phy's table: few (default) has group, KSLabel and four of quality; all also has those of units.csv.",
 )
 #: What can be asked of a job besides its configuration: options by the fields of run.job.Job that they set.
 _JOB_OPTIONS = {
@@ -258,7 +263,9 @@ _JOB_OPTIONS = {
         "--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large)."
     ),
     "estimate_errors": option(
-        "--estimate-errors", is_flag=True, help="Self-test: inject copies of every unit, sort again; doubles the time."
+        "--estimate-errors",
+        is_flag=True,
+        help="Self-test: inject copies of every unit and sort again; this doubles the time.",
     ),
     "exports": option(
         "--export",
@@ -273,7 +280,7 @@ _JOB_OPTIONS = {
         "--jobs",
         type=WholeNumber(1),
         metavar="N",
-        help="Groups of channels, or neighbourhoods of a probe, at the same time; as many as cores unless given.",
+        help="Number of groups of channels, or neighbourhoods of a probe, at the same time; by default the number of cores.",
     ),
     "scheduler": option(
         "--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs."
@@ -296,7 +303,7 @@ def job_options(*names: str) -> Callable:
 
 def narrated(function: Callable) -> Callable:
     """Options for what is printed; the command receives `as_json`, and a Narrator as `narrator`."""
-    quiet = option("--quiet", is_flag=True, help="No narration on standard error, errors only.")
+    quiet = option("--quiet", is_flag=True, help="Print no narration on standard error, only errors.")
     return _stack(console.narrated(function), json_option, quiet, verbose_option)
 
 
@@ -326,7 +333,7 @@ def config_options(names: tuple[str, ...], file: bool = True) -> Callable:
             "config_file",
             type=Name(),
             metavar="FILE",
-            help="Configuration in TOML; options win over it.",
+            help="Configuration in TOML; options override it.",
         )
         return _stack(command, *([config_file] if file else []), *(_field_option(name) for name in names))
 

@@ -20,14 +20,14 @@ _REPORT = "report.html"
 _FORMATS = ("png", "svg", "pdf")
 
 
-@click.command(cls=Command, short_help="The page with pictures of a sorting.")
+@click.command(cls=Command, short_help="Write the page with the pictures of a sorting.")
 @click.argument("sorting", type=click.Path(path_type=Path))
 @option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where the page goes, a name in .html; into the result folder otherwise.",
+    help="Name of the page, ending in .html; by default report.html in the result folder.",
 )
 @option("--overwrite", is_flag=True, help="Replace FILE, and figures in DIR, where they exist.")
 @option(
@@ -38,7 +38,7 @@ _FORMATS = ("png", "svg", "pdf")
     "kinds",
     type=click.Choice(_FORMATS),
     multiple=True,
-    help="Format of the files in DIR: png, svg or pdf; may be given several times. png unless given.",
+    help="Format of the files in DIR, png by default; may be given several times.",
 )
 @option("--truth", type=click.Path(path_type=Path), metavar="FILE", help="Known spikes, or a recording that holds them.")
 @tolerance_option
@@ -56,11 +56,13 @@ def report(
 ) -> None:
     """Write the page with the pictures of SORTING, a result folder, its sorting.h5, or a folder curated in Phy.
 
-    The page is one file and needs no network: recording, units, pairs, training, decisions, and with --truth the scores and
-    the trade-off curves. With --figures the same pictures are written as files, too.
+    The page is one file and needs no network. It shows recording, units, pairs, training and decisions, and with --truth
+    the scores and the trade-off curves. --figures also writes the pictures as files.
     """
     if kinds and figures is None:
-        raise UsageError("--figure-format says how the files of --figures are written, which is not given; leave it out.")
+        raise UsageError(
+            "--figure-format says how --figures writes, and --figures is not given; leave it out, or give --figures."
+        )
     from spikecrsae.report.html import report_html
     from spikecrsae.results.folder import ResultFolder
     from spikecrsae.run.curated import open_sorting
@@ -118,15 +120,17 @@ def _target(sorting: Path, output: Path | None, overwrite: bool) -> Path:
         output = place_of_exports(sorting) / _REPORT
     if output is None:
         if not sorting.is_dir():
-            raise UsageError(f"{sorting} is no result folder, which the page could go to; give its place with -o.")
+            raise UsageError(f"{sorting} is not a result folder, where the page would go; say with -o where it goes.")
         target = sorting / _REPORT
         if target.exists() and not ResultFolder(sorting).lists(_REPORT):
-            raise OutputError(f"{target} is not of this result and is not overwritten; choose another place with -o.")
+            raise OutputError(
+                f"{target} does not belong to this result and is not overwritten; choose another place with -o."
+            )
         return target
     if output.is_dir():
         raise OutputError(f"{output} is a folder, and the page is a file; give a file name with -o.")
     if output.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"{output} must end in .html, which is how pages are known; change the name after -o.")
+        raise UsageError(f"{output} must end in .html; change the name after -o.")
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists and is not overwritten; give --overwrite, or another name with -o.")
     return output

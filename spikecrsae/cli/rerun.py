@@ -16,7 +16,11 @@ from spikecrsae.errors import EXIT_DIFFERENT
 @output_option
 @overwrite_option
 @option(
-    "--recording", type=Name(), multiple=True, metavar="FILE", help="Where it lies now, if moved; each file of a session."
+    "--recording",
+    type=Name(),
+    multiple=True,
+    metavar="FILE",
+    help="Where the recording is now, if it has moved; once for each file of a session.",
 )
 @narrated
 def rerun(

@@ -34,12 +34,15 @@ _CURVE = "tradeoff.csv"
 )
 @option("--truth-column", metavar="NAME|N", help="Column of a table that holds the times, by name or number from 0.")
 @option("--truth-unit", metavar="s|ms|samples", help="Unit of the times of a table or an array.")
-@option("--truth-neuron", metavar="NAME", help="Only this unit of the truth.")
+@option("--truth-neuron", metavar="NAME", help="Compare with this neuron of the truth only.")
 @option(
-    "--truth-channel", type=int, metavar="N", help="Take the spikes on this intracellular channel of TRUTH, counted from 0."
+    "--truth-channel",
+    type=int,
+    metavar="N",
+    help="Take the spikes on this intracellular channel of --truth, counted from 0.",
 )
 @option(
-    "--truth-threshold", type=float, metavar="X", help="Height of a spike on that channel; found from the data otherwise."
+    "--truth-threshold", type=float, metavar="X", help="Height of a spike on that channel; found from the data unless given."
 )
 @tolerance_option
 @option("--exhaustive", is_flag=True, help="The truth names every neuron: also count false, redundant and merged units.")
@@ -48,11 +51,13 @@ _CURVE = "tradeoff.csv"
     type=click.Choice(["amplitude", "component"]),
     default="amplitude",
     show_default=True,
-    help="Threshold of the curve: on spike amplitudes, or on the unit's separated signal, as in the paper.",
+    help="What the curve puts a threshold on: spike amplitudes, or the unit's separated signal, as in the paper.",
 )
-@option("--calibration", is_flag=True, help="Also judge the probabilities and the intervals of the rates.")
+@option(
+    "--calibration", is_flag=True, help="Also test whether the probabilities, and the intervals of the rates, are right."
+)
 @output_option
-@option("--overwrite", is_flag=True, help="Replace curves in the folder of -o.")
+@option("--overwrite", is_flag=True, help="Replace existing curves in the folder of -o.")
 @reader_options
 @narrated
 def score(
@@ -129,13 +134,13 @@ def _check_options(
     if truth_channel is not None:
         if truth_column or truth_unit:
             name = "--truth-column" if truth_column else "--truth-unit"
-            raise UsageError(f"{name} says how a table is read, and --truth-channel reads a signal; leave one out.")
+            raise UsageError(f"{name} is for a table of spike times, --truth-channel for a signal; leave one of them out.")
         return
     idle = [name for name in reader if name != "sampling_frequency"]
     idle += ["truth_threshold"] if truth_threshold is not None else []
     if idle:
         names = ", ".join("--" + name.replace("_", "-") for name in idle)
-        raise UsageError(f"{names} says how --truth-channel is read, which is not given; leave it out.")
+        raise UsageError(f"{names} has no effect without --truth-channel; leave it out, or give --truth-channel.")
 
 
 def _known(
@@ -189,7 +194,7 @@ class _Sorted:
             raise InputError(f"{path} holds no sorting.h5: its run did not finish; see run.log there, and sort again.")
         rate = reader.get("sampling_frequency") or phy_rate(path)
         if rate is None:
-            raise UsageError(f"{path} does not say at what rate its samples count; give --sampling-frequency.")
+            raise UsageError(f"{path} does not tell its sampling frequency; give --sampling-frequency.")
         return cls(read_truth(path, rate), rate)
 
 

@@ -33,7 +33,7 @@ _WAVE_WIDTH, _WAVE_HEIGHT = 36, 6
 
 @click.command(cls=Command, short_help="Show a sorting again, or one unit in detail.")
 @click.argument("sorting", type=Name())
-@option("--unit", type=int, metavar="N", help="This unit in detail: columns, template, intervals, decisions.")
+@option("--unit", type=int, metavar="N", help="Show this unit in detail: columns, template, intervals, decisions.")
 @json_option
 @verbose_option
 @console.narrated

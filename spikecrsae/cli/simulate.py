@@ -31,16 +31,16 @@ _FIELDS = (
     ("n_units", int, "Number of neurons."),
     ("n_channels", int, "Number of contacts, 25 um apart in two columns."),
     ("sampling_frequency", float, "Samples per second, Hz."),
-    ("duration_s", float, "Length of the recording."),
-    ("rates_hz", NumberList(), "Firing rate of each unit."),
+    ("duration_s", float, "Length of the recording in seconds."),
+    ("rates_hz", NumberList(), "Firing rate of each unit, Hz."),
     ("snrs", NumberList(), "Peak over noise level of each unit (tetrode)."),
-    ("snr_low", float, "Lowest peak over noise level drawn (tetrode)."),
-    ("snr_high", float, "Highest peak over noise level drawn (tetrode)."),
-    ("snr_db", float, "Variance of the spikes' signal over that of the noise (paper)."),
-    ("noise_uv", float, "Standard deviation of the noise (tetrode)."),
+    ("snr_low", float, "Lowest peak over noise level that is drawn (tetrode)."),
+    ("snr_high", float, "Highest peak over noise level that is drawn (tetrode)."),
+    ("snr_db", float, "Variance of the spikes' signal over that of the noise, dB (paper)."),
+    ("noise_uv", float, "Standard deviation of the noise, uV (tetrode)."),
     ("noise", click.Choice(["neural", "white"]), "Coloured as neural noise, or white."),
-    ("refractory_ms", float, "Absolute refractory period."),
-    ("n_bursting", int, "How many units fire bursts."),
+    ("refractory_ms", float, "Absolute refractory period in ms."),
+    ("n_bursting", int, "Number of units that fire bursts."),
     ("synchrony", float, "Share of spikes set within 0.5 ms of another unit's spike."),
     ("drift", float, "Relative change of the amplitudes over the recording."),
     ("intracellular_unit", int, "Also write the membrane potential of this unit, counted from 0."),
@@ -57,7 +57,11 @@ def _field_options(function: Callable) -> Callable:
 @click.command(cls=Command, short_help="Write a recording whose spikes are known.")
 @click.argument("out", type=Name())
 @option(
-    "--preset", type=click.Choice(["tetrode", "paper"]), default="tetrode", show_default=True, help="What to start from."
+    "--preset",
+    type=click.Choice(["tetrode", "paper"]),
+    default="tetrode",
+    show_default=True,
+    help="Simulation to start from; the options below change it.",
 )
 @option("--overwrite", is_flag=True, help="Replace OUT where it is an earlier simulation.")
 @_field_options

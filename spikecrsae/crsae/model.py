@@ -26,7 +26,8 @@ from spikecrsae.data.loudness import expected_at
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.errors import InputError, UsageError
 
-#: A correlation counts as active from this share of what a spike needs on: it is larger between samples, and templates change.
+#: A correlation counts as active above this share of what a spike needs: between samples it is larger, and templates
+#: change.
 _ACTIVE_SHARE, _STRONG = 1 / 1.2, 3
 
 
@@ -35,11 +36,12 @@ class CRsAE:
     """Templates at full scale with the prior of their spikes.
 
     templates (n_units, n_channels, n_times); prior: of the same units; sigma: standard deviation of the noise. refractory: a
-    unit fires once within so many samples each way. A spike stands at one of `n_shifts` positions within one sample (Fourier
-    interpolation): jitter of a strong spike is no residual. support (n_units, n_channels) bool: the channels on which each
-    template lives, all unless given; elsewhere templates are zero. local_search: refine crowded places after the encoder.
+    unit fires once within so many samples each way. A spike has one of `n_shifts` positions within a sample (Fourier
+    interpolation), so that jitter of a strong spike leaves no residual. support (n_units, n_channels) bool: the channels
+    on which a template is not zero, all unless given. local_search: where spikes overlap, try other explanations after the
+    encoder.
 
-    Templates are not to be changed in place: what follows from them is kept. Raises InputError for templates of another
+    Do not change templates in place: what is computed from them is kept. Raises InputError for templates of another
     shape or a prior of other units, UsageError for a sigma that is not positive.
     """
 
@@ -57,7 +59,7 @@ class CRsAE:
             raise InputError(f"templates {self.templates.shape} must be (n_units, n_channels, n_times).")
         if any(len(values) != self.n_units for values in self.prior.parameters().values()):
             raise InputError(
-                f"the prior is of another number of units than the {self.n_units} templates; give one value for each."
+                f"the prior has another number of units than the {self.n_units} templates; give one value for each template."
             )
         if not self.sigma > 0:
             raise UsageError(f"sigma = {self.sigma} must be a positive noise level.")
@@ -66,12 +68,12 @@ class CRsAE:
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any], backend: Backend = NUMBA) -> CRsAE:
-        """The model that `to_dict` gave."""
+        """Return the model that `to_dict` described."""
         kind, parameters = values["prior"]["name"], values["prior"]["parameters"]
         return cls(**{**values, "prior": PRIORS[kind].of_parameters(parameters), "backend": backend})
 
     def to_dict(self) -> dict[str, Any]:
-        """All that defines the model, without what follows from it, as a nest of dicts of arrays, numbers and text."""
+        """Return what defines the model, without the backend, as nested dicts of arrays, numbers and text."""
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("prior", "backend")}
         return kept | {"prior": {"name": self.prior.name, "parameters": self.prior.parameters()}}
 
@@ -92,7 +94,7 @@ class CRsAE:
 
     @cached_property
     def shrinkage(self) -> SpikeShrinkage:
-        """The prior's, for these templates."""
+        """The prior's shrinkage for these templates."""
         return self.prior.shrinkage(self.energy)
 
     def _shrinkage_at(self, expected: float) -> SpikeShrinkage:
@@ -101,8 +103,8 @@ class CRsAE:
 
     @property
     def reach(self) -> int:
-        """Samples over which one spike bears on the next: template length, with what interpolation sees, or refractory
-        period."""
+        """Samples over which one spike affects the next: the template length or the refractory period, whichever is
+        longer, and the margin of the interpolation."""
         return max(self.n_times, self.refractory + 1) + 2 * SINC_REACH
 
     def shifts(self) -> np.ndarray:
@@ -111,14 +113,14 @@ class CRsAE:
 
     @cached_property
     def shifted(self) -> np.ndarray:
-        """All copies (n_units * n_shifts, n_channels, n_times), float32; the copies of a unit stand together."""
+        """All copies (n_units * n_shifts, n_channels, n_times), float32; the copies of a unit follow one another."""
         copies = np.stack([shift_in_time(self.templates, by) for by in self.shifts()], axis=1)
         return np.ascontiguousarray(copies.reshape(-1, *self.templates.shape[1:]), dtype=np.float32)
 
     @cached_property
     def overlaps(self) -> np.ndarray:
-        """csc.operator.gram of the templates with their copies (n_units, n_units * n_shifts, 2 n_times - 1), float32, in units
-        of the noise."""
+        """Correlations of the templates with their copies (csc.operator.gram), (n_units, n_units * n_shifts, 2 n_times -
+        1), float32, in units of the noise."""
         return (gram(self.templates, self.shifted) / self.sigma**2).astype(np.float32)
 
     @cached_property
@@ -128,20 +130,21 @@ class CRsAE:
         return None if l1 is None else l1._replace(gram=gram(self.templates) / self.sigma**2)
 
     def copy_of(self, spikes: Spikes) -> np.ndarray:
-        """Row (int64) of `shifted` that each spike is a multiple of."""
+        """Return the row (int64) of `shifted` of which each spike is a multiple."""
         step = np.rint(spikes.shift * self.n_shifts + (self.n_shifts - 1) / 2).astype(np.int64)
         return spikes.unit * self.n_shifts + step
 
     def at(self, sample: int) -> CRsAE:
-        """The model at a sample of the recording: the same everywhere (one that changes is drift.Drifting)."""
+        """Return the model at a sample of the recording: here the same everywhere; drift.Drifting has one that changes."""
         return self
 
     def select(self, units: Sequence[int] | np.ndarray) -> CRsAE:
-        """The model with only these units (indices or mask)."""
+        """Return the model with only these units (indices or mask)."""
         return replace(self, templates=self.templates[units], prior=self.prior.select(units), support=self.support[units])
 
     def extended(self, templates: np.ndarray) -> CRsAE:
-        """The model with further units (n_more, n_channels, n_times) at its end, with the prior of units not known yet."""
+        """Return the model with further templates (n_more, n_channels, n_times) at its end; their prior is that of new
+        units."""
         return replace(
             self,
             templates=np.concatenate([self.templates, templates]),
@@ -150,11 +153,11 @@ class CRsAE:
         )
 
     def seen(self, signal: np.ndarray) -> Any:
-        """A signal (n_channels, n_samples) made ready for encoding it many times."""
+        """Return a signal (n_channels, n_samples) prepared for being encoded many times."""
         return self.backend.seen(signal, self.n_times, keep=True)
 
     def view(self, signal: np.ndarray) -> View:
-        """A signal (n_channels, n_samples) as the templates see it."""
+        """Return a signal (n_channels, n_samples) with its correlations with the templates."""
         correlation = self.backend.correlation(self.backend.seen(signal, self.n_times), self._scaled)
         return View(signal, correlation, self.overlaps)
 
@@ -164,10 +167,10 @@ class CRsAE:
         return self.templates if self.sigma == 1 else self.templates / self.sigma**2
 
     def encode(self, signal: np.ndarray | View | Any, effort: Effort = FULL, level: np.ndarray | None = None) -> Spikes:
-        """The codes of a signal (n_channels, n_samples) as spikes; samples are first samples of the templates.
+        """Return the codes of a signal (n_channels, n_samples) as spikes; their samples are the first of the template.
 
-        Signals that are encoded several times can be given as `seen` or `view` makes them ready. level (n_samples,) uint8: of
-        the noise that the signal is divided by, see data.loudness; 0 unless given.
+        A signal that is encoded several times can be given as `seen` or `view` prepares it. level (n_samples,) uint8:
+        level of the noise by which the signal is divided, see data.loudness; 0 unless given.
         """
         if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < self.n_times):
             return Spikes.none()
@@ -197,24 +200,24 @@ class CRsAE:
 
     def needed(self, level: np.ndarray | None = None) -> np.ndarray:
         """Correlation above which a spike of each unit raises the log posterior, (n_units,). level (uint8): of the noise, 0 unless
-        given; of several the least correlation counts."""
+        given. For several levels the smallest correlation is returned."""
         if level is None:
             return self.shrinkage.needed()
         each = [self._shrinkage_at(float(expected_at(one))).needed() for one in np.unique(level)]
         return np.asarray(np.min(each, axis=0))
 
     def log_prior(self, spikes: Spikes) -> np.ndarray:
-        """Log prior odds (n,) of each spike against none."""
+        """Return the log prior odds (n,) of each spike against none."""
         return self._by_expected(spikes, lambda shrinkage, *values: shrinkage.prior(*values))
 
     def unshrunk(self, spikes: Spikes) -> np.ndarray:
-        """The spikes' amplitudes (n,) by least squares, relative to the expected ones."""
+        """Return the spikes' amplitudes (n,) by least squares, relative to the expected ones."""
         found = self._by_expected(spikes, lambda shrinkage, *values: shrinkage.unshrunk(*values))
         return np.asarray(found / spikes.expected)
 
     def as_units(self, spikes: Spikes, which: np.ndarray, unit: np.ndarray) -> Spikes:
-        """The spikes, with those of `which` (indices) as spikes of these units, whose templates lie at the same place. None of
-        these units is a rival of theirs."""
+        """Return the spikes, with those of `which` (indices) assigned to the units `unit`, whose templates begin at the
+        same sample. None of these units stays a rival of them."""
         products = np.einsum("uct,vct->uv", self.templates, self.templates)
         then = spikes.unit[which]
         least_squares = self.unshrunk(spikes)[which] * spikes.expected[which] * products[then, then] / products[then, unit]
@@ -238,20 +241,21 @@ class CRsAE:
         return found
 
     def decode(self, spikes: Spikes, n_samples: int) -> np.ndarray:
-        """H x: the signal (n_channels, n_samples) that spikes stand for, float32."""
+        """Return H x, the signal (n_channels, n_samples) that the spikes make, float32."""
         return -self.residual(np.zeros((self.templates.shape[1], n_samples), np.float32), spikes)
 
     def residual(self, signal: np.ndarray, spikes: Spikes, out: np.ndarray | None = None) -> np.ndarray:
-        """signal (n_channels, n_samples) less the spikes, float32; into `out` if given, which may be the signal."""
+        """Subtract the spikes from a signal (n_channels, n_samples), float32; into `out` if given, which may be the
+        signal."""
         return self.backend.subtract(signal, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude, out)
 
     def maximise(self, signal: np.ndarray, spikes: Spikes, n_positions: int | np.ndarray | None = None) -> CRsAE:
-        """The M-step for the spikes of a signal (n_channels, n_samples). Units without a spike keep what they have.
+        """Do the M-step for the spikes of a signal (n_channels, n_samples). Units without a spike stay as they are.
 
-        Templates: joint least squares with the spikes' amplitudes, those of before counting a little (see fit_templates),
-        rescaled so that the mean relative amplitude is 1, and zero outside their support. A unit of one spike keeps its
-        template. Prior: its own M-step. n_positions: among which each unit's spikes are counted for its rate, one number or
-        (n_units,); those of the signal unless given.
+        Templates: joint least squares with the spikes' amplitudes, in which the old templates count a little (see
+        fit_templates), rescaled so that the mean relative amplitude is 1, and zero outside their support. A unit of one
+        spike keeps its template. Prior: its own M-step. n_positions: among which each unit's spikes are counted for its
+        rate, one number or (n_units,); those of the signal unless given.
         """
         if not len(spikes) or not self.n_units:
             return self
@@ -275,16 +279,17 @@ class CRsAE:
         return replace(self, templates=templates, prior=prior, support=support)
 
     def active(self, signal: np.ndarray, level: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Positions (bool, n_positions) of signal (n_channels, n_samples) where a spike could gain, with a margin for what
-        lies between samples and for templates that still change; and those where it would gain very much. level
-        (n_samples,): as for `encode`."""
+        """Return the positions (bool, n_positions) of signal (n_channels, n_samples) where a spike could raise the log
+        posterior, and those where it would raise it by much. The first have a margin for what lies between samples and for
+        templates that still change. level (n_samples,): as for `encode`."""
         if signal.shape[1] < self.n_times or not self.n_units:
             return np.zeros(0, bool), np.zeros(0, bool)
         needed = self.needed(self._levels_of_positions(level)[0])
         return self.backend.active(signal, self._scaled, _ACTIVE_SHARE * needed, _STRONG / _ACTIVE_SHARE)
 
     def log_posterior(self, signal: np.ndarray, spikes: Spikes) -> float:
-        """Log posterior odds of spikes against none at all: half the energy they explain, and their prior."""
+        """Return the log posterior odds of the spikes against no spike: half the energy they explain, and their log
+        prior."""
         if not len(spikes):
             return 0.0
         rest = self.residual(signal, spikes)
@@ -292,16 +297,17 @@ class CRsAE:
         return float(explained + self.log_prior(spikes).sum())
 
     def misfit(self, signal: np.ndarray, spikes: Spikes) -> np.ndarray:
-        """Per spike (n,), the energy of the residual of signal (n_channels, n_samples) under its template: samples weighted
-        by the template's power, relative to its peak."""
+        """Return for each spike (n,) the energy that the residual of signal (n_channels, n_samples) has under its template:
+        samples are weighted by the template's power, relative to its peak."""
         return self.backend.misfits(
             signal, self.shifted, self.copy_of(spikes), spikes.sample, spikes.amplitude, self._power, spikes.unit
         )
 
     @property
     def misfit_of_noise(self) -> np.ndarray:
-        """Standard deviation of the cube root of a misfit that is noise alone (n_units,): the weighted sum of squares is nearly
-        chi squared, of as many degrees as give its mean and variance, and its root nearly normal (Wilson and Hilferty 1931)."""
+        """Standard deviation of the cube root of a misfit of noise alone, (n_units,). The weighted sum of squares is
+        nearly chi squared, with the degrees of freedom of its mean and variance; its cube root is nearly normal (Wilson
+        and Hilferty 1931)."""
         n_channels = self.templates.shape[1]
         mean, variance = n_channels * self._power.sum(axis=1), 2 * n_channels * (self._power**2).sum(axis=1)
         deviation: np.ndarray = np.cbrt(self.sigma**2) * np.cbrt(mean) * np.sqrt(variance) / (3 * np.maximum(mean, 1e-12))
@@ -324,16 +330,16 @@ class CRsAE:
 
 @dataclass(frozen=True)
 class View:
-    """A signal as templates see it: signal (n_channels, n_samples), correlation (n_units, n_positions) with every template, an
-    array on the backend's device, and overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted
-    copies. It is used up by encoding."""
+    """A signal (n_channels, n_samples) with its correlation (n_units, n_positions) with every template, an array on the
+    backend's device, and the overlaps (n_units, n_units * n_shifts, 2 n_times - 1) of the templates with their shifted
+    copies. Encode it once only: encoding changes it."""
 
     signal: np.ndarray
     correlation: Any
     overlaps: np.ndarray
 
     def select(self, units: Sequence[int] | np.ndarray) -> View:
-        """As some of the units (indices or mask) see it; a copy."""
+        """Return a copy for some of the units (indices or mask)."""
         n_units, n_copies, n_lags = self.overlaps.shape
         overlaps = self.overlaps.reshape(n_units, n_units, -1, n_lags)[units][:, units]
         joined = overlaps.reshape(len(overlaps), len(overlaps) * (n_copies // n_units), n_lags)

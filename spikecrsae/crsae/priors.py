@@ -16,9 +16,10 @@ from spikecrsae.csc.shrinkage import SpikeShrinkage
 FIRST_SPREAD, SPREAD_DEVIATION = 0.1, 1.0
 #: Where the most probable spread is sought.
 _LOG_SPREADS = np.log(np.geomspace(1e-3, 1.0, 150))
-#: The spikes that the quantiles of a sample tell as much about its width as, of one: all of them tell more.
+#: Two quantiles tell as much about the width of a sample as this share of its spikes does in full.
 _QUANTILE_SHARE = 0.5
-#: lambda before anything is known, about sqrt(2 log(C N_e)) of a minute (Sec. VI-C), and the spikes that it is worth.
+#: lambda before anything is known, about sqrt(2 log(C N_e)) of a minute (Sec. VI-C), and the number of spikes as which it
+#: counts.
 FIRST_LAMBDA, LAMBDA_COUNT = 5.0, 10
 
 
@@ -27,50 +28,50 @@ class Prior:
     """The prior of spikes. Fields: one array (n_units,) for each of its parameters, with its value before anything is known as
     metadata `start`.
 
-    A prior is a subclass with `shrinkage` and `maximise`; the encoder, training, curation and decoding take it as it is.
+    A prior is a subclass with `shrinkage` and `maximise`; encoder, training, curation and decoding need nothing else of it.
     """
 
     name: ClassVar[str]
-    #: Whether it knows how large the spikes of each unit are.
+    #: Whether it has a size that it expects of each unit's spikes.
     sized: ClassVar[bool] = True
 
     @classmethod
     def first(cls, n_units: int) -> Self:
-        """The prior of so many units before anything is known of them."""
+        """Return the prior of so many units before anything is known about them."""
         return cls(*(np.full(n_units, f.metadata["start"]) for f in fields(cls)))
 
     def select(self, units: Sequence[int] | np.ndarray) -> Self:
-        """Of these units only (indices or mask)."""
+        """Return the prior of these units only (indices or mask)."""
         return type(self)(*(getattr(self, f.name)[units] for f in fields(self)))
 
     def joined(self, other: Self) -> Self:
-        """Of these units, then those of the other."""
+        """Return the prior of these units and, after them, those of the other."""
         return type(self)(*(np.concatenate([getattr(p, f.name) for p in (self, other)]) for f in fields(self)))
 
     def parameters(self) -> dict[str, np.ndarray]:
-        """Every parameter (n_units,) by its name in files."""
+        """Return every parameter (n_units,) by its name in files."""
         return {f.metadata.get("name", f.name): getattr(self, f.name) for f in fields(self)}
 
     @classmethod
     def of_parameters(cls, parameters: Mapping[str, np.ndarray]) -> Self:
-        """The prior with these `parameters`."""
+        """Return the prior that has these `parameters`."""
         return cls(*(parameters[f.metadata.get("name", f.name)] for f in fields(cls)))
 
     @property
     def l1(self) -> L1 | None:
-        """The convex problem whose solution says where spikes may stand; None: they may stand anywhere."""
+        """The convex problem whose solution says where spikes may be; None if they may be anywhere."""
         return None
 
     def admitting(self, amplitude: np.ndarray) -> Self:
-        """The prior under which spikes with these amplitudes (n_units,), relative to the templates, are ordinary ones."""
+        """Return the prior that expects spikes with these amplitudes (n_units,), relative to the templates."""
         return self
 
     def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
-        """The shrinkage for templates of this energy ||h||^2 / sigma^2, (n_units,)."""
+        """Return the shrinkage for templates of this energy ||h||^2 / sigma^2, (n_units,)."""
         raise NotImplementedError
 
     def maximise(self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int | np.ndarray) -> Self:
-        """The M-step: the prior of units that have spikes, all others as they are.
+        """Do the M-step: return the prior with new parameters for units that have spikes; the others keep theirs.
 
         unit, amplitude (n_spikes,): of the spikes, amplitudes by least squares and relative to the new templates. energy
         (n_units,): of the templates. n_positions: among which each unit's spikes were found, one number or (n_units,).
@@ -80,18 +81,18 @@ class Prior:
 
 @dataclass(frozen=True)
 class SpikeSlab(Prior):
-    """A spike has the amplitude a ~ N(1, spread^2) relative to its template, and costs the log odds `penalty` per position."""
+    """A spike has the amplitude a ~ N(1, spread^2) relative to its template, and costs `penalty` in log odds."""
 
     name = "spike-slab"
     spread: np.ndarray = field(metadata={"start": FIRST_SPREAD})
     penalty: np.ndarray = field(metadata={"start": 8.0})
 
     def admitting(self, amplitude: np.ndarray) -> SpikeSlab:
-        """With a spread that reaches from the templates to these amplitudes."""
+        """Return the prior with a spread that reaches from the templates to these amplitudes."""
         return SpikeSlab(np.hypot(self.spread, 1 - amplitude), self.penalty)
 
     def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
-        """Amplitude (b + 1/s^2) / (g + 1/s^2), docs/model.md, "Two priors"."""
+        """Shrink to the amplitude (b + 1/s^2) / (g + 1/s^2), docs/model.md, "Two priors"."""
         precision = 1.0 / self.spread**2
         offset = -0.5 * precision - 0.5 * np.log1p(energy / precision) - self.penalty
         return SpikeShrinkage(precision, energy + precision, offset)
@@ -99,7 +100,8 @@ class SpikeSlab(Prior):
     def maximise(
         self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int | np.ndarray
     ) -> SpikeSlab:
-        """Spread: that of the amplitudes less what noise adds. Penalty: minus the log of the rate per position."""
+        """Do the M-step. Spread: that of the amplitudes, less what noise adds. Penalty: minus the log of the rate per
+        position."""
         counts = np.bincount(unit, minlength=len(energy))
         spread = self.spread.copy()
         for c in np.flatnonzero(counts):
@@ -119,23 +121,23 @@ class Laplace(Prior):
 
     @property
     def l1(self) -> L1:
-        """The convex problem whose solution says where spikes may stand."""
+        """The convex problem whose solution says where spikes may be."""
         return L1(self.lam, True)
 
     def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
-        """Without the penalty on the support of the l1 codes (relaxed lasso, Meinshausen 2007): amplitude b / g where the
-        correlation with the unit-norm atom exceeds lambda."""
+        """Drop the penalty where the l1 codes are not zero (relaxed lasso, Meinshausen 2007): the amplitude is b / g where
+        the correlation with the unit-norm atom exceeds lambda."""
         nothing = np.zeros(len(energy))
         return SpikeShrinkage(nothing, energy.astype(np.float64), -0.5 * self.lam**2)
 
     def maximise(
         self, unit: np.ndarray, amplitude: np.ndarray, energy: np.ndarray, n_positions: int | np.ndarray
     ) -> Laplace:
-        """lambda_c: the correlation above which a spike is more probable than noise, for exponential amplitudes of the
-        unit's mean and the unit's rate.
+        """Do the M-step. lambda_c is the correlation above which a spike is more probable than noise, for exponential
+        amplitudes with the unit's mean and for the unit's rate.
 
-        The optimum of Eq. 22 counts every silent position as a code of size 0 and lets no code survive (docs/model.md, "Two
-        priors"); so rate and mean size are learned apart, as in a Bernoulli-Laplace prior. For a rate of one
+        The optimum of Eq. 22 counts every silent position as a code of size 0 and then makes every code 0 (docs/model.md,
+        "Two priors"); so rate and mean size are learned separately, as in a Bernoulli-Laplace prior. For a rate of one
         in C N_e positions it is the paper's lambda_0 = sqrt(2 log(C N_e)), nearly.
         """
         counts = np.bincount(unit, minlength=len(energy))
@@ -149,8 +151,8 @@ class Laplace(Prior):
 
 
 def as_if_clear(unit: np.ndarray, amplitude: np.ndarray, clear: np.ndarray) -> np.ndarray:
-    """Amplitudes (n_spikes,) for an M-step, without what louder noise adds to them: those of spikes that are not clear (bool) are
-    replaced by those of the unit's clear spikes, in turn. Units without a clear spike keep theirs."""
+    """Return amplitudes (n_spikes,) for an M-step without what louder noise adds. Those of spikes that are not clear
+    (bool) are replaced by those of the unit's clear spikes, in turn. Units without a clear spike keep theirs."""
     if clear.all():
         return amplitude
     amplitude = amplitude.copy()
@@ -162,10 +164,11 @@ def as_if_clear(unit: np.ndarray, amplitude: np.ndarray, clear: np.ndarray) -> n
 
 
 def learned_spread(amplitudes: np.ndarray, energy: float) -> float:
-    """The most probable spread of a unit's amplitudes (least squares, about 1), to which noise adds 1 / energy.
+    """Return the most probable spread of a unit's amplitudes (least squares, about 1), to whose variance noise adds 1 /
+    energy.
 
-    From the upper half: small spikes of other neurons must not widen the prior that lets more of them in. The prior of the
-    spread is log-normal; it is sought from 0.001 to 1.
+    Only the upper half is used: small spikes of other neurons would widen the prior, which would then let in more of them.
+    The prior of the spread is log-normal; the spread is sought from 0.001 to 1.
     """
     seen = float(np.subtract(*np.percentile(amplitudes, [84, 50]))) ** 2
     # two quantiles are taken from as many amplitudes
@@ -186,7 +189,7 @@ PRIORS: dict[str, type[Prior]] = {prior.name: prior for prior in (SpikeSlab, Lap
 
 
 def prior_of(parameters: Mapping[str, np.ndarray]) -> Prior:
-    """The prior whose parameters are among these, (n_units,) by name. Raises KeyError where there is none."""
+    """Return the prior whose parameters are among these, (n_units,) by name. Raises KeyError where there is none."""
     for prior in PRIORS.values():
         if prior.first(0).parameters().keys() <= parameters.keys():
             return prior.of_parameters(parameters)

@@ -175,5 +175,6 @@ def _check(windows: np.ndarray, model: CRsAE, config: TrainConfig) -> None:
         )
     if config.method == "em" and model.prior.l1 is None:
         raise InputError(
-            f"annealed training needs the laplace prior, not {model.prior.name}; or give train.method = unrolled."
+            f"annealed training (train.method = em) needs the laplace prior, not {model.prior.name}; give that, or "
+            "train.method = unrolled."
         )

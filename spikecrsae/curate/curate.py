@@ -123,7 +123,8 @@ def _refuse_crowds(state: Candidates) -> None:
     if largest < INSIDE_NORM or at_a_time < MOST_AT_A_TIME * tetrodes:
         return
     raise InputError(
-        f"the spikes change their shape too much to be sorted: {model.n_units} units, with {at_a_time:.1f} spikes at a time, do not describe "
+        f"the spikes change their shape too much to be sorted: {model.n_units} units, with {at_a_time:.1f} spikes at the "
+        "same time, do not describe "
         f"them. The largest template is {largest:.0f} times as large as the noise. Signal from inside a cell looks like this: leave its channel "
         "out with --channels; give it to score with --truth-channel; or give the number of neurons, such as --units 1."
     )

@@ -107,7 +107,8 @@ def _samples(start: float, stop: float, recording: Recording) -> tuple[int, int]
     begin, end, fs = recording.start_time_s, recording.end_time_s, recording.sampling_frequency
     if start < begin - 1 / fs or stop > end + 1 / fs or not math.isfinite(stop):
         raise UsageError(
-            f"--exclude-s {start:.10g}-{stop:.10g} reaches out of {recording.source}, which lasts from {begin:.10g} to {end:.10g} s; "
+            f"--exclude-s {start:.10g}-{stop:.10g} is not within {recording.source}, which lasts from {begin:.10g} to "
+            f"{end:.10g} s; "
             "give times between these."
         )
     first, last = recording.timeline.samples([start, stop]).round().astype(int).tolist()

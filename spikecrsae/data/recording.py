@@ -1,4 +1,4 @@
-"""Recording: lazy access to traces and to the physical facts that belong to them."""
+"""Recording: traces that are read when asked for, and the physical facts that belong to them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from spikecrsae.data.timeline import Timeline
 from spikecrsae.errors import InputError, UsageError
 from spikecrsae.system.text import counted
 
-#: A recording is gone through in blocks of so many samples, counted from its first one, each worked on by itself. How many are
-#: held at once, by whom and on which machine then changes no bit of the result.
+#: A recording is processed in blocks of this many samples, counted from its first one, each by itself. So no bit of the
+#: result depends on how many are held at once, in which process, and on which machine.
 BLOCK = 2**16
-#: Numbers beyond this are no voltages, and sums of their squares leave float32. No gain is larger, and none smaller than its
+#: Larger numbers are no voltages, and sums of their squares overflow float32. No gain is larger, and none smaller than its
 #: inverse.
 LARGEST_SAMPLE = 1e15
-#: Rates that differ by this part are one: over an hour it moves a time by 4 ms.
+#: Rates are taken for equal up to this relative difference, which moves a time by 4 ms in an hour.
 _SAME_RATE = 1e-6
 #: No clock shows a time of so many seconds, 30,000 years; beyond it a sample is no longer told from the next.
 LATEST_S = 1e12
@@ -48,8 +48,8 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Segment:
-    """One of several files or segments that make up a recording: `n_samples` from sample `first` on; `start_time_s` is its own
-    time of its first sample. `same_clock`: that is a time on the clock of the part before it, after a gap."""
+    """One of several files or segments that make up a recording: `n_samples` from sample `first` on; `start_time_s` is the
+    time of its first sample on its own clock. `same_clock`: this is the clock of the part before it, after a gap."""
 
     name: str
     first: int
@@ -64,7 +64,7 @@ class Recording:
 
     read_raw(start, stop) returns the stored numbers of all stored channels, shape (stop - start, n_stored).
     `channels` are the stored columns in use; gain and offset have one value per channel in use and turn stored
-    numbers into `amplitude_unit` ("uV" where the gain is known, else "ADC").
+    numbers into `amplitude_unit` ("uV" where the gain is known, else "ADC", stored numbers).
     `channel_positions` is (n_channels, 2) in um or None. `start_time_s` is the file's own time of sample 0.
     `channel_groups` names the group of each channel in use, "" for a channel of none; None where all are one group.
     `time_range` (first, end) are the samples to be sorted, None for all. `parts` are the files or segments of the recording, one
@@ -110,17 +110,17 @@ class Recording:
             # a NaN makes the comparison false
             if len(bad := values[~((np.abs(values) >= least) & (np.abs(values) <= LARGEST_SAMPLE))]):
                 raise InputError(
-                    f"{self.source}: {name} {bad[0]:g} is no scale of voltages, whose magnitude is from {least:g} to {LARGEST_SAMPLE:g}; "
+                    f"{self.source}: {name} {bad[0]:g} must have a magnitude from {least:g} to {LARGEST_SAMPLE:g}; "
                     f"give the true one with --{name}."
                 )
         if not abs(self.start_time_s) < LATEST_S:
             raise InputError(
-                f"{self.source}: it starts at {self.start_time_s:g} s, which is no time; it must be a number of seconds of a "
-                f"magnitude below {LATEST_S:g}. Correct the start time in the file."
+                f"{self.source}: it starts at {self.start_time_s:g} s; a start time must lie between -{LATEST_S:g} and "
+                f"{LATEST_S:g} s. Correct it in the file."
             )
         if self.channel_positions is not None and self.channel_positions.shape != (n, 2):
             raise InputError(
-                f"{self.source}: channel positions have shape {self.channel_positions.shape}, must be ({n}, 2)."
+                f"{self.source}: channel positions have shape {self.channel_positions.shape}; it must be ({n}, 2)."
             )
 
     def __repr__(self) -> str:
@@ -143,7 +143,8 @@ class Recording:
 
     @property
     def timeline(self) -> Timeline:
-        """The recording's clock: the file's own, across its gaps. The second of several files begins where the first ends."""
+        """The recording's clock: the first file's own, across its gaps. A file on another
+        clock begins where the last one ends."""
         times = [self.start_time_s]
         for before, part in zip(self.parts, self.parts[1:], strict=False):
             clocks = part.start_time_s - before.start_time_s
@@ -167,7 +168,7 @@ class Recording:
         return {name: tuple(channels) for name, channels in found.items()}
 
     def raw(self, start: int, stop: int) -> np.ndarray:
-        """Stored numbers of the channels in use, (stop - start, n_channels), clipped to the recording; not to be written to."""
+        """Stored numbers of the channels in use, (stop - start, n_channels), clipped to the recording; read only."""
         start, stop = max(0, start), min(self.n_samples, stop)
         stored = np.asarray(self.read_raw(start, stop))
         return stored if self.channels == tuple(range(stored.shape[1])) else stored[:, list(self.channels)]
@@ -182,7 +183,7 @@ class Recording:
         return values.astype(np.float32)
 
     def chunks(self, chunk_size: int, margin: int = 0) -> Iterator[Chunk]:
-        """The whole recording in order, `chunk_size` samples at a time, with `margin` samples around each."""
+        """Yield the whole recording in order, `chunk_size` samples at a time, with `margin` samples on each side."""
         for start in range(0, self.n_samples, chunk_size):
             stop = min(start + chunk_size, self.n_samples)
             left, right = min(margin, start), min(margin, self.n_samples - stop)
@@ -191,7 +192,7 @@ class Recording:
     def select(self, indices: Sequence[int]) -> Recording:
         """The same recording on some of its channels, by position from 0.
 
-        Raises UsageError for an index that does not exist or stands twice.
+        Raises UsageError for an index that does not exist or is given twice.
         """
         picked = [int(i) for i in indices]
         bad = [i for i in picked if not 0 <= i < self.n_channels]
@@ -212,9 +213,9 @@ class Recording:
         )
 
     def between(self, start_s: float | None, stop_s: float | None) -> Recording:
-        """The same recording, of which only start_s to stop_s are to be sorted: seconds on its own clock, None for its ends.
+        """The same recording, of which only start_s to stop_s will be sorted: seconds on its own clock, None for its ends.
 
-        Raises UsageError where that is no part of it.
+        Raises UsageError where these times are not within it, or not in order.
         """
         if start_s is None and stop_s is None:
             return self
@@ -229,7 +230,7 @@ class Recording:
         return replace(self, time_range=(first, end))
 
     def in_range(self) -> Recording:
-        """The samples to be sorted as a recording of their own; this one where that is all of it."""
+        """The samples to be sorted, as a recording of their own; the recording itself if these are all."""
         if self.time_range is None:
             return self
         first, end = self.time_range
@@ -292,18 +293,16 @@ def _one_if_shared(values: np.ndarray) -> np.ndarray:
 
 
 def joined(recordings: Sequence[Recording], names: Sequence[str], one_clock: bool = False) -> Recording:
-    """Recordings one after the other as one of several parts, which `names` name; one that has parts brings its own.
-    `one_clock`: their start times are of one clock, which counts wherever it has not been set back.
+    """Join recordings, one after the other, into one whose parts have these `names`; a recording with parts keeps its own.
+    `one_clock`: their start times are on one clock, which is used wherever it has not been set back.
 
-    Raises InputError where they differ in what one sorting needs to be the same: channels, sampling frequency and scale.
+    Raises InputError where their channels, sampling frequency, scale, number type or groups differ.
     """
     first = recordings[0]
     for other, name in zip(recordings[1:], names[1:], strict=True):
         for what, mine, its in _facts_to_share(first, other):
             if mine != its:
-                raise InputError(
-                    f"{name} has {what} {its} and {names[0]} {mine}; what is sorted together must agree. Sort them one by one."
-                )
+                raise InputError(f"{name} has {what} {its} and {names[0]} {mine}; they must agree. Sort them one by one.")
     edges = np.cumsum([0, *(recording.n_samples for recording in recordings)]).tolist()
 
     def read(start: int, stop: int) -> np.ndarray:

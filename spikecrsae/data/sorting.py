@@ -1,4 +1,4 @@
-"""Sorting: the one result type, a spike table and a unit table with the templates they refer to."""
+"""SortingData: the one result type, with a spike table, a unit table and the templates they refer to."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from spikecrsae.errors import InputError
 SPIKE_DTYPE = np.dtype(
     [("sample", np.int64), ("unit", np.int32), ("amplitude", np.float32), ("shift", np.float32), ("probability", np.float32)]
 )
-#: What a unit is called, see decode.quality.label_units.
+#: Labels that a unit can have, see decode.quality.label_units.
 LABELS = ("single", "multi", "noise", "artefact", "unsure", "unsorted")
 #: Numbers of units are int32, and Phy's placeholders are numbered after the last one.
 LARGEST_UNIT = 2**31 - 2
 
 
 def files_table(recording: Recording) -> dict[str, np.ndarray]:
-    """The table `files` of a sorting of this recording: its parts, empty where it is of one piece."""
+    """Return the table `files` for a sorting of this recording: its parts; empty where it has none."""
     parts = recording.parts
     if not parts:
         return {}
@@ -42,7 +42,7 @@ def files_table(recording: Recording) -> dict[str, np.ndarray]:
 
 
 def timeline_of(files: dict[str, np.ndarray], start_time_s: float, sampling_frequency: float) -> Timeline:
-    """The clock of a recording with these parts, which starts at start_time_s."""
+    """Return the clock of a recording that has these parts and starts at start_time_s."""
     firsts = files.get("first_sample", np.zeros(1, np.int64))
     # results of earlier versions do not hold these times
     return Timeline(firsts, files.get("time_s", firsts / sampling_frequency + start_time_s), sampling_frequency)
@@ -56,16 +56,18 @@ class SortingData:
     templates (n_units, n_channels, n_times): high-passed, unwhitened, in amplitude_unit, at full scale;
     templates_whitened: the same units as inference uses them; templates_std: spread of the waveforms around them.
     peak_index: sample within a template of its largest deflection in units of noise, per unit.
-    model: sigma, one value for each group of channels; per unit the prior's parameters (n_units,), the course of each over the
-    rounds of training (n_rounds, n_units) as `<name>_history`, NaN before a unit came, and whitened_norm (n_units,).
+    model: sigma, one value for each group of channels; per unit the prior's parameters (n_units,), and whitened_norm
+    (n_units,). `<name>_history` (n_rounds, n_units): a parameter after each round of training, NaN before a unit was added.
     curation: rows (decision, units, statistic, level).
     excluded (n, 2): intervals [first, end) in samples that were left out; there is no spike in them.
-    artefacts (n,) of ARTEFACT_DTYPE: what was found or given as no neuron's, in order of time, channels by their position in the
+    artefacts (n,) of ARTEFACT_DTYPE: those found and those given, in order of time, with channels by their position in the
     recording; not in sorting.h5.
     files: name, first_sample, n_samples, start_time_s (on its own clock), time_s (on the recording's) and same_clock (as in Segment) of each
-    file or segment, empty where the recording is of one piece.
-    noise_over_time: noise relative to the usual one, `times_usual`, of a channel `group` from `first_sample` on; empty where not known.
-    example (n, n_channels): a stretch of the high-passed traces, in amplitude_unit, from sample example_start on; may be empty.
+    file or segment, empty where the recording has one part only.
+    noise_over_time: `times_usual`, the noise relative to the usual one, from `first_sample` on in the channel group with
+    number `group`; empty where not known.
+    example (n, n_channels): an interval of the high-passed traces, in amplitude_unit, from sample example_start on; may be
+    empty.
     """
 
     spikes: np.ndarray
@@ -92,7 +94,7 @@ class SortingData:
 
     def __post_init__(self) -> None:
         if self.spikes.dtype != SPIKE_DTYPE:
-            raise InputError(f"spikes have dtype {self.spikes.dtype}, must be {SPIKE_DTYPE}.")
+            raise InputError(f"spikes have dtype {self.spikes.dtype}; it must be {SPIKE_DTYPE}.")
         samples = self.spikes["sample"]
         if len(samples):
             if np.any(np.diff(samples) < 0):
@@ -118,7 +120,7 @@ class SortingData:
 
     @property
     def model_of_units(self) -> set[str]:
-        """The names in `model` of what has one value, or in a history one column, per unit."""
+        """The names in `model` of arrays with one value per unit, or in a history one column per unit."""
         return {
             name
             for name, values in self.model.items()
@@ -129,7 +131,7 @@ class SortingData:
 
     @property
     def peaks(self) -> Peaks:
-        """Where the templates stand out of the noise most."""
+        """Where each template exceeds the noise most."""
         return Peaks.of(self.templates, self.channels.get("noise_level"))
 
     @property
@@ -138,7 +140,7 @@ class SortingData:
 
     @property
     def sorted_s(self) -> float:
-        """Seconds of it that were sorted: without what was left out."""
+        """Seconds of the recording that were sorted, without those left out."""
         return self.duration_s - float(np.diff(self.excluded).sum()) / self.sampling_frequency
 
     @property
@@ -167,8 +169,8 @@ class SortingData:
         return timeline_of(self.files, self.start_time_s, self.sampling_frequency)
 
     def placed(self, recording: Recording) -> SortingData:
-        """This sorting of a recording's time range as one of the whole recording, with the table of its parts: samples count
-        from the recording's first, and what lies outside of the range is left out."""
+        """Return this sorting of a recording's time range as one of the whole recording, with the table of its parts.
+        Samples then count from the recording's first; what lies outside the range counts as left out."""
         files = files_table(recording)
         if recording.time_range is None:
             return replace(self, files=files)
@@ -195,16 +197,18 @@ class SortingData:
         )
 
     def in_files(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For samples of the recording: the row of `files` that each is in, and its time in s on that file's own clock."""
+        """Return, for samples of the recording, the row of `files` that each is in, and its time in s on that file's own
+        clock."""
         firsts = self.files["first_sample"]
         row = np.searchsorted(firsts, samples, "right") - 1
         return row, (samples - firsts[row]) / self.sampling_frequency + self.files["start_time_s"][row]
 
     def by_clock(self) -> list[tuple[str, int, SortingData]]:
-        """Name, first sample, and sorting on its own clock, of each file: of each run of `files` with one clock.
+        """Split the sorting into one for each clock: name, first sample, and sorting of each run of `files` that share a
+        clock.
 
-        Samples count from the file's first. All units are in each, with their number of spikes, rate, first and last spike there;
-        other columns are of the whole recording. Empty where the recording is of one piece.
+        Samples count from the first of the run. Each has all units, with their number of spikes, rate, first and last
+        spike there; other columns are those of the whole recording. Empty where the recording has one part only.
         """
         if not self.files:
             return []
@@ -246,7 +250,8 @@ class SortingData:
         return replace(part, units=self.units | {name: values for name, values in own.items() if name in self.units})
 
     def reconstruction(self, start: int, stop: int, unit_ids: Collection[int] | None = None) -> np.ndarray:
-        """What the spikes of all (or some) units say the high-passed traces are, sum h_c * x_c, (stop - start, n_channels)."""
+        """Return the high-passed traces that the spikes of all (or some) units explain, sum h_c * x_c, (stop - start,
+        n_channels)."""
         n_times = self.templates.shape[2]
         signal = np.zeros((stop - start + 2 * n_times, self.n_channels), np.float32)
         chosen = self.unit_ids if unit_ids is None else unit_ids
@@ -265,5 +270,5 @@ class SortingData:
         return signal[n_times : n_times + stop - start]
 
     def trains(self) -> dict[str, np.ndarray]:
-        """Spike samples per unit, by the unit's id as text."""
+        """Return the spike samples of each unit, by the unit's number as text."""
         return {str(u): self.spike_samples(u) for u in self.unit_ids}

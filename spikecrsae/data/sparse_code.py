@@ -26,7 +26,7 @@ class SparseCode:
     def __post_init__(self) -> None:
         n = len(self.sample)
         if len(self.unit) != n or len(self.amplitude) != n:
-            raise InputError("unit, sample and amplitude of a SparseCode must have one length.")
+            raise InputError("unit, sample and amplitude of a SparseCode must have the same length.")
         if n and np.any(np.diff(self.sample) < 0):
             raise InputError("the events of a SparseCode must be sorted by sample.")
 

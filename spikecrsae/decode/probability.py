@@ -1,4 +1,4 @@
-"""With what probability each spike was fired by the unit that it is assigned to. docs/model.md, "Probability of a spike"."""
+"""Compute the probability that a spike was fired by the unit it is assigned to: docs/model.md, "Probability of a spike"."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from spikecrsae.curate.bursts import REFRACTORY_MS
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.units import ms_to_samples
 
-#: Gain over a rival where there is none, in nats: no rival comes into question.
+#: Gain over a rival, in nats, for spikes that have none.
 NO_RIVAL = 50.0
 #: Spikes on each side of a spike that are looked at for crowding.
 _NEIGHBOURS = 11
-#: Contaminations of a unit that are considered, and the range of those by a few neurons and of a unit of many.
+#: Contaminations that are considered; those that a few neurons can cause, and those of a unit of many neurons.
 CONTAMINATION = (np.arange(60) + 0.5) / 60
 _MIXED, _MANY = CONTAMINATION < 0.6, CONTAMINATION > 0.1
-#: Part of foreign spikes in a unit that looks like one neuron. No recording shows that there is none, so it is set, not learned.
+#: Part of foreign spikes in a unit that looks like one neuron. It is set, not learned: no recording shows that there are
+#: none.
 LEAST_FOREIGN = 1e-3
-#: Largest probability of a spike in a unit that is labelled artefact or noise: so often such a label may be wrong.
+#: Largest probability of a spike in a unit that is labelled artefact or noise: such a label may be wrong this often.
 NOT_A_NEURON = 0.2
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Numbers of the model of errors. They are logits or factors of logits, the same for every recording."""
+    """Parameters of the model of errors: logits or factors of logits, the same for every recording."""
 
     rival: float
     rival_gain: float
@@ -65,10 +66,12 @@ LEARNED = Weights(
 class SpikeFacts:
     """What tells true spikes from false ones, each (n_spikes,).
 
-    unit: of the spike. gain: log posterior odds against no spike, over_rival: against the best other unit (NO_RIVAL without one).
+    unit: of the spike. gain: log posterior odds against no spike; over_rival: against the best other unit (NO_RIVAL
+    without one).
     near: spikes of any unit within a template's length; gap: distance to the nearest one of another unit in template lengths, 1 if
-    there is none within; size: log of the largest template norm among those over the unit's own. misfit, amplitude: deviations
-    from the unit's usual ones, in robust standard deviations. violates: within the refractory period of another spike of the unit.
+    none is so near; size: log of the largest template norm among those of other units, over the unit's own. misfit,
+    amplitude: deviations from the unit's usual ones, in robust standard deviations. violates: within the refractory period
+    of another spike of the unit.
     """
 
     unit: np.ndarray
@@ -90,7 +93,8 @@ class UnitFacts:
     """What tells units of one neuron from others, each (n_units,).
 
     n_spikes; snr: norm of the template in units of noise; spread: of the amplitudes without noise; distance: to the nearest
-    other template, in units of noise; pairs: of spikes within the refractory period, and how many independent spikes would have.
+    other template, in units of noise; pairs: of spikes within the refractory period; by_chance: how many independent
+    spikes have.
     """
 
     n_spikes: np.ndarray
@@ -103,7 +107,7 @@ class UnitFacts:
 
 @dataclass(frozen=True)
 class Judgement:
-    """probability (n_spikes,) that a spike is its unit's. isolated (n_spikes,): the same without foreign spikes of unknown neurons.
+    """probability (n_spikes,) that a spike is its unit's. isolated (n_spikes,): the same if unknown neurons fired none.
     contamination (n_units, 62): posterior of the part of foreign spikes, over the values `shares`."""
 
     probability: np.ndarray
@@ -115,8 +119,8 @@ class Judgement:
 def spike_facts(
     spikes: Spikes, misfit: np.ndarray, usual: np.ndarray, model: CRsAE, sampling_frequency: float
 ) -> SpikeFacts:
-    """The facts of spikes sorted by sample. misfit (n,): see CRsAE.misfit. usual (bool, n): not outliers, by which the usual
-    misfits and amplitudes of a unit are known."""
+    """Return the facts of spikes sorted by sample. misfit (n,): see CRsAE.misfit. usual (bool, n): spikes that are not
+    outliers; they show a unit's usual misfits and amplitudes."""
     rivalled = (spikes.rival >= 0) & (spikes.rival_gain > 0)
     near, gap, size = _crowding(spikes, model)
     root, amplitude = np.cbrt(misfit), spikes.relative
@@ -165,7 +169,8 @@ def _crowding(spikes: Spikes, model: CRsAE) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def unit_facts(spikes: Spikes, model: CRsAE, n_samples: int, sampling_frequency: float) -> UnitFacts:
-    """The facts of the units (of model.n_units) that these spikes, sorted by sample, make. n_samples: of signal that was sorted."""
+    """Return the facts of all units of the model, from their spikes sorted by sample. n_samples: length of the sorted
+    signal."""
     n_units, refractory = model.n_units, ms_to_samples(REFRACTORY_MS, sampling_frequency)
     counts, pairs = np.bincount(spikes.unit, minlength=n_units), np.zeros(n_units)
     spread = model.prior.parameters().get("spread")
@@ -186,8 +191,8 @@ def unit_facts(spikes: Spikes, model: CRsAE, n_samples: int, sampling_frequency:
 
 
 def judge(spikes: SpikeFacts, units: UnitFacts, weights: Weights = LEARNED) -> Judgement:
-    """The probabilities, from the independent reasons for which a spike can be false: noise, another unit, a crowd of spikes
-    that was taken apart wrongly, and spikes of neurons that are no unit."""
+    """Compute the probabilities from the independent reasons for which a spike can be false: noise, another unit,
+    overlapping spikes that were separated wrongly, and spikes of neurons that are no unit."""
     w, logistic = weights, special.expit
     crowd = w.crowd + w.crowd_near * spikes.near + w.crowd_size * spikes.size + w.crowd_misfit * spikes.misfit
     crowd += w.crowd_gap * spikes.gap
@@ -211,16 +216,17 @@ def judge(spikes: SpikeFacts, units: UnitFacts, weights: Weights = LEARNED) -> J
 
 
 def rival_chance(over_rival: np.ndarray, weights: Weights = LEARNED) -> np.ndarray:
-    """Probability (n,) that the rival fired the spike, by its gain over the rival."""
+    """Return the probability (n,) that the rival fired the spike, from the spike's gain over the rival."""
     return np.asarray(special.expit(weights.rival - np.exp(weights.rival_gain) * over_rival))
 
 
 def contaminations(units: UnitFacts, weights: Weights = LEARNED) -> tuple[np.ndarray, np.ndarray]:
-    """Posterior (n_units, n_shares) of the part of foreign spikes in each unit, and the parts (n_shares,).
+    """Return the posterior (n_units, n_shares) of the part of foreign spikes in each unit, and the parts (n_shares,).
 
-    A unit is of one neuron, or holds spikes of a few others (parts below 0.6, smaller ones more probable), or is of many small
-    neurons, of which none is the unit's. Its template, spread and neighbours say which is likely; pairs of spikes within the
-    refractory period are Poisson with the mean (2 C - C^2) times that of independent spikes (Llobet et al. 2022).
+    A unit has the spikes of one neuron, or also those of a few others (parts below 0.6, smaller ones more probable), or
+    those of many small neurons, none of which is the unit's. Its template, spread and neighbours say which is likely;
+    pairs of spikes within the refractory period are Poisson with the mean (2 C - C^2) times that of independent spikes
+    (Llobet et al. 2022).
     """
     w, strength = weights, np.log(np.maximum(units.snr, 1e-3) / 8)
 

@@ -1,7 +1,9 @@
-"""False alarms and misses of every unit, with 90 % intervals: one posterior from the spikes' probabilities and what the unit shows.
+"""Estimate the false alarms and misses of every unit with 90 % intervals, from its spikes' probabilities and its own
+features.
 
-docs/model.md, "Rates and their intervals". A number of errors is Poisson with a mean that is itself known only so far: it is Gamma
-distributed about the mean that the model expects, or the unit has a contamination (decode.probability) or a loss that no spike tells.
+docs/model.md, "Rates and their intervals". The number of errors is Poisson, with an uncertain mean. The mean is Gamma
+distributed about the one that the model expects; or the unit has a contamination (decode.probability), or a loss that no
+spike shows.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from spikecrsae.decode.probability import LEARNED, LEAST_FOREIGN, NO_RIVAL, Judg
 
 #: Probability on each side of an interval that holds the true rate in 90 % of the cases.
 TAIL = 0.05
-#: Shapes of the Gamma distributions of the errors that the spikes tell of, and of a contamination about the one that pairs say.
+#: Shapes of two Gamma distributions: of the errors expected from the spikes, and of a contamination about its estimate
+#: from pairs.
 TOLD_SHAPE, CONTAMINATION_SHAPE = 1.0, 4.0
-#: Parts of a unit's spikes that are lost where they are crowded (within half a template of another unit's), and anywhere.
+#: Part lost of the spikes that overlap (within half a template of another unit's), and part lost of all spikes.
 LOST_CROWDED, LOST_ANYWHERE = 0.003, 0.0005
-#: Probability that a unit has lost any part, to LARGEST_LOSS, of its spikes to another unit; more by that of a mixed unit's.
+#: Probability that a unit has lost a part of its spikes, up to LARGEST_LOSS, to another unit; its contamination is added
+#: to it.
 SPLIT, LARGEST_LOSS = 0.03, 0.6
-#: A unit of many neurons misses about all spikes of any one of them, for which its contamination exceeds MANY.
+#: A contamination above MANY means a unit of many neurons. It misses nearly all spikes of any one of them: these parts.
 MANY, MISSED_OF_MANY = 0.7, np.array([0.9, 0.95, 0.98])
 #: Equally probable values that stand for a distribution.
 _VALUES = (np.arange(5) + 0.5) / 5
@@ -29,14 +33,14 @@ _VALUES = (np.arange(5) + 0.5) / 5
 
 @dataclass(frozen=True)
 class Rates:
-    """Estimate and bounds of its interval, each (n_units,), from 0 to 1; NaN for a unit without a spike."""
+    """An estimate and the bounds of its interval, each (n_units,), from 0 to 1; NaN for a unit without a spike."""
 
     estimate: np.ndarray
     low: np.ndarray
     high: np.ndarray
 
     def columns(self, name: str) -> dict[str, np.ndarray]:
-        """The columns of units.csv under this name."""
+        """Return the columns of units.csv that begin with this name."""
         return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
 
     def select(self, units: np.ndarray) -> Rates:
@@ -44,8 +48,8 @@ class Rates:
 
 
 def count_quantile(means: np.ndarray, weights: np.ndarray, level: float, most: int) -> int:
-    """The smallest number, at most `most`, that a mixture of Poisson distributions (means, weights, each (n,)) does not exceed with
-    probability `level`."""
+    """Return the quantile `level` of a mixture of Poisson distributions (means, weights, each (n,)): the smallest number
+    that is not exceeded with that probability; at most `most`."""
     low, high = -1, most
     while high - low > 1:
         middle = (low + high) // 2
@@ -54,8 +58,8 @@ def count_quantile(means: np.ndarray, weights: np.ndarray, level: float, most: i
 
 
 def false_alarms(unit: np.ndarray, judgement: Judgement) -> Rates:
-    """Part of each unit's spikes that it did not fire. unit (n_spikes,): of the judged spikes. The estimate is the mean of their
-    probabilities of being false."""
+    """Estimate the part of each unit's spikes that it did not fire. unit (n_spikes,): of the judged spikes. The estimate
+    is the mean of their probabilities of being false."""
     n_units = len(judgement.contamination)
     counts = np.bincount(unit, minlength=n_units)
     # the part of foreign spikes that is always assumed is known no better than what the spikes tell
@@ -76,10 +80,11 @@ def false_alarms(unit: np.ndarray, judgement: Judgement) -> Rates:
 
 
 def misses(spikes: SpikeFacts, rival: np.ndarray, judgement: Judgement, below: np.ndarray, left_out: np.ndarray) -> Rates:
-    """Part of each neuron's spikes that its unit lacks. The estimate is the median of the posterior.
+    """Estimate the part of each neuron's spikes that its unit lacks. The estimate is the median of the posterior.
 
     rival (n_spikes,): the best other unit. below (n_units,): part of the amplitudes below the threshold. left_out (n_units,):
-    outliers, most of which are the unit's. Missed are these, spikes under a rival's name, and some of those in crowds.
+    outliers, most of which are the unit's. All these count as missed, with spikes assigned to a rival and some that
+    overlap.
     """
     n_units = len(below)
     counts = np.bincount(spikes.unit, minlength=n_units)
@@ -109,10 +114,11 @@ def misses(spikes: SpikeFacts, rival: np.ndarray, judgement: Judgement, below: n
 
 
 def after_test(before: Rates, injected: np.ndarray, found: np.ndarray) -> Rates:
-    """The misses that a test updates: of `injected` spikes (n_units,) `found` were found; units without any stay as they are.
+    """Update the misses by the self-test: of `injected` spikes (n_units,) `found` were found. Units without any stay as
+    they are.
 
-    The posterior before is taken as a Beta distribution with its estimate and the width of its interval. Found and missed spikes
-    count in it as in a binomial experiment.
+    The posterior before the test is taken as a Beta distribution with its estimate and the width of its interval. The test
+    is a binomial experiment that updates it.
     """
     tested = (injected > 0) & np.isfinite(before.estimate)
     part = np.clip(before.estimate[tested], 0, 1)

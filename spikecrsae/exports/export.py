@@ -80,7 +80,7 @@ def check_place(place: str | Path, kind: str, overwrite: bool = False) -> None:
         ExportFolder(place).check(overwrite)
         return
     if place.suffix.lower() != suffix:
-        raise UsageError(f"{place} must end in {suffix}, which is how {kind} files are known; change the name after -o.")
+        raise UsageError(f"{place} must end in {suffix}, as every {kind} file; change the name after -o.")
     refuse_link(place)
     if place.is_dir():
         raise OutputError(f"{place} is a folder, and {kind} is a file; choose another name with -o.")

@@ -26,7 +26,8 @@ class ExportFolder(OutputFolder):
             changed = [name for name in self.changed_files() if (self.path / name).is_file()] if whole else []
         if changed:
             raise OutputError(
-                f"{self.path} was worked on since it was written ({', '.join(changed)}) and is not overwritten; choose another -o, "
+                f"{self.path} was changed after it was written ({', '.join(changed)}) and is not overwritten; choose "
+                "another -o, "
                 "or move it away."
             )
 

@@ -77,7 +77,7 @@ def read_metadata(path: str | Path) -> SessionMetadata:
     except (YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as YAML: {' '.join(str(error).split())[:300]}. Correct it.") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path} holds no names with values; write lines such as institution: University of Lund.")
+        raise InputError(f"{path} must hold names with values; write lines such as institution: University of Lund.")
     try:
         return _metadata(values)
     except UsageError as error:
@@ -99,7 +99,7 @@ def _metadata(values: dict[Any, Any]) -> SessionMetadata:
         for entry in electrodes:
             entry = _mapping("an electrode", entry)
             if "channel" not in entry:
-                raise UsageError("each entry of electrodes needs the name of its channel, channel: CSC1.")
+                raise UsageError("each entry of electrodes needs the name of its channel, such as channel: CSC1.")
             channel = str(entry.pop("channel"))
             of_channel[channel] = _electrode(entry)
     else:

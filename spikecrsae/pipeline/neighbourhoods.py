@@ -11,23 +11,23 @@ from scipy.spatial.distance import cdist
 
 from spikecrsae.data.recording import Recording
 
-#: So many channels are one neighbourhood, wherever they lie.
+#: Up to this number, channels are one neighbourhood, wherever they lie.
 FEW_CHANNELS = 24
-#: Time to sort channels together grows with this power of their number.
+#: The time to sort channels together grows with this power of their number.
 COST_POWER = 2
 #: Electrodes farther from each other than this, in um, record no neuron in common.
 REACH_UM = 150.0
 #: A neighbourhood holds all channels within this distance, in um, of its core.
 MARGIN_UM = 50.0
-#: Rows of electrodes are at least so far apart, in um.
+#: Electrodes are in different rows if they are farther apart than this along the probe, in um.
 _SAME_ROW_UM = 1e-3
 
 
 @dataclass(frozen=True)
 class Neighbourhood:
     """Channels that are sorted together, by position in the recording, ascending: a core, and the margin around it, in which
-    templates of neurons at the core are seen. name: its number among those of a group.
-    first_unit: number of its first unit where its units were known."""
+    neurons at the core are still recorded. name: its number among those of a group. first_unit: number of its first unit;
+    None unless its units are known from a model."""
 
     name: str
     channels: tuple[int, ...]
@@ -38,9 +38,10 @@ class Neighbourhood:
 def divide(recording: Recording) -> list[Neighbourhood]:
     """Divide the channels of a recording into neighbourhoods, in order of their place; each channel is in one core.
 
-    Up to FEW_CHANNELS are one neighbourhood, and so are channels whose positions are not known. Of more, parts farther apart than
-    REACH_UM have no neighbourhood in common. A part is halved across its longest side as long as its neighbourhoods then take
-    less time together (COST_POWER). The margin is MARGIN_UM wide, more where electrodes lie farther apart.
+    Up to FEW_CHANNELS are one neighbourhood, and so are channels whose positions are not known. Of more channels, parts
+    that lie farther apart than REACH_UM are divided first. A part is halved across its longest side as long as its
+    neighbourhoods then take less time together (COST_POWER). The margin is MARGIN_UM wide, or wider where electrodes lie
+    farther apart.
     """
     positions = recording.channel_positions
     if positions is None or len(positions) <= FEW_CHANNELS or not np.isfinite(positions).all():
@@ -61,7 +62,7 @@ def divide(recording: Recording) -> list[Neighbourhood]:
 
 
 def undivided(recording: Recording) -> Neighbourhood:
-    """All channels as one neighbourhood."""
+    """Return all channels as one neighbourhood."""
     whole = tuple(range(recording.n_channels))
     return Neighbourhood("0", whole, whole)
 

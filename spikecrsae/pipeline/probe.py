@@ -21,18 +21,18 @@ from spikecrsae.preprocess import sanity
 from spikecrsae.units import ms_to_samples
 
 #: Units of two neighbourhoods are one neuron if their templates have this cosine on the channels that both have, and more than this
-#: part of the smaller one's spikes, chance taken off, come with spikes of the other, within so many ms.
+#: part of the smaller one's spikes, without those expected by chance, coincide with spikes of the other, within so many ms.
 SAME_TEMPLATE, SAME_SPIKES, SAME_TIME_MS = 0.8, 0.5, 0.4
 
 
 def of_neighbourhoods(
     recording: Recording, neighbourhoods: Sequence[Neighbourhood], results: Sequence[Outcome | Exception]
 ) -> Outcome:
-    """The outcomes of the neighbourhoods of a probe as one, as that of a sorting of all its channels; one that could not be sorted is
-    a warning and has no units.
+    """Join the outcomes of a probe's neighbourhoods into one, as if all channels had been sorted together. A neighbourhood
+    that could not be sorted adds a warning and no units.
 
-    Units are numbered neighbourhood by neighbourhood, in each the largest first; known units keep their numbers. Of what several
-    have found each unit is reported once (`owned_units`).
+    Units are numbered neighbourhood by neighbourhood, in each the largest first; known units keep their numbers. A unit
+    that several neighbourhoods found is reported once (`owned_units`).
     """
     outcomes = sorted_ones(neighbourhoods, results)
     joint = joint_sorting(recording, neighbourhoods, outcomes)
@@ -141,11 +141,12 @@ def _loudest(noise: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def owned_units(
     sorting: SortingData, of_unit: np.ndarray, neighbourhoods: Sequence[Neighbourhood]
 ) -> tuple[np.ndarray, tuple[dict[str, Any], ...]]:
-    """Tell which units (bool, n_units) stay of those that neighbourhoods found on their own, and the decisions on the others.
+    """Tell which units (bool, n_units) are kept of those that the neighbourhoods found, and why the others are removed.
 
     sorting: the units of all neighbourhoods; of_unit (n_units,): the neighbourhood of each. Of units that are one neuron (see
-    SAME_TEMPLATE) the one with the largest whitened norm stays: its neighbourhood sees most of it. A unit that is like no other
-    stays if its peak channel is in its neighbourhood's core. Otherwise it is what is seen there of neurons farther away.
+    SAME_TEMPLATE) the one with the largest whitened norm is kept: its neighbourhood records most of it. A unit that is
+    like no other is kept if its peak channel is in its neighbourhood's core. Otherwise it is removed: its neuron lies
+    farther away.
     """
     norm, peak = sorting.model["whitened_norm"], sorting.units["peak_channel"]
     in_core = np.array([peak[u] in neighbourhoods[of_unit[u]].core for u in range(sorting.n_units)], bool)

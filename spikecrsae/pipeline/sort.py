@@ -137,7 +137,8 @@ def apply_to_group(
     usable = saved["usable"].astype(bool)
     if np.any(usable & ~survey.usable):
         raise InputError(
-            f"{recording.source} lacks a channel that the model {model_path} uses: {'; '.join(survey.problems)}."
+            f"{recording.source} lacks a channel that the model {model_path} uses: {'; '.join(survey.problems)}. "
+            "Give a recording that has this channel."
         )
     device = resolve_device(config.runtime.device, config.runtime.backend)
     crsae = CRsAE.of_dict(saved["crsae"], backend_of(config.runtime.backend, device, config.train.n_iterations))
@@ -155,7 +156,7 @@ def apply_to_group(
 def _check_fits(saved: dict[str, Any], recording: Recording, model_path: Path | str) -> None:
     """Raise InputError where the model is damaged, or does not fit the recording."""
     if "groups" in saved or "neighbourhoods" in saved:
-        raise InputError(f"the model {model_path} is of several groups of channels; groups.apply takes it.")
+        raise InputError(f"the model {model_path} has several groups of channels; apply it with pipeline.groups.apply.")
     check_model(saved, model_path)
     if saved["n_channels"] != recording.n_channels or saved["sampling_frequency"] != recording.sampling_frequency:
         raise InputError(

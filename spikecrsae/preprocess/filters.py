@@ -136,7 +136,8 @@ def edges(config: PreprocessConfig, fs: float) -> tuple[float, ...]:
     upper = min(config.lowpass_hz, 0.9 * nyquist)
     if upper < OCTAVE * config.highpass_hz:
         raise InputError(
-            f"the filter's upper edge, {upper:g} Hz below the Nyquist frequency of {nyquist:g} Hz, must be at least {OCTAVE:g} times its "
+            f"the filter's upper edge, {upper:g} Hz at a Nyquist frequency of {nyquist:g} Hz, must be at least {OCTAVE:g} "
+            "times its "
             f"lower edge, {config.highpass_hz:g} Hz; give a lower --highpass-hz, or leave --lowpass-hz out."
         )
     return config.highpass_hz, upper

@@ -45,8 +45,9 @@ def quiet_samples(
     if np.any(none := level < LEAST_NOISE):
         names = ", ".join(np.array(recording.channel_ids)[none])
         raise InputError(
-            f"{recording.source}: channel {names} has no noise at all (its median deviation is {level[none][0]:.3g}), as numbers too "
-            "coarse for it or of another type have; leave it out with --channels, or check --dtype and --gain."
+            f"{recording.source}: channel {names} has no noise at all (its median deviation is {level[none][0]:.3g}): its "
+            "steps are "
+            "too coarse, or its numbers are of another type; leave it out with --channels, or check --dtype and --gain."
         )
     for _ in range(3):
         bound = (config.quiet_threshold * level).astype(np.float32)

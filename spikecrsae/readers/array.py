@@ -31,12 +31,12 @@ def read_array(source: Any, options: ReadOptions) -> Recording:
         traces = np.asarray(source)
     except ValueError as error:  # rows of different lengths
         raise InputError(
-            f"{_NAME}: no traces (n_samples, n_channels) can be made of it ({error}); give rows of one length."
+            f"{_NAME}: it cannot be read as traces (n_samples, n_channels) ({error}); give rows of the same length."
         ) from error
     check_traces(traces, _NAME)
     options.refuse_others(Path(_NAME), "an array")
     if options.sampling_frequency is None:
-        raise UsageError("an array does not say at what rate it was sampled; give --sampling-frequency.")
+        raise UsageError("an array does not tell its sampling frequency; give --sampling-frequency.")
     n_samples, n_channels = traces.shape
     found = Found(
         path=Path(_NAME),

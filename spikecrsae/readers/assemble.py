@@ -173,8 +173,9 @@ def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) ->
         )
     if frequency > _MOST_HZ or found.n_samples > _MOST_S * frequency > 0:
         raise InputError(
-            f"{found.path}: {found.n_samples} samples at {frequency:g} Hz are no recording (more than {_MOST_HZ:g} Hz, or longer "
-            "than a year); give the true rate with --sampling-frequency, or the file is damaged; use another copy."
+            f"{found.path}: {found.n_samples} samples at {frequency:g} Hz are no recording, which has at most {_MOST_HZ:g} "
+            "Hz and "
+            "lasts less than a year; give the true --sampling-frequency or, if the file is damaged, another copy."
         )
     return frequency
 

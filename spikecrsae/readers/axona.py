@@ -27,7 +27,7 @@ def read_axona(path: Path) -> StreamReader:
     """
     binary = path.with_suffix(".bin")
     if path.suffix[1:].isdigit() or not binary.is_file():
-        raise InputError(f"{path} holds only detected waveforms of tetrodes: {WHY_NO_SNIPPETS}, the .bin beside its .set.")
+        raise InputError(f"{path} holds only detected waveforms of tetrodes: {WHY_NO_SNIPPETS}: the .bin beside its .set.")
     text = path.with_suffix(".set").read_text("cp1252", "replace")
     facts = {name: value.strip() for name, _, value in (line.partition(" ") for line in text.splitlines())}
     tetrodes = [k for k in range(1, _CHANNELS // 4 + 1) if facts.get(f"collectMask_{k}", "0") == "1"]

@@ -81,7 +81,7 @@ def read_binary(path: Path, options: ReadOptions) -> Recording:
     if size == 0 or size % frame:
         raise InputError(
             f"{path} has {size} bytes, which is no multiple of {n_channels} channels of {dtype} ({frame} bytes); "
-            "--n-channels or --dtype is wrong, or the file is cut off or has a header."
+            "correct --n-channels or --dtype, unless the file is cut off or has a header."
         )
 
     with path.open("rb") as file:

@@ -42,7 +42,7 @@ def are_channels(recordings: Sequence[Recording], is_told: bool) -> bool:
         shown = ", ".join(f"{recording.source} {recording.n_samples}" for recording in recordings[:20])
         raise UsageError(
             f"{first.source} and the files with it start at the same time, {first.start_time_s:.10g} s, and differ in length (samples: {shown}), "
-            "so they are neither channels of one moment nor files that follow one another. Leave out those of another length."
+            "so they are neither channels of one recording nor files of one session. Leave out those of another length."
         )
     same_wire = len(names) == 1 < len(recordings) and not first.channel_ids[0].isdecimal()
     return len(lengths) == 1 and not (same_wire and first.start_time_s == 0)

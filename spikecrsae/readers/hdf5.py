@@ -94,7 +94,7 @@ def unwritten(dataset: h5py.Dataset, path: Path) -> tuple[str, ...]:
         return ()
     said = f"of {dataset.name} {dataset.shape} only {share:.3%} was ever written"
     if share < MOSTLY:
-        raise InputError(f"{path}: {said}; the file is empty there, cut it to what was recorded.")
+        raise InputError(f"{path}: {said}; the rest is empty. Cut the file to what was recorded.")
     return (f"{said}; the rest reads as {dataset.fillvalue} and is missing from the recording",)
 
 

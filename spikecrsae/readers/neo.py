@@ -116,8 +116,9 @@ def read_neo(path: Path, options: ReadOptions) -> Recording:
             close_reader(reader)
             raise
     raise InputError(
-        f"{path} cannot be read by neo ({'; '.join(failures)}): it is not what its name says, or it, or a file that belongs to it, is "
-        "damaged, cut off or missing."
+        f"{path} cannot be read by neo ({'; '.join(failures)}): it has the wrong ending; or it, or a file that belongs to "
+        "it, is damaged, "
+        "cut off or missing. Copy all of them again, or correct the name."
     )
 
 

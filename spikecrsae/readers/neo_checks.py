@@ -58,7 +58,8 @@ def _neuralynx(folder: Path) -> None:
         size = path.stat().st_size - _NCS_HEADER
         if size < 0 or size % _NCS_RECORD:
             raise InputError(
-                f"{folder}: {path.name} has {size + _NCS_HEADER} bytes, which is no header of {_NCS_HEADER} and whole records of "
+                f"{folder}: {path.name} has {size + _NCS_HEADER} bytes, which is not a header of {_NCS_HEADER} and whole "
+                "records of "
                 f"{_NCS_RECORD}; it is cut off. Copy it again, or move it away to sort the other channels."
             )
 

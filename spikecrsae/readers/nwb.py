@@ -93,7 +93,9 @@ def _choose(file: h5py.File, path: Path, wanted: str | None) -> tuple[h5py.Group
         if groups["SpikeEventSeries"]:
             names = ", ".join(g.name for g in groups["SpikeEventSeries"])
             raise InputError(f"{path} holds only detected waveforms ({names}) and no recording: {WHY_NO_SNIPPETS}.")
-        raise InputError(f"{path} is an NWB file without an ElectricalSeries; there is no recording to sort in it.")
+        raise InputError(
+            f"{path} is an NWB file without an ElectricalSeries, so it holds no recording; give the file that does."
+        )
     listing = ", ".join(f"{g.name} {g['data'].shape}" if "data" in g else g.name for g in found)
     if wanted is not None:
         matching = [g for g in found if wanted in (g.name, g.name.lstrip("/"), g.name.rsplit("/", 1)[-1])]

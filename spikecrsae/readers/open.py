@@ -60,7 +60,9 @@ def open_recording(path: str | Path, options: ReadOptions | None = None, **value
     try:
         options = replace(options or ReadOptions(), **values)
     except TypeError as error:
-        raise UsageError(f"{path}: {', '.join(values)}: one of these is no option of a recording ({error}).") from error
+        raise UsageError(
+            f"{path}: {', '.join(values)}: one of these is not a reading option ({error}); correct its name."
+        ) from error
     refuse_unreadable(path)
     options = with_side_file(path, options)
     try:

@@ -107,7 +107,9 @@ def _stream(name: str, files: Sequence[_File], note: tuple[str, ...]) -> Stream:
         for file in members[1:]:
             shared = shared if np.array_equal(shared, file.stamps) else np.intersect1d(shared, file.stamps)
         if not len(shared):
-            raise InputError(f"{members[0].path} and the files with it have no record of the same time in common; give one.")
+            raise InputError(
+                f"{members[0].path} and the files with it have no record of the same time in common; give one of them."
+            )
         if longer := [file.path.name for file in members if len(file.stamps) > len(shared)]:
             notes.append(
                 f"not all files have the same records: {len(shared) * _SAMPLES} samples that all have are read, and more are in "

@@ -39,4 +39,4 @@ def check_clusters(clusters: np.ndarray, file: Path) -> None:
     """Raise InputError where the clusters of spikes, from a Phy folder's file, are no numbers that units can have."""
     if clusters.dtype.kind not in "iu" or (len(clusters) and not 0 <= clusters.min() <= clusters.max() <= LARGEST_UNIT):
         held = f"{clusters.min()} to {clusters.max()}" if clusters.dtype.kind in "iu" else clusters.dtype
-        raise InputError(f"{file} holds {held}; clusters are whole numbers from 0 to {LARGEST_UNIT}, give back the file.")
+        raise InputError(f"{file} holds {held}; clusters are whole numbers from 0 to {LARGEST_UNIT}; put back the file.")

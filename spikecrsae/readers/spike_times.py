@@ -88,7 +88,8 @@ class SampleClock:
             self._refuse_beyond(values, values, "samples")
         if values.dtype.kind not in "iuf" or not np.all(np.isfinite(values)) or np.any(values != np.round(values)):
             raise InputError(
-                f"{self.path}: spike samples must be whole numbers; are these seconds (column spike_time_s, or --truth-unit s)?"
+                f"{self.path}: spike samples must be whole numbers; if these are seconds, give --truth-unit s or call the "
+                "column spike_time_s."
             )
         if fs is None or self.fs is None or abs(fs - self.fs) <= 1e-6 * self.fs:
             return _whole(values)
@@ -178,7 +179,9 @@ def _place(path: Path, header: list[str], table: list[list[str]], column: str | 
                 f"{path} has {n} columns and no header; give --truth-column, the number of the column of times, from 0."
             )
         if column is not None and not (column.isdecimal() and int(column) < n):
-            raise UsageError(f"--truth-column {column}: {path} has no header and the columns 0 to {n - 1}; give a number.")
+            raise UsageError(
+                f"--truth-column {column}: {path} has no header; give the number of a column, from 0 to {n - 1}."
+            )
         return int(column or 0)
     listed = f"{path} has the columns {', '.join(header)}"
     if column is not None:

@@ -140,7 +140,8 @@ def _refuse_shreds(begins: list[int], n_samples: int, name: str) -> None:
     """Raise InputError where there are so many gaps that nothing is left between them, as in counts of something else."""
     if len(begins) > max(_ANY_GAPS, n_samples / _LEAST_STRETCH):
         raise InputError(
-            f"{name} have {len(begins)} gaps in the first {n_samples} samples, the first between samples {begins[0] - 1} and {begins[0]}: they count something else, or are no steady clock."
+            f"{name} have {len(begins)} gaps in the first {n_samples} samples, the first between samples {begins[0] - 1} "
+            f"and {begins[0]}: they count something else, or their clock is not steady."
         )
 
 

@@ -82,8 +82,8 @@ def read_triggers(text: str, recording: Recording) -> np.ndarray:
         lasts = (0, recording.n_samples - 1) if unit == _SAMPLES else (recording.start_time_s, recording.end_time_s)
         raise InputError(
             f"{text}: the trigger at {unit} {at:.10g} is outside of {recording.source}, which lasts from {lasts[0]:.10g} to {lasts[1]:.10g}; "
-            f"{counted(len(outside), 'trigger')} of {len(samples)} are. Give times on the recording's clock, as time_s in spikes.csv."
-            + _another_unit(numbers, unit, recording)
+            f"{counted(len(outside), 'trigger')} of {len(samples)} are outside. Give times on the recording's clock, as "
+            "time_s in spikes.csv." + _another_unit(numbers, unit, recording)
         )
     if unit == _SECONDS and (silent := clock.in_gap(numbers)).any():
         logger.warning("%s: %s in gaps of the recording are left out", text, counted(int(silent.sum()), "trigger"))

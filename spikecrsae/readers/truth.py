@@ -105,7 +105,7 @@ def _checked(trains: Trains, clock: SampleClock, n_samples: int | None) -> Train
             remedy = f" In another unit they would fit: give --truth-unit {' or '.join(fits)}." if fits else ""
             raise InputError(
                 f"{path}: unit {name} has a spike at sample {samples[-1]}, beyond the recording's {n_samples} samples; "
-                f"does it belong to this recording, and are these seconds or samples?{remedy}"
+                f"give the truth of this recording, and check whether these are seconds or samples.{remedy}"
             )
         trains[name] = samples
     return trains
@@ -122,7 +122,7 @@ def _reader_of(path: Path, column: str | None, unit: str | None) -> Callable[[Sa
     named = ending == _MATLAB or (ending in _TABLES and not _is_hdf5(path))
     if (column is not None and not named) or (unit is not None and not named and ending != ".npy"):
         name = "--truth-unit" if column is None else "--truth-column"
-        raise UsageError(f"{name} says how a table is read, and {path} is no table; leave it out.")
+        raise UsageError(f"{name} is for tables of spike times, and {path} is not one; leave it out.")
     if path.is_dir():
         for name, reader in (("spike_times.npy", _from_phy), ("sorting.h5", _from_result), ("spikes.csv", _from_result)):
             if (path / name).is_file():

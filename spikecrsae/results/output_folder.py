@@ -81,7 +81,9 @@ class OutputFolder:
             for target in (self.path / name for name in names):
                 for file in sorted(f for f in target.rglob("*") if f.is_file()) if target.is_dir() else [target]:
                     if not file.is_file() or not file.resolve().is_relative_to(root):
-                        raise OutputError(f"{file} is no file inside {self.path}, so the manifest cannot list it.")
+                        raise OutputError(
+                            f"{file} is no file inside {self.path}, so the manifest cannot list it; write it there."
+                        )
                     manifest["files"][file.resolve().relative_to(root).as_posix()] = measured(file)
             self._write_manifest(**manifest)
 
@@ -274,7 +276,7 @@ class OutputFolder:
         listed = self.files()
         if foreign := [name for name in self.RESERVED if name not in listed and is_occupied(path / name)]:
             raise OutputError(
-                f"{path} holds {', '.join(foreign)}, not listed in its {MANIFEST}; move that away, or choose -o."
+                f"{path} holds {', '.join(foreign)}, not listed in its {MANIFEST}; move that away, or choose another -o."
             )
         targets = [path / name for name in listed]
         for target in targets:

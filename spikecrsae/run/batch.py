@@ -44,7 +44,8 @@ def find_recordings(words: Sequence[str]) -> list[Path]:
             matches = [path for path in sorted(set(_matching(word))) if _may_be_recording(path)]
             if not matches:
                 raise InputError(
-                    f"{word} finds no recording; correct the pattern, and quote it so that it comes here whole."
+                    f"{word} finds no recording; correct the pattern, and put it in quotes, so that the shell does not "
+                    "expand it."
                 )
         for match in matches:
             found.setdefault(os.path.realpath(match), Path(match))

@@ -119,8 +119,8 @@ def _clusters(folder: Path, original: SortingData) -> np.ndarray:
     check_clusters(clusters[real], folder / "spike_clusters.npy")
     if not np.array_equal(times[real], original.spikes["sample"]):
         raise InputError(
-            f"{folder}: spike_times.npy is not that of {ORIGINAL} any more. Spikes must stay where they are: give back the file, "
-            "and call a cluster noise instead of removing its spikes."
+            f"{folder}: spike_times.npy is not that of {ORIGINAL} any more; its spikes must not be moved or removed. Put "
+            "back the file, and call a cluster noise instead of removing its spikes."
         )
     return clusters[real].astype(np.int32)
 

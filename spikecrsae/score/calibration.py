@@ -1,7 +1,7 @@
-"""Whether what a sorting says of its errors is true: calibration of probabilities and coverage of intervals, against known spikes.
+"""Test what a sorting says about its errors against known spikes: calibration of probabilities and coverage of intervals.
 
-Public as `spikecrsae.calibration`. Probabilities are calibrated if of the spikes with probability p the part p is right (Naeini et al.
-2015, AAAI, for the expected calibration error; Brier 1950).
+Public as `spikecrsae.calibration`. Probabilities are calibrated if a part p of the spikes with probability p is right
+(Naeini et al. 2015, AAAI, for the expected calibration error; Brier 1950).
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from spikecrsae.errors import InputError, UsageError
 from spikecrsae.score.matching import agreement, label_spikes, match_counts, match_units_one_to_one
 from spikecrsae.units import tolerance_to_samples
 
-#: Probabilities are kept so far from 0 and 1 in the log loss.
+#: In the log loss, probabilities are kept at least this far from 0 and 1.
 SMALLEST = 1e-7
-#: Rates of which a unit has an estimate with an interval, and the probability that the interval holds the true rate.
+#: Rates for which a unit has an estimate and an interval; the probability that the interval holds the true rate.
 RATES, INTERVAL = ("false_alarm", "miss"), 0.9
 
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """Bins of equal counts, the least probable spikes first, each (n_bins,): mean probability, part that is right, spikes."""
+    """Bins of equal counts, the least probable spikes first. Each (n_bins,): mean probability, part of right spikes,
+    number of spikes."""
 
     probability: np.ndarray
     right: np.ndarray
@@ -33,10 +34,11 @@ class ReliabilityCurve:
 
 
 def reliability_curve(probability: np.ndarray, right: np.ndarray, n_bins: int = 10, seed: int = 0) -> ReliabilityCurve:
-    """Mean probability and part of right spikes in bins of equal counts.
+    """Return the mean probability and the part of right spikes in bins of equal counts.
 
-    probability (n,): from 0 to 1. right (n,) bool. Spikes of one probability are put in random order (seed), so that a tie over two
-    bins says the same in both. Raises UsageError for no bin, InputError for probabilities outside 0 to 1, or of another length.
+    probability (n,): from 0 to 1. right (n,) bool. Spikes of equal probability are put in random order (seed), so that
+    bins that share them agree. Raises UsageError for n_bins below 1, InputError for probabilities outside 0 to 1 or
+    another length.
     """
     probability, right = _checked(probability, right)
     if n_bins < 1:
@@ -51,8 +53,8 @@ def reliability_curve(probability: np.ndarray, right: np.ndarray, n_bins: int = 
 
 
 def expected_calibration_error(probability: np.ndarray, right: np.ndarray, n_bins: int = 10, seed: int = 0) -> float:
-    """Mean over the spikes of |mean probability - part that is right| of their bin; NaN without a spike. Arguments and errors as of
-    `reliability_curve`."""
+    """Return the mean, over the spikes, of |mean probability - part of right spikes| of their bin; NaN without a spike.
+    Arguments and errors as in `reliability_curve`."""
     curve = reliability_curve(probability, right, n_bins, seed)
     return (
         float(np.average(np.abs(curve.probability - curve.right), weights=curve.n_spikes)) if len(curve.n_spikes) else np.nan
@@ -60,28 +62,31 @@ def expected_calibration_error(probability: np.ndarray, right: np.ndarray, n_bin
 
 
 def least_certain(probability: np.ndarray, part: float = 0.1, seed: int = 0) -> np.ndarray:
-    """Indices of the part of the spikes with the smallest probabilities, in ascending order; ties in random order."""
+    """Return the indices of that part of the spikes which has the smallest probabilities, the smallest first; ties in
+    random order."""
     probability = np.asarray(probability, float)
     order = np.lexsort((np.random.default_rng(seed).random(len(probability)), probability))
     return order[: round(part * len(order))]
 
 
 def brier_score(probability: np.ndarray, right: np.ndarray) -> float:
-    """Mean squared difference between probability and truth, 0 to 1; NaN without a spike. Errors as of `reliability_curve`."""
+    """Return the mean squared difference of probability and truth, 0 to 1; NaN without a spike. Errors as in
+    `reliability_curve`."""
     probability, right = _checked(probability, right)
     return float(np.mean((probability - right) ** 2)) if len(right) else np.nan
 
 
 def log_loss(probability: np.ndarray, right: np.ndarray) -> float:
-    """Mean of minus the log of the probability of what is true, in nats; NaN without a spike. Errors as of `reliability_curve`."""
+    """Return the mean of -log(probability given to the truth), in nats; NaN without a spike. Errors as in
+    `reliability_curve`."""
     probability, right = _checked(probability, right)
     p = np.clip(probability, SMALLEST, 1 - SMALLEST)
     return float(-np.mean(np.where(right, np.log(p), np.log1p(-p)))) if len(right) else np.nan
 
 
 def coverage(low: np.ndarray, high: np.ndarray, true: np.ndarray) -> float:
-    """Part of the intervals (n,) that hold the true values (n,), bounds included; NaN without an interval. Raises InputError where the
-    lengths differ."""
+    """Return the part of the intervals (n,) that hold the true values (n,), bounds included; NaN without an interval.
+    Raises InputError where the lengths differ."""
     low, high, true = (np.asarray(values, float) for values in (low, high, true))
     if not len(low) == len(high) == len(true):
         raise InputError(
@@ -98,17 +103,17 @@ def _checked(probability: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np
         raise InputError(f"probabilities {probability.shape} and truth {right.shape} must be two arrays of one length.")
     if not np.all((probability >= 0) & (probability <= 1)):
         raise InputError(
-            "probabilities must lie from 0 to 1; a sorting of an earlier version holds none: sort the recording again."
+            "probabilities must lie from 0 to 1, none missing; sort the recording again if an earlier version sorted it."
         )
     return probability, right
 
 
 @dataclass(frozen=True)
 class JudgedSpikes:
-    """Spikes of which it is known whether they are right, and the units that fired them.
+    """Spikes that are known to be right or false, and the units they are assigned to.
 
     probability, right (bool), unit (number) of each spike (n,), in the order of the sorting. units: numbers (n_units,) of the units
-    whose neuron is known; neuron: its name; n_spikes, n_true: of unit and neuron; shared: spikes in both, matched.
+    whose neuron is known; neuron: its name; n_spikes: spikes of the unit; n_true: of its neuron; shared: spikes that match.
     """
 
     probability: np.ndarray
@@ -131,7 +136,7 @@ class JudgedSpikes:
         return 1 - self.shared / np.maximum(self.n_true, 1)
 
     def to_dict(self) -> dict[str, Any]:
-        """The measures of the spikes' probabilities as plain values, for JSON."""
+        """Return the measures of the spikes' probabilities as plain values, for JSON."""
         curve, low = reliability_curve(self.probability, self.right), least_certain(self.probability)
         return {
             "n_spikes": len(self.right),
@@ -148,10 +153,11 @@ class JudgedSpikes:
 def judged_spikes(
     truth: Mapping[str, np.ndarray], sorting: SortingData, tolerance_ms: float = 0.4, exhaustive: bool = False
 ) -> JudgedSpikes:
-    """The spikes of a sorting against known spikes (name of the neuron -> samples, int64).
+    """Compare the spikes of a sorting with known spikes (name of the neuron -> samples, int64).
 
-    A unit's neuron is the one with which it shares most spikes, one to one within tolerance_ms. Unless the truth is exhaustive, only
-    units count that the one-to-one assignment of `compare` gives the same neuron: of the others nothing is known.
+    A unit's neuron is the one with which it shares most spikes, matched one to one within tolerance_ms. Unless the truth is
+    exhaustive, a unit is left out if the one-to-one assignment of `compare` does not give it that neuron: nothing is known
+    about it.
     """
     tolerance = tolerance_to_samples(tolerance_ms, sorting.sampling_frequency)
     trains, names = sorting.trains(), list(truth)
@@ -179,8 +185,9 @@ def judged_spikes(
 
 
 def interval_coverage(judged: JudgedSpikes, sorting: SortingData) -> dict[str, dict[str, Any]]:
-    """For false_alarm and miss: coverage of the intervals over the units (n_units) that have such an error, and over the others
-    (n_without_error), and the mean width. A rate without an interval in the unit table is left out."""
+    """Return, for false_alarm and miss, the coverage of the intervals and their mean width. Coverage is given for the
+    n_units units that have such errors, and for the n_without_error others. A rate without an interval in the unit table
+    is left out."""
     rows = [int(np.flatnonzero(sorting.unit_ids == unit)[0]) for unit in judged.units]
     found = {}
     for rate in RATES:

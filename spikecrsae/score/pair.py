@@ -21,7 +21,7 @@ def read_pair(a: Path, b: Path, sampling_frequency: float | None = None) -> tupl
     known = [sorting.sampling_frequency for sorting in ours if sorting is not None]
     rate = known[0] if known else sampling_frequency or phy_rate(a) or phy_rate(b)
     if rate is None:
-        raise UsageError(f"neither {a} nor {b} says at what rate its samples count; give --sampling-frequency.")
+        raise UsageError(f"neither {a} nor {b} tells its sampling frequency; give --sampling-frequency.")
     if sampling_frequency is not None and abs(sampling_frequency - rate) > 1e-6 * rate:
         raise UsageError(
             f"--sampling-frequency {sampling_frequency:g} is not that of the result, {rate:g} Hz; leave it out."

@@ -95,7 +95,9 @@ def component_spikes(sorting: SortingData, unit_id: int) -> tuple[np.ndarray, np
         raise InputError(f"the sorting has no unit {unit_id}; give one of its unit_ids.")
     row, peaks = list(sorting.unit_ids).index(unit_id), sorting.peaks
     if row >= len(sorting.templates) or not peaks.size[row] > 0:
-        raise InputError(f"the sorting has no template of unit {unit_id}, so no component; use the amplitude curve.")
+        raise InputError(
+            f"the sorting has no template of unit {unit_id}, and so no component of it; use the amplitude curve."
+        )
     mine = sorting.spikes[sorting.spikes["unit"] == unit_id]
     if not len(mine):
         return np.zeros(0, np.int64), np.zeros(0)

@@ -54,7 +54,11 @@ class SimulationConfig(Checked):
             if getattr(self, low) > getattr(self, high):
                 raise UsageError(f"{low} = {getattr(self, low)} must not exceed {high} = {getattr(self, high)}.")
         if self.preset == "paper" and (self.n_units > 4 or self.n_channels != 1):
-            raise UsageError("the paper preset has one channel and at most 4 units; use the tetrode preset for others.")
+            raise UsageError(
+                f"n_channels = {self.n_channels}, n_units = {self.n_units}: the paper preset has one channel and at most 4 "
+                "units; use the "
+                "tetrode preset for others."
+            )
         if self.n_bursting > self.n_units or (self.intracellular_unit or 0) >= self.n_units:
             raise UsageError(f"n_bursting and intracellular_unit must fit {self.n_units} units, numbered from 0.")
 

@@ -226,8 +226,9 @@ def _check_size(dataset: h5py.Dataset, small: int, expansion: int) -> None:
     size, held = math.prod(dataset.shape) * item, min(dataset.id.get_storage_size(), os.path.getsize(path))
     if size > max(small, expansion * held):
         raise InputError(
-            f"{path}: {dataset.name} declares {dataset.shape} {dataset.dtype}, {size / _MB:.4g} MB, and {held / _MB:.3g} MB are "
-            "stored of it; the file is damaged or made up, or was never filled; use another copy."
+            f"{path}: {dataset.name} declares {dataset.shape} {dataset.dtype}, {size / _MB:.4g} MB, and only "
+            f"{held / _MB:.3g} MB of it "
+            "are stored; the file is damaged, or was never filled; use another copy."
         )
     chunk = math.prod(dataset.chunks) * item if dataset.chunks else 0
     if chunk > _MOST_CHUNK:
@@ -258,7 +259,8 @@ def attribute(holder: h5py.HLObject, name: str, default: Any = None) -> Any:
     size = holder.attrs.get_id(name).get_storage_size()
     if size > _MOST_ATTRIBUTE:
         raise InputError(
-            f"{holder.file.filename}: attribute {name!r} of {holder.name} has {size / _MB:.3g} MB; 1 MB is the most for a fact. Store it as a dataset."
+            f"{holder.file.filename}: attribute {name!r} of {holder.name} has {size / _MB:.3g} MB; an attribute may have 1 "
+            "MB. Store it as a dataset."
         )
     return holder.attrs[name]
 

@@ -308,5 +308,5 @@ def test_what_cannot_be_trained_is_refused(simulation):
     for wrong in (np.repeat(windows, 2, axis=1), windows[:0], windows[0]):
         with pytest.raises(InputError, match="at least one, with the model's 1 channels"):
             train(wrong, start, config, seed=0)
-    with pytest.raises(InputError, match=r"laplace prior, not spike-slab; or give train\.method = unrolled"):
+    with pytest.raises(InputError, match=r"laplace prior, not spike-slab; give that, or train\.method = unrolled"):
         train(windows, replace(start, prior=SpikeSlab.first(4)), config, seed=0)

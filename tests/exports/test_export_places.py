@@ -173,4 +173,4 @@ def test_sort_exports_too(tmp_path):
     assert (out / "phy" / "pc_features.npy").is_file() and (out / "sorting.mat").is_file()
     np.save(out / "phy" / "spike_clusters.npy", np.zeros(3, np.int32))
     refused = spikecrsae(*words, "--overwrite")
-    assert refused.exit_code == OutputError.exit_code and "worked on" in refused.stderr
+    assert refused.exit_code == OutputError.exit_code and "changed after it was written" in refused.stderr

@@ -67,8 +67,8 @@ def _hdf5_parts() -> list[Case]:
     kinds = {
         "never written": (_replaced("traces", shape=(40_000, 4), dtype="int16", chunks=(1000, 4)), "ever written"),
         "never written, in one piece": (_replaced("traces", shape=(40_000, 4), dtype="int16"), "ever written"),
-        "announced for a year": (_replaced("traces", **sparse), "are stored of it"),
-        "of absurd width": (_replaced("traces", **wide), "are stored of it"),
+        "announced for a year": (_replaced("traces", **sparse), "of it are stored"),
+        "of absurd width": (_replaced("traces", **wide), "of it are stored"),
         "of three axes": (_replaced("traces", data=np.zeros((100, 20, 4))), "two axes"),
         "a single number": (_replaced("traces", data=3.0), "no traces"),
         "gone": (_replaced("traces"), "no dataset at all"),
@@ -96,8 +96,9 @@ def _nwb_parts() -> list[Case]:
         "a rate of 0": (lambda f: f[f"{series}/starting_time"].attrs.update(rate=0.0), "sampling frequency"),
         "a rate of NaN": (lambda f: f[f"{series}/starting_time"].attrs.update(rate=np.nan), "sampling frequency"),
         "no rate": (lambda f: f[f"{series}/starting_time"].attrs.pop("rate"), "sampling frequency"),
-        "a conversion of 0": (lambda f: f[f"{series}/data"].attrs.update(conversion=0.0), "gain 0 is no scale"),
-        "a conversion of NaN": (lambda f: f[f"{series}/data"].attrs.update(conversion=np.nan), "gain nan is no scale"),
+        "a conversion of 0": (lambda f: f[f"{series}/data"].attrs.update(conversion=0.0), "gain 0 must have a magnitude"),
+        "a conversion of NaN": (lambda f: f[f"{series}/data"].attrs.update(conversion=np.nan), "gain nan must have a "
+        "magnitude"),
         "a channel conversion too short": (_replaced(f"{series}/channel_conversion", data=np.ones(2)), "gain has 2 values"),
         "electrodes that the table lacks": (_replaced(f"{series}/electrodes", data=np.arange(4) + 90), "electrodes"),
         "no series": (lambda f: f[series].attrs.update(neurodata_type="TimeSeries"), "without an ElectricalSeries"),

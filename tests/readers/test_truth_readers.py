@@ -277,9 +277,9 @@ def test_a_column_or_unit_that_is_not_there_or_not_asked_for_is_refused(tmp_path
     for path, asked, words in (
         (table, {"column": "when"}, "--truth-column when does not exist; .* has the columns time_s"),
         (table, {"column": "1"}, "--truth-column 1 does not exist"),
-        (written(tmp_path / "bare.csv", "1,2\n"), {"column": "2"}, "the columns 0 to 1"),
-        (folder, {"time_unit": "ms"}, "--truth-unit says how a table is read"),
-        (folder, {"column": "a"}, "--truth-column says how a table is read"),
+        (written(tmp_path / "bare.csv", "1,2\n"), {"column": "2"}, "number of a column, from 0 to 1"),
+        (folder, {"time_unit": "ms"}, "--truth-unit is for tables of spike times"),
+        (folder, {"column": "a"}, "--truth-column is for tables of spike times"),
     ):
         with pytest.raises(UsageError, match=words):
             read_truth(path, FS, **asked)

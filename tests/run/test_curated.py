@@ -242,7 +242,7 @@ def test_spikeinterface_reads_the_curated_folder(folder):
 
 def test_curation_is_never_overwritten(made, folder):
     sorting, run = open_sorting(made.folder)
-    with pytest.raises(OutputError, match=r"worked on since .*spike_clusters\.npy"):
+    with pytest.raises(OutputError, match=r"changed after it was written .*spike_clusters\.npy"):
         export(sorting, run, "phy", folder, overwrite=True)
     assert open_sorting(folder)[0].unit_ids.tolist() == [1, 4, 5, 6, 7]
     # nor by sorting again, whose manifest does not know the folder
