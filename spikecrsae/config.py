@@ -161,7 +161,7 @@ class TrainConfig(Checked):
         low=0,
     )
     kappa: float = option(8.5, "weight of the prior that centres lambda on its start (unrolled)", low=0.01)
-    annealing: float = option(0.8, "first penalty as a share of the units' median scale; it falls to lambda", low=0.0)
+    annealing: float = option(0.8, "first penalty as a share of the units' median scale; it falls to twice lambda", low=0.0)
     learning_rate: float = option(1e-2, "Adam step for the templates (unrolled)", low=1e-6)
     learning_rate_lambda: float = option(0.1, "Adam step for lambda (unrolled)", low=1e-6)
     batch_size: int = option(32, "windows per step (unrolled)", low=1)

@@ -76,7 +76,8 @@ def false_alarms(unit: np.ndarray, judgement: Judgement) -> Rates:
         weights = np.tile(weights / weights.sum(), len(_VALUES)) / len(_VALUES)
         bounds = [count_quantile(means, weights, level, int(counts[row])) for level in (TAIL, 1 - TAIL)]
         rates.low[row], rates.high[row] = np.array(bounds) / counts[row]
-    return rates
+    # bounds are whole numbers of spikes, a mean is none
+    return Rates(rates.estimate, np.minimum(rates.low, rates.estimate), np.maximum(rates.high, rates.estimate))
 
 
 def misses(spikes: SpikeFacts, rival: np.ndarray, judgement: Judgement, below: np.ndarray, left_out: np.ndarray) -> Rates:

@@ -186,8 +186,8 @@ def judged_spikes(
 
 def interval_coverage(judged: JudgedSpikes, sorting: SortingData) -> dict[str, dict[str, Any]]:
     """Return, for false_alarm and miss, the coverage of the intervals and their mean width. Coverage is given for the
-    n_units units that have such errors, and for the n_without_error others. A rate without an interval in the unit table
-    is left out."""
+    n_units units that have such errors, and for the n_without_error others. Left out are a rate that the unit table does not have,
+    and units without an interval."""
     rows = [int(np.flatnonzero(sorting.unit_ids == unit)[0]) for unit in judged.units]
     found = {}
     for rate in RATES:
@@ -195,12 +195,14 @@ def interval_coverage(judged: JudgedSpikes, sorting: SortingData) -> dict[str, d
             continue
         low, high = (np.asarray(sorting.units[f"{rate}_{end}"], float)[rows] for end in ("low", "high"))
         true = getattr(judged, rate)
+        known = np.isfinite(low) & np.isfinite(high)
+        low, high, true = low[known], high[known], true[known]
         some = true > 0
         found[rate] = {
             "n_units": int(some.sum()),
             "coverage": coverage(low[some], high[some], true[some]),
             "n_without_error": int((~some).sum()),
             "coverage_without_error": coverage(low[~some], high[~some], true[~some]),
-            "mean_width": float(np.mean(high - low)) if len(rows) else np.nan,
+            "mean_width": float(np.mean(high - low)) if len(true) else np.nan,
         }
     return found

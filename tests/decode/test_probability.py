@@ -220,6 +220,13 @@ def test_more_spikes_make_the_interval_narrower():
     assert widths[0] > 2 * widths[1]
 
 
+@pytest.mark.parametrize("n", [8, 13, 48, 300])
+def test_an_interval_holds_its_estimate_for_any_number_of_spikes(n):
+    judgement = judge(facts_of(n), units_of(n_spikes=n, by_chance=20 * (n / 1000) ** 2, snr=8.0))
+    rates = false_alarms(np.zeros(n, np.int64), judgement)
+    assert 0 <= rates.low[0] <= rates.estimate[0] <= rates.high[0] <= 1
+
+
 def test_a_test_moves_the_misses_towards_what_it_found():
     """Half of 200 copies missed outweighs the estimate; a unit without copies keeps its own."""
     before = Rates(np.array([0.02, 0.02, 0.02]), np.array([0.0, 0.0, 0.0]), np.array([0.1, 0.1, 0.1]))

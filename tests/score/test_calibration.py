@@ -111,6 +111,15 @@ def test_intervals_are_judged_apart_for_units_with_and_without_errors():
     assert (found["false_alarm"]["n_without_error"], found["false_alarm"]["coverage_without_error"]) == (1, 1.0)
 
 
+def test_units_without_an_interval_are_not_judged():
+    sorting = make_sorting()
+    sorting.units.update(false_alarm_low=np.array([np.nan, 0.0, 0.5]), false_alarm_high=np.array([np.nan, 0.05, 0.6]))
+    truth = {f"n{unit}": np.delete(sorting.spike_samples(unit), slice(0, unit)) for unit in sorting.unit_ids}
+    found = interval_coverage(judged_spikes(truth, sorting), sorting)["false_alarm"]
+    assert (found["n_units"], found["coverage"], found["n_without_error"]) == (2, 0.5, 0)
+    assert found["mean_width"] == pytest.approx(0.075)
+
+
 def test_it_is_a_public_name():
     assert spikecrsae.calibration.expected_calibration_error is expected_calibration_error
     assert "calibration" in spikecrsae.__all__
