@@ -278,7 +278,7 @@ def test_files_that_are_no_metadata(tmp_path, day, told):
     pytest.importorskip("ruamel.yaml")
     for text, words in (
         ("a: b: c", "cannot be read as YAML"),
-        ("only words", "no names"),
+        ("only words", "must hold names with values"),
         ("!!python/object:x.y {}", "YAML"),
     ):
         (tmp_path / "bad.yaml").write_text(text)
