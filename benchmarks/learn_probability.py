@@ -42,7 +42,7 @@ SOME = {f"learn{seed}": seed for seed in range(11, 15)}
 SOME_NAMES = ("wire_2_coloured", "tetrode_8_synchrony", "tetrode_5_10k_broadband", "tetrode_5_hash")
 #: Mean and standard deviation of the normal prior of each weight.
 PRIORS = {
-    "rival": (0, 2), "rival_gain": (0, 1), "crowd": (-7, 3), "crowd_near": (0.7, 1), "crowd_size": (1.5, 1),
+    "crowd": (-7, 3), "crowd_near": (0.7, 1), "crowd_size": (1.5, 1),
     "crowd_misfit": (1.5, 1), "crowd_gap": (-6, 3), "crowd_gain": (-0.7, 1),
     "mixed": (-2, 2), "mixed_snr": (1, 1), "mixed_spread": (1, 1), "mixed_distance": (0, 0.5), "mixed_decay": (1, 0.3),
     "many": (-2, 2), "many_snr": (8, 4), "many_share": (3.4, 0.5), "clean": (-5.5, 0.5), "foreign_misfit": (0.1, 0.5),

@@ -20,7 +20,7 @@ from spikecrsae.cli.options import (
     reader_options,
 )
 from spikecrsae.config import Config
-from spikecrsae.errors import add_remedy
+from spikecrsae.errors import remedy_of
 
 #: What --help shows of some sixty options.
 _EVERYDAY = (
@@ -75,6 +75,7 @@ def sort(
     try:
         outcome = run_job(job, narrator)
     except (KeyboardInterrupt, signals.Terminated) as error:
-        add_remedy(error, "Nothing was learned yet, so nothing is kept.")  # unless the job has said more
+        if not remedy_of(error):
+            console.say("Nothing was learned yet, so nothing is kept.", err=True)
         raise
     return show_outcome(outcome, job.folder, as_json, narrator)

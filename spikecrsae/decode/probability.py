@@ -32,8 +32,6 @@ NOT_A_NEURON = 0.2
 class Weights:
     """Parameters of the model of errors: logits or factors of logits, the same for every recording."""
 
-    rival: float
-    rival_gain: float
     crowd: float
     crowd_near: float
     crowd_size: float
@@ -56,7 +54,7 @@ class Weights:
 
 #: Learned by benchmarks/learn_probability.py from simulated recordings.
 LEARNED = Weights(
-    rival=0.13, rival_gain=-0.08, crowd=-0.85, crowd_near=0.6, crowd_size=1.03, crowd_misfit=0.94, crowd_gap=-6.49,
+    crowd=-0.85, crowd_near=0.6, crowd_size=1.03, crowd_misfit=0.94, crowd_gap=-6.49,
     crowd_gain=-1.76, mixed=-2.53, mixed_snr=2.4, mixed_spread=5.96, mixed_distance=-1.37, mixed_decay=2.51, many=-11.47,
     many_snr=32.33, many_share=3.94, clean=-5.73, foreign_misfit=0.51, foreign_amplitude=0.75, foreign_violation=1.43,
 )  # fmt: skip
@@ -199,7 +197,7 @@ def judge(spikes: SpikeFacts, units: UnitFacts, weights: Weights = LEARNED) -> J
     crowd += w.crowd_gain * np.log1p(np.clip(np.minimum(spikes.over_rival, spikes.gain), 0, None))
     reasons = (
         logistic(-spikes.gain),
-        np.where(spikes.over_rival < NO_RIVAL, rival_chance(spikes.over_rival, w), 0.0),
+        np.where(spikes.over_rival < NO_RIVAL, rival_chance(spikes.over_rival), 0.0),
         np.where(spikes.gap < 1, logistic(crowd), 0.0),
     )
     isolated = np.prod([1 - reason for reason in reasons], axis=0)
@@ -215,9 +213,9 @@ def judge(spikes: SpikeFacts, units: UnitFacts, weights: Weights = LEARNED) -> J
     return Judgement(isolated * logistic(-odds), isolated, contamination, shares)
 
 
-def rival_chance(over_rival: np.ndarray, weights: Weights = LEARNED) -> np.ndarray:
+def rival_chance(over_rival: np.ndarray) -> np.ndarray:
     """Return the probability (n,) that the rival fired the spike, from the spike's gain over the rival."""
-    return np.asarray(special.expit(weights.rival - np.exp(weights.rival_gain) * over_rival))
+    return np.asarray(special.expit(-over_rival))
 
 
 def contaminations(units: UnitFacts, weights: Weights = LEARNED) -> tuple[np.ndarray, np.ndarray]:

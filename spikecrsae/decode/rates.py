@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from spikecrsae.decode.probability import LEARNED, LEAST_FOREIGN, NO_RIVAL, Judgement, SpikeFacts, rival_chance
+from spikecrsae.decode.probability import LEAST_FOREIGN, NO_RIVAL, Judgement, SpikeFacts, rival_chance
 
 #: Probability on each side of an interval that holds the true rate in 90 % of the cases.
 TAIL = 0.05
@@ -76,12 +76,12 @@ def false_alarms(unit: np.ndarray, judgement: Judgement) -> Rates:
         weights = np.tile(weights / weights.sum(), len(_VALUES)) / len(_VALUES)
         bounds = [count_quantile(means, weights, level, int(counts[row])) for level in (TAIL, 1 - TAIL)]
         rates.low[row], rates.high[row] = np.array(bounds) / counts[row]
-    # bounds are whole numbers of spikes, a mean is none
-    return Rates(rates.estimate, np.minimum(rates.low, rates.estimate), np.maximum(rates.high, rates.estimate))
+    return _holding_estimate(rates, counts)
 
 
 def misses(spikes: SpikeFacts, rival: np.ndarray, judgement: Judgement, below: np.ndarray, left_out: np.ndarray) -> Rates:
-    """Estimate the part of each neuron's spikes that its unit lacks. The estimate is the median of the posterior.
+    """Estimate the part of each neuron's spikes that its unit lacks. The estimate is what the spikes tell, or the
+    median of the posterior where that is larger.
 
     rival (n_spikes,): the best other unit. below (n_units,): part of the amplitudes below the threshold. left_out (n_units,):
     outliers, most of which are the unit's. All these count as missed, with spikes assigned to a rival and some that
@@ -90,9 +90,9 @@ def misses(spikes: SpikeFacts, rival: np.ndarray, judgement: Judgement, below: n
     n_units = len(below)
     counts = np.bincount(spikes.unit, minlength=n_units)
     contamination = judgement.contamination @ judgement.shares
-    own = np.maximum(counts * (1 - contamination), 1)
+    own = np.maximum(np.bincount(spikes.unit, judgement.probability, n_units), 1)
     rivalled = spikes.over_rival < NO_RIVAL
-    elsewhere = np.bincount(rival[rivalled], rival_chance(spikes.over_rival[rivalled], LEARNED), n_units)
+    elsewhere = np.bincount(rival[rivalled], rival_chance(spikes.over_rival[rivalled]), n_units)
     crowded = np.bincount(spikes.unit, spikes.gap < 0.5, n_units)
     told = left_out + elsewhere + counts * below / np.maximum(1 - below, 1e-3)
     told += LOST_CROWDED * crowded + LOST_ANYWHERE * counts
@@ -111,7 +111,16 @@ def misses(spikes: SpikeFacts, rival: np.ndarray, judgement: Judgement, below: n
         most = int(100 * (own[row] + told[row])) + 100
         found = np.array([count_quantile(np.concatenate(parts), weights, q, most) for q in (TAIL, 0.5, 1 - TAIL)])
         rates.low[row], rates.estimate[row], rates.high[row] = found / (own[row] + found)
-    return rates
+        rates.estimate[row] = max(rates.estimate[row], told[row] / (own[row] + told[row]))
+    return _holding_estimate(rates, counts)
+
+
+def _holding_estimate(rates: Rates, counts: np.ndarray) -> Rates:
+    """Return the rates with intervals that hold their estimates: bounds are whole numbers of spikes, estimates are not. The upper bound
+    is at least the rate of which so few spikes (n_units,) would show nothing with probability TAIL."""
+    unseen = 1 - TAIL ** (1 / np.where(counts > 0, counts, np.nan))
+    high = np.maximum.reduce([rates.high, rates.estimate, unseen])
+    return Rates(rates.estimate, np.minimum(rates.low, rates.estimate), high)
 
 
 def after_test(before: Rates, injected: np.ndarray, found: np.ndarray) -> Rates:

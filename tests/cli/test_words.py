@@ -76,7 +76,7 @@ def test_interrupted_before_anything_was_learned(tmp_path, monkeypatch):
 
     monkeypatch.setattr("spikecrsae.run.job.run_job", interrupted)
     result = spikecrsae("sort", tmp_path / "x.h5")
-    assert (result.exit_code, result.stderr) == (130, "Interrupted. Nothing was learned yet, so nothing is kept.\n")
+    assert (result.exit_code, result.stderr) == (130, "Nothing was learned yet, so nothing is kept.\nInterrupted.\n")
 
 
 @pytest.mark.slow
