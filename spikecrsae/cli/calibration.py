@@ -48,8 +48,12 @@ def show_calibration(measures: Mapping[str, Any]) -> None:
     """Print the table."""
     rows = [[words, console_number(measures[name])] for name, words in _WORDS.items()]
     for rate, found in measures["intervals"].items():
-        words = f"90 % intervals that hold the true {rate.replace('_', ' ')}"
-        rows.append([words, f"{console_number(found['coverage'])} of {found['n_units']} units with errors"])
+        for name, n, which in (
+            ("coverage", found["n_units"], "with"),
+            ("coverage_without_error", found["n_without_error"], "without"),
+        ):
+            held = f"{round(found[name] * n)} of {n}" if n else "-"
+            rows.append([f"true {rate.replace('_', ' ')} within its interval, units {which} errors", held])
     console.print_table(["calibration", "value"], rows, "")
 
 

@@ -47,21 +47,6 @@ class Spike(NamedTuple):
     gain: float
 
 
-class Beside(NamedTuple):
-    """To each unit the units, itself included, with which it has to do: units (n_units, n_units), the first counts[unit] of a row,
-    ascending; pairs (n_units, n_units) bool."""
-
-    units: np.ndarray
-    counts: np.ndarray
-    pairs: np.ndarray
-
-    @classmethod
-    def of(cls, pairs: np.ndarray) -> Beside:
-        """pairs (n_units, n_units) bool; every unit has to do with itself."""
-        pairs = pairs | np.eye(len(pairs), dtype=bool)
-        return cls(np.argsort(~pairs, axis=1, kind="stable"), pairs.sum(axis=1), pairs)
-
-
 @compiled
 def _of(beside, unit):
     """The units beside a unit."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from spikecrsae.csc.coordinate import encode_correlation
-from spikecrsae.csc.local_search import Beside, Residual, compare, improve, search
+from spikecrsae.csc.local_search import Residual, compare, improve, search
 from spikecrsae.csc.shrinkage import SpikeShrinkage, shrinkage_at
 from spikecrsae.csc.subsample import interpolator
 from spikecrsae.data.loudness import expected_at
@@ -52,6 +52,21 @@ class L1(NamedTuple):
     bias: np.ndarray
     one_sided: bool
     gram: np.ndarray = np.zeros((0, 0, 1))
+
+
+class Beside(NamedTuple):
+    """To each unit the units, itself included, with which it has to do: units (n_units, n_units), the first counts[unit] of a row,
+    ascending; pairs (n_units, n_units) bool."""
+
+    units: np.ndarray
+    counts: np.ndarray
+    pairs: np.ndarray
+
+    @classmethod
+    def of(cls, pairs: np.ndarray) -> Beside:
+        """pairs (n_units, n_units) bool; every unit has to do with itself."""
+        pairs = pairs | np.eye(len(pairs), dtype=bool)
+        return cls(np.argsort(~pairs, axis=1, kind="stable"), pairs.sum(axis=1), pairs)
 
 
 class Tables(NamedTuple):

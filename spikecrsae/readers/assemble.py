@@ -174,8 +174,7 @@ def _sampling_frequency(found: Found, options: ReadOptions, notes: list[str]) ->
     if frequency > _MOST_HZ or found.n_samples > _MOST_S * frequency > 0:
         raise InputError(
             f"{found.path}: {found.n_samples} samples at {frequency:g} Hz are no recording, which has at most {_MOST_HZ:g} "
-            "Hz and "
-            "lasts less than a year; give the true --sampling-frequency or, if the file is damaged, another copy."
+            "Hz and lasts less than a year; give the true --sampling-frequency or, if the file is damaged, another copy."
         )
     return frequency
 

@@ -254,13 +254,15 @@ def calibration_picture(curve: Mapping[str, Sequence[float]], error: float) -> P
     """Draw the part of the spikes that is right against their probability, in bins of equal counts. curve: `probability` and `right`
     of each bin. error: the expected calibration error."""
     probability, right = (100 * np.asarray(curve[name], float) for name in ("probability", "right"))
-    span = span_of(probability, right, least=(0, 100))
+    # the whole scale, unless all of it is near 100 %
+    lowest = float(np.nanmin([probability, right], initial=100))
+    span = span_of(probability, right, least=(0, 100) if lowest < 50 else (lowest, 100))
     drawing, panel = axes(380, 300, span, span)
     panel.y_axis("right (% of the spikes)")
     panel.line(span, span, "rule")
     with drawing.group(color_class(0)):
         panel.line(probability, right, "line")
-        panel.points(probability, right, "dots")
+        panel.points(probability, right, "dots large")
     panel.x_axis("mean probability (%)")
     note = (
         f"each dot is a tenth of the spikes; on the diagonal, probabilities are true. Expected calibration error {error:.4f}"
