@@ -1,6 +1,6 @@
 """Whether what a sorting says of its errors is true: probabilities of spikes, rates of units with intervals. On recordings with truth.
 
-    SPIKECRSAE_DATA=<folder> python benchmarks/calibration.py --folder DIR [--recordings-folder DIR] [--docs] [PART ...]
+    SPIKECRSAE_DATA=<folder> python benchmarks/calibration.py --folder DIR [--recordings-folder DIR] [--seeds FIRST LAST] [--docs] [PART ...]
 
 Recordings: `simulated`, the sets first, second and third of recordings.py without real noise, and 50 of simulated.py with the seeds
 100 to 149; `real`, the hybrids in locust noise of those sets, hc1_tetrode_dev with four channels and with one, and the paper's
@@ -248,11 +248,16 @@ def remarkable(results: Sequence[Result]) -> list[str]:
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", help="parts of the recordings' names; all by default")
     parser.add_argument("--recordings-folder", type=Path, help="where the sets are, folders first, second and third")
+    parser.add_argument(
+        "--seeds", type=int, nargs=2, metavar=("FIRST", "LAST"), help="these fresh recordings in place of all others"
+    )
 
 
 def main() -> None:
     arguments = arguments_of(__doc__, options)
     chosen = cases(arguments.recordings_folder or arguments.folder)
+    if arguments.seeds:
+        chosen = [("simulated", fresh(seed)) for seed in range(arguments.seeds[0], arguments.seeds[1] + 1)]
     chosen = [(k, c) for k, c in chosen if not arguments.names or any(part in c.name for part in arguments.names)]
     os.environ.update(dict.fromkeys(THREADS, "1"))
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
