@@ -21,14 +21,16 @@ def expectation_maximisation(
     n_positions: int | np.ndarray | None = None,
     spikes: Spikes | None = None,
     level: np.ndarray | None = None,
+    near: Spikes | None = None,
 ) -> tuple[CRsAE, Spikes]:
     """So many rounds of encoding and maximising; ends with the spikes of the last model.
 
     signal: (n_channels, n_samples), or what `CRsAE.seen` makes of it. n_positions: see CRsAE.maximise. spikes: those of the
-    given model, or nearly, where they are known. level (n_samples,): see CRsAE.encode.
+    given model, or nearly, where they are known. level (n_samples,), near: see CRsAE.encode; every encoding goes on from the
+    spikes of the one before.
     """
     seen = model.seen(signal) if isinstance(signal, np.ndarray) else signal
     for _ in range(n_rounds):
-        found = model.encode(seen, E_STEP, level) if spikes is None else spikes
-        model, spikes = model.maximise(seen.signal, found, n_positions), None
-    return model, model.encode(seen, E_STEP, level) if spikes is None else spikes
+        found = model.encode(seen, E_STEP, level, near) if spikes is None else spikes
+        model, spikes, near = model.maximise(seen.signal, found, n_positions), None, found
+    return model, model.encode(seen, E_STEP, level, near) if spikes is None else spikes

@@ -19,7 +19,7 @@ from spikecrsae.csc.backends import Backend
 from spikecrsae.csc.least_squares import fit_templates
 from spikecrsae.csc.numba_backend import NUMBA
 from spikecrsae.csc.operator import gram
-from spikecrsae.csc.pursuit import FULL, L1, Effort, Tables
+from spikecrsae.csc.pursuit import FULL, L1, Effort, Tables, rows_of
 from spikecrsae.csc.shrinkage import SpikeShrinkage, shrinkage_at
 from spikecrsae.csc.subsample import SINC_REACH, shift_in_time
 from spikecrsae.data.loudness import expected_at
@@ -140,7 +140,14 @@ class CRsAE:
 
     def select(self, units: Sequence[int] | np.ndarray) -> CRsAE:
         """Return the model with only these units (indices or mask)."""
-        return replace(self, templates=self.templates[units], prior=self.prior.select(units), support=self.support[units])
+        part = replace(self, templates=self.templates[units], prior=self.prior.select(units), support=self.support[units])
+        # what is known of the templates is known of some of them
+        if "shifted" in vars(self):
+            copies = self.shifted.reshape(self.n_units, self.n_shifts, *self.shifted.shape[1:])[units]
+            vars(part)["shifted"] = copies.reshape(-1, *self.shifted.shape[1:])
+        if "overlaps" in vars(self):
+            vars(part)["overlaps"] = _of_units(self.overlaps, units)
+        return part
 
     def extended(self, templates: np.ndarray) -> CRsAE:
         """Return the model with further templates (n_more, n_channels, n_times) at its end; their prior is that of new
@@ -166,11 +173,19 @@ class CRsAE:
         """Templates whose correlation with a signal is in units of the noise."""
         return self.templates if self.sigma == 1 else self.templates / self.sigma**2
 
-    def encode(self, signal: np.ndarray | View | Any, effort: Effort = FULL, level: np.ndarray | None = None) -> Spikes:
+    def encode(
+        self,
+        signal: np.ndarray | View | Any,
+        effort: Effort = FULL,
+        level: np.ndarray | None = None,
+        near: Spikes | None = None,
+    ) -> Spikes:
         """Return the codes of a signal (n_channels, n_samples) as spikes; their samples are the first of the template.
 
         A signal that is encoded several times can be given as `seen` or `view` prepares it. level (n_samples,) uint8:
-        level of the noise by which the signal is divided, see data.loudness; 0 unless given.
+        level of the noise by which the signal is divided, see data.loudness; 0 unless given. near: spikes that a model of the
+        same units and nearly the same templates has found in the signal: the local search goes on from these, unless the
+        prior's convex encoder says where spikes may be. A `view` is always encoded anew.
         """
         if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < self.n_times):
             return Spikes.none()
@@ -182,7 +197,8 @@ class CRsAE:
             tables = self._tables(signal.overlaps, np.result_type(signal.signal.dtype, np.float32), n_levels)
             return self.backend.pursue_correlation(signal.signal, signal.correlation, tables, *how, at)
         seen = self.backend.seen(signal, self.n_times) if isinstance(signal, np.ndarray) else signal
-        return self.backend.pursue(seen, self._scaled, self._tables(self.overlaps, seen.dtype, n_levels), *how, at)
+        rows = rows_of(near, self.n_shifts) if near is not None and self.local_search else None
+        return self.backend.pursue(seen, self._scaled, self._tables(self.overlaps, seen.dtype, n_levels), *how, at, rows)
 
     def _tables(self, overlaps: np.ndarray, dtype: np.dtype, n_levels: int) -> Tables:
         """What the search reads besides a correlation of this type."""
@@ -340,7 +356,11 @@ class View:
 
     def select(self, units: Sequence[int] | np.ndarray) -> View:
         """Return a copy for some of the units (indices or mask)."""
-        n_units, n_copies, n_lags = self.overlaps.shape
-        overlaps = self.overlaps.reshape(n_units, n_units, -1, n_lags)[units][:, units]
-        joined = overlaps.reshape(len(overlaps), len(overlaps) * (n_copies // n_units), n_lags)
-        return View(self.signal, self.correlation[units], joined)
+        return View(self.signal, self.correlation[units], _of_units(self.overlaps, units))
+
+
+def _of_units(overlaps: np.ndarray, units: Sequence[int] | np.ndarray) -> np.ndarray:
+    """The rows and copies of some units (indices or mask) of overlaps (n_units, n_units * n_shifts, n_lags)."""
+    n_units, n_copies, n_lags = overlaps.shape
+    some = overlaps.reshape(n_units, n_units, -1, n_lags)[units][:, units]
+    return some.reshape(len(some), len(some) * (n_copies // n_units), n_lags)

@@ -38,7 +38,7 @@ class Backend(Protocol):
     def pursue(
         self, seen: Any, templates: np.ndarray, tables: Tables, enough: np.ndarray, gap: int,
         effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None = None,
-        level: np.ndarray | None = None,
+        level: np.ndarray | None = None, near: np.ndarray | None = None,
     ) -> Spikes: ...  # fmt: skip
 
     def subtract(

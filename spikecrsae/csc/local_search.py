@@ -23,6 +23,8 @@ _LEAST_GAIN, _NOTABLE_GAIN = 1e-6, 0.1
 #: A correlation below this share of what a gain needs is not enough between the samples either. A parabola through three
 #: samples underestimates the peak between them by less than the margin.
 PEAK_SHARE, PARABOLA_MARGIN = 0.6, 1.1
+#: A spike of hardly changed templates is looked for again within so many samples of where it was.
+_NEXT = 2
 _CLOSE_PART, _CLOSE_SAMPLES = 6, 3  # close spikes are at most a template / _CLOSE_PART apart, or _CLOSE_SAMPLES
 
 
@@ -274,6 +276,43 @@ def search(residual, tables):
 
 
 @compiled
+def resume(residual, tables, known):
+    """Begin with known spikes (FOUND_DTYPE, sorted by position), which templates that have hardly changed since have found: all are
+    subtracted, then each once more is taken out, and the best spike of its unit or of a rival within _NEXT samples takes its place.
+
+    Returns the spikes that stay, sorted as they came, and which of them (bool) are of another unit than before or stand next to one
+    that is, or to one that found no place.
+    """
+    n, n_positions = len(known), residual.correlation.shape[1]
+    rows, alive, other = known.copy(), np.ones(n, np.bool_), np.zeros(n, np.bool_)
+    _put_all(residual, tables, rows, 0, 1)
+    for i in range(n):
+        before = _spike(rows, i)
+        _put(residual, tables, before, -1)
+        first, last = max(0, before.position - _NEXT), min(n_positions, before.position + _NEXT + 1)
+        spike = _best(residual, tables, first, last, _of(tables.rivals, before.unit))
+        alive[i], other[i] = spike.unit >= 0, spike.unit != before.unit
+        if alive[i]:
+            _put(residual, tables, spike, 1)
+            _set(rows, i, spike)
+    opened = other.copy()
+    for i in np.flatnonzero(other):
+        _open_around(i, known[i].position, known, n, tables, opened)
+    return rows[alive], opened[alive]
+
+
+@compiled
+def _open_around(i, position, spikes, n, tables, opened):
+    """Open (bool) those of the first n spikes, sorted by position, that overlap spike i, which was at this position, and whose units
+    are alike its own."""
+    for way in (-1, 1):
+        j = i
+        while 0 <= j < n and way * (spikes[j].position - position) < tables.overlaps.shape[2]:
+            opened[j] |= tables.alike.pairs[spikes[i].unit, spikes[j].unit]
+            j += way
+
+
+@compiled
 def _rebuild(residual, tables, first, last, units, spike, most):
     """Find at most `most` spikes of these units in [first, last): this one, then greedily; then each once more in the presence of
     the others. Leaves them subtracted. Returns them and what they add to the log posterior."""
@@ -363,7 +402,7 @@ def _best_set(residual, trial, tables, first, last, units, old, old_total):
     for place in range(-1, len(units)):
         unit, similar = units[place], place < 0
         for k in range(len(old) if place >= 0 else 0):
-            similar |= tables.rivals[unit, old[k].unit]
+            similar |= tables.rivals.pairs[unit, old[k].unit]
         # what begins with the best spike of all is tried once
         if not similar or (place >= 0 and unit == first_unit):
             continue
@@ -432,11 +471,7 @@ def improve(residual, tables, found, open_, first_sweep):
         _put_all(residual, tables, best, low, 1)
         end = _replace(spikes, end, alive, members, best, low)
         if total - old_total > _NOTABLE_GAIN:
-            for way in (-1, 1):
-                j = i
-                while 0 <= j < n and way * (spikes[j].position - t) < tables.overlaps.shape[2]:
-                    opened[j] |= tables.alike.pairs[spikes[i].unit, spikes[j].unit]
-                    j += way
+            _open_around(i, t, spikes, n, tables, opened)
     return spikes[alive], opened[alive]
 
 

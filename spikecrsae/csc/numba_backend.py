@@ -9,7 +9,7 @@ import numpy as np
 from spikecrsae.csc.coordinate import encode
 from spikecrsae.csc.least_squares import code_statistics, misfits, subtract_within
 from spikecrsae.csc.operator import BlockSpectra, energy_in_span
-from spikecrsae.csc.pursuit import L1, TOLERANCE, Effort, Tables, pursue
+from spikecrsae.csc.pursuit import L1, TOLERANCE, Effort, Tables, between, pursue
 from spikecrsae.csc.stretches import above_any, cuts
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.system.threads import in_threads
@@ -51,16 +51,17 @@ class NumbaBackend:
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal whose correlation is known; see `pursue`."""
         bounds = cuts(correlation, enough, gap, _PIECE)
-        return Spikes.joined(self._pieces(signal, correlation, 0, bounds, tables, effort, doubtful, l1, level))
+        return Spikes.joined(self._pieces(signal, correlation, 0, bounds, tables, effort, doubtful, l1, level, None))
 
     def pursue(
         self, seen: BlockSpectra, templates: np.ndarray, tables: Tables, enough: np.ndarray, gap: int,
         effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None = None,
-        level: np.ndarray | None = None,
+        level: np.ndarray | None = None, near: np.ndarray | None = None,
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal: csc.pursuit in pieces between which, over `gap` positions, no correlation is `enough`
         (n_units,). doubtful: of the signal of a piece and its spikes, see csc.pursuit.refine. l1: see csc.pursuit.pursue.
-        level (n_positions,) uint8: of the noise, see data.loudness; 0 unless given."""
+        level (n_positions,) uint8: of the noise, see data.loudness; 0 unless given. near: rows of known spikes, sorted by
+        position, see csc.pursuit.pursue."""
         found, first, correlation = [], 0, np.zeros((len(templates), 0), seen.dtype)
         # the correlation with all templates takes more memory than the signal: not of everything at once, if quiet places part it
         for start, stop in seen.parts(_CORRELATED):
@@ -68,13 +69,14 @@ class NumbaBackend:
             bounds = cuts(correlation, enough, gap, _PIECE)
             if stop < seen.n_blocks:
                 bounds = bounds[:-1]  # the last piece goes on in the next part
-            found += self._pieces(seen.signal, correlation, first, bounds, tables, effort, doubtful, l1, level)
+            found += self._pieces(seen.signal, correlation, first, bounds, tables, effort, doubtful, l1, level, near)
             first, correlation = first + bounds[-1], correlation[:, bounds[-1] :].copy()
         return Spikes.joined(found)
 
     def _pieces(
         self, signal: np.ndarray, correlation: np.ndarray, first: int, bounds: np.ndarray, tables: Tables,
         effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None, level: np.ndarray | None,
+        near: np.ndarray | None,
     ) -> list[Spikes]:  # fmt: skip
         """Spikes between the bounds, which like the correlation count from position `first` of the signal."""
         n_more = tables.overlaps.shape[2] // 2
@@ -84,7 +86,8 @@ class NumbaBackend:
             here = signal[:, first + low : first + high + n_more]
             contiguous = np.ascontiguousarray(correlation[:, low:high])
             known = None if level is None else level[first + low : first + high]
-            found = pursue(contiguous, tables, effort, lambda spikes: doubtful(here, spikes), l1, known)
+            before = None if near is None else between(near, first + low, first + high)
+            found = pursue(contiguous, tables, effort, lambda spikes: doubtful(here, spikes), l1, known, before)
             return found.later(first + low)
 
         return in_threads(piece, len(bounds) - 1, 1)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from spikecrsae.csc.coordinate import encode_correlation
-from spikecrsae.csc.local_search import Residual, compare, improve, search
+from spikecrsae.csc.local_search import FOUND_DTYPE, Residual, compare, improve, resume, search
 from spikecrsae.csc.shrinkage import SpikeShrinkage, shrinkage_at
 from spikecrsae.csc.subsample import interpolator
 from spikecrsae.data.loudness import expected_at
@@ -75,15 +75,15 @@ class Tables(NamedTuple):
     overlaps (n_units, n_units * n_shifts, 2 n_times - 1): csc.operator.gram of the templates with their shifted copies.
     kernel (n_shifts, 2 reach + 1): reads a correlation between its samples. prior (n_levels, 3, n_units): the
     rows of a SpikeShrinkage at each level of noise (see data.loudness).
-    rivals (n_units, n_units) bool: pairs of templates that resemble each other. met: units whose templates overlap at all; alike:
-    those that may take each other's place, see `of`. refractory: a unit fires once within so many
+    rivals: units whose templates resemble each other. met: units whose templates overlap at all; alike: those that may
+    take each other's place, see `of`. refractory: a unit fires once within so many
     samples each way. shifts (n_shifts,): of the copies, in samples.
     """
 
     overlaps: np.ndarray
     kernel: np.ndarray
     prior: np.ndarray
-    rivals: np.ndarray
+    rivals: Beside
     met: Beside
     alike: Beside
     refractory: int
@@ -111,7 +111,7 @@ class Tables(NamedTuple):
             np.ascontiguousarray(overlaps, dtype=dtype),
             np.ascontiguousarray(interpolator(shifts), dtype=dtype),
             np.stack([np.stack(shrinkage_at(shrinkage, energy, float(expected_at(k)))) for k in range(n_levels)]),
-            similarity > _RIVAL_SIMILARITY,
+            Beside.of(similarity > _RIVAL_SIMILARITY),
             Beside.of(similarity > _MET),
             Beside.of(similarity >= alike),
             refractory,
@@ -126,24 +126,48 @@ def pursue(
     doubtful: Callable[[Spikes], np.ndarray] | None = None,
     l1: L1 | None = None,
     level: np.ndarray | None = None,
+    near: np.ndarray | None = None,
 ) -> Spikes:
     """The spikes of one stretch.
 
     correlation (n_units, n_positions): of the whitened signal with the templates at full scale; it is changed into that of
     the residual. doubtful: see `refine`. l1: the pursuit places spikes only where this convex encoder finds any.
-    level (n_positions,) uint8: of the noise, 0 unless given.
+    level (n_positions,) uint8: of the noise, 0 unless given. near: rows (FOUND_DTYPE), sorted by position, of spikes that
+    nearly the same templates have found here: each is looked for again where it was, the greedy search finds those that are
+    missing, and only what has changed is searched locally. It is not used where an l1 says where spikes may be.
     """
+    level = np.zeros(correlation.shape[1], np.uint8) if level is None else level
+    if near is not None and l1 is None:
+        residual = Residual(correlation, np.zeros(correlation.shape, np.uint8), level)
+        found, open_ = resume(residual, tables, near)
+        new = search(residual, tables)
+        return refine(residual, tables, np.r_[found, new], effort, open_=np.r_[open_, np.ones(len(new), bool)])
     if l1 is None:
         silent = np.zeros(correlation.shape, np.uint8)
     else:
         codes = encode_correlation(correlation, l1.gram, l1.bias, l1.one_sided, TOLERANCE)
         silent = outside_support(codes)
-    level = np.zeros(correlation.shape[1], np.uint8) if level is None else level
     residual = Residual(correlation, silent.copy(), level)
     found = search(residual, tables)
     # the local search is free to leave the support
     np.subtract(residual.blocked, silent, out=residual.blocked)
     return refine(residual, tables, found, effort, doubtful)
+
+
+def rows_of(spikes: Spikes, n_shifts: int) -> np.ndarray:
+    """The rows (FOUND_DTYPE) of spikes; n_shifts: shifted copies of a template."""
+    rows = np.zeros(len(spikes), FOUND_DTYPE)
+    step = np.rint(spikes.shift * n_shifts + (n_shifts - 1) / 2)
+    rows["unit"], rows["position"], rows["step"] = spikes.unit, spikes.sample, step
+    rows["amplitude"], rows["gain"] = spikes.amplitude, spikes.gain
+    return rows
+
+
+def between(rows: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Those rows (FOUND_DTYPE), sorted by position, that are in [low, high), positions counted from low."""
+    here = rows[slice(*np.searchsorted(rows["position"], [low, high]))].copy()
+    here["position"] -= low
+    return here
 
 
 def outside_support(codes: np.ndarray) -> np.ndarray:
@@ -161,21 +185,24 @@ def refine(
     found: np.ndarray,
     effort: Effort,
     doubtful: Callable[[Spikes], np.ndarray] | None = None,
+    open_: np.ndarray | None = None,
 ) -> Spikes:
     """Local search, the refinement of crowded places, from the rows (FOUND_DTYPE) that an encoder has found.
 
     Up to n_sweeps times, spikes are taken out together with those close to them and what raises the log posterior most is put
     in their place: two spikes for one (a collision that looked like a third unit), one for two, or others. Spikes that stand
-    alone are left so unless they are `doubtful` (mask of Spikes).
+    alone are left so unless they are `doubtful` (mask of Spikes). Where it is known which rows are `open_` (bool, n), all others
+    are left, crowded ones too.
     """
-    shifts, open_ = tables.shifts, np.ones(len(found), bool)
+    shifts, anew = tables.shifts, open_ is None
+    open_ = np.ones(len(found), bool) if open_ is None else open_
     for sweep in range(effort.n_sweeps):
         order = np.argsort(found["position"], kind="stable")
         found, open_ = found[order], open_[order]
-        if sweep == 0 and doubtful is not None:
+        if sweep == 0 and anew and doubtful is not None:
             none = np.full(len(found), -1), np.zeros(len(found))
             open_ = doubtful(_spikes(found, shifts, residual.level, found["gain"], *none))
-        found, open_ = improve(residual, tables, found, open_, sweep == 0)
+        found, open_ = improve(residual, tables, found, open_, anew and sweep == 0)
         if not open_.any():
             break
     found = found[np.lexsort((found["unit"], found["position"]))]

@@ -13,8 +13,8 @@ from spikecrsae.csc.coordinate import of_unit_norm
 from spikecrsae.csc.fista import fista, fista_of_correlation
 from spikecrsae.csc.layered_search import LayeredSearch
 from spikecrsae.csc.least_squares import code_correlations, most_within
-from spikecrsae.csc.local_search import Residual
-from spikecrsae.csc.pursuit import L1, Effort, Tables, outside_support, refine
+from spikecrsae.csc.local_search import Residual, resume
+from spikecrsae.csc.pursuit import L1, Effort, Tables, between, outside_support, refine
 from spikecrsae.csc.step_size import lipschitz_bound, lipschitz_of_gram
 from spikecrsae.csc.torch_device import TorchDevice
 from spikecrsae.data.spikes import Spikes
@@ -90,26 +90,28 @@ class TorchBackend(TorchDevice):
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal whose correlation is known; see `pursue`."""
         return self._pursue(
-            signal, lambda first, stop: correlation[:, first:stop], tables, enough, gap, effort, doubtful, l1, level
+            signal, lambda first, stop: correlation[:, first:stop], tables, enough, gap, effort, doubtful, l1, level, None
         )
 
     def pursue(
         self, seen: Seen, templates: np.ndarray, tables: Tables, enough: np.ndarray, gap: int,
         effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None = None,
-        level: np.ndarray | None = None,
+        level: np.ndarray | None = None, near: np.ndarray | None = None,
     ) -> Spikes:  # fmt: skip
         """The spikes of a signal: csc.layered_search, and the local search of csc.pursuit, in parts between which, over `gap`
         positions, no correlation is `enough` (n_units,). doubtful: of the signal of a piece and its spikes, see
-        csc.pursuit.refine. l1: the layers place spikes only where this convex encoder finds any."""
+        csc.pursuit.refine. l1: the layers place spikes only where this convex encoder finds any. near: rows of known spikes,
+        sorted by position, see csc.pursuit.pursue; they are looked for again on the CPU."""
         return self._pursue(
             seen.signal,
             lambda first, stop: self._correlate(seen, first, stop, templates),
-            tables, enough, gap, effort, doubtful, l1, level,
+            tables, enough, gap, effort, doubtful, l1, level, near,
         )  # fmt: skip
 
     def _pursue(
         self, signal: np.ndarray, read: Callable[[int, int], torch.Tensor], tables: Tables, enough: np.ndarray, gap: int,
         effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray], l1: L1 | None, level: np.ndarray | None,
+        near: np.ndarray | None,
     ) -> Spikes:  # fmt: skip
         """See `pursue`. read: the correlation (n_units, n) at positions from one to before another."""
         n_positions = signal.shape[1] - tables.overlaps.shape[2] // 2
@@ -118,14 +120,17 @@ class TorchBackend(TorchDevice):
         while first < n_positions:
             stop = min(first + size, n_positions)
 
-            def part(first: int = first, stop: int = stop) -> tuple[int, Residual, np.ndarray] | None:
+            def part(first: int = first, stop: int = stop) -> tuple[int, Residual, np.ndarray, np.ndarray | None] | None:
                 correlation = read(first, stop)
                 loud = self._loud(correlation, enough)
                 length = stop - first if stop == n_positions else _quiet_end(loud, gap)
                 if not length:
                     return None
                 here = known[first : first + length]
-                return (length, *self._search(correlation[:, :length], loud[:length], tables, gap, l1, here))
+                if near is not None and l1 is None:
+                    before = between(near, first, first + length)
+                    return (length, *self._resumed(correlation[:, :length], tables, here, before))
+                return (length, *self._search(correlation[:, :length], loud[:length], tables, gap, l1, here), None)
 
             result, full = self.unless_full(part, size, too_short + 1)
             if full:
@@ -150,6 +155,21 @@ class TorchBackend(TorchDevice):
         # the local search is free to leave the support
         blocked = blocked if silent is None else blocked - silent
         return Residual(search.correlation.cpu().numpy(), blocked, level), rows
+
+    def _resumed(
+        self, correlation: torch.Tensor, tables: Tables, level: np.ndarray, near: np.ndarray
+    ) -> tuple[Residual, np.ndarray, np.ndarray]:
+        """The residual, the rows (FOUND_DTYPE) of known spikes where they are found again and of those that the layered search adds, and
+        which of them (bool) are searched locally."""
+        # the search changes what it is given
+        values = correlation.cpu().numpy().copy()
+        residual = Residual(values, np.zeros(values.shape, np.uint8), level)
+        found, open_ = resume(residual, tables, near)
+        given, silent = (torch.tensor(v, device=self.device) for v in (residual.correlation, residual.blocked))
+        search = LayeredSearch(given, silent, tables, level)
+        new = search.run()
+        rest = Residual(search.correlation.cpu().numpy(), search.blocked.cpu().numpy(), level)
+        return rest, np.r_[found, new], np.r_[open_, np.ones(len(new), bool)]
 
     def _convex(self, correlation: torch.Tensor, loud: torch.Tensor, gap: int, l1: L1) -> torch.Tensor:
         """Codes (n_units, n_positions) of the convex encoder: FISTA where something is loud, 0 in the middle of quiet gaps."""
@@ -314,13 +334,13 @@ def _quiet_end(loud: torch.Tensor, gap: int) -> int:
 
 
 def _refined(
-    signal: np.ndarray, residual: Residual, rows: np.ndarray, tables: Tables, gap: int, effort: Effort,
-    doubtful: Callable[[np.ndarray, Spikes], np.ndarray],
+    signal: np.ndarray, residual: Residual, rows: np.ndarray, open_: np.ndarray | None, tables: Tables, gap: int,
+    effort: Effort, doubtful: Callable[[np.ndarray, Spikes], np.ndarray],
 ) -> list[Spikes]:  # fmt: skip
-    """csc.pursuit.refine in pieces, cut between spikes that are more than `gap` apart."""
+    """csc.pursuit.refine in pieces, cut between spikes that are more than `gap` apart. open_: rows (bool), where they are known."""
     n_more, n_positions = tables.overlaps.shape[2] // 2, residual.correlation.shape[1]
     order = np.argsort(rows["position"], kind="stable")
-    rows = rows[order]
+    rows, known = rows[order], None if open_ is None else open_[order]
     position = rows["position"]
     far = np.flatnonzero(np.diff(position) > gap)
     bounds = [0]
@@ -336,6 +356,7 @@ def _refined(
         found = rows[first:last].copy()
         found["position"] -= low
         window = signal[:, low : high + n_more]
-        return refine(here, tables, found, effort, lambda spikes: doubtful(window, spikes)).later(low)
+        there = None if known is None else known[first:last]
+        return refine(here, tables, found, effort, lambda spikes: doubtful(window, spikes), there).later(low)
 
     return in_threads(piece, len(bounds) - 1, 1)

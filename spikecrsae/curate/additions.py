@@ -62,7 +62,7 @@ def _outer_waveforms(state: Candidates, residual: np.ndarray) -> bool:
         for side in (-n_times, n_times):
             starts = state.clear_starts(unit) + side
             starts = starts[(starts >= 0) & (starts <= residual.shape[1] - n_times)]
-            if len(starts) < SMALLEST_CLUSTER or state.has_passed(f"outer {side}", unit, alone=True):
+            if len(starts) < SMALLEST_CLUSTER or state.has_passed(f"outer {side}", unit):
                 continue
             state.passes(f"outer {side}", unit)
             outer = windows_at(residual.T, starts, n_times).mean(axis=0).T

@@ -15,7 +15,7 @@ from spikecrsae.crsae.em import expectation_maximisation
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.csc.operator import gram
 from spikecrsae.curate.coincidences import LEAST_DISTANCE
-from spikecrsae.curate.evidence import Excerpt
+from spikecrsae.curate.evidence import COMPARED_SPIKES, Excerpt
 from spikecrsae.data.loudness import CLEAR
 from spikecrsae.data.pieces import Pieces
 from spikecrsae.data.spikes import Spikes
@@ -155,12 +155,18 @@ class Candidates:
         """The residual of the whole signal (n_channels, n_samples); model: that of which the spikes are."""
         return model.residual(self.whole, replace(self.spikes, sample=self.in_whole(self.spikes.sample)))
 
-    def update(self, n_rounds: int, model: CRsAE | None = None, spikes: Spikes | None = None) -> None:
-        """EM of the model (or of one put in its place, with its spikes where these are known), and its spikes."""
+    def update(
+        self,
+        n_rounds: int,
+        model: CRsAE | None = None,
+        spikes: Spikes | None = None,
+        near: Spikes | None = None,
+    ) -> None:
+        """EM of the model (or of one put in its place, with its spikes, or some near them, where these are known), and its spikes."""
         n_positions = self.pieces.represented - self.window.n_times + 1
         model = model or self.model
         known = self.spikes if model is self._decoded else spikes
-        self.model, self.spikes = expectation_maximisation(self.seen, model, n_rounds, n_positions, known, self.level)
+        self.model, self.spikes = expectation_maximisation(self.seen, model, n_rounds, n_positions, known, self.level, near)
         self._decoded = self.model
         self.history.append((list(self.ids), self.model.prior.parameters()))
         self._rest = None
@@ -168,13 +174,14 @@ class Candidates:
     def keep(self, units: np.ndarray, others_explain: bool = True) -> None:
         """Keep these units (indices), and decode again where others may explain what those that go have explained."""
         self.ids = [self.ids[u] for u in units]
-        model, known = self.model.select(units), None
-        if not others_explain:
-            row = np.full(self.model.n_units, -1)
-            row[units] = np.arange(len(units))
-            known = self.spikes.select(row[self.spikes.unit] >= 0)
-            known = replace(known, unit=row[known.unit])
-        self.update(0, model, known)
+        model, row = self.model.select(units), np.full(self.model.n_units, -1)
+        row[units] = np.arange(len(units))
+        known = self.spikes.select(row[self.spikes.unit] >= 0)
+        known = replace(known, unit=row[known.unit])
+        if others_explain:
+            self.update(0, model, near=known)
+        else:
+            self.update(0, model, known)
 
     def course(self) -> dict[str, np.ndarray]:
         """The course of the prior's parameters, (n_updates, n_units) by name, of the units as they are; NaN before a unit came."""
@@ -219,10 +226,11 @@ class Candidates:
             return np.ones(len(starts), bool)
         return self.level[np.minimum(starts + self.window.n_times // 2, len(self.level) - 1)] <= CLEAR
 
-    def around(self, unit: int, rest: np.ndarray, near: np.ndarray | None = None) -> Excerpt:
-        """The signal around spikes of a unit; rest: the residual. near (n_units,) bool: the spikes of other units are taken away."""
+    def around(self, unit: int, rest: np.ndarray, near: np.ndarray | None = None, most: int = COMPARED_SPIKES) -> Excerpt:
+        """The signal around spikes of a unit, at most so many; rest: the residual. near (n_units,) bool: the spikes of other units are
+        taken away."""
         spikes = self.spikes if near is None or near.all() else self.spikes.select(near[self.spikes.unit])
-        return Excerpt.around(rest, self.model, spikes, self.clear_starts(unit), self.settings.seed, self.level)
+        return Excerpt.around(rest, self.model, spikes, self.clear_starts(unit), self.settings.seed, self.level, most)
 
     def looked_at(self, unit: int) -> np.ndarray:
         """Indices of the spikes of a unit whose waveforms are looked at: at most MOST_WAVEFORMS of the clear ones, drawn at random."""
@@ -232,15 +240,15 @@ class Candidates:
         """Remember that a unit has passed a test clearly."""
         self._passed[test, self.ids[unit]] = len(self.starts(unit)), self.model.templates[unit], self.next_id
 
-    def has_passed(self, test: str, unit: int, alone: bool = False) -> bool:
-        """Whether a unit has passed a test and its number of spikes and its template have hardly changed since; nor, unless it is judged
-        `alone`, has any unit come since that could explain its spikes."""
+    def has_passed(self, test: str, unit: int, beside: np.ndarray | None = None) -> bool:
+        """Whether a unit has passed a test and its number of spikes and its template have hardly changed since; nor has any unit come
+        since of those `beside` it (bool, n_units) that could explain its spikes. Without them it is judged alone."""
         if (test, self.ids[unit]) not in self._passed:
             return False
         count, template, next_id = self._passed[test, self.ids[unit]]
         moved = np.linalg.norm(self.model.templates[unit] - template) / max(float(np.linalg.norm(template)), 1e-9)
         same = bool(abs(len(self.starts(unit)) - count) <= _CHANGED * count and moved <= _CHANGED)
-        return same and (alone or next_id == self.next_id)
+        return same and (beside is None or all(self.ids[u] < next_id for u in np.flatnonzero(beside)))
 
     def has_had(self, unit: int, template: np.ndarray) -> bool:
         """Whether a unit was merged with one of this template (n_channels, n_times), or nearly, or such a one came of it and was removed:

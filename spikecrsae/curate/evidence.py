@@ -49,12 +49,13 @@ class Excerpt:
         starts: np.ndarray,
         seed: int,
         level: np.ndarray | None = None,
+        most: int = COMPARED_SPIKES,
     ) -> Excerpt:
         """rest (n_channels, n_samples): the residual of all spikes. starts: first samples of the spikes to look at; of more
-        than COMPARED_SPIKES, or fewer where there are LARGE ones, some drawn at random. level (n_samples,): of the noise."""
-        n_starts, most = len(starts), COMPARED_SPIKES
+        than `most`, or fewer where there are LARGE ones, some drawn at random. level (n_samples,): of the noise."""
+        n_starts = len(starts)
         if (largest := float(np.sqrt(model.energy.max(initial=0.0)))) > LARGE:
-            most = max(LEAST_COMPARED, int(COMPARED_SPIKES * LARGE / largest))
+            most = max(min(LEAST_COMPARED, most), int(most * LARGE / largest))
         if n_starts > most:
             starts = np.sort(np.random.default_rng(seed).choice(starts, most, replace=False))
         n_times = model.templates.shape[2]

@@ -32,7 +32,7 @@ def split_mixtures(state: Candidates, cleaned: list[np.ndarray], satellites: np.
     n_times, lags = state.window.n_times, Lags.of(state.settings.burst, state.settings.refractory)
     templates, extra, parents = state.model.templates.astype(np.float64), [], []
     for unit, padded in enumerate(cleaned):
-        if len(padded) < LEAST_FITTED or satellites[unit] or state.has_passed("mixture", unit, alone=True):
+        if len(padded) < LEAST_FITTED or satellites[unit] or state.has_passed("mixture", unit):
             continue
         state.passes("mixture", unit)
         if not contaminated(np.sort(state.times(state.starts(unit))), lags):

@@ -17,6 +17,8 @@ from spikecrsae.system.threads import in_threads
 CERTAIN = 0.95
 #: A test that was passed with a statistic of so many times its level is repeated only when something has changed.
 _CLEARLY = 2.0
+#: A unit is judged by so many of its spikes where these lose so many times its cost, otherwise by COMPARED_SPIKES.
+_FIRST_LOOK, _SURELY = 20, 3.0
 
 
 def drop_redundant_clusters(state: Candidates, members: list[np.ndarray]) -> list[np.ndarray]:
@@ -68,13 +70,13 @@ def _remove_once(state: Candidates) -> bool:
                 _dies(state, unit, alive, value, level, int(counts[unit]), why)
                 explained |= why == "explained by others"
                 break
-    asked = [unit for unit in weakest_first if not state.has_passed("remove", unit)] if alive.all() else []
-    # of all at once, as if none of them died
     rest, near = state.rest, _near(model.templates)
+    asked = [unit for unit in weakest_first if not state.has_passed("remove", unit, near[unit])] if alive.all() else []
 
+    # of all at once, as if none of them died
     def loss_of(part: slice) -> float:
         unit = asked[part.start]
-        return state.around(unit, rest, near[unit]).loss_without(model, unit, near[unit])
+        return _in_two_looks(state, unit, rest, near[unit], costs[unit])
 
     for unit, loss in zip(asked, in_threads(loss_of, len(asked), 1), strict=True):
         if not alive[near[unit]].all():
@@ -87,6 +89,14 @@ def _remove_once(state: Candidates) -> bool:
     if not alive.all():
         state.keep(np.flatnonzero(alive), others_explain=explained)
     return not alive.all()
+
+
+def _in_two_looks(state: Candidates, unit: int, rest: np.ndarray, near: np.ndarray, cost: float) -> float:
+    """What the log posterior loses without a unit (see Excerpt.loss_without), by few of its spikes where these decide."""
+    loss = state.around(unit, rest, near, _FIRST_LOOK).loss_without(state.model, unit, near)
+    if loss > _SURELY * cost:
+        return loss
+    return state.around(unit, rest, near).loss_without(state.model, unit, near)
 
 
 def typical_gain(model: CRsAE, energy: np.ndarray | float | None = None) -> np.ndarray:

@@ -21,7 +21,7 @@ def split_units(state: Candidates, cleaned: list[np.ndarray], whole: np.ndarray)
     for unit, padded in enumerate(cleaned):
         # a unit may have lost its spikes when it was aligned; of two parts each needs enough of them
         too_few = len(padded) < 2 * SMALLEST_CLUSTER
-        if too_few or whole[unit] or state.has_passed("split", unit, alone=True):
+        if too_few or whole[unit] or state.has_passed("split", unit):
             continue
         state.passes("split", unit)
         windows = padded[:, n_times // 2 : n_times // 2 + n_times]

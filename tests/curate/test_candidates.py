@@ -125,11 +125,13 @@ def test_a_test_that_was_passed_is_asked_again_only_when_something_has_changed()
     assert state.has_passed("remove", 0)
     assert not state.has_passed("remove", 1)
     assert not state.has_passed("split", 0)
+    assert state.has_passed("remove", 0, np.array([True, True]))
     state.add([SECOND])
-    assert not state.has_passed("remove", 0)
-    assert state.has_passed("remove", 0, alone=True)
+    assert not state.has_passed("remove", 0, np.array([True, True, True]))
+    assert state.has_passed("remove", 0, np.array([True, True, False])), "the new unit does not reach it"
+    assert state.has_passed("remove", 0)
     state.spikes = state.spikes.select(np.arange(len(state.spikes)) < 0.7 * len(state.spikes))
-    assert not state.has_passed("remove", 0, alone=True)
+    assert not state.has_passed("remove", 0)
 
 
 def test_the_tail_of_a_strong_spike_gets_a_template_that_is_no_neuron():

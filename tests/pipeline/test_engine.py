@@ -26,7 +26,7 @@ from spikecrsae.score import compare
 pytestmark = pytest.mark.slow
 
 #: The stretch that is sorted, and the one after it that nothing is learned from.
-STOP_S, HELD_OUT_S = 8.0, 14.0
+STOP_S, HELD_OUT_S = 8.0, 28.0
 
 
 def sort(stop_s: float = STOP_S, **settings) -> Outcome:
@@ -107,10 +107,11 @@ def test_templates_are_what_the_m_step_makes_of_the_first_ones(fixed, monkeypatc
     assert np.abs(model_of(learned).templates - first[0][learned.sorting.units["curation_id"]]).max() > 0.1
 
 
-def test_without_the_m_step_the_model_explains_new_signal_less_well(usual, fixed, monkeypatch):
+def test_without_the_m_step_the_model_explains_new_signal_less_well(fixed, monkeypatch):
+    """Of a fixed number of units, whose templates nothing else changes: where the number is free, curation also makes templates, of
+    waveforms, and these are as good on new signal (within 25 of 181,000) as those of the M-step."""
     keep_templates(monkeypatch)
-    assert held_out(sort(**FIXED)) < held_out(fixed) - 10
-    assert held_out(sort()) < held_out(usual) - 10
+    assert held_out(sort(**FIXED)) < held_out(fixed) - 200
 
 
 @pytest.mark.parametrize(("prior", "least"), [("spike-slab", 0.95), ("laplace", 0.9)])
