@@ -134,14 +134,14 @@ def pursue(
     the residual. doubtful: see `refine`. l1: the pursuit places spikes only where this convex encoder finds any.
     level (n_positions,) uint8: of the noise, 0 unless given. near: rows (FOUND_DTYPE), sorted by position, of spikes that
     nearly the same templates have found here: each is looked for again where it was, the greedy search finds those that are
-    missing, and only what has changed is searched locally. It is not used where an l1 says where spikes may be.
+    missing, and what has changed or is doubtful is searched locally. It is not used where an l1 says where spikes may be.
     """
     level = np.zeros(correlation.shape[1], np.uint8) if level is None else level
     if near is not None and l1 is None:
         residual = Residual(correlation, np.zeros(correlation.shape, np.uint8), level)
         found, open_ = resume(residual, tables, near)
         new = search(residual, tables)
-        return refine(residual, tables, np.r_[found, new], effort, open_=np.r_[open_, np.ones(len(new), bool)])
+        return refine(residual, tables, np.r_[found, new], effort, doubtful, np.r_[open_, np.ones(len(new), bool)])
     if l1 is None:
         silent = np.zeros(correlation.shape, np.uint8)
     else:
@@ -191,17 +191,18 @@ def refine(
 
     Up to n_sweeps times, spikes are taken out together with those close to them and what raises the log posterior most is put
     in their place: two spikes for one (a collision that looked like a third unit), one for two, or others. Spikes that stand
-    alone are left so unless they are `doubtful` (mask of Spikes). Where it is known which rows are `open_` (bool, n), all others
-    are left, crowded ones too.
+    alone are left so unless they are `doubtful` (mask of Spikes). Where it is known which rows are `open_` (bool, n), crowded
+    ones are left too unless they are among these, or doubtful.
     """
     shifts, anew = tables.shifts, open_ is None
     open_ = np.ones(len(found), bool) if open_ is None else open_
     for sweep in range(effort.n_sweeps):
         order = np.argsort(found["position"], kind="stable")
         found, open_ = found[order], open_[order]
-        if sweep == 0 and anew and doubtful is not None:
+        if sweep == 0 and doubtful is not None:
             none = np.full(len(found), -1), np.zeros(len(found))
-            open_ = doubtful(_spikes(found, shifts, residual.level, found["gain"], *none))
+            doubt = doubtful(_spikes(found, shifts, residual.level, found["gain"], *none))
+            open_ = doubt if anew else open_ | doubt
         found, open_ = improve(residual, tables, found, open_, anew and sweep == 0)
         if not open_.any():
             break
