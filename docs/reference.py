@@ -1,37 +1,52 @@
-"""A hook of mkdocs: pages that are made when the site is built, every command's own help and the pages of the root folder."""
+"""A hook of mkdocs: pages that are made when the site is built: every command's own help, every setting, and the pages of the
+root folder. What needs mkdocs is imported where it is used, so that tests/test_docs.py reads the page of help without it."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from mkdocs.structure.files import File, Files
 
 from spikecrsae.cli.main import cli
 from spikecrsae.cli.options import ALL_OPTIONS
+from spikecrsae.config import Config
+
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 #: Pages of the root folder, which the site shows under these names.
 ROOT_PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
 
 def page() -> str:
-    """The help of the program and of each command, as Markdown."""
+    """The help of the program and of each command, and the settings of the configuration file, as Markdown."""
     top = click.Context(cli, info_name="spikecrsae", **cli.context_settings)
     parts = ["# Every command's help", _block(cli.get_help(top))]
     for name, command in cli.commands.items():
-        context = click.Context(command, info_name=name, parent=top)
-        context.meta[ALL_OPTIONS] = True
-        parts += [f"## {name}", _block(command.get_help(context))]
+        parts += [f"## {name}", _block(help_of(name, command))]
+    parts += ["## Every setting", _block(Config().to_toml(), "toml")]
     return "\n\n".join(parts) + "\n"
 
 
-def _block(text: str) -> str:
-    return f"```text\n{text}\n```"
+def help_of(name: str, command: click.Command) -> str:
+    """The whole help of a command, as --help-all shows it."""
+    context = click.Context(
+        command, info_name=name, parent=click.Context(cli, info_name="spikecrsae"), **cli.context_settings
+    )
+    context.meta[ALL_OPTIONS] = True
+    return command.get_help(context)
+
+
+def _block(text: str, language: str = "text") -> str:
+    return f"```{language}\n{text.rstrip()}\n```"
 
 
 def on_files(files: Files, config) -> Files:
     """Called by mkdocs when it has collected the pages."""
+    from mkdocs.structure.files import File
+
     files.append(File.generated(config, "reference.md", content=page()))
     for name, shown in ROOT_PAGES.items():
         text = (Path(config.config_file_path).parent / name).read_text(encoding="utf-8")

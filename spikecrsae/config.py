@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import os
+import textwrap
 import tomllib
 from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -25,8 +26,9 @@ _MOST = {"_hz": 1e6, "_ms": 1e4, "_s": 1e9, "": 1e9}
 _MOST_WHOLE = 2**63 - 1
 #: Settings of preprocessing that belong to a recording, not to a model that is applied to it.
 OF_RECORDING = ("exclude_s", "triggers", "blank_ms", "find_artefacts")
-#: Where a user finds the names that are known.
-LISTED = "docs/cli.md lists all settings"
+#: Where a user finds the names that are known; in Python the message must not name a command's option.
+LISTED = "spikecrsae sort --dump-config lists all settings"
+LISTED_IN_PYTHON = "print(Config().to_toml()) lists all settings"
 
 
 def option(
@@ -64,7 +66,10 @@ class PreprocessConfig(Checked):
 
     highpass_hz: float = option(400.0, "lower edge of the zero-phase filter", low=0.1)
     lowpass_hz: float | None = option(
-        None, "upper edge of that filter, always below the Nyquist frequency; none unless given", low=1.0, kind=float
+        None,
+        "upper edge of that filter, at least twice the lower one and below the Nyquist frequency; none unless given",
+        low=1.0,
+        kind=float,
     )
     filter_order: int = option(3, "order of the Butterworth filter, each way", low=1, high=8)
     common_reference: str = option("none", "subtract the channels' median or mean", choices=("none", "median", "mean"))
@@ -191,7 +196,7 @@ class RuntimeConfig(Checked):
     _prefix = "runtime."
 
     seed: int = option(0, "seed of every random draw", low=0)
-    device: str = option("auto", "where torch computes", choices=("auto", "cpu", "cuda", "mps"))
+    device: str = option("auto", "where torch computes: cpu, cuda or mps", choices=("auto", "cpu", "cuda", "mps"))
     backend: str = option(
         "auto",
         "what computes: numba (CPU) or torch (any device); auto takes numba on a CPU, torch on a GPU",
@@ -199,7 +204,7 @@ class RuntimeConfig(Checked):
     )
     memory_limit: float | None = option(
         None,
-        "most resident memory, in MB, kept by learning from less signal at once; no limit unless given",
+        "most resident memory, in MB, kept by learning from less signal at once and by shorter chunks; no limit unless given",
         low=1.0,
         kind=float,
     )
@@ -252,7 +257,7 @@ class Config:
         values: dict[str, dict[str, Any]] = {}
         for name, value in settings.items():
             if name not in stages:
-                raise UsageError(unknown_name(name, stages, LISTED))
+                raise UsageError(unknown_name(name, stages, LISTED_IN_PYTHON))
             values.setdefault(stages[name], {})[name] = value
         return self.with_values(values)
 
@@ -288,9 +293,20 @@ class Config:
         return {s: {k: "auto" if v is None else v for k, v in table.items()} for s, table in asdict(self).items()}
 
     def to_toml(self) -> str:
+        """Return the text of a TOML file with every setting, each under a comment with its meaning and default."""
         import tomli_w
 
-        return tomli_w.dumps(self.to_dict())
+        lines = []
+        for stage, table in self.to_dict().items():
+            lines.append(f"[{stage}]")
+            for rule in fields(getattr(self, stage)):
+                default = "auto" if rule.default is None else rule.default
+                shown = tomli_w.dumps({"": default}).partition(" = ")[2].strip()
+                meaning = f"{rule.metadata['help']} (default: {shown})"
+                lines += textwrap.wrap(meaning, 78, initial_indent="# ", subsequent_indent="#   ", break_on_hyphens=False)
+                lines.append(tomli_w.dumps({rule.name: table[rule.name]}).rstrip())
+            lines.append("")
+        return "\n".join(lines)
 
 
 def load_config(path: str | Path, base: Config | None = None) -> Config:

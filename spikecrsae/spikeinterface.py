@@ -26,7 +26,7 @@ _CONFIG_FIELDS = {f.name: f for stage in fields(Config) for f in fields(getattr(
 
 
 class SpikeCRsAESorter(BaseSorter):
-    """Parameters are the settings of docs/cli.md by their last names, None for what is found by the program; by_group: channels
+    """Parameters are the settings of `spikecrsae sort --dump-config` by their last names, None for what is found by the program; by_group: channels
     with different values of the property `group` are sorted on their own; jobs: so many of these groups at the same time."""
 
     sorter_name = "spikecrsae"

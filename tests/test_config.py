@@ -43,7 +43,10 @@ def test_values_from_a_file_are_named_with_their_origin():
             {"preprocess": {"highpas_hz": 300.0}},
             r"preprocess.highpas_hz does not exist; did you mean highpass_hz or lowpass_hz\?$",
         ),
-        ({"preprocess": {"zzqq": 1}}, r"preprocess.zzqq does not exist; docs/cli.md lists all settings\.$"),
+        (
+            {"preprocess": {"zzqq": 1}},
+            r"preprocess.zzqq does not exist; spikecrsae sort --dump-config lists all settings\.$",
+        ),
         ({"trian": {}}, r"table trian does not exist; did you mean train\?$"),
         ({"seed": {}}, "table seed does not exist; there are infer, initialise, preprocess, runtime, train"),
         ({"train": 5}, r"train = 5 must be a table, such as \[train\]"),
@@ -60,7 +63,7 @@ def test_settings_go_by_their_last_names_and_take_numpy_numbers():
     assert type(config.preprocess.highpass_hz) is float and type(config.runtime.seed) is int
     with pytest.raises(UsageError, match="did you mean detection_threshold"):
         Config().with_settings(detection_treshold=5.0)
-    with pytest.raises(UsageError, match=r"^zzqq does not exist; docs/cli\.md lists all settings\.$"):
+    with pytest.raises(UsageError, match=r"^zzqq does not exist; print\(Config\(\)\.to_toml\(\)\) lists all settings\.$"):
         Config().with_settings(zzqq=1)
     with pytest.raises(UsageError, match="highpass_hz = -1"):
         Config().with_settings(highpass_hz=-1.0)

@@ -1,12 +1,12 @@
-"""docs/cli.md and the command line say the same: every command, option, default, setting and exit code, both ways. What
-pages name exists: links and their anchors, the tests of docs/ecosystem.md."""
+"""The pages and the command line say the same: every command, option, default, setting and exit code, both ways. What pages
+name exists: links and their anchors, the tests of docs/ecosystem.md."""
 
 from __future__ import annotations
 
 import re
 import runpy
+import tomllib
 from dataclasses import fields
-from operator import attrgetter
 from pathlib import Path
 
 import click
@@ -19,12 +19,13 @@ from spikecrsae.config import Config
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
 SECTIONS = {part.split("\n", 1)[0].strip("` "): part for part in re.split(r"^## ", PAGE, flags=re.M)[1:]}
-READING = "Reading a recording"
-SHARED, SETTINGS = "Shared options", "The configuration file"
+REFERENCE = runpy.run_path(str(ROOT / "docs" / "reference.py"))
+#: Options that pages name and that belong to docker, pip and a benchmark.
+OTHERS = {"--build-arg", "--no-deps", "--read-only", "--sporco-python"}
 
 
 def rows(section: str) -> dict[str, list[str]]:
-    """Table rows of a section by what stands in backticks in their first cell: `--name X` -> --name."""
+    """Table rows of a section by what stands in backticks in their first cell."""
     found = {}
     for line in SECTIONS[section].splitlines():
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
@@ -39,32 +40,45 @@ def options_of(command: click.Command) -> dict[str, click.Option]:
 
 
 def documented_options(name: str) -> dict[str, str]:
-    """The default of each option: in the command's own section, in the section on reading where it points there, and in the tables
-    of shared options and of settings, which name the commands."""
-    own = {word: cells[0] for word, cells in rows(name).items() if word.startswith("--")}
-    reading = {word: cells[0] for word, cells in rows(READING).items()} if "[Reading a" in SECTIONS[name] else {}
-    shared = {
-        word: cells[1] for word, cells in rows(SHARED).items() if name in cells[0].split(", ") and word.startswith("--")
-    }
-    # what is no value in the file is auto on the command line, as the page says
-    settings = {
-        "--" + setting.split(".")[1].replace("_", "-"): "auto" if attrgetter(setting)(Config()) is None else cells[1]
-        for setting, cells in rows(SETTINGS).items()
-        if name in cells[0].split(", ")
-    }
-    return reading | shared | settings | own
+    """What the help of a command, which is also the page of the site, says of each option: its meaning and default."""
+    text = REFERENCE["help_of"](name, cli.commands[name])
+    found: dict[str, list[str]] = {}
+    first = re.search(r"^(Options|Reading the recording):$", text, flags=re.M)
+    assert first
+    for line in text[first.end() :].splitlines():
+        if start := re.match(r"  (?:-\w, )?(--[a-z-]+)(.*)", line):
+            words = found.setdefault(start[1], [start[2]])
+        elif line.startswith("   "):
+            words.append(line)
+    return {option: " ".join(" ".join(words).split()) for option, words in found.items()}
 
 
 def test_every_command_has_a_section_and_the_other_way_round():
     named = [name for name in SECTIONS if re.fullmatch(r"[a-z]+", name)]
     assert named == list(cli.commands), "in the order of work"
-    shared = [cells[0].split(", ") for cells in (rows(SHARED) | rows(SETTINGS)).values() if cells[0]]
-    assert {name for names in shared for name in names} <= set(named)
+    page = REFERENCE["page"]()
+    assert re.findall(r"^## (.+)$", page, flags=re.M) == [*cli.commands, "Every setting"]
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
 def test_every_option_is_documented_and_exists(name):
-    assert set(documented_options(name)) == set(options_of(cli.commands[name]))
+    documented = documented_options(name)
+    assert set(documented) - {"--help"} == set(options_of(cli.commands[name])) - {"--help"}
+    for option, said in documented.items():
+        meaning = options_of(cli.commands[name])[option].help if option != "--help" else "Show this message and exit."
+        assert len(meaning.split()) >= 3 and meaning.endswith("."), f"{name} {option}: {meaning!r}"
+        assert "".join(meaning.split()) in "".join(said.split()), f"{name} {option}: {said!r}"
+
+
+def test_every_option_that_a_page_names_exists():
+    known = {word for command in cli.commands.values() for p in command.params for word in (*p.opts, *p.secondary_opts)}
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        text = page.read_text(encoding="utf-8")
+        named = set(re.findall(r"`(--[a-z][a-z-]+)", text))
+        for line in re.findall(r"spikecrsae(?: [a-z]+)? [^`\n]*", text):
+            if not re.search(r"python|pip|docker", line):
+                named |= set(re.findall(r"(?<=\s)(--[a-z][a-z-]+)", line.split(" #")[0]))
+        assert not (strange := named - known - {"--help", "--version"} - OTHERS), f"{page.name}: {sorted(strange)}"
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))
@@ -72,17 +86,42 @@ def test_documented_defaults_are_true(name):
     documented = documented_options(name)
     for word, parameter in options_of(cli.commands[name]).items():
         if parameter.show_default:
-            assert documented[word].strip("`") == str(parameter.default), word
+            default = parameter.default
+            if isinstance(default, bool):
+                default = (parameter.opts if default else parameter.secondary_opts)[-1].lstrip("-")
+            assert f"[default: {default}" in documented[word], word
+
+
+def test_the_options_of_settings_have_the_defaults_of_the_configuration():
+    settings = {f.name: f.default for stage in fields(Config()) for f in fields(getattr(Config(), stage.name))}
+    for name in ("sort", "batch", "apply"):
+        for parameter in options_of(cli.commands[name]).values():
+            if parameter.name in settings and parameter.show_default:
+                default = settings[parameter.name]
+                assert parameter.default == ("auto" if default is None else default), f"{name} {parameter.name}"
 
 
 def test_every_setting_of_the_file_is_documented_with_its_default():
-    documented = {name: cells[1].strip("`") for name, cells in rows(SETTINGS).items()}
-    config = Config()
-    actual = {}
+    config, lines = Config(), Config().to_toml().splitlines()
     for stage in fields(config):
-        section = getattr(config, stage.name)
-        actual |= {f"{stage.name}.{f.name}": f.default for f in fields(section)}
-    assert documented == {name: "none" if value is None else str(value) for name, value in actual.items()}
+        place = lines.index(f"[{stage.name}]")
+        for f in fields(getattr(config, stage.name)):
+            end = next(i for i in range(place + 1, len(lines)) if not lines[i].startswith("#"))
+            said = " ".join(line.lstrip("# ") for line in lines[place + 1 : end])
+            value = tomllib.loads(lines[end])
+            assert list(value) == [f.name]
+            assert value[f.name] == ("auto" if f.default is None else f.default)
+            assert said == f"{f.metadata['help']} (default: {lines[end].split(' = ', 1)[1]})"
+            place = end
+
+
+def test_settings_that_pages_name_exist():
+    config = Config()
+    stages = "|".join(stage.name for stage in fields(config))
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for stage, name in re.findall(rf"`({stages})\.([a-z_]+)", page.read_text(encoding="utf-8")):
+            package = ROOT / "spikecrsae" / stage
+            assert hasattr(getattr(config, stage), name) or (package / f"{name}.py").exists(), f"{page.name}: {stage}.{name}"
 
 
 def test_every_exit_code_is_documented():

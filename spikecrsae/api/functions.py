@@ -19,7 +19,7 @@ from spikecrsae.api.arguments import Rule, checked, one_of
 from spikecrsae.api.course import Callback, followed
 from spikecrsae.api.messages import in_python_words, speaks_python
 from spikecrsae.api.sorting import Sorting
-from spikecrsae.config import LISTED, Config
+from spikecrsae.config import LISTED_IN_PYTHON, Config
 from spikecrsae.data.recording import Recording
 from spikecrsae.errors import OutputError, UsageError
 from spikecrsae.readers import ReadOptions, neuron_and_unit, open_session, phy_rate, read_array, read_truth
@@ -59,7 +59,7 @@ def open_recording(source: str | Path | Sequence[str | Path] | npt.NDArray[Any],
     """Open a file, several files that are one recording, or an array. Only the header of a file is read.
 
     source: a path, a list of paths, or traces (n_samples, n_channels). Traces are in microvolts; with gain they are stored
-    numbers. options: those of "Reading a recording" in docs/cli.md, such as sampling_frequency (Hz), n_channels, dtype,
+    numbers. options: those that `spikecrsae info --help` shows, such as sampling_frequency (Hz), n_channels, dtype,
     gain, channels, groups. Raises InputError where the source cannot be used, UsageError where an option is wrong or
     missing.
     """
@@ -85,7 +85,7 @@ def sort(
     """Find the units and spikes of a recording.
 
     recording: a Recording, or what open_recording takes; an array needs its sampling_frequency in Hz. settings: values of the
-    configuration and options of open_recording, by the names in docs/cli.md: detection_threshold=5.0, seed=1,
+    configuration and options of open_recording, by their names on the command line: detection_threshold=5.0, seed=1,
     channels="0-3". They override config.
     folder: also save the result there. estimate_errors: also run the self-test. jobs: number of groups of channels that are
     sorted at the same time, each in its own process. A script needs `if __name__ == "__main__":` for more than 1.
@@ -225,7 +225,7 @@ def simulate(
     """Simulate a recording; return it and its true spikes.
 
     preset: "tetrode", four channels with coloured noise, or "paper", the simulation of the CRsAE paper. settings: by the
-    names in docs/cli.md, such as duration_s=10.0, n_units=3, seed=1. path: also write both to this HDF5 file.
+    names of `spikecrsae simulate --help`, such as duration_s=10.0, n_units=3, seed=1. path: also write both to this HDF5 file.
 
     Raises UsageError for a wrong setting, OutputError where the file cannot be written.
     """
@@ -303,7 +303,9 @@ def _parted(settings: dict[str, Any], sampling_frequency: float | None) -> tuple
     return reader, {name: value for name, value in given.items() if name not in _READ_OPTIONS}
 
 
-def _refuse_unknown(given: Iterable[str], known: Iterable[str], function: Callable[..., Any], listed: str = LISTED) -> None:
+def _refuse_unknown(
+    given: Iterable[str], known: Iterable[str], function: Callable[..., Any], listed: str = LISTED_IN_PYTHON
+) -> None:
     """Raise UsageError for a name that is neither known nor an argument of the function."""
     for name in given:
         if name not in known:

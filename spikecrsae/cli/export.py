@@ -31,7 +31,11 @@ from spikecrsae.system.text import counted
     metavar="FILE",
     help="The recording that was sorted, if it has moved; once for each file of a session.",
 )
-@option("--per-file", is_flag=True, help="One export for each file of a session, on the file's own clock; OUT is a folder.")
+@option(
+    "--per-file",
+    is_flag=True,
+    help="One export for each file of a session, on the file's own clock, in the folder OUT (<format>_per_file by default).",
+)
 @metadata_option
 @columns_option
 @option("--overwrite", is_flag=True, help="Replace what is there, unless it was changed after it was written.")

@@ -230,7 +230,12 @@ def reader_options(function: Callable) -> Callable:
         add("--axis", type=int, metavar="N", help="Axis of that dataset along which time runs: 0 or 1."),
         add("--series", metavar="NAME", help="ElectricalSeries of an NWB file that holds several."),
         add("--stream", metavar="NAME", help="Signal stream of a file that holds several, by name or number."),
-        add("--segment", type=int, metavar="N", help="Only this segment of a file that holds several, counted from 0."),
+        add(
+            "--segment",
+            type=int,
+            metavar="N",
+            help="Only this segment of a file that holds several, counted from 0; by default all, one after the other.",
+        ),
         add("--channels", metavar="LIST", help="Channels to use, counted from 0 or by name: 0,2-5 or CSC1,CSC3."),
         add("--probe", type=Name(), metavar="FILE", help="Geometry: probeinterface JSON or .prb."),
         add("--groups", metavar="LIST|FILE", help="Channels sorted on their own, such as 0-3,4-7; a probe file; or all."),
@@ -253,14 +258,19 @@ metadata_option = option(
 columns_option = option(
     "--columns",
     type=click.Choice(("few", "all")),
-    help="Columns of Phy's table: few (default) has group, KSLabel and four of quality; all also has those of units.csv.",
+    help="Columns of Phy's table: few (default) has group, KSLabel, snr, isi_violations, false_alarm and miss; all also has the other "
+    "columns of units.csv.",
 )
 #: What can be asked of a job besides its configuration: options by the fields of run.job.Job that they set.
 _JOB_OPTIONS = {
     "overwrite": overwrite_option,
-    "resume": option("--resume", is_flag=True, help="Go on where the same run was stopped."),
+    "resume": option(
+        "--resume", is_flag=True, help="Go on where the same run was stopped; a finished result of it is kept."
+    ),
     "save_components": option(
-        "--save-components", is_flag=True, help="Also write every unit's own signal to components.h5 (large)."
+        "--save-components",
+        is_flag=True,
+        help="Also write every unit's own signal to components.h5, as large as the recording times the number of units.",
     ),
     "estimate_errors": option(
         "--estimate-errors",
@@ -283,7 +293,9 @@ _JOB_OPTIONS = {
         help="Number of groups of channels, or neighbourhoods of a probe, at the same time; by default the number of cores.",
     ),
     "scheduler": option(
-        "--scheduler", metavar="ADDRESS", help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs."
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Use the Dask cluster of this scheduler, tcp://host:port, in place of --jobs; needs pip install 'spikecrsae[dask]'.",
     ),
 }
 

@@ -27,7 +27,7 @@ _FORMATS = ("png", "svg", "pdf")
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Name of the page, ending in .html; by default report.html in the result folder.",
+    help="Name of the page, ending in .html or .htm; by default report.html in the result folder.",
 )
 @option("--overwrite", is_flag=True, help="Replace FILE, and figures in DIR, where they exist.")
 @option(
@@ -40,7 +40,12 @@ _FORMATS = ("png", "svg", "pdf")
     multiple=True,
     help="Format of the files in DIR, png by default; may be given several times.",
 )
-@option("--truth", type=click.Path(path_type=Path), metavar="FILE", help="Known spikes, or a recording that holds them.")
+@option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also show scores and trade-off curves against these known spikes, in any form that score takes.",
+)
 @tolerance_option
 @narrated
 def report(

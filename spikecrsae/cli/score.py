@@ -30,10 +30,19 @@ _CURVE = "tradeoff.csv"
     type=Name(),
     required=True,
     metavar="FILE",
-    help="Known spikes, or a recording that holds them.",
+    help="Known spikes: HDF5, MEArec, NWB, .csv, .npy, .mat, a Phy or result folder; or a recording that holds them.",
 )
-@option("--truth-column", metavar="NAME|N", help="Column of a table that holds the times, by name or number from 0.")
-@option("--truth-unit", metavar="s|ms|samples", help="Unit of the times of a table or an array.")
+@option(
+    "--truth-column",
+    metavar="NAME|N",
+    help="Column of a table (by name, or number from 0) or variable of a .mat file that holds the times; by default the one whose "
+    "name says so.",
+)
+@option(
+    "--truth-unit",
+    metavar="s|ms|samples",
+    help="Unit of the times of a table, .npy or .mat file; by default the one that the column's name says.",
+)
 @option("--truth-neuron", metavar="NAME", help="Compare with this neuron of the truth only.")
 @option(
     "--truth-channel",
@@ -54,10 +63,16 @@ _CURVE = "tradeoff.csv"
     help="What the curve puts a threshold on: spike amplitudes, or the unit's separated signal, as in the paper.",
 )
 @option(
-    "--calibration", is_flag=True, help="Also test whether the probabilities, and the intervals of the rates, are right."
+    "--calibration",
+    is_flag=True,
+    help="Also test whether the probabilities, and the intervals of the rates, are right: calibration.json and .png, beside the curve.",
 )
 @output_option
-@option("--overwrite", is_flag=True, help="Replace existing curves in the folder of -o.")
+@option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace existing curves in the folder of -o; those in the result folder are always replaced.",
+)
 @reader_options
 @narrated
 def score(

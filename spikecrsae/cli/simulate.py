@@ -32,7 +32,7 @@ _FIELDS = (
     ("n_channels", int, "Number of contacts, 25 um apart in two columns."),
     ("sampling_frequency", float, "Samples per second, Hz."),
     ("duration_s", float, "Length of the recording in seconds."),
-    ("rates_hz", NumberList(), "Firing rate of each unit, Hz."),
+    ("rates_hz", NumberList(), "Firing rate of each unit in Hz, such as 4,7.5."),
     ("snrs", NumberList(), "Peak over noise level of each unit (tetrode)."),
     ("snr_low", float, "Lowest peak over noise level that is drawn (tetrode)."),
     ("snr_high", float, "Highest peak over noise level that is drawn (tetrode)."),
@@ -63,7 +63,7 @@ def _field_options(function: Callable) -> Callable:
     show_default=True,
     help="Simulation to start from; the options below change it.",
 )
-@option("--overwrite", is_flag=True, help="Replace OUT where it is an earlier simulation.")
+@option("--overwrite", is_flag=True, help="Replace OUT where it is an earlier simulation; any other file is kept.")
 @_field_options
 @narrated
 def simulate(out: Path, preset: str, overwrite: bool, as_json: bool, narrator: console.Narrator, **values: Any) -> None:

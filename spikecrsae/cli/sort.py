@@ -36,7 +36,7 @@ _EVERYDAY = (
     "overwrite", "resume", "save_components", "estimate_errors", "exports", "metadata", "columns", "jobs", "scheduler"
 )
 @config_options(SORT_FIELDS)
-@option("--dump-config", is_flag=True, help="Print the resulting configuration as TOML and stop.")
+@option("--dump-config", is_flag=True, help="Print every setting with its meaning, as TOML, and stop; needs no recording.")
 @reader_options
 @narrated
 def sort(

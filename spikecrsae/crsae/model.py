@@ -362,5 +362,7 @@ class View:
 def _of_units(overlaps: np.ndarray, units: Sequence[int] | np.ndarray) -> np.ndarray:
     """The rows and copies of some units (indices or mask) of overlaps (n_units, n_units * n_shifts, n_lags)."""
     n_units, n_copies, n_lags = overlaps.shape
+    if not n_units:
+        return overlaps
     some = overlaps.reshape(n_units, n_units, -1, n_lags)[units][:, units]
     return some.reshape(len(some), len(some) * (n_copies // n_units), n_lags)
