@@ -92,7 +92,7 @@ class SpikeSlab(Prior):
         return SpikeSlab(np.hypot(self.spread, 1 - amplitude), self.penalty)
 
     def shrinkage(self, energy: np.ndarray) -> SpikeShrinkage:
-        """Shrink to the amplitude (b + 1/s^2) / (g + 1/s^2), docs/model.md, "Two priors"."""
+        """Shrink to the amplitude (b + 1/s^2) / (g + 1/s^2), benchmarks/notebook/mathematics.md, "Two priors"."""
         precision = 1.0 / self.spread**2
         offset = -0.5 * precision - 0.5 * np.log1p(energy / precision) - self.penalty
         return SpikeShrinkage(precision, energy + precision, offset)
@@ -136,8 +136,8 @@ class Laplace(Prior):
         """Do the M-step. lambda_c is the correlation above which a spike is more probable than noise, for exponential
         amplitudes with the unit's mean and for the unit's rate.
 
-        The optimum of Eq. 22 counts every silent position as a code of size 0 and then makes every code 0 (docs/model.md,
-        "Two priors"); so rate and mean size are learned separately, as in a Bernoulli-Laplace prior. For a rate of one
+        The optimum of Eq. 22 counts every silent position as a code of size 0 and then makes every code 0
+        (benchmarks/notebook/mathematics.md, "Two priors"); so rate and mean size are learned separately, as in a Bernoulli-Laplace prior. For a rate of one
         in C N_e positions it is the paper's lambda_0 = sqrt(2 log(C N_e)), nearly.
         """
         counts = np.bincount(unit, minlength=len(energy))
