@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import logging
-import pkgutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from helpers.worlds import TORCH, assert_same_spikes, n_agreeing, on_torch, world
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import spikecrsae.csc
-import spikecrsae.detect
 from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.priors import Laplace, SpikeSlab
 from spikecrsae.csc import layered_search, local_search, numba_backend, torch_backend
@@ -28,62 +24,7 @@ from spikecrsae.csc.torch_backend import TorchBackend
 from spikecrsae.data.loudness import expected_at, noise_of
 from spikecrsae.data.spikes import Spikes
 
-TORCH = TorchBackend("cpu")
 seeds = st.integers(0, 10_000)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The convolutions are too short here for several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def random_templates(rng: np.random.Generator, n_units: int, n_channels: int, n_times: int) -> np.ndarray:
-    """Templates (n_units, n_channels, n_times) of norms 8 to 20; the last one is much like the first."""
-    t = np.arange(n_times) - n_times / 3
-    templates = np.empty((n_units, n_channels, n_times))
-    for unit in range(n_units):
-        trough = np.exp(-0.5 * (t / rng.uniform(2.5, 4)) ** 2)
-        shape = trough - rng.uniform(0.2, 0.6) * np.exp(-0.5 * ((t - rng.uniform(5, 9)) / rng.uniform(4, 7)) ** 2)
-        templates[unit] = np.outer(rng.standard_normal(n_channels), shape)
-    templates[-1] = templates[0] + 0.3 * templates[-1]
-    return templates * (rng.uniform(8, 20, n_units) / np.linalg.norm(templates, axis=(1, 2)))[:, None, None]
-
-
-def world(seed: int, rate: float = 0.02, n_samples: int = 6000, dtype=np.float32) -> tuple[CRsAE, np.ndarray]:
-    """A model on the numba backend, and noise with spikes of its templates, many of which overlap."""
-    rng = np.random.default_rng(seed)
-    n_units, n_channels, n_times = rng.integers(2, 6), rng.integers(1, 5), rng.integers(20, 41)
-    templates = random_templates(rng, n_units, n_channels, n_times)
-    prior = SpikeSlab(rng.uniform(0.05, 0.2, n_units), rng.uniform(5, 9, n_units))
-    model = CRsAE(templates, prior, 1.0, int(rng.choice([0, 10, 70])), int(rng.choice([1, 8])))
-    signal = rng.standard_normal((n_channels, n_samples))
-    for start in rng.integers(0, n_samples - n_times, int(rate * n_samples)):
-        signal[:, start : start + n_times] += rng.normal(1, 0.1) * templates[rng.integers(n_units)]
-    return model, signal.astype(dtype)
-
-
-def on_torch(model: CRsAE, backend: TorchBackend = TORCH) -> CRsAE:
-    return replace(model, backend=backend)
-
-
-def n_agreeing(found: Spikes, expected: Spikes) -> int:
-    """How many spikes found are expected: the same unit, and the sample within one."""
-    n = 0
-    for unit in np.intersect1d(found.unit, expected.unit):
-        here, there = (spikes.sample[spikes.unit == unit] for spikes in (found, expected))
-        n += int((np.abs(here[:, None] - there) <= 1).any(axis=1).sum())
-    return n
-
-
-def assert_same_spikes(found: Spikes, expected: Spikes) -> None:
-    """99.9 % of them."""
-    # one spike may be a tie that rounding decides; test_over_many_worlds_... counts how often
-    n = max(len(found), len(expected))
-    assert n - n_agreeing(found, expected) <= max(1, 0.001 * n)
 
 
 @given(seeds, st.sampled_from([np.float32, np.float64]))
@@ -371,91 +312,3 @@ def test_without_a_code_there_is_no_spike():
                 seen, model.templates, tables, 8 * bias, 200, Effort(), no_doubt, L1(bias, True, gram(model.templates))
             )
         )
-
-
-def test_a_part_that_the_memory_cannot_hold_is_halved(monkeypatch, caplog):
-    model, signal = world(3, 0.01, 20_000)
-    expected = on_torch(model).encode(signal)
-    residual = on_torch(model).residual(signal, expected)
-    for module, function in ((layered_search.LayeredSearch, "run"), (TorchBackend, "_rest")):
-        backend, original, sizes = TorchBackend("cpu", at_once=8192), getattr(module, function), []
-
-        def fails_once(self, *arguments, original=original, sizes=sizes):
-            sizes.append(self)
-            if len(sizes) == 1:
-                raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-            return original(self, *arguments)
-
-        caplog.clear()
-        with monkeypatch.context() as patch, caplog.at_level(logging.WARNING):
-            patch.setattr(module, function, fails_once)
-            found = on_torch(model, backend).encode(signal)
-            rest = on_torch(model, backend).residual(signal, expected)
-        assert_same_spikes(found, expected)
-        np.testing.assert_allclose(rest, residual, atol=1e-4)
-        assert backend.at_once == 4096
-        assert [record.getMessage() for record in caplog.records] == [
-            "the memory of cpu is full; going on with parts of 4096 samples"
-        ]
-
-
-def test_what_no_memory_can_hold_is_an_error(monkeypatch):
-    """Parts get shorter, but not for ever; and a stretch that has no quiet place cannot be shorter."""
-    model, signal = world(3, 0.01, 20_000)
-
-    def full(self, *arguments):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(layered_search.LayeredSearch, "run", full)
-    for at_once in (8192, 60):
-        with pytest.raises(torch.cuda.OutOfMemoryError):
-            on_torch(model, TorchBackend("cpu", at_once=at_once)).encode(signal)
-
-
-def compiled_functions():
-    """Module or class, name: of all that numba compiles in csc and detect but for the local search."""
-    kept = {value.py_func.__name__ for value in vars(local_search).values() if hasattr(value, "py_func")} - {
-        "search",
-        "_is_largest",
-    }
-    for package in (spikecrsae.csc, spikecrsae.detect):
-        for found in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-            module = importlib.import_module(found.name)
-            for holder in (module, *(value for value in vars(module).values() if isinstance(value, type))):
-                for name, value in list(vars(holder).items()):
-                    function = getattr(value, "__func__", value)
-                    if hasattr(function, "py_func") and not (
-                        function.py_func.__module__ == local_search.__name__ and function.py_func.__name__ in kept
-                    ):
-                        yield holder, name
-
-
-def test_besides_the_local_search_nothing_that_is_compiled_is_called(monkeypatch):
-    model, signal = world(5)
-    model = on_torch(model)
-    model.encode(signal)  # the local search is compiled before anything that it calls is replaced
-
-    def refuse(*arguments):
-        raise AssertionError("compiled code is called")
-
-    replaced = list(compiled_functions())
-    for holder, name in replaced:
-        monkeypatch.setattr(holder, name, refuse)
-    assert {"search", "_energy", "misfits", "code_statistics", "above_any", "cuts", "_encode_windows"} <= {
-        n for _, n in replaced
-    }
-    with pytest.raises(AssertionError, match="compiled code"):
-        replace(model, backend=NUMBA).encode(signal)
-    seen = model.seen(signal)
-    spikes = model.encode(seen)
-    assert len(spikes) > 10
-    assert_same_spikes(model.encode(model.view(signal)), spikes)
-    again = model.maximise(seen.signal, spikes)
-    assert again.residual(signal, spikes).std() < signal.std()
-    assert len(model.misfit(signal, spikes)) == len(spikes) and model.active(signal)[0].any()
-    subspace = spikecrsae.detect.detection.SpikeSubspace.learn(signal, 4.5, 12, 10, backend=model.backend)
-    assert len(subspace.detect(signal, 4.5, 10))
-    tables = Tables.of(model.overlaps, model.prior.shrinkage, model.refractory, model.shifts())
-    l1, gap = L1(np.full(model.n_units, 4.0), True, gram(model.templates)), 3 * model.n_times + model.refractory
-    enough = 4 * np.sqrt(model.energy)
-    assert len(model.backend.pursue(seen, model.templates, tables, enough, gap, Effort(), model._doubtful, l1))
