@@ -27,7 +27,6 @@ Hour      `spikecrsae sort` of 64 channels in 16 groups at 30 kHz (14 GB in DIR,
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import platform
@@ -35,10 +34,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,14 +46,13 @@ from unittest.mock import patch
 import h5py
 import numpy as np
 import torch
+from gpu_work import Counts, counted
 from runs import Trains
 from trials import markdown
 
 from spikecrsae.config import Config
 from spikecrsae.crsae.model import CRsAE
-from spikecrsae.csc import torch_backend
 from spikecrsae.csc.backends import Backend, backend_of
-from spikecrsae.csc.layered_search import LayeredSearch, Peaks
 from spikecrsae.csc.numba_backend import NUMBA
 from spikecrsae.csc.subsample import SINC_REACH
 from spikecrsae.curate import curate
@@ -77,71 +74,6 @@ PER_POSITION, PER_PEAK, PER_CODE = 5, 20, 8
 #: Layers that are shown each for itself.
 SHOWN = 3
 GROUPS, GROUP_CHANNELS, HOUR_FS = 16, 4, 30_000.0
-
-
-class Counts:
-    """Work of encodings, by torch. layers: of each number, what its searches looked at; rounds: layers of all encodings."""
-
-    def __init__(self) -> None:
-        self.encodings = self.positions = self.near = self.iterations = self.rounds = 0
-        self.layers: list[Counter] = []
-        self._lock = threading.Lock()
-
-    def encode(self, n_positions: int) -> None:
-        with self._lock:
-            self.encodings += 1
-            self.positions += n_positions
-
-    def fista(self, near: int, n_iterations: int) -> None:
-        with self._lock:
-            self.near, self.iterations = self.near + near, n_iterations
-
-    def layer(self, number: int, **more: int) -> None:
-        with self._lock:
-            while len(self.layers) <= number:
-                self.layers.append(Counter())
-            self.layers[number].update(more)
-            self.rounds += "dense" in more
-
-
-@contextlib.contextmanager
-def counted() -> Iterator[Counts]:
-    """Count the work of every encoding by torch meanwhile."""
-    counts, fista = Counts(), torch_backend.fista_of_correlation
-
-    class Counting(LayeredSearch):
-        number = 0
-
-        def run(self) -> np.ndarray:
-            counts.encode(self.n_positions)
-            return super().run()
-
-        def _candidates(self, at: torch.Tensor) -> Peaks:
-            counts.layer(self.number, positions=len(at))
-            return super()._candidates(at)
-
-        def _highest(self, unit: torch.Tensor, *more: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            counts.layer(self.number, peaks=len(unit))
-            return super()._highest(unit, *more)
-
-        def _largest(self, candidates: Peaks) -> torch.Tensor:
-            counts.layer(self.number, candidates=len(candidates), dense=self.n_positions)
-            return super()._largest(candidates)
-
-        def _put(self, spikes: Peaks) -> None:
-            super()._put(spikes)
-            counts.layer(self.number, spikes=len(spikes))
-            self.number += 1
-
-    def counting_fista(correlation: torch.Tensor, gram: torch.Tensor, bias: Any, bound: float, n: int, *more: Any) -> Any:
-        counts.fista(correlation.shape[2], n)
-        return fista(correlation, gram, bias, bound, n, *more)
-
-    with (
-        patch.object(torch_backend, "LayeredSearch", Counting),
-        patch.object(torch_backend, "fista_of_correlation", counting_fista),
-    ):
-        yield counts
 
 
 @dataclass(frozen=True)

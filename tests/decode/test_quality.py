@@ -1,4 +1,4 @@
-"""Quality columns against SpikeInterface's own numbers, and the labels of units against what is known of them."""
+"""Quality columns, and the labels of units against what is known of them."""
 
 from __future__ import annotations
 
