@@ -332,7 +332,7 @@ def _check(option: Field[Any], value: Any, name: str) -> Any:
     if value is None or (isinstance(value, str) and value == "auto" and option.default is None):
         if option.default is None:
             return None
-        raise UsageError(f"{name} needs a value.")
+        raise UsageError(f"{name} needs a value; give one, or leave it out for the default.")
     kind: type = rule["kind"] or type(option.default)
     value = _in_kind(value, kind)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

@@ -46,6 +46,7 @@ class Sorting:
 
     @property
     def n_units(self) -> int:
+        """Number of units."""
         return self.data.n_units
 
     @property

@@ -79,6 +79,7 @@ class CRsAE:
 
     @property
     def n_units(self) -> int:
+        """Number of units."""
         return len(self.templates)
 
     @property
@@ -296,7 +297,7 @@ class CRsAE:
 
     def active(self, signal: np.ndarray, level: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the positions (bool, n_positions) of signal (n_channels, n_samples) where a spike could raise the log
-        posterior, and those where it would raise it by much. The first have a margin for what lies between samples and for
+        posterior, and those where it would raise it by much. The first have a margin for places between samples and for
         templates that still change. level (n_samples,): as for `encode`."""
         if signal.shape[1] < self.n_times or not self.n_units:
             return np.zeros(0, bool), np.zeros(0, bool)

@@ -60,7 +60,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Recording:
-    """An extracellular recording that is read when asked for.
+    """An extracellular recording whose signal is read on demand.
 
     read_raw(start, stop) returns the stored numbers of all stored channels, shape (stop - start, n_stored).
     `channels` are the stored columns in use; gain and offset have one value per channel in use and turn stored
@@ -135,6 +135,7 @@ class Recording:
 
     @property
     def n_channels(self) -> int:
+        """Number of channels in use."""
         return len(self.channels)
 
     @property

@@ -73,7 +73,7 @@ def open_recording(path: str | Path, options: ReadOptions | None = None, **value
     except Exception as error:
         log.debug("%s cannot be read", path, exc_info=True)
         raise InputError(
-            f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); it is damaged, cut off, or not what its content says."
+            f"{path} cannot be read ({type(error).__name__}: {one_line(error)}); it is damaged or cut off; use another copy."
         ) from error
 
 

@@ -93,7 +93,7 @@ def neuron_and_unit(neuron: str | None, unit: str | None) -> tuple[str | None, s
 def _checked(trains: Trains, clock: SampleClock, n_samples: int | None) -> Trains:
     path = clock.path
     if not any(len(samples) for samples in trains.values()):
-        raise InputError(f"{path} holds no spike; there is nothing to compare with.")
+        raise InputError(f"{path} holds no spike; give a truth with spikes.")
     for name, samples in trains.items():
         samples = np.sort(np.asarray(samples, np.int64))
         if len(samples) and samples[0] < 0:

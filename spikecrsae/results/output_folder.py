@@ -184,7 +184,7 @@ class OutputFolder:
         foreign = [name for name in contents if name not in listed and is_occupied(self.path / name)]
         if foreign:
             raise OutputError(
-                f"{self.path} holds {', '.join(foreign)} of other origin, and nothing is overwritten; move them, or name another place."
+                f"{self.path} holds {', '.join(foreign)}, which this program did not write and keeps; move them, or name another place."
             )
         with writing(self.path):
             self._write_manifest({**dict.fromkeys(contents), **listed}, complete=False)
@@ -258,7 +258,7 @@ class OutputFolder:
         ]
         if foreign := [file.name for file in needed if is_occupied(file) and file not in own]:
             raise OutputError(
-                f"{self.path} holds {', '.join(foreign)} of other origin, and nothing is overwritten; choose another -o."
+                f"{self.path} holds {', '.join(foreign)}, which this program did not write and keeps; choose another -o."
             )
 
     def _is_empty(self) -> bool:

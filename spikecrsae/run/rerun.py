@@ -78,7 +78,7 @@ class Record:
         for path in job.recordings:
             if not path.exists():
                 raise InputError(
-                    f"{path}, the recording of {self.path}, is not there; say with --recording where it lies now."
+                    f"{path}, the recording of {self.path}, does not exist; give its present place with --recording."
                 )
         model = None
         if job.task == "apply":

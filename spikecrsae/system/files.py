@@ -154,7 +154,7 @@ def refuse_unreadable(path: str | Path, what: str = "a recording") -> None:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read ({reason}); give the path of {what} that you may read.") from error
     if kind is not None:
-        raise InputError(f"{path} is {kind}, which cannot be read from any place; save it as a file, and give that.")
+        raise InputError(f"{path} is {kind}, and only a file can be read; save its content as a file, and give that.")
 
 
 def refuse_undecodable(path: str | Path, kind: type[SpikeCRsAEError] = InputError) -> None:
