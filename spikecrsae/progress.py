@@ -12,6 +12,9 @@ class Observer:
     def start(self, stage: str, total: int | None = None) -> None:
         """A stage begins; total is its amount of work in units of its own, None where unknown."""
 
+    def give_no_estimate(self) -> None:
+        """The units of work of the running stage take very different times, so nothing can be said of the time left."""
+
     def advance(self, n: int = 1) -> None:
         """n units of work of the running stage are done."""
 

@@ -44,13 +44,19 @@ class Narrator(Observer):
     def start(self, stage: str, total: int | None = None) -> None:
         signals.repeat()
         self._stage, self._total, self._done = stage, total, 0
+        self._estimates = True
         self._began = self._said = time.monotonic()
         STAGES.debug("%s starts", stage)
         if self.live:
             self.close()
             self._bar = _progress_bar(self.console)
-            self._task = self._bar.add_task(stage, total=total)
+            self._task = self._bar.add_task(stage, total=total, estimates=True)
             self._bar.start()
+
+    def give_no_estimate(self) -> None:
+        self._estimates = False
+        if self._bar is not None:
+            self._bar.update(self._task, estimates=False)
 
     def advance(self, n: int = 1) -> None:
         self._done += n
@@ -58,7 +64,7 @@ class Narrator(Observer):
             self._bar.advance(self._task, n)
         elif time.monotonic() - self._said >= _LOG_EVERY_S:
             self._said = time.monotonic()
-            self._line(f"  {self._stage:<12} {_course(self._done, self._total, self._said - self._began)}")
+            self._line(f"  {self._stage:<12} {_course(self._done, self._total, self._said - self._began, self._estimates)}")
 
     def finish(self, summary: str = "") -> None:
         self.close()
@@ -114,18 +120,19 @@ def _progress_bar(console: Console) -> Progress:
 
     class Course(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(_course(task.completed, task.total, task.elapsed or 0.0))
+            return Text(_course(task.completed, task.total, task.elapsed or 0.0, task.fields["estimates"]))
 
     columns = (TextColumn("  {task.description:<12}"), BarColumn(bar_width=20), Course())
     return Progress(*columns, console=console, transient=True)
 
 
-def _course(done: float, total: float | None, seconds: float) -> str:
-    """How far a stage has come, with an estimate of the rest where its total is known."""
+def _course(done: float, total: float | None, seconds: float, estimates: bool) -> str:
+    """How far a stage has come; an estimate of the rest, if there shall be one, where its total is known."""
     if not total or not done:
         return f"{seconds:.0f} s so far"
+    so_far = f"{100 * done / total:3.0f} %, {seconds:.0f} s so far"
     rest = seconds * (total - done) / done
-    return f"{100 * done / total:3.0f} %, {seconds:.0f} s so far, about {max(rest, 0):.0f} s left"
+    return f"{so_far}, about {max(rest, 0):.0f} s left" if estimates else so_far
 
 
 class _StderrHandler(logging.Handler):

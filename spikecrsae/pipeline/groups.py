@@ -33,6 +33,7 @@ from spikecrsae.pipeline.probe import of_neighbourhoods
 from spikecrsae.pipeline.sort import apply_to_group, sort_group
 from spikecrsae.preprocess.survey import survey
 from spikecrsae.progress import Observer
+from spikecrsae.readers.chosen_channels import TOGETHER
 from spikecrsae.readers.triggers import given_gaps
 from spikecrsae.results.model_file import check_groups, load_checkpoint
 from spikecrsae.system.logs import collected, repeat
@@ -175,9 +176,9 @@ def sort(
 
 
 def _of_many_channels(recording: Recording, groups: list[Group]) -> tuple[str, ...]:
-    """A remark where MANY_CHANNELS are sorted together and nothing tells where they are."""
+    """A remark where MANY_CHANNELS are sorted together, nothing tells where they are, and no note has said it before."""
     most = max(len(group.channels) for group in groups)
-    if recording.channel_positions is not None or most < MANY_CHANNELS:
+    if recording.channel_positions is not None or most < MANY_CHANNELS or any(TOGETHER in n for n in recording.notes):
         return ()
     return (
         f"{most} channels are sorted together, though nothing tells which of them are near each other: this takes long, and neurons far apart "
@@ -296,6 +297,7 @@ def _run(
     stages = [_STAGES_OF_SORT + task.self_test if task.model is None else _STAGES_OF_APPLY for task in tasks]
     kind, n_parts = ("group", len(groups)) if groups[0].name else ("neighbourhood", len(tasks))
     observer.start(f"{kind}s", sum(stages))
+    observer.give_no_estimate()  # a stage counts as one, and learning takes most of the time
     if len(tasks) > 1:
         log.info("%s: %s", counted(n_parts, kind), "; ".join(task.label for task in tasks))
     workers = cluster or _processes(tasks, reopen, jobs)

@@ -15,6 +15,8 @@ from spikecrsae.readers.read_options import parse_groups
 
 #: So many channels are close together wherever they are.
 TETRODE = 4
+#: What a note says of channels that nothing tells apart; the pipeline says it where no note has.
+TOGETHER = "are sorted together, as if all were on one electrode"
 #: Channels that a message lists.
 _MOST_LISTED = 40
 
@@ -86,7 +88,7 @@ def _many_together(recording: Recording) -> tuple[str, ...]:
         return ()
     example = ",".join(f"{first}-{first + TETRODE - 1}" for first in range(0, n - TETRODE + 1, TETRODE)[:4])
     return (
-        f"{n} channels without groups or positions are sorted together, as if all were on one electrode; give --groups, such as "
+        f"{n} channels without groups or positions {TOGETHER}; give --groups, such as "
         f"{example} for tetrodes, or --probe; --groups all, where they belong together",
     )
 

@@ -113,11 +113,22 @@ def read_sorting(path: str | Path) -> SortingData:
     Raises InputError where there is none, its format_version is unknown, or it is damaged (in a folder, also where its
     checksum differs from the manifest).
     """
+    return _read(path)[0]
+
+
+def read_result(path: str | Path) -> tuple[SortingData, dict]:
+    """Read the sorting and what run.json holds, and open sorting.h5 only once. Raises InputError as read_sorting does."""
+    sorting, provenance = _read(path)
+    return sorting, run_of(provenance)
+
+
+def _read(path: str | Path) -> tuple[SortingData, str]:
+    """Read the sorting and the provenance in its file, after a look at the checksum where `path` is a folder."""
     path = Path(path)
     file = _sorting_file(path)
     if path.is_dir():
         _check_sum(file)
-    return sorting_from_hdf5(file)[0]
+    return sorting_from_hdf5(file)
 
 
 def read_run(path: str | Path) -> dict:

@@ -16,7 +16,7 @@ from spikecrsae.data.waveforms import peak_channels
 from spikecrsae.decode.quality import Evidence, unit_columns
 from spikecrsae.errors import InputError
 from spikecrsae.readers.phy_names import GROUP_OF_LABEL, ORIGINAL, check_clusters, is_phy_folder, phy_folder
-from spikecrsae.results.folder import SORTING, read_run, read_sorting, run_of
+from spikecrsae.results.folder import SORTING, read_result, run_of
 from spikecrsae.results.sorting_h5 import sorting_from_hdf5
 from spikecrsae.system.safe_hdf5 import load_npy
 from spikecrsae.system.text import read_text
@@ -42,7 +42,7 @@ def open_sorting(path: str | Path) -> tuple[SortingData, dict]:
     params.py, as it is curated now. Raises InputError where there is none, or it is damaged."""
     if is_phy_folder(path):
         return read_curated(path)
-    return read_sorting(path), read_run(path)
+    return read_result(path)
 
 
 def read_curated(folder: str | Path) -> tuple[SortingData, dict]:

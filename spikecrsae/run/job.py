@@ -159,7 +159,7 @@ def _finished_outcome(job: Job, folder: ResultFolder, observer: Observer) -> Out
     """Return the outcome of an earlier run of this job that is finished; None where there is none, or another one may be
     replaced. Raises OutputError where it may not."""
     from spikecrsae.pipeline.outcome import Outcome
-    from spikecrsae.results.folder import read_run, read_sorting
+    from spikecrsae.results.folder import read_result
 
     if not folder.is_finished():
         return None
@@ -171,9 +171,9 @@ def _finished_outcome(job: Job, folder: ResultFolder, observer: Observer) -> Out
             "--overwrite to replace it, or another name with -o."
         )
     observer.say(f"{job.folder} is finished already, nothing is computed again")
-    run = read_run(job.folder)
+    sorting, run = read_result(job.folder)
     return Outcome(
-        sorting=read_sorting(job.folder),
+        sorting=sorting,
         checkpoint={},
         stage_seconds=run["stage_seconds"],
         device=run["device"],

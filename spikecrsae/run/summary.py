@@ -16,7 +16,7 @@ import numpy as np
 from spikecrsae.data.sorting import SortingData
 from spikecrsae.errors import InputError, OutputError, described
 from spikecrsae.report.index import index_html
-from spikecrsae.results.folder import read_run, read_sorting
+from spikecrsae.results.folder import read_result
 from spikecrsae.run.job import Job
 from spikecrsae.system.files import write_atomic, writing
 from spikecrsae.system.json_values import to_json
@@ -78,9 +78,9 @@ class Result:
     @classmethod
     def kept(cls, job: Job) -> Result:
         """Return that of an earlier run, from its folder."""
-        run = read_run(job.folder)
+        sorting, run = read_result(job.folder)
         facts = {"seconds": run["seconds"], "warnings": tuple(run["warnings"])}
-        return cls.done(job, read_sorting(job.folder), state="kept", **facts)
+        return cls.done(job, sorting, state="kept", **facts)
 
 
 def _quality(sorting: SortingData) -> dict[str, int | float | None]:
