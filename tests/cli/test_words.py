@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -67,7 +68,29 @@ def test_commands_stand_in_the_order_of_work():
     [(0, None, "8 s so far"), (3, None, "8 s so far"), (0, 10, "8 s so far"), (4, 10, " 40 %, 8 s so far, about 12 s left")],
 )
 def test_what_is_left_is_said_only_where_it_is_known(done, total, words):
-    assert console._course(done, total, 8.0) == words
+    assert console._course(done, total, 8.0, estimates=True) == words
+    assert console._course(done, total, 8.0, estimates=False) == words.partition(", about")[0]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_stage_of_unequal_parts_says_nothing_of_the_time_left(monkeypatch, terminal):
+    written = io.StringIO()
+    monkeypatch.setattr("spikecrsae.cli.console._LOG_EVERY_S", 0.0)
+    narrator = console.Narrator()
+    narrator.console = Console(file=written, force_terminal=terminal, width=120)
+    narrator.live = terminal
+    for stage, equal in (("infer", True), ("neighbourhoods", False)):
+        narrator.start(stage, 4)
+        if not equal:
+            narrator.give_no_estimate()
+        narrator.advance()
+        if terminal:
+            narrator._bar.refresh()
+        narrator.finish()
+        told = written.getvalue()
+        assert "25 %" in told and ("s left" in told) == equal
+        written.seek(0)
+        written.truncate()
 
 
 def test_interrupted_before_anything_was_learned(tmp_path, monkeypatch):
