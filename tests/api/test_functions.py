@@ -45,11 +45,11 @@ def test_the_package_loads_nothing_but_the_standard_library():
     assert loaded <= sys.stdlib_module_names | {"spikecrsae"}
 
 
-@pytest.mark.parametrize("name", ["score", "simulate"])
 @pytest.mark.parametrize("order", ["{use}; {load}; {use}", "{load}; {use}", "import spikecrsae; {load}; {use}"])
-def test_functions_keep_their_names_when_folders_of_these_names_are_imported(name, order):
-    load = f"import spikecrsae.{name}; from spikecrsae.{name} import __all__"
-    use = f"import spikecrsae, types; assert isinstance(spikecrsae.{name}, types.FunctionType)"
+def test_functions_keep_their_names_when_folders_of_these_names_are_imported(order):
+    names = ("score", "simulate")
+    load = "; ".join(f"import spikecrsae.{name}; from spikecrsae.{name} import __all__" for name in names)
+    use = "; ".join(f"import spikecrsae, types; assert isinstance(spikecrsae.{name}, types.FunctionType)" for name in names)
     run_python(order.format(load=load, use=use))
 
 

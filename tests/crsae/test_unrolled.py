@@ -284,7 +284,7 @@ UNROLLED = TrainConfig(method="unrolled", n_iterations=40, epochs=24, learning_r
 def test_backpropagation_and_closed_form_training_end_within_a_decibel(shrinkage):
     """From the same start of -7 dB on the same windows, template by template; with two-sided codes augmented by their sign."""
     windows, templates, start = short_windows(42)
-    settings = TrainConfig(shrinkage=shrinkage), replace(UNROLLED, shrinkage=shrinkage)
+    settings = TrainConfig(shrinkage=shrinkage), replace(UNROLLED, shrinkage=shrinkage, epochs=16)
     models = [train(windows, start, config, seed=0).model for config in settings]
     em, back = (errors_db(templates, model.templates) for model in models)
     assert max(em.max(), back.max()) < -17

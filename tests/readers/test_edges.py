@@ -13,6 +13,7 @@ import time
 
 import pytest
 from helpers.command_line import PATIENCE_S, spikecrsae, start_command
+from helpers.sortings import write_sorted
 
 from spikecrsae.cli.main import cli
 from spikecrsae.cli.signals import answered, asked_to_end, repeat
@@ -313,9 +314,10 @@ def test_the_command_line_in_another_thread():
     assert run.returncode == 0 and "version" in run.stdout and run.stderr == ""
 
 
-def test_a_wrong_backend_of_matplotlib_does_not_matter(short_sort, tmp_path):
+def test_a_wrong_backend_of_matplotlib_does_not_matter(tmp_path):
     """MPLBACKEND=nonsense, of another program's."""
-    words = ["report", short_sort.folder, "-o", tmp_path / "x.html", "--figures", tmp_path / "figures", "--quiet"]
+    folder = write_sorted(tmp_path, n_units=1, n_spikes=20, n_channels=1).folder
+    words = ["report", folder, "-o", tmp_path / "x.html", "--figures", tmp_path / "figures", "--quiet"]
     process = start_command(*words, env=os.environ | {"MPLBACKEND": "nonsense"})
     assert process.communicate()[1] == "" and process.returncode == 0
     assert list((tmp_path / "figures").glob("*.png"))

@@ -240,7 +240,7 @@ def test_nothing_from_a_file_becomes_an_element_of_the_report():
 
 @pytest.mark.slow
 def test_pictures_of_channels_with_formulas_in_their_names():
-    sorting = made_by_hand.make_sorting()
+    sorting = made_by_hand.make_sorting(n_units=2)
     sorting.channels["ids"] = np.array([EVIL, "$\\frac{$", "$x$" * 10_000, "\x1b"])
     sorting = replace(sorting, example=np.zeros((100, 4), np.float32))
     for name, drawing in result_figures(sorting, {}).items():
