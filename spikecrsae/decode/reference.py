@@ -11,8 +11,10 @@ MOSTLY_COMMON = 0.5
 #: A waveform differs from channel to channel by no more than this part of its norm where it comes from the reference.
 LARGEST_DIFFERENCE = 0.02
 #: What noise adds to a waveform's difference between channels is up to so many times that of windows at random: spikes are aligned
-#: by the same noise.
-CHANCE_MARGIN = 3.0
+#: by the same noise. It is taken off only where so large an allowance makes few neurons match: each direction in which channels
+#: differ holds a part of a neuron's energy of USUAL_DIFFERENCE, so a part a is as small by chance with probability sqrt(a /
+#: USUAL_DIFFERENCE) in each. More than COINCIDENCE is too many: two channels differ in one direction only.
+CHANCE_MARGIN, USUAL_DIFFERENCE, COINCIDENCE = 3.0, 0.1, 0.05
 #: Rounds in which the common part of the noise settles.
 _ROUNDS = 200
 
@@ -42,7 +44,7 @@ def reference_match(waveforms: list[np.ndarray], noise_level: np.ndarray, whiten
     is; 0 where less than MOSTLY_COMMON of the noise is common, NaN on one channel.
 
     waveforms: of each unit (n, n_times, n_channels), high-passed, in the unit of noise_level (n_channels,). What noise and other
-    spikes add to the mean's difference between channels is taken off.
+    spikes add to the mean's difference between channels is taken off if it is small.
     """
     if len(noise_level) < 2:
         return np.full(len(waveforms), np.nan)
@@ -62,5 +64,10 @@ def _alike(windows: np.ndarray, direction: np.ndarray) -> float:
     # medians, since another neuron's spike now and then moves a mean, and what noise adds to the square of one
     alike = float((np.median(common, axis=0) ** 2).sum())
     chance = 0.5 * np.pi * (deviation_about_zero(different, axis=0) ** 2).sum() / len(windows)
-    rest = float((np.median(different, axis=0) ** 2).sum() - CHANCE_MARGIN * chance)
-    return alike / (alike + max(rest, 0.0)) if alike else 0.0
+    if not alike:
+        return 0.0
+    rest = float((np.median(different, axis=0) ** 2).sum())
+    allowed = CHANCE_MARGIN * float(chance)
+    if (allowed / (USUAL_DIFFERENCE * alike)) ** ((len(direction) - 1) / 2) < COINCIDENCE:
+        rest -= allowed
+    return alike / (alike + max(rest, 0.0))
