@@ -50,6 +50,8 @@ from spikecrsae.score.calibration import (
     least_certain,
     log_loss,
 )
+from spikecrsae.score.matching import label_spikes
+from spikecrsae.units import tolerance_to_samples
 
 SEEDS, REAL_LIFE_SEEDS = range(100, 150), (21, 22, 23)
 #: Cases of real life, with their levels.
@@ -93,13 +95,15 @@ class RealLife:
 
 @dataclass(frozen=True)
 class Result:
-    """The judged spikes of a recording, and the columns of the units (one value for each of judged.units)."""
+    """The judged spikes of a recording, and the columns of the units (one value for each of judged.units).
+    reasons: of each of these units, what its false spikes are."""
 
     valid_for: str
     name: str
     kind: str
     judged: JudgedSpikes
     units: dict[str, np.ndarray]
+    reasons: tuple[str, ...]
 
 
 def cases(folder: Path) -> list[tuple[str, Any]]:
@@ -145,10 +149,32 @@ def result_of(kind: str, case: Any, folder: Path) -> Result:
 def keep(path: Path, valid_for: str, kind: str, case: Any, sorting: SortingData, truth: Trains) -> Result:
     judged = judged_spikes(truth, sorting, exhaustive=case.exhaustive)
     rows = [int(np.flatnonzero(sorting.unit_ids == unit)[0]) for unit in judged.units]
-    result = Result(valid_for, case.name, kind, judged, {name: values[rows] for name, values in sorting.units.items()})
+    columns = {name: values[rows] for name, values in sorting.units.items()}
+    result = Result(valid_for, case.name, kind, judged, columns, reasons(judged, sorting, truth))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps(result))
     return result
+
+
+def reasons(judged: JudgedSpikes, sorting: SortingData, truth: Trains) -> tuple[str, ...]:
+    """Of each judged unit, whose its false spikes are: of a neuron with a unit of its own, of one without (merged), or of none."""
+    tolerance = tolerance_to_samples(0.4, sorting.sampling_frequency)
+    found = []
+    for unit, own in zip(judged.units, judged.neuron, strict=True):
+        mine = judged.unit == unit
+        left = sorting.spikes["sample"][sorting.spikes["unit"] == unit][~judged.right[mine]]
+        parts, total = [], max(len(left), 1)
+        for name in truth:
+            if name == own:
+                continue
+            matched = label_spikes(np.asarray(truth[name]), left, tolerance).test_right
+            if matched.any():
+                has = "with a unit of its own" if name in judged.neuron else "merged: without a unit of its own"
+                parts.append((int(matched.sum()), f"{matched.sum() / total:.0%} are neuron {name}'s ({has})"))
+                left = left[~matched]
+        parts.append((len(left), f"{len(left) / total:.0%} are no known neuron's"))
+        found.append("; ".join(text for n, text in sorted(parts, reverse=True) if n))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -232,7 +258,8 @@ def remarkable(results: Sequence[Result]) -> list[str]:
             said += estimate < 0.01
             if estimate < 0.01 and false > 0.05:
                 listed.append(
-                    f"{one.name}, unit {unit}: said {estimate:.3f}, true {false:.3f}, {one.judged.n_spikes[row]} spikes"
+                    f"{one.name}, unit {unit}: said {estimate:.3f}, true {false:.3f}, {one.judged.n_spikes[row]} spikes; "
+                    f"of the false spikes, {one.reasons[row]}"
                 )
             if one.units["snr"][row] > 8 and one.judged.n_spikes[row] > 500:
                 widths.append(one.units["false_alarm_high"][row] - one.units["false_alarm_low"][row])

@@ -35,13 +35,21 @@ def calibration_of(
     from spikecrsae.score.calibration import interval_coverage, judged_spikes
 
     if sorting is None or np.isnan(sorting.spikes["probability"]).any():
-        raise InputError(
-            "there are no probabilities to calibrate; give a result of this version of spikecrsae, or leave out --calibration."
-        )
+        raise InputError("the spikes have no probabilities; sort the recording with this version of spikecrsae.")
     judged = judged_spikes(truth, sorting, tolerance_ms, exhaustive)
     if not len(judged.right):
-        raise InputError("no unit matches a known neuron, so no probability can be judged; leave out --calibration.")
+        raise InputError("no unit matches a known neuron, so no probability can be judged.")
     return judged.to_dict() | {"intervals": interval_coverage(judged, sorting)}
+
+
+def measured(
+    truth: Mapping[str, np.ndarray], sorting: SortingData | None, tolerance_ms: float, exhaustive: bool
+) -> tuple[dict[str, Any] | None, str]:
+    """Return what `calibration_of` measures; or None, and the reason why there is no calibration."""
+    try:
+        return calibration_of(truth, sorting, tolerance_ms, exhaustive), ""
+    except InputError as error:
+        return None, str(error)
 
 
 def show_calibration(measures: Mapping[str, Any]) -> None:

@@ -94,7 +94,7 @@ def score(
     SORTING is a result folder, its sorting.h5, a Phy folder or its params.py, or spike times in any form that --truth takes.
     The trade-off curve of misses against false alarms goes to tradeoff.csv and a picture, into the result folder or the one given by -o.
     """
-    from spikecrsae.cli.calibration import calibration_files, calibration_of, show_calibration
+    from spikecrsae.cli.calibration import calibration_files, measured, show_calibration
     from spikecrsae.score import compare, doubt
 
     _check_options(reader, **how)
@@ -107,7 +107,7 @@ def score(
             narrator.say(f"{n} of the units are labelled {label}; they are scored as the others are.")
     comparison = compare(known, sorted_.trains, sorted_.sampling_frequency, tolerance_ms, exhaustive)
     doubted = doubt(comparison, known, sorted_.trains, 0.0 if sorted_.sorting is None else sorted_.sorting.start_time_s)
-    measures = calibration_of(known, sorted_.sorting, tolerance_ms, exhaustive) if calibration else None
+    measures, why_not = measured(known, sorted_.sorting, tolerance_ms, exhaustive) if calibration else (None, "")
     folder = output or (sorting if (sorting / "sorting.h5").is_file() else None)
     curves = _curves(comparison, known, sorted_, curve)
     contents = _curve_files(curves, comparison, sorted_.sorting) if curves and folder else {}
@@ -122,7 +122,7 @@ def score(
                 "curve": curve if curves and folder else None,
                 "calibration": measures,
                 "files": written,
-                "warnings": [doubted] if doubted else [],
+                "warnings": [text for text in (doubted, why_not and f"no calibration: {why_not}") if text],
             }
         )
     else:
@@ -131,6 +131,8 @@ def score(
             show_calibration(measures)
     if doubted:
         narrator.say(f"Warning: {doubted}.")
+    if why_not:
+        narrator.say(f"No calibration: {why_not}")
     for path in written:
         narrator.say(f"wrote {path}")
     if not curves or not folder:

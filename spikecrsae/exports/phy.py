@@ -60,7 +60,6 @@ def phy_files(
         "spike_templates": _after(missing, sorting.n_units, spike_templates).astype(np.int32),
         "spike_clusters": _after(missing, placeholder, sorting.spikes["unit"]).astype(np.int32),
         "amplitudes": _after(missing, 0, sorting.spikes["amplitude"]).astype(np.float64),
-        "spike_probability": _after(missing, 0, sorting.spikes["probability"]),
         "templates": templates,
         "similar_templates": _similarity(templates),
         "channel_positions": channel_positions(sorting)[used],
@@ -68,6 +67,8 @@ def phy_files(
         "whitening_mat": np.eye(len(used)),
         "whitening_mat_inv": np.eye(len(used)),
     }
+    if not np.isnan(sorting.spikes["probability"]).all():
+        arrays["spike_probability"] = _after(missing, 0, sorting.spikes["probability"])
     if missing:
         logger.warning(
             "Phy cannot open fewer than %d spikes: %d of cluster %d are placeholders", _LEAST, missing, placeholder

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spikecrsae.data.sorting import LABELS, SortingData
+from spikecrsae.decode.quality import ACCEPTED_ERROR
 from spikecrsae.report.pictures import color_class
 from spikecrsae.report.svg import escape, with_minus
 from spikecrsae.report.unit_pictures import amplitude_unit, channel_names
@@ -17,6 +18,11 @@ from spikecrsae.score import Comparison
 
 #: What stands in place of a number that is not known.
 UNKNOWN = "\N{EN DASH}"
+#: Shown in place of a bound on the contamination that says nothing, and why, on hover.
+UNSURE = "unsure: too few spikes"
+UNSURE_WHY = "Intervals below the refractory period allow a contamination from {low} to {high} %: the unit has too few spikes to tell."
+#: An upper bound of the contamination above this says nothing, unless the lower bound is above ACCEPTED_ERROR.
+_SAYS_NOTHING = 0.5
 #: Rows of the table of decisions at most.
 MOST_DECISIONS = 1000
 #: Columns of the unit table that stand in the overview, with their headings; the rest stands with each unit.
@@ -118,6 +124,23 @@ class Part(float):
     __slots__ = ()
 
 
+class Unsure(Part):
+    """A bound that says nothing; words stand in its place, and why on hover."""
+
+    why: str
+
+
+def _contamination(sorting: SortingData, index: int) -> Part:
+    """The largest contamination of a unit that refractory violations allow."""
+    high = float(sorting.units["contamination_high"][index])
+    low = float(sorting.units["contamination_low"][index]) if "contamination_low" in sorting.units else 0.0
+    if not high > _SAYS_NOTHING or low > ACCEPTED_ERROR:
+        return Part(high)
+    unsure = Unsure(high)
+    unsure.why = UNSURE_WHY.format(low=percent(low), high=percent(high))
+    return unsure
+
+
 def _cell(value: Any) -> str:
     if isinstance(value, Markup):
         return f"<td>{value}</td>"
@@ -125,6 +148,8 @@ def _cell(value: Any) -> str:
         return f"<td>{escape(value)}</td>"
     exact = value.item() if hasattr(value, "item") else value
     known = exact is not None and exact == exact
+    if isinstance(value, Unsure):
+        return f'<td data-value="{exact}"><abbr title="{escape(value.why)}">{UNSURE}</abbr></td>'
     shown = percent(value) if isinstance(value, Part) else number(value)
     return f'<td class="n" data-value="{escape(exact) if known else ""}">{escape(shown)}</td>'
 
@@ -155,6 +180,8 @@ def unit_table(sorting: SortingData) -> str:
         cells = [Part(sorting.units[name][index]) if name in PARTS else sorting.units[name][index] for name in shown]
         if "peak_channel" in shown:
             cells[shown.index("peak_channel")] = names[int(sorting.units["peak_channel"][index])]
+        if "contamination_high" in shown:
+            cells[shown.index("contamination_high")] = _contamination(sorting, index)
         rows.append([unit_name(sorting, index), badge(label_of(sorting, index)), *cells])
     return table(headings, rows, "All units", "units", order=True)
 

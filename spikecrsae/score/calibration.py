@@ -138,12 +138,13 @@ class JudgedSpikes:
     def to_dict(self) -> dict[str, Any]:
         """Return the measures of the spikes' probabilities as plain values, for JSON."""
         curve, low = reliability_curve(self.probability, self.right), least_certain(self.probability)
+        n_false = int(np.count_nonzero(~self.right))
         return {
             "n_spikes": len(self.right),
-            "n_false": int(np.count_nonzero(~self.right)),
+            "n_false": n_false,
             "expected_calibration_error": expected_calibration_error(self.probability, self.right),
             "expected_calibration_error_least_certain": expected_calibration_error(self.probability[low], self.right[low]),
-            "false_in_least_certain": np.count_nonzero(~self.right[low]) / max(int(np.count_nonzero(~self.right)), 1),
+            "false_in_least_certain": np.count_nonzero(~self.right[low]) / n_false if n_false else np.nan,
             "brier_score": brier_score(self.probability, self.right),
             "log_loss": log_loss(self.probability, self.right),
             "reliability": {name: values.tolist() for name, values in vars(curve).items()},

@@ -96,6 +96,13 @@ def test_phy_shows_the_channels_templates_and_labels(made):
     assert features.argmax(axis=1).tolist() == sorting.spikes["unit"].tolist()
 
 
+def test_unknown_probabilities_are_not_written_for_phy(tmp_path):
+    spikes = make_sorting().spikes.copy()
+    spikes["probability"] = np.nan
+    folder = exported(write_sorted(tmp_path, spikes=spikes), "phy")
+    assert (folder / "amplitudes.npy").is_file() and not (folder / "spike_probability.npy").exists()
+
+
 def test_phys_table_has_few_columns_or_all(tmp_path):
     """Of a sorting with every column; all of them are properties where SpikeInterface reads the folder."""
     extractors = pytest.importorskip("spikeinterface.extractors")

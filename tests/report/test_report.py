@@ -302,6 +302,20 @@ def test_the_page_says_what_it_should():
     assert "the 12 of 14 units with the most spikes" in Page(report_html(make_full_sorting(14), {})).text
 
 
+def test_a_bound_on_the_contamination_that_says_nothing_is_not_a_number():
+    """The second unit is contaminated beyond doubt; of the third nothing is known."""
+    units = {
+        "label": np.array(["single", "multi", "unsure"]),
+        "contamination_low": np.array([0.0, 0.4, 0.0]),
+        "contamination_high": np.array([0.08, 1.0, 1.0]),
+    }
+    text = report_html(make_full_sorting(3, 4, units=units), RUN)
+    table = text[text.index("contaminated at most") :]
+    table = table[: table.index("</table>")]
+    assert [table.count(words) for words in (">8.00<", ">100<", ">unsure: too few spikes<")] == [1, 1, 1]
+    assert 'title="Intervals below the refractory period allow a contamination from 0.00 to 100 %' in table
+
+
 def test_text_from_files_is_never_markup():
     sorting = make_full_sorting(2, 2)
     hostile = np.array([HOSTILE, HOSTILE], dtype=object)

@@ -57,6 +57,12 @@ def test_brier_score_and_log_loss_are_those_of_their_formulas():
     assert log_loss(true, right) < log_loss(true**2, right) and brier_score(true, right) < brier_score(true**2, right)
 
 
+def test_without_a_false_spike_no_part_of_them_is_least_certain():
+    sorting = make_sorting(n_units=2, n_spikes=40)
+    measures = judged_spikes(sorting.trains(), sorting, exhaustive=True).to_dict()
+    assert measures["n_false"] == 0 and np.isnan(measures["false_in_least_certain"])
+
+
 def test_the_least_certain_are_those_of_the_smallest_probabilities():
     probability = np.random.default_rng(1).permutation(100) / 100
     assert sorted(probability[least_certain(probability)]) == pytest.approx(np.arange(10) / 100)
