@@ -38,7 +38,7 @@ def calibration_of(
         raise InputError("the spikes have no probabilities; sort the recording with this version of spikecrsae.")
     judged = judged_spikes(truth, sorting, tolerance_ms, exhaustive)
     if not len(judged.right):
-        raise InputError("no unit matches a known neuron, so no probability can be judged.")
+        raise InputError("no unit matches a known neuron, so no probability can be judged; check --truth.")
     return judged.to_dict() | {"intervals": interval_coverage(judged, sorting)}
 
 
