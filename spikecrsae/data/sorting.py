@@ -97,8 +97,11 @@ class SortingData:
             raise InputError(f"spikes have dtype {self.spikes.dtype}; it must be {SPIKE_DTYPE}.")
         samples = self.spikes["sample"]
         if len(samples):
-            if np.any(np.diff(samples) < 0):
-                raise InputError("spikes must be sorted by sample.")
+            if len(late := np.flatnonzero(np.diff(samples) < 0)):
+                first, second = samples[late[0] : late[0] + 2]
+                raise InputError(
+                    f"a spike at sample {first} stands before one at {second}; spikes must be sorted by sample: sort them first."
+                )
             if samples[0] < 0 or samples[-1] >= self.n_samples:
                 raise InputError(
                     f"spike samples {samples[0]} to {samples[-1]} must lie in the recording, 0 to {self.n_samples - 1}."

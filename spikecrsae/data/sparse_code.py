@@ -26,9 +26,16 @@ class SparseCode:
     def __post_init__(self) -> None:
         n = len(self.sample)
         if len(self.unit) != n or len(self.amplitude) != n:
-            raise InputError("unit, sample and amplitude of a SparseCode must have the same length.")
-        if n and np.any(np.diff(self.sample) < 0):
-            raise InputError("the events of a SparseCode must be sorted by sample.")
+            raise InputError(
+                f"unit, sample and amplitude of a SparseCode have {len(self.unit)}, {n} and {len(self.amplitude)} values; "
+                "they must have the same length: give one of each for every event."
+            )
+        if len(late := np.flatnonzero(np.diff(self.sample) < 0)):
+            first, second = self.sample[late[0] : late[0] + 2]
+            raise InputError(
+                f"an event at sample {first} stands before one at {second}; the events of a SparseCode must be sorted by sample: "
+                "sort them first."
+            )
 
     @classmethod
     def build(

@@ -139,4 +139,6 @@ def _result(future: Any) -> Any:
         return future.result()
     error = future.exception() if future.status == "error" else RuntimeError(f"the task was {future.status}")
     line = " ".join(str(error).split()) or described(error)[0]
-    return SpikeCRsAEError(f"the cluster could not finish the task (see the log of its workers): {line}")
+    return SpikeCRsAEError(
+        f"the cluster could not finish the task (see the log of its workers): {line}. Run it again, or without --scheduler."
+    )
