@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy import signal as sps
@@ -38,16 +38,23 @@ from spikecrsae.csc.subsample import shift_in_time
 from spikecrsae.data.intervals import in_any, widened
 from spikecrsae.data.recording import Recording
 from spikecrsae.data.sorting import SortingData
-from spikecrsae.decode.quality import label_units
-from spikecrsae.decode.rates import Rates, after_test
 from spikecrsae.errors import InputError, ReadError
 from spikecrsae.pipeline.learned import LearnedCache
 from spikecrsae.pipeline.outcome import Outcome
+from spikecrsae.pipeline.self_test_verdict import (
+    Copies,
+    at_copies,
+    difference,
+    judge,
+    matches_of,
+    rates_before,
+    recalibrated,
+    with_recall,
+)
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.progress import Observer
-from spikecrsae.score import agreement, label_spikes, match_counts, match_units_one_to_one
-from spikecrsae.units import ms_to_samples, tolerance_to_samples
+from spikecrsae.units import ms_to_samples
 
 log = logging.getLogger(__name__)
 
@@ -57,38 +64,15 @@ log = logging.getLogger(__name__)
 LEAST_COPIES, COPIED_PART = 200, 0.2
 #: A copy keeps this distance from the unit's own spikes and from other copies of it.
 REST_MS = 2.0
-#: A spike and a copy are the same event within this time.
-TOLERANCE_MS = 0.4
-#: A spike is next to another event within this time, half a usual template.
-REACH_MS = 1.0
-#: A unit is lost where no unit of the second sorting agrees with it by so much.
-LEAST_AGREEMENT = 0.1
 #: Weight of the copies' energy against their misfit, where the high-pass filter is undone.
 RIDGE = 1e-3
-
-
-@dataclass(frozen=True)
-class Copies:
-    """Copies of units' templates: sample (n,) int64 of the largest deflection, ascending; unit (n,), row of the unit table;
-    scale (n,), 1 for the template itself; shift (n,), samples by which it comes later than `sample`, from -0.5 to 0.5."""
-
-    sample: np.ndarray
-    unit: np.ndarray
-    scale: np.ndarray
-    shift: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.sample)
-
-    def of(self, unit: int) -> np.ndarray:
-        """Samples of one unit's copies, ascending."""
-        return self.sample[self.unit == unit]
 
 
 def self_test(
     recording: Recording, outcome: Outcome, observer: Observer | None = None, cache: LearnedCache | None = None
 ) -> Outcome:
     """The outcome of sorting the recording, with the columns hybrid_recall, hybrid_precision and hybrid_injected per unit.
+    The copies update probabilities and rates (self_test_verdict); the columns false_alarm_before and miss_before say what these were.
 
     Sorts once more; cache: that of the first sorting; this one has an entry of its own. Where the hybrid recording
     cannot be sorted, the columns are NaN and a warning says why.
@@ -108,42 +92,23 @@ def self_test(
         raise
     except InputError as error:
         warnings = (*warnings, f"no self-test: {error}")
-    columns = judge(sorting, copies, again)
+    matches = matches_of(sorting, copies, again) if again else []
+    columns = judge(sorting, copies, matches if again else None)
+    known = at_copies(sorting, copies, matches)
+    tested, said = recalibrated(sorting, known)
     found = (columns["hybrid_recall"] * columns["hybrid_injected"])[columns["hybrid_injected"] > 0].sum()
-    units = with_recall(sorting.units | columns)
+    units = with_recall(tested.units | rates_before(sorting.units) | columns)
     observer.finish(
-        f"{found:.0f} of {len(copies)} injected spikes found{_difference(sorting.units, columns)}" if again else "not done"
+        f"{found:.0f} of {len(copies)} injected spikes found{difference(sorting.units, columns)}{said}"
+        if again
+        else "not done"
     )
     return replace(
         outcome,
-        sorting=replace(sorting, units=units),
+        sorting=replace(tested, units=units),
         stage_seconds=outcome.stage_seconds | {"self-test": round(time.perf_counter() - began, 3)},
         warnings=warnings,
     )
-
-
-def with_recall(units: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The unit table with the misses (decode.rates) that the found copies speak for, and the labels that follow.
-
-    A unit that the second sorting has lost says nothing of its spikes here: its misses stay.
-    """
-    if "miss" not in units:
-        return units
-    recall = np.nan_to_num(units["hybrid_recall"])
-    injected = np.where(recall > 0, units["hybrid_injected"], 0)
-    before = Rates(*(np.asarray(units[name], float) for name in ("miss", "miss_low", "miss_high")))
-    after = units | after_test(before, injected, recall * injected).columns("miss")
-    return after | {"label": label_units(after)}
-
-
-def _difference(units: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> str:
-    """How far the estimated misses are from those of the copies, as the end of a sentence."""
-    known = (columns["hybrid_injected"] > 0) & (np.nan_to_num(columns["hybrid_recall"]) > 0)
-    if "miss" not in units or not known.any():
-        return ""
-    missed = 1 - np.average(columns["hybrid_recall"][known], weights=columns["hybrid_injected"][known])
-    said = np.average(units["miss"][known], weights=columns["hybrid_injected"][known])
-    return f"; {missed:.1%} missed where {said:.1%} were expected"
 
 
 def draw_copies(sorting: SortingData, seed: int) -> Copies:
@@ -255,64 +220,6 @@ def _added(values: np.ndarray, added: np.ndarray) -> np.ndarray:
         return (values + added).astype(values.dtype)
     limits = np.iinfo(values.dtype)
     return np.clip(values.astype(np.int64) + np.rint(added).astype(np.int64), limits.min, limits.max).astype(values.dtype)
-
-
-def judge(sorting: SortingData, copies: Copies, again: SortingData | None) -> dict[str, np.ndarray]:
-    """The columns of the self-test, (n_units,) each, by the definitions of this module; `again` is the sorting of the hybrid
-    recording, None where there is none.
-
-    hybrid_recall is 0 and hybrid_precision NaN for a unit that was lost; both are NaN where nothing was injected.
-    """
-    injected = np.bincount(copies.unit, minlength=sorting.n_units).astype(np.int64)
-    recall = np.where(injected > 0, 0.0 if again else np.nan, np.nan)
-    precision = np.full(sorting.n_units, np.nan)
-    if again is not None:
-        fs = sorting.sampling_frequency
-        tolerance = tolerance_to_samples(TOLERANCE_MS, fs)
-        own = [sorting.spike_samples(unit) for unit in sorting.unit_ids]
-        weight = np.array([len(o) for o in own]) / np.maximum(injected, 1)
-        events = _Events.of(sorting, copies, weight)
-        known = {str(row): np.concatenate([own[row], copies.of(row)]) for row in range(sorting.n_units)}
-        trains = again.trains()
-        scores = agreement(
-            match_counts(known, trains, tolerance),
-            np.array([len(t) for t in known.values()]),
-            np.array([len(t) for t in trains.values()]),
-        )
-        for row, partner in match_units_one_to_one(scores, LEAST_AGREEMENT).items():
-            train = again.spike_samples(again.unit_ids[partner])
-            labels = label_spikes(known[str(row)], train, tolerance)
-            found = int(labels.truth_found[len(own[row]) :].sum())
-            false = events.weigh(train[~labels.test_right], ms_to_samples(REACH_MS, fs))
-            if injected[row]:
-                recall[row] = found / injected[row]
-            if found:
-                precision[row] = weight[row] * found / (weight[row] * found + false)
-    return {"hybrid_recall": recall, "hybrid_precision": precision, "hybrid_injected": injected}
-
-
-@dataclass(frozen=True)
-class _Events:
-    """All that is known to be in a hybrid recording: sample (n,), ascending, and how many false spikes one beside it is
-    worth."""
-
-    sample: np.ndarray
-    weight: np.ndarray
-
-    @classmethod
-    def of(cls, sorting: SortingData, copies: Copies, weight: np.ndarray) -> _Events:
-        sample = np.concatenate([sorting.spikes["sample"], copies.sample])
-        worth = np.concatenate([np.zeros(len(sorting.spikes)), weight[copies.unit]])
-        order = np.argsort(sample, kind="stable")
-        return cls(sample[order], worth[order])
-
-    def weigh(self, samples: np.ndarray, reach: int) -> float:
-        """What these spikes (n,) are worth together: each as the nearest event says, 1 where there is none within reach."""
-        after = np.clip(np.searchsorted(self.sample, samples), 1, max(len(self.sample) - 1, 1))
-        pair = np.minimum(np.stack([after - 1, after]), len(self.sample) - 1)
-        distance = np.abs(self.sample[pair] - samples)
-        nearest = np.take_along_axis(pair, distance.argmin(axis=0)[None], axis=0)[0]
-        return float(np.where(distance.min(axis=0) <= reach, self.weight[nearest], 1.0).sum())
 
 
 class _OneStage(Observer):

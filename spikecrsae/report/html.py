@@ -196,6 +196,12 @@ def _headline(sorting: SortingData, index: int) -> str:
         part, low, high = (value_of(sorting, f"{name}{end}", index) for end in ("", "_low", "_high"))
         if part == part:
             facts.append(f"{word} {percent(part)} % ({percent(low)} to {percent(high)})")
+    before = [
+        f"{word} {percent(part)} %"
+        for name, word in (("false_alarm", "false alarms"), ("miss", "misses"))
+        if (part := value_of(sorting, f"{name}_before", index)) == part
+    ]
+    facts += [f"before the self-test: {', '.join(before)}"] if before else []
     errors = {
         "hybrid_recall": "self-test recall",
         "hybrid_precision": "self-test precision",

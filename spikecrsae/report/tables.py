@@ -48,7 +48,8 @@ PARTS = (
 #: How the quality columns stand together; a column that is in none of these stands under the last heading.
 _GROUPS = {
     "Errors, estimated": (
-        "false_alarm", "false_alarm_low", "false_alarm_high", "miss", "miss_low", "miss_high", "hybrid_recall", "hybrid_precision", "hybrid_injected",
+        "false_alarm", "false_alarm_low", "false_alarm_high", "miss", "miss_low", "miss_high", "false_alarm_before",
+        "miss_before", "hybrid_recall", "hybrid_precision", "hybrid_injected",
     ),
     "Refractory period": (
         "isi_violations", "isi_violations_count", "isi_violations_ratio", "rp_violations", "rp_contamination", "contamination_low",

@@ -14,13 +14,16 @@ from spikecrsae.config import Config, PreprocessConfig
 from spikecrsae.data.intervals import in_any
 from spikecrsae.data.recording import Recording, recording_from_array
 from spikecrsae.data.sorting import SPIKE_DTYPE, SortingData
+from spikecrsae.decode.probability import judge as judge_spikes
 from spikecrsae.errors import InputError
-from spikecrsae.pipeline.self_test import Copies, draw_copies, judge, self_test, unfiltered, unselected_scale, with_copies
+from spikecrsae.pipeline.self_test import draw_copies, self_test, unfiltered, unselected_scale, with_copies
+from spikecrsae.pipeline.self_test_verdict import Copies, KnownSpikes, at_copies, judge, matches_of, recalibrated
 from spikecrsae.pipeline.sort import sort_group
 from spikecrsae.preprocess.filters import design_filter
 from spikecrsae.preprocess.preprocessor import filtered
 from spikecrsae.progress import Observer
 from spikecrsae.results.folder import read_sorting
+from spikecrsae.score.calibration import expected_calibration_error, judged_spikes
 from spikecrsae.simulate import preset_config, simulate, write_simulation
 
 pytestmark = pytest.mark.slow
@@ -221,22 +224,82 @@ def test_counting_by_hand():
             8: [10_000, 20_000, 30_000, 40_000, 50_000, 60_000, 70_000, 100_004, 110_000],
         }
     )
-    columns = judge(first, injected, again)
+    columns = judge(first, injected, matches_of(first, injected, again))
     assert columns["hybrid_injected"].tolist() == [4, 2]
     assert columns["hybrid_recall"].tolist() == [0.5, 1.0]
     assert columns["hybrid_precision"].tolist() == [1.0, pytest.approx(2 / (2 + 2 + 1))]
 
 
+def test_what_is_known_of_spikes_at_copies():
+    """A copy of its unit is right; beside another unit's copy a spike is false; of the others nothing is known."""
+    first = found({0: [10_000, 20_000, 30_000, 40_000], 1: [15_000, 25_000]})
+    again = found({7: [10_000, 20_000, 30_003, 100_002, 140_005, 40_015, 300_000], 8: [15_000, 25_000, 150_000]})
+    again.spikes["probability"] = again.spikes["sample"] / 1e6
+    injected = copies([100_000, 140_000, 150_000], units=[0, 1, 1])
+    known = at_copies(first, injected, matches_of(first, injected, again))
+    told = sorted(zip(known.probability.round(6), known.right, known.weight, strict=True))
+    assert told == [(0.100002, True, 4.0), (0.140005, False, 1.0), (0.15, True, 1.0)]
+
+
+@pytest.mark.parametrize(("said", "changes"), [(0.999, True), (0.9, False)])
+def test_probabilities_fall_only_where_more_copies_are_false_than_said(said, changes):
+    """A tenth of the spikes at copies is false."""
+    sorting = found({0: list(range(1000, 101_000, 1000))})
+    sorting.spikes["probability"] = said
+    rate, high = np.array([1 - said]), np.array([0.2])
+    sorting = replace(sorting, units={"false_alarm": rate, "false_alarm_low": 0 * rate, "false_alarm_high": high})
+    known = KnownSpikes(np.full(200, said), np.arange(200) % 10 > 0, np.ones(200))
+    after, sentence = recalibrated(sorting, known)
+    fall = said - after.spikes["probability"].mean()
+    assert (fall > 0.05) == changes and fall > -1e-6
+    assert after.units["false_alarm"][0] == pytest.approx(1 - after.spikes["probability"].mean(), abs=1e-5)
+    assert after.units["false_alarm_high"][0] >= high[0]
+    assert f"10.00% of the spikes there are false where {1 - said:.2%} were expected" in sentence
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """One wire, three neurons of similar size that fire often: overlaps and confused units are the errors."""
+    given = {"n_channels": 1, "n_units": 3, "snrs": (7.0, 5.5, 6.0), "rates_hz": (25.0, 30.0, 20.0), "n_bursting": 0}
+    return simulate(preset_config("tetrode", duration_s=30.0, seed=2, **given))
+
+
+@pytest.mark.parametrize("overconfident", [False, True])
+def test_the_copies_mend_a_wrong_model_and_leave_a_right_one(crowded, monkeypatch, overconfident):
+    """The wrong model says a tenth of the chance that overlaps, other units or noise make a spike false."""
+
+    def wrong(*facts):
+        told = judge_spikes(*facts)
+        isolated = 1 - 0.1 * (1 - told.isolated)
+        return replace(told, isolated=isolated, probability=told.probability * isolated / told.isolated)
+
+    if overconfident:
+        monkeypatch.setattr("spikecrsae.decode.build.judge", wrong)
+    recording, truth = crowded.recording(), crowded.truth.trains()
+    before = sort_group(recording, Config())
+    after = self_test(recording, before).sorting
+    errors = []
+    for sorting in (before.sorting, after):
+        judged = judged_spikes(truth, sorting, exhaustive=True)
+        errors.append(expected_calibration_error(judged.probability, judged.right))
+    if overconfident:
+        assert errors[1] < 0.7 * errors[0]
+        assert after.units["false_alarm"].mean() > after.units["false_alarm_before"].mean()
+    else:
+        assert errors[1] < errors[0] + 0.003
+
+
 def test_a_lost_unit_has_recall_0_and_no_precision():
     first = found({0: [10_000, 20_000], 1: [15_000, 25_000]})
-    columns = judge(first, copies([100_000, 110_000], units=[0, 1]), found({0: [10_000, 20_000, 100_000]}))
+    injected = copies([100_000, 110_000], units=[0, 1])
+    columns = judge(first, injected, matches_of(first, injected, found({0: [10_000, 20_000, 100_000]})))
     assert columns["hybrid_recall"].tolist() == [1.0, 0.0]
     assert columns["hybrid_precision"][0] == 1
     assert np.isnan(columns["hybrid_precision"][1])
 
 
 def test_a_second_sorting_without_units_finds_nothing():
-    columns = judge(found({0: [10_000]}), copies([100_000]), found({}))
+    columns = judge(found({0: [10_000]}), copies([100_000]), [])
     assert columns["hybrid_recall"].tolist() == [0.0]
 
 
@@ -262,7 +325,8 @@ def test_found_copies_narrow_the_misses(tested, outcome):
 
 def test_the_sorting_itself_stays_and_the_course_is_one_stage(tested, outcome):
     result, course = tested
-    np.testing.assert_array_equal(result.sorting.spikes, outcome.sorting.spikes)
+    names = [name for name in SPIKE_DTYPE.names if name != "probability"]
+    np.testing.assert_array_equal(result.sorting.spikes[names], outcome.sorting.spikes[names])
     assert not set(COLUMNS) & set(outcome.sorting.units)
     assert [stage for stage, *_ in course.seen] == ["self-test"]
     _, total, done = course.seen[0]
