@@ -11,10 +11,10 @@ MOSTLY_COMMON = 0.5
 #: A waveform differs from channel to channel by no more than this part of its norm where it comes from the reference.
 LARGEST_DIFFERENCE = 0.02
 #: What noise adds to a waveform's difference between channels is up to so many times that of windows at random: spikes are aligned
-#: by the same noise. It is taken off only where so large an allowance makes few neurons match: each direction in which channels
-#: differ holds a part of a neuron's energy of USUAL_DIFFERENCE, so a part a is as small by chance with probability sqrt(a /
-#: USUAL_DIFFERENCE) in each. More than COINCIDENCE is too many: two channels differ in one direction only.
-CHANCE_MARGIN, USUAL_DIFFERENCE, COINCIDENCE = 3.0, 0.1, 0.05
+#: by the same noise.
+CHANCE_MARGIN = 3.0
+#: Two channels differ in one direction only: there a neuron between them is often as alike as the reference.
+FEWEST_CHANNELS = 3
 #: Rounds in which the common part of the noise settles.
 _ROUNDS = 200
 
@@ -41,12 +41,12 @@ def common_noise(whitening_matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def reference_match(waveforms: list[np.ndarray], noise_level: np.ndarray, whitening_matrix: np.ndarray) -> np.ndarray:
     """Part (n_units,) of each unit's mean waveform's energy, in units of noise, that is alike on all channels as the common noise
-    is; 0 where less than MOSTLY_COMMON of the noise is common, NaN on one channel.
+    is; 0 where less than MOSTLY_COMMON of the noise is common, NaN on fewer than FEWEST_CHANNELS.
 
     waveforms: of each unit (n, n_times, n_channels), high-passed, in the unit of noise_level (n_channels,). What noise and other
-    spikes add to the mean's difference between channels is taken off if it is small.
+    spikes add to the mean's difference between channels is taken off.
     """
-    if len(noise_level) < 2:
+    if len(noise_level) < FEWEST_CHANNELS:
         return np.full(len(waveforms), np.nan)
     gains, part = common_noise(whitening_matrix)
     if part.mean() < MOSTLY_COMMON:
@@ -66,8 +66,5 @@ def _alike(windows: np.ndarray, direction: np.ndarray) -> float:
     chance = 0.5 * np.pi * (deviation_about_zero(different, axis=0) ** 2).sum() / len(windows)
     if not alike:
         return 0.0
-    rest = float((np.median(different, axis=0) ** 2).sum())
-    allowed = CHANCE_MARGIN * float(chance)
-    if (allowed / (USUAL_DIFFERENCE * alike)) ** ((len(direction) - 1) / 2) < COINCIDENCE:
-        rest -= allowed
+    rest = float((np.median(different, axis=0) ** 2).sum() - CHANCE_MARGIN * chance)
     return alike / (alike + max(rest, 0.0))
