@@ -8,7 +8,7 @@ from spikecrsae.crsae.model import CRsAE
 from spikecrsae.crsae.support import least_similarity
 from spikecrsae.csc.operator import gram
 from spikecrsae.curate.candidates import Candidates
-from spikecrsae.curate.evidence import Excerpt, parameter_cost
+from spikecrsae.curate.evidence import COMPARED_SPIKES, Excerpt, parameter_cost
 from spikecrsae.data.spikes import Spikes
 from spikecrsae.detect.clustering import SMALLEST_CLUSTER
 from spikecrsae.system.threads import in_threads
@@ -93,10 +93,13 @@ def _remove_once(state: Candidates) -> bool:
 
 def _in_two_looks(state: Candidates, unit: int, rest: np.ndarray, near: np.ndarray, cost: float) -> float:
     """What the log posterior loses without a unit (see Excerpt.loss_without), by few of its spikes where these decide."""
-    loss = state.around(unit, rest, near, _FIRST_LOOK).loss_without(state.model, unit, near)
-    if loss > _SURELY * cost:
-        return loss
-    return state.around(unit, rest, near).loss_without(state.model, unit, near)
+    loss = 0.0
+    for most in (_FIRST_LOOK, COMPARED_SPIKES):
+        excerpt = state.around(unit, rest, near, most)
+        loss = excerpt.loss_without(state.model, unit, near)
+        if loss > _SURELY * cost or excerpt.share == 1:
+            break
+    return loss
 
 
 def typical_gain(model: CRsAE, energy: np.ndarray | float | None = None) -> np.ndarray:
