@@ -137,8 +137,8 @@ class Laplace(Prior):
         amplitudes with the unit's mean and for the unit's rate.
 
         The optimum of Eq. 22 counts every silent position as a code of size 0 and then makes every code 0
-        (benchmarks/notebook/mathematics.md, "Two priors"); so rate and mean size are learned separately, as in a Bernoulli-Laplace prior. For a rate of one
-        in C N_e positions it is the paper's lambda_0 = sqrt(2 log(C N_e)), nearly.
+        (benchmarks/notebook/mathematics.md, "Two priors"); so rate and mean size are learned separately, as in a
+        Bernoulli-Laplace prior. For a rate of one in C N_e positions it is the paper's lambda_0 = sqrt(2 log(C N_e)), nearly.
         """
         counts = np.bincount(unit, minlength=len(energy))
         mean = np.bincount(unit, amplitude, len(energy)) / np.maximum(counts, 1) * np.sqrt(energy)

@@ -64,7 +64,5 @@ def _alike(windows: np.ndarray, direction: np.ndarray) -> float:
     # medians, since another neuron's spike now and then moves a mean, and what noise adds to the square of one
     alike = float((np.median(common, axis=0) ** 2).sum())
     chance = 0.5 * np.pi * (deviation_about_zero(different, axis=0) ** 2).sum() / len(windows)
-    if not alike:
-        return 0.0
     rest = float((np.median(different, axis=0) ** 2).sum() - CHANCE_MARGIN * chance)
-    return alike / (alike + max(rest, 0.0))
+    return alike / (alike + max(rest, 0.0)) if alike else 0.0

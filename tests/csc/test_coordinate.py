@@ -34,15 +34,6 @@ problems = st.fixed_dictionaries(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """FISTA's convolutions are far too short here for several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def problem(
     seed, n_units, n_channels, n_times, n_positions, rate, difference, one_sided, n_windows=2
 ) -> tuple[np.ndarray, np.ndarray]:
