@@ -59,12 +59,12 @@ def model_of(outcome: Outcome) -> CRsAE:
     return CRsAE.of_dict(outcome.checkpoint["crsae"])
 
 
-def held_out(outcome: Outcome) -> float:
-    """Log posterior that the outcome's model reaches on signal after the one that it was learned from."""
+def log_posterior(outcome: Outcome, first_s: float, stop_s: float) -> float:
+    """What the outcome's model reaches on the signal between two times."""
     recording = open_recording(SAMPLE)
     fs = recording.sampling_frequency
     view = PreprocessedRecording(recording, Preprocessor(**outcome.checkpoint["preprocessor"]))
-    _, signal = view.both(int(STOP_S * fs), int(HELD_OUT_S * fs))
+    _, signal = view.both(int(first_s * fs), int(stop_s * fs))
     model = model_of(outcome)
     return model.log_posterior(signal, model.encode(signal))
 
@@ -107,11 +107,12 @@ def test_templates_are_what_the_m_step_makes_of_the_first_ones(fixed, monkeypatc
     assert np.abs(model_of(learned).templates - first[0][learned.sorting.units["curation_id"]]).max() > 0.1
 
 
-def test_without_the_m_step_the_model_explains_new_signal_less_well(fixed, monkeypatch):
-    """Of a fixed number of units, whose templates nothing else changes: where the number is free, curation also makes templates, of
-    waveforms, and these are as good on new signal (within 25 of 181,000) as those of the M-step."""
+def test_without_the_m_step_the_model_explains_the_signal_less_well(usual, fixed, monkeypatch):
+    """With a fixed number of units, new signal too. Where the number is free, curation makes templates of waveforms as well; on new
+    signal those are as good (within 50 of 181,000, on five stretches), but what was learned from is explained less well."""
     keep_templates(monkeypatch)
-    assert held_out(sort(**FIXED)) < held_out(fixed) - 200
+    assert log_posterior(sort(**FIXED), STOP_S, HELD_OUT_S) < log_posterior(fixed, STOP_S, HELD_OUT_S) - 200
+    assert log_posterior(sort(), 0, STOP_S) < log_posterior(usual, 0, STOP_S) - 10
 
 
 @pytest.mark.parametrize(("prior", "least"), [("spike-slab", 0.95), ("laplace", 0.9)])
