@@ -212,7 +212,7 @@ class RuntimeConfig(Checked):
 
 @dataclass(frozen=True)
 class Config:
-    """The whole configuration, with one part per stage, as a TOML file has one table per stage."""
+    """All settings: one part for each stage, as in the TOML file."""
 
     preprocess: PreprocessConfig = field(default_factory=PreprocessConfig)
     initialise: InitialiseConfig = field(default_factory=InitialiseConfig)

@@ -35,13 +35,13 @@ _ACTIVE_SHARE, _STRONG = 1 / 1.2, 3
 class CRsAE:
     """Templates at full scale with the prior of their spikes.
 
-    templates (n_units, n_channels, n_times); prior: of the same units; sigma: standard deviation of the noise. refractory: a
-    unit fires once within so many samples each way. A spike has one of `n_shifts` positions within a sample (Fourier
-    interpolation), so that jitter of a strong spike leaves no residual. support (n_units, n_channels) bool: the channels
-    on which a template is not zero, all unless given. local_search: where spikes overlap, try other explanations after the
-    encoder.
+    templates (n_units, n_channels, n_times); prior: of the same units; sigma: standard deviation of the noise.
+    refractory: samples before and after a spike in which its unit does not fire again. A spike has one of `n_shifts`
+    positions within a sample (Fourier interpolation), so that jitter of a strong spike leaves no residual. support
+    (n_units, n_channels) bool: the channels on which a template is not zero, all unless given. local_search: where
+    spikes overlap, try other explanations after the encoder.
 
-    Do not change templates in place: what is computed from them is kept. Raises InputError for templates of another
+    Do not change templates in place: results computed from them are cached. Raises InputError for templates of another
     shape or a prior of other units, UsageError for a sigma that is not positive.
     """
 
@@ -131,7 +131,7 @@ class CRsAE:
         return None if l1 is None else l1._replace(gram=gram(self.templates) / self.sigma**2)
 
     def copy_of(self, spikes: Spikes) -> np.ndarray:
-        """Return the row (int64) of `shifted` of which each spike is a multiple."""
+        """Return for each spike the row (int64) of `shifted` that it scales."""
         step = np.rint(spikes.shift * self.n_shifts + (self.n_shifts - 1) / 2).astype(np.int64)
         return spikes.unit * self.n_shifts + step
 
@@ -161,7 +161,7 @@ class CRsAE:
         )
 
     def seen(self, signal: np.ndarray) -> Any:
-        """Return a signal (n_channels, n_samples) prepared for being encoded many times."""
+        """Prepare a signal (n_channels, n_samples) for repeated encoding."""
         return self.backend.seen(signal, self.n_times, keep=True)
 
     def view(self, signal: np.ndarray) -> View:
@@ -181,12 +181,12 @@ class CRsAE:
         level: np.ndarray | None = None,
         near: Spikes | None = None,
     ) -> Spikes:
-        """Return the codes of a signal (n_channels, n_samples) as spikes; their samples are the first of the template.
+        """Return the codes of a signal (n_channels, n_samples) as spikes; a spike's sample is where its template begins.
 
         A signal that is encoded several times can be given as `seen` or `view` prepares it. level (n_samples,) uint8:
         level of the noise by which the signal is divided, see data.loudness; 0 unless given. near: spikes that a model of the
         same units and nearly the same templates has found in the signal: the local search goes on from these, unless the
-        prior's convex encoder says where spikes may be. A `view` is always encoded anew.
+        prior's convex encoder says where spikes may be. With a `view`, near is ignored.
         """
         if not self.n_units or (isinstance(signal, np.ndarray) and signal.shape[1] < self.n_times):
             return Spikes.none()
@@ -234,7 +234,7 @@ class CRsAE:
 
     def as_units(self, spikes: Spikes, which: np.ndarray, unit: np.ndarray) -> Spikes:
         """Return the spikes, with those of `which` (indices) assigned to the units `unit`, whose templates begin at the
-        same sample. None of these units stays a rival of them."""
+        same sample. These units are then no rivals of those spikes."""
         products = np.einsum("uct,vct->uv", self.templates, self.templates)
         then = spikes.unit[which]
         least_squares = self.unshrunk(spikes)[which] * spikes.expected[which] * products[then, then] / products[then, unit]
@@ -270,9 +270,9 @@ class CRsAE:
         """Do the M-step for the spikes of a signal (n_channels, n_samples). Units without a spike stay as they are.
 
         Templates: joint least squares with the spikes' amplitudes, in which the old templates count a little (see
-        fit_templates), rescaled so that the mean relative amplitude is 1, and zero outside their support. A unit of one
-        spike keeps its template. Prior: its own M-step. n_positions: among which each unit's spikes are counted for its
-        rate, one number or (n_units,); those of the signal unless given.
+        fit_templates), rescaled so that the mean relative amplitude is 1, and zero outside their support. A unit of
+        one spike keeps its template. Prior: its own M-step. n_positions: number of positions over which each unit's
+        rate is computed, one number or (n_units,); those of the signal unless given.
         """
         if not len(spikes) or not self.n_units:
             return self

@@ -140,6 +140,7 @@ class Recording:
 
     @property
     def duration_s(self) -> float:
+        """Length of the recording in seconds."""
         return self.n_samples / self.sampling_frequency
 
     @property

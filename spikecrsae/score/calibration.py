@@ -156,9 +156,9 @@ def judged_spikes(
 ) -> JudgedSpikes:
     """Compare the spikes of a sorting with known spikes (name of the neuron -> samples, int64).
 
-    A unit's neuron is the one with which it shares most spikes, matched one to one within tolerance_ms. Unless the truth is
-    exhaustive, a unit is left out if the one-to-one assignment of `compare` does not give it that neuron: nothing is known
-    about it.
+    A unit's neuron is the one with which it shares most spikes, matched one to one within tolerance_ms. If the truth is not
+    exhaustive, a unit is left out to which the one-to-one assignment of `compare` gives another neuron or none: nothing is
+    known about it.
     """
     tolerance = tolerance_to_samples(tolerance_ms, sorting.sampling_frequency)
     trains, names = sorting.trains(), list(truth)
