@@ -98,11 +98,11 @@ def self_test(
     tested, said = recalibrated(sorting, known)
     found = (columns["hybrid_recall"] * columns["hybrid_injected"])[columns["hybrid_injected"] > 0].sum()
     units = with_recall(tested.units | rates_before(sorting.units) | columns)
-    observer.finish(
-        f"{found:.0f} of {len(copies)} injected spikes found{difference(sorting.units, columns)}{said}"
-        if again
-        else "not done"
-    )
+    lowered = np.any(tested.spikes["probability"] < sorting.spikes["probability"])
+    summary = f"{found:.0f} of {len(copies)} injected spikes found{'; probabilities lowered' if lowered else ''}"
+    observer.finish(summary if again else "not done")
+    for line in filter(None, (difference(sorting.units, columns), said)):
+        log.info("self-test: %s", line)
     return replace(
         outcome,
         sorting=replace(tested, units=units),

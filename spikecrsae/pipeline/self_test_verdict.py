@@ -138,7 +138,7 @@ def _distances(events: np.ndarray, samples: np.ndarray) -> np.ndarray:
 
 
 def recalibrated(sorting: SortingData, known: KnownSpikes) -> tuple[SortingData, str]:
-    """The sorting with probabilities and false alarms as the known spikes demand, and how far they were off, as the end of a sentence.
+    """The sorting with probabilities and false alarms as the known spikes demand, and how far they were off, in words.
 
     Probabilities fall where they were too high, and never rise: copies show neither noise nor neurons that are no unit.
     """
@@ -152,7 +152,7 @@ def recalibrated(sorting: SortingData, known: KnownSpikes) -> tuple[SortingData,
     spikes["probability"] = after
     false, expected = (np.average(part, weights=known.weight) for part in (~known.right, 1 - known.probability))
     units = sorting.units | with_more_errors(sorting.units, sorting.unit_rows, after - before)
-    said = f"; {false:.2%} of the spikes there are false where {expected:.2%} were expected"
+    said = f"{false:.2%} of the spikes found at copies are false where {expected:.2%} were expected"
     return replace(sorting, spikes=spikes, units=units), said
 
 
@@ -222,10 +222,10 @@ def rates_before(units: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def difference(units: dict[str, np.ndarray], columns: dict[str, np.ndarray]) -> str:
-    """How far the estimated misses are from those of the copies, as the end of a sentence."""
+    """How far the estimated misses are from those of the copies, in words."""
     known = (columns["hybrid_injected"] > 0) & (np.nan_to_num(columns["hybrid_recall"]) > 0)
     if "miss" not in units or not known.any():
         return ""
     missed = 1 - np.average(columns["hybrid_recall"][known], weights=columns["hybrid_injected"][known])
     said = np.average(units["miss"][known], weights=columns["hybrid_injected"][known])
-    return f"; {missed:.1%} missed where {said:.1%} were expected"
+    return f"{missed:.1%} of the copies are missed where {said:.1%} were expected"

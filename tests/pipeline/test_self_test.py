@@ -254,7 +254,7 @@ def test_probabilities_fall_only_where_more_copies_are_false_than_said(said, cha
     assert (fall > 0.05) == changes and fall > -1e-6
     assert after.units["false_alarm"][0] == pytest.approx(1 - after.spikes["probability"].mean(), abs=1e-5)
     assert after.units["false_alarm_high"][0] >= high[0]
-    assert f"10.00% of the spikes there are false where {1 - said:.2%} were expected" in sentence
+    assert f"10.00% of the spikes found at copies are false where {1 - said:.2%} were expected" in sentence
 
 
 @pytest.fixture(scope="module")
