@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from spikecrsae.data.artefacts import ARTEFACT_DTYPE
 from spikecrsae.data.intervals import widened, within
@@ -146,6 +147,10 @@ class SortingData:
         """Seconds of the recording that were sorted, without those left out."""
         return self.duration_s - float(np.diff(self.excluded).sum()) / self.sampling_frequency
 
+    def rate_hz(self, n_spikes: npt.ArrayLike) -> Any:
+        """Return the rate of so many spikes (a number, or an array of them) over the time that was sorted."""
+        return n_spikes / np.maximum(self.sorted_s, 1 / self.sampling_frequency)
+
     @property
     def sorted_intervals_s(self) -> np.ndarray:
         """Intervals (n, 2) in s, on the recording's clock, that were sorted."""
@@ -246,7 +251,7 @@ class SortingData:
         counts = np.array([len(train) for train in trains], np.int64)
         own = {
             "n_spikes": counts,
-            "firing_rate": counts / max(part.sorted_s, 1 / self.sampling_frequency),
+            "firing_rate": part.rate_hz(counts),
             "first_spike_s": np.array([train[0] if len(train) else np.nan for train in trains]),
             "last_spike_s": np.array([train[-1] if len(train) else np.nan for train in trains]),
         }

@@ -185,7 +185,7 @@ def _unit(sorting: SortingData, index: int, run: Mapping) -> str:
 def _headline(sorting: SortingData, index: int) -> str:
     """The few numbers of a unit that are read first."""
     count = len(sorting.spike_samples(sorting.unit_ids[index]))
-    facts = [counted(count, "spike", ","), f"{trimmed(count / sorting.duration_s, 3)} Hz"]
+    facts = [counted(count, "spike", ","), f"{trimmed(sorting.rate_hz(count), 3)} Hz"]
     if "peak_channel" in sorting.units:
         facts.append(channel_names(sorting)[int(sorting.units["peak_channel"][index])])
     if "amplitude" in sorting.units:

@@ -139,7 +139,7 @@ def auto_correlogram_picture(samples: np.ndarray, sorting: SortingData) -> Pictu
     panel.shade(-REFRACTORY_MS, REFRACTORY_MS, "zone")
     panel.y_axis("rate (Hz)")
     panel.bars(edges, rate, "bars")
-    panel.level(len(samples) / sorting.duration_s, "rule")
+    panel.level(sorting.rate_hz(len(samples)), "rule")
     panel.x_axis("lag (ms)")
     note = f"{counts.sum() // 2:,} pairs; shaded: {REFRACTORY_MS:g} ms; dashed: the unit's mean rate"
     return Picture("Auto-correlogram", drawing, "Auto-correlogram, rate against lag", note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -314,6 +315,15 @@ def test_a_bound_on_the_contamination_that_says_nothing_is_not_a_number():
     table = table[: table.index("</table>")]
     assert [table.count(words) for words in (">8.00<", ">100<", ">unsure: too few spikes<")] == [1, 1, 1]
     assert 'title="Intervals below the refractory period allow a contamination from 0.00 to 100 %' in table
+
+
+def test_rates_are_those_of_the_time_that_was_sorted():
+    """Half of the recording is left out."""
+    sorting = make_full_sorting(1, 1)
+    half = replace(sorting, excluded=np.array([[0, sorting.n_samples // 2]]))
+    half = replace(half, spikes=half.spikes[half.spikes["sample"] >= sorting.n_samples // 2])
+    rate = 2 * len(half.spikes) / sorting.duration_s
+    assert f"{len(half.spikes)} spikes \N{MIDDLE DOT} {rate:.3g} Hz" in report_html(half, RUN)
 
 
 def test_text_from_files_is_never_markup():

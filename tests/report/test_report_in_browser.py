@@ -39,8 +39,11 @@ BOXES = """[...document.querySelectorAll("svg")].map((svg) => {
     const style = getComputedStyle(shape);
     return style.stroke === "none" && style.fill === "none";
   });
+  const wrong = [...svg.querySelectorAll("rect")].filter((rect) => {
+    return Math.abs(rect.getBBox().width - rect.getAttribute("width")) > 0.1;
+  });
   const shown = shapes.filter((shape) => shape.getBBox().width > 0 || shape.getBBox().height > 0);
-  return [inner.width, inner.height, outer.width, outer.height, shown.length, bare.length, svg.getAttribute("aria-label")];
+  return [inner.width, inner.height, outer.width, outer.height, shown.length, bare.length, wrong.length, svg.getAttribute("aria-label")];
 })"""
 
 
@@ -50,9 +53,10 @@ def test_every_figure_is_drawn_and_the_console_is_silent(chromium, page, tmp_pat
     chromium.open(page, width, dark)
     boxes = chromium.evaluate(BOXES)
     assert len(boxes) == text_count(page)
-    for *sizes, n_shown, n_bare, label in boxes:
+    for *sizes, n_shown, n_bare, n_wrong, label in boxes:
         assert min(sizes) > 50 and n_shown > 0, label
         assert n_bare == 0, f"{label}: shapes without a colour"
+        assert n_wrong == 0, f"{label}: shapes of another width than was drawn"
     assert chromium.errors == []
     assert chromium.evaluate("document.documentElement.scrollWidth") <= width, "only frames within the page scroll sideways"
     back = chromium.evaluate("getComputedStyle(document.body).backgroundColor")
